@@ -1,0 +1,23 @@
+//! What Concord puts on the wire, and nothing else: ids, messages, their codec, the handshake,
+//! the limits that everything from outside is held against, and the guard that checks Automerge
+//! chunks before anybody believes them.
+//!
+//! No I/O, no clock, no global state, and no knowledge of what an entity is. Everything that
+//! decodes is total: any byte string gives a value or a typed error, in linear time, within its
+//! limit of memory.
+
+pub mod close;
+pub mod codec;
+pub mod guard;
+pub mod handshake;
+mod hash;
+mod ids;
+pub mod limits;
+mod message;
+pub mod sync;
+
+pub use close::CloseCode;
+pub use hash::{ActorId, ChangeHash};
+pub use ids::{AutomergeUrl, DocumentId, IdError, PeerId, SessionId, StorageId};
+pub use limits::Limits;
+pub use message::{Ack, Message, PeerMetadata, RefuseCode, Refused, RemoteHeads};

@@ -1,0 +1,134 @@
+//! Every cap on what arrives from outside: a named constant with its unit and its reason, and
+//! [`Limits`], the set in force. Sizes and counts are compared before anything is allocated.
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Bytes of one WebSocket message. A first upload of a large document comes in one.
+pub const MESSAGE_BYTES_MAX: usize = 64 * MIB;
+/// Bytes of one WebSocket frame of our own clients; foreign clients send messages as one frame.
+pub const FRAME_BYTES_MAX: usize = 256 * KIB;
+/// Bytes of one change chunk on the wire.
+pub const CHANGE_BYTES_MAX: usize = MIB;
+/// Bytes of one change once inflated. A 972 KB change can inflate to a gigabyte.
+pub const CHANGE_INFLATED_BYTES_MAX: usize = 4 * MIB;
+/// Operations in one change: a 113-byte change can declare ten million (22 s, 6.5 GB).
+pub const CHANGE_OPS_MAX: u64 = 100_000;
+/// Dependencies of one change.
+pub const CHANGE_DEPS_MAX: usize = 1_024;
+/// Other actors named in one change.
+pub const CHANGE_ACTORS_MAX: usize = 4_096;
+/// Columns of one change: the format defines 14 today; more are kept as unknown.
+pub const CHANGE_COLUMNS_MAX: usize = 32;
+/// Bytes of a change's message.
+pub const CHANGE_MESSAGE_BYTES_MAX: usize = 4 * KIB;
+/// Sequence numbers and operation counters stay below this. At 2^32 every later local edit by
+/// anybody panics in automerge 0.12; the margin leaves honest peers two billion edits.
+pub const COUNTER_MAX: u64 = 1 << 31;
+/// Changes in one sync message.
+pub const SYNC_CHANGES_MAX: usize = 100_000;
+/// Heads in one sync message that is read.
+pub const SYNC_HEADS_MAX: usize = 4_096;
+/// Hashes that one sync message may ask for by name.
+pub const SYNC_NEED_MAX: usize = 100_000;
+/// Bloom filters in one sync message: 20,000 cost 12.9 s.
+pub const SYNC_HAVES_MAX: usize = 8;
+/// Bits per entry and probes of a bloom filter: zero bits panic automerge 0.12, ten million
+/// probes cost 88 s. Automerge itself writes 10 and 7.
+pub const BLOOM_PARAM_MAX: u32 = 64;
+/// Bytes of a document chunk, which is opened only in a worker process.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * MIB;
+/// Bytes of one ephemeral message: presence, not data.
+pub const EPHEMERAL_BYTES_MAX: usize = 64 * KIB;
+/// Storage ids that one connection may subscribe to.
+pub const REMOTE_SUBSCRIPTIONS_MAX: usize = 256;
+/// Changes that wait for their dependencies, a document.
+pub const ORPHANS_MAX: usize = 1_000;
+/// Bytes of changes that wait for their dependencies, a document.
+pub const ORPHAN_BYTES_MAX: usize = 8 * MIB;
+/// Bytes queued for one connection.
+pub const QUEUE_BYTES_MAX: usize = 8 * MIB;
+/// Documents that one connection may subscribe to.
+pub const DOCUMENTS_PER_CONNECTION_MAX: usize = 10_000;
+/// Milliseconds a new connection has to say who it is.
+pub const HANDSHAKE_MS_MAX: u64 = 10_000;
+
+const _: () = {
+    assert!(CHANGE_BYTES_MAX <= MESSAGE_BYTES_MAX);
+    assert!(CHANGE_BYTES_MAX <= CHANGE_INFLATED_BYTES_MAX);
+    assert!(CHANGE_INFLATED_BYTES_MAX <= ORPHAN_BYTES_MAX);
+    assert!(CHANGE_OPS_MAX < COUNTER_MAX);
+};
+
+/// The limits in force. [`Limits::default`] is what DESIGN section 7 lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// See [`MESSAGE_BYTES_MAX`].
+    pub message_bytes: usize,
+    /// See [`CHANGE_BYTES_MAX`].
+    pub change_bytes: usize,
+    /// See [`CHANGE_INFLATED_BYTES_MAX`].
+    pub change_inflated_bytes: usize,
+    /// See [`CHANGE_OPS_MAX`].
+    pub change_ops: u64,
+    /// See [`CHANGE_DEPS_MAX`].
+    pub change_deps: usize,
+    /// See [`CHANGE_ACTORS_MAX`].
+    pub change_actors: usize,
+    /// See [`CHANGE_COLUMNS_MAX`].
+    pub change_columns: usize,
+    /// See [`CHANGE_MESSAGE_BYTES_MAX`].
+    pub change_message_bytes: usize,
+    /// See [`SYNC_CHANGES_MAX`].
+    pub sync_changes: usize,
+    /// See [`SYNC_HEADS_MAX`].
+    pub sync_heads: usize,
+    /// See [`SYNC_NEED_MAX`].
+    pub sync_need: usize,
+    /// See [`SYNC_HAVES_MAX`].
+    pub sync_haves: usize,
+    /// See [`DOCUMENT_BYTES_MAX`].
+    pub document_bytes: usize,
+    /// See [`EPHEMERAL_BYTES_MAX`].
+    pub ephemeral_bytes: usize,
+    /// See [`REMOTE_SUBSCRIPTIONS_MAX`].
+    pub remote_subscriptions: usize,
+    /// See [`ORPHANS_MAX`].
+    pub orphans: usize,
+    /// See [`ORPHAN_BYTES_MAX`].
+    pub orphan_bytes: usize,
+    /// See [`QUEUE_BYTES_MAX`].
+    pub queue_bytes: usize,
+    /// See [`DOCUMENTS_PER_CONNECTION_MAX`].
+    pub documents_per_connection: usize,
+    /// See [`HANDSHAKE_MS_MAX`].
+    pub handshake_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: MESSAGE_BYTES_MAX,
+            change_bytes: CHANGE_BYTES_MAX,
+            change_inflated_bytes: CHANGE_INFLATED_BYTES_MAX,
+            change_ops: CHANGE_OPS_MAX,
+            change_deps: CHANGE_DEPS_MAX,
+            change_actors: CHANGE_ACTORS_MAX,
+            change_columns: CHANGE_COLUMNS_MAX,
+            change_message_bytes: CHANGE_MESSAGE_BYTES_MAX,
+            sync_changes: SYNC_CHANGES_MAX,
+            sync_heads: SYNC_HEADS_MAX,
+            sync_need: SYNC_NEED_MAX,
+            sync_haves: SYNC_HAVES_MAX,
+            document_bytes: DOCUMENT_BYTES_MAX,
+            ephemeral_bytes: EPHEMERAL_BYTES_MAX,
+            remote_subscriptions: REMOTE_SUBSCRIPTIONS_MAX,
+            orphans: ORPHANS_MAX,
+            orphan_bytes: ORPHAN_BYTES_MAX,
+            queue_bytes: QUEUE_BYTES_MAX,
+            documents_per_connection: DOCUMENTS_PER_CONNECTION_MAX,
+            handshake_ms: HANDSHAKE_MS_MAX,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Everything that one side says to the other, in one type.
+
+use bytes::Bytes;
+
+use crate::{ChangeHash, DocumentId, PeerId, SessionId, StorageId};
+
+/// What a peer says of itself when it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PeerMetadata {
+    /// The store behind it, if it has one that lasts.
+    pub storage_id: Option<StorageId>,
+    /// Whether what it holds goes when it goes. `None` when it did not say.
+    pub is_ephemeral: Option<bool>,
+}
+
+/// Heads of a document as some other store last had them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteHeads {
+    /// Which store.
+    pub storage_id: StorageId,
+    /// Its heads.
+    pub heads: Vec<ChangeHash>,
+    /// When it had them, milliseconds since 1970 by the reporter's clock.
+    pub timestamp_ms: f64,
+}
+
+/// Why a change was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RefuseCode {
+    /// The bytes are not a change, or not one within the limits.
+    Malformed,
+    /// The same actor already wrote another change with this sequence number.
+    Equivocation,
+    /// A gap in the actor's sequence numbers, or a counter not above its dependencies'.
+    OutOfSequence,
+    /// It names an object or an actor that does not exist.
+    DanglingName,
+    /// It passed the structural checks but could not be applied.
+    Unmaterialisable,
+    /// A limit of this document or this connection is used up.
+    Quota,
+}
+
+impl RefuseCode {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Equivocation => "equivocation",
+            Self::OutOfSequence => "out-of-sequence",
+            Self::DanglingName => "dangling-name",
+            Self::Unmaterialisable => "unmaterialisable",
+            Self::Quota => "quota",
+        }
+    }
+
+    /// Reads the name on the wire.
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Malformed,
+            Self::Equivocation,
+            Self::OutOfSequence,
+            Self::DanglingName,
+            Self::Unmaterialisable,
+            Self::Quota,
+        ]
+        .into_iter()
+        .find(|code| code.as_str() == text)
+    }
+}
+
+/// One change that was not taken, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Which change, when it could be told.
+    pub hash: Option<ChangeHash>,
+    /// The kind of reason.
+    pub code: RefuseCode,
+    /// The reason in words.
+    pub reason: String,
+}
+
+/// What became of changes that were sent (`concord.v1`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ack {
+    /// Heads of what the sender of the ack has taken and passed on.
+    pub applied: Vec<ChangeHash>,
+    /// Heads of what it holds on disk.
+    pub durable: Vec<ChangeHash>,
+    /// What it did not take.
+    pub refused: Vec<Refused>,
+}
+
+/// One thing said by one side.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Message {
+    /// First words of the side that dialled.
+    Join {
+        /// Who dialled.
+        sender: PeerId,
+        /// What it says of itself.
+        metadata: PeerMetadata,
+        /// Versions it speaks; a missing list means `["1"]`.
+        versions: Vec<String>,
+    },
+    /// The answer to a join.
+    Peer {
+        /// Who was dialled.
+        sender: PeerId,
+        /// Who dialled.
+        target: PeerId,
+        /// What the dialled side says of itself.
+        metadata: PeerMetadata,
+        /// The version from now on.
+        version: String,
+    },
+    /// The dialled side cannot go on; it closes next.
+    Error {
+        /// Who says so.
+        sender: PeerId,
+        /// To whom.
+        target: PeerId,
+        /// Why, in words.
+        message: String,
+    },
+    /// The sender is about to go. Advisory.
+    Leave {
+        /// Who goes.
+        sender: PeerId,
+    },
+    /// A sync message of somebody who has nothing of the document and wants to hear if we have
+    /// nothing either.
+    Request {
+        /// Which document.
+        document: DocumentId,
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+        /// The Automerge sync message ([`crate::sync::SyncMessage`]).
+        data: Bytes,
+    },
+    /// A sync message.
+    Sync {
+        /// Which document.
+        document: DocumentId,
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+        /// The Automerge sync message ([`crate::sync::SyncMessage`]).
+        data: Bytes,
+    },
+    /// The sender has nothing of the document.
+    DocUnavailable {
+        /// Which document.
+        document: DocumentId,
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+    },
+    /// A message that is passed on and forgotten: presence, cursors.
+    Ephemeral {
+        /// Which document it is about.
+        document: DocumentId,
+        /// Who made it, which need not be who passed it on.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+        /// Its number in the session.
+        count: u64,
+        /// The run of numbers.
+        session: SessionId,
+        /// The application's bytes (CBOR), opaque here.
+        data: Bytes,
+    },
+    /// The sender wants, or no longer wants, to hear of heads in these stores.
+    RemoteSubscriptionChange {
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+        /// To hear of.
+        add: Vec<StorageId>,
+        /// Not any more.
+        remove: Vec<StorageId>,
+    },
+    /// Heads of a document in other stores.
+    RemoteHeadsChanged {
+        /// Which document.
+        document: DocumentId,
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+        /// One entry a store.
+        heads: Vec<RemoteHeads>,
+    },
+    /// `concord.v1`: what became of the changes that were sent.
+    Ack {
+        /// Which document.
+        document: DocumentId,
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+        /// What became of them.
+        ack: Ack,
+    },
+    /// `concord.v1`: the relay is about to close; reconnect no sooner than told.
+    GoAway {
+        /// From.
+        sender: PeerId,
+        /// Milliseconds to wait before reconnecting.
+        retry_after_ms: u32,
+    },
+    /// A document message whose document id is not one. The only right answer is
+    /// [`crate::codec::encode_unavailable`] with the same text, so that the asker does not wait.
+    Misaddressed {
+        /// The text that stood where a document id should.
+        document: String,
+        /// From.
+        sender: PeerId,
+        /// Whether an answer is expected.
+        wants_answer: bool,
+    },
+    /// A type this version does not know; ignored, so that the protocol can grow.
+    Unknown {
+        /// The type's name.
+        kind: String,
+    },
+}

@@ -1,0 +1,9 @@
+//! Concord: a replication service for collaborative data.
+//!
+//! Entities are Automerge documents; every peer keeps its own durable replica, and relays store
+//! changes and pass them on. `ARCHITECTURE.md` is the map.
+
+pub mod record;
+pub mod replica;
+pub mod store;
+pub mod worker;

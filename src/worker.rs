@@ -1,0 +1,43 @@
+//! Materialisers: the only code that gives a document's bytes to automerge.
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+use concord_protocol::ChangeHash;
+
+use crate::replica::{JobError, JobOutput};
+
+/// A job with every chunk in place; see [`crate::replica::Job`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerJob {
+    /// See [`crate::replica::Job::Build`].
+    Build {
+        /// What is ours.
+        base: Vec<Bytes>,
+        /// What a peer sent.
+        incoming: Vec<Bytes>,
+    },
+    /// See [`crate::replica::Job::Extract`].
+    Extract {
+        /// The snapshot.
+        snapshot: Bytes,
+        /// Which changes.
+        hashes: Vec<ChangeHash>,
+    },
+    /// See [`crate::replica::Job::Check`].
+    Check {
+        /// What is ours.
+        base: Vec<Bytes>,
+        /// Changes in causal order.
+        incoming: Vec<Bytes>,
+    },
+}
+
+/// A future that owns all it needs.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Something that does jobs.
+pub trait Materialiser: Send + Sync + 'static {
+    /// Does one job. Never panics, whatever the bytes.
+    fn run(&self, job: WorkerJob) -> BoxFuture<Result<JobOutput, JobError>>;
+}
