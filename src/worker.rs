@@ -16,6 +16,8 @@ pub enum WorkerJob {
         base: Vec<Bytes>,
         /// What a peer sent.
         incoming: Vec<Bytes>,
+        /// See [`crate::replica::Job::Build`].
+        explode_max: u32,
     },
     /// See [`crate::replica::Job::Extract`].
     Extract {

@@ -109,6 +109,10 @@ pub enum Job {
         base: Vec<ChunkSource>,
         /// What a peer sent, a document chunk among it: a failure here is the peer's.
         incoming: Vec<Bytes>,
+        /// Where `incoming` holds no more than this many changes, give those that are not in
+        /// `base` as [`JobOutput::Changes`] and make no snapshot: young documents are uploaded
+        /// whole at every edit. Zero: always a snapshot.
+        explode_max: u32,
     },
     /// Read these changes out of a snapshot, in this order.
     Extract {
@@ -136,6 +140,9 @@ pub enum JobOutput {
         /// Its index.
         index: Arc<SnapshotIndex>,
     },
+    /// Of [`Job::Build`] with few enough incoming changes: the new ones, each as a change chunk
+    /// that passes the guard, in causal order.
+    Changes(Vec<Bytes>),
     /// Of [`Job::Extract`]: change chunks in the order asked for.
     Extracted(Vec<Bytes>),
     /// Of [`Job::Check`]: all of them apply.
