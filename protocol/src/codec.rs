@@ -33,3 +33,9 @@ pub fn encode_unavailable(document: &str, sender: &PeerId, target: &PeerId) -> B
     let _ = (document, sender, target);
     unimplemented!()
 }
+
+/// The bytes of a [`Message::Sync`], without making the message.
+pub fn encode_sync(document: &crate::DocumentId, sender: &PeerId, target: &PeerId, data: &[u8]) -> Bytes {
+    let _ = (document, sender, target, data);
+    unimplemented!()
+}
