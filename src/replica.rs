@@ -77,7 +77,7 @@ impl Replica {
             }
             Event::Disconnected(connection) => self.disconnected(connection),
             Event::Loaded(ticket, stored) => self.answered(ticket, |document, core| {
-                document.loaded(core, stored);
+                document.loaded(core, ticket, stored);
                 document.start_upload(core);
             }),
             Event::Read(ticket, rows) => self.answered(ticket, |document, core| {

@@ -262,7 +262,15 @@ impl Document {
     }
 
     /// The rows of the document came.
-    pub(super) fn loaded(&mut self, core: &mut Core, stored: Result<StoredDocument, StorageFailure>) {
+    pub(super) fn loaded(
+        &mut self,
+        core: &mut Core,
+        ticket: Ticket,
+        stored: Result<StoredDocument, StorageFailure>,
+    ) {
+        if !matches!(self.state, State::Loading(awaited) if awaited == ticket) {
+            return;
+        }
         let stored = match stored {
             Ok(stored) => stored,
             Err(failure) => return self.fail(core, &failure),

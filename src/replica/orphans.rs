@@ -32,10 +32,6 @@ impl Orphans {
         self.waiting.len()
     }
 
-    pub(super) fn contains(&self, hash: &ChangeHash) -> bool {
-        self.waiting.contains_key(hash)
-    }
-
     /// Takes a change in. Gives the oldest back where there is no room: whoever brought it will
     /// be asked for it again once somebody names it.
     pub(super) fn insert(
