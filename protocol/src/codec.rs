@@ -58,9 +58,3 @@ mod types {
     pub(super) const REQUEST: &str = "request";
     pub(super) const SYNC: &str = "sync";
 }
-
-/// The bytes of a [`Message::Sync`], without making the message.
-pub fn encode_sync(document: &crate::DocumentId, sender: &PeerId, target: &PeerId, data: &[u8]) -> Bytes {
-    let _ = (document, sender, target, data);
-    unimplemented!()
-}
