@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use concord_protocol::{
-    Ack, ChangeHash, CloseCode, DocumentId, Message, PeerId, PeerMetadata, RefuseCode,
+    Ack, ChangeHash, CloseCode, DocumentId, Message, PeerId, PeerMetadata, RefuseCode, SessionId,
 };
 
 use super::index::SnapshotIndex;
@@ -109,6 +109,10 @@ pub enum Job {
         base: Vec<ChunkSource>,
         /// What a peer sent, a document chunk among it: a failure here is the peer's.
         incoming: Vec<Bytes>,
+        /// Where `incoming` holds no more than this many changes, give those that are not in
+        /// `base` as [`JobOutput::Changes`] and make no snapshot: young documents are uploaded
+        /// whole at every edit. Zero: always a snapshot.
+        explode_max: u32,
     },
     /// Read these changes out of a snapshot, in this order.
     Extract {
@@ -136,6 +140,9 @@ pub enum JobOutput {
         /// Its index.
         index: Arc<SnapshotIndex>,
     },
+    /// Of [`Job::Build`] with few enough incoming changes: the new ones, each as a change chunk
+    /// that passes the guard, in causal order.
+    Changes(Vec<Bytes>),
     /// Of [`Job::Extract`]: change chunks in the order asked for.
     Extracted(Vec<Bytes>),
     /// Of [`Job::Check`]: all of them apply.
@@ -194,6 +201,19 @@ pub enum Event {
     /// A program in this process made a change (a change chunk). Answered by
     /// [`Effect::LocalDone`] once it is on disk.
     LocalChange(Ticket, DocumentId, Bytes),
+    /// A relay that we dialled is to be told of this document, whoever has it open.
+    SyncWith(ConnectionId, DocumentId),
+    /// A program in this process sends an ephemeral message.
+    Broadcast {
+        /// About which document.
+        document: DocumentId,
+        /// Its number in the session.
+        count: u64,
+        /// The run of numbers.
+        session: SessionId,
+        /// The application's bytes.
+        data: Bytes,
+    },
     /// A program in this process wants the document and what becomes of it published.
     Open(DocumentId),
     /// It no longer does.
@@ -319,6 +339,8 @@ pub enum Counted {
     Quarantined,
     /// Snapshots built.
     Compacted,
+    /// Background jobs that could not be done and will be tried again.
+    JobPostponed,
     /// Rows that failed their checksum.
     CorruptRow,
 }
