@@ -29,6 +29,7 @@ pub(super) struct FjallBackend {
     db: Database,
     path: PathBuf,
     persist: PersistMode,
+    after_fsync: Option<fn(&Path)>,
 }
 
 impl FjallBackend {
@@ -46,16 +47,17 @@ impl FjallBackend {
                 KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
             })
             .map_err(failed)?;
-        let persist = if options.unsafe_skip_fsync_for_tests {
-            PersistMode::Buffer
+        let (persist, after_fsync) = if options.unsafe_skip_fsync_for_tests {
+            (PersistMode::Buffer, None)
         } else {
-            PersistMode::SyncAll
+            (PersistMode::SyncAll, options.after_fsync_for_tests)
         };
         Ok(Self {
             rows,
             db,
             path: path.into(),
             persist,
+            after_fsync,
         })
     }
 }
@@ -77,7 +79,11 @@ impl Backend for FjallBackend {
     fn flush(&self) -> Result<(), BackendError> {
         self.db
             .persist(self.persist)
-            .map_err(|error| BackendError::new("fsync fjall's journal", error))
+            .map_err(|error| BackendError::new("fsync fjall's journal", error))?;
+        if let Some(after) = self.after_fsync {
+            after(&self.path);
+        }
+        Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BackendError> {

@@ -32,6 +32,7 @@ pub(super) struct SledBackend {
     log: File,
     path: PathBuf,
     sync: bool,
+    after_fsync: Option<fn(&Path)>,
 }
 
 impl SledBackend {
@@ -51,6 +52,7 @@ impl SledBackend {
             log,
             path: path.into(),
             sync: !options.unsafe_skip_fsync_for_tests,
+            after_fsync: options.after_fsync_for_tests,
         })
     }
 }
@@ -96,6 +98,9 @@ impl Backend for SledBackend {
             self.log
                 .sync_all()
                 .map_err(|error| BackendError::new("fsync sled's log", error))?;
+            if let Some(after) = self.after_fsync {
+                after(&self.path);
+            }
         }
         Ok(())
     }
