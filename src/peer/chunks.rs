@@ -75,7 +75,9 @@ pub(super) async fn work(
         Ok::<_, JobError>(chunks.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>())
     };
     let job = match job {
-        Job::Build { base, incoming } => WorkerJob::Build { base: all(base).await?, incoming },
+        Job::Build { base, incoming, explode_max } => {
+            WorkerJob::Build { base: all(base).await?, incoming, explode_max }
+        }
         Job::Extract { snapshot, hashes } => WorkerJob::Extract {
             snapshot: all(vec![snapshot]).await?.pop().unwrap_or_default(),
             hashes,

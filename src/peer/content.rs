@@ -77,6 +77,12 @@ pub(super) fn take_in(doc: &mut Automerge, chunks: Vec<Incoming>) -> Result<Vec<
     Ok(changes)
 }
 
+/// Every change of a document, in causal order, as chunks.
+pub(super) fn all_changes(doc: &Automerge) -> Result<Vec<Bytes>, Unusable> {
+    let changes = caught(|| Ok(doc.get_changes(&[])))?;
+    Ok(changes.iter().map(|change| change.raw_bytes().to_vec().into()).collect())
+}
+
 /// Reads back what was applied: automerge accepts changes that it does not write as they were,
 /// and such a document can be saved but not loaded (RELIABILITY 3.1).
 fn verify(

@@ -31,6 +31,8 @@ use crate::{
 const BATCH_MAX: usize = 256;
 /// Messages of sockets that wait for the engine; beyond that, sockets are not read.
 pub(super) const SOCKET_EVENTS_MAX: usize = 256;
+/// Documents listed at once.
+pub(super) const DOCUMENTS_PAGE: usize = 500;
 /// Milliseconds that closing waits for writes under way and for relays to say goodbye.
 const CLOSE_MS: u64 = 5_000;
 
@@ -167,10 +169,12 @@ impl Engine {
             }
             Command::Connected(id, info, outgoing) => {
                 self.state.connections.insert(id, outgoing);
+                self.handle(Event::Connected(id, info));
                 for held in self.registry.all() {
                     held.ask_again();
+                    self.handle(Event::SyncWith(id, held.id.clone()));
                 }
-                self.handle(Event::Connected(id, info));
+                self.announce_stored(id);
             }
             Command::Local(held, change, done) => {
                 self.state.next_ticket += 1;
@@ -186,6 +190,7 @@ impl Engine {
                 self.handle(Event::Open(document));
             }
             Command::Shut(document) => {
+                self.registry.forget(&document);
                 if self.registry.find(&document).is_none() && self.state.open.remove(&document) {
                     self.handle(Event::Shut(document));
                 }
@@ -208,8 +213,15 @@ impl Engine {
                 }
             }
             Effect::Load(ticket, document) => {
+                let held = self.registry.find(&document);
                 let loading = self.store.load(key(document));
-                self.answer(async move { Event::Loaded(ticket, loading.await.map_err(failure)) });
+                self.answer(async move {
+                    let loaded = loading.await.map_err(failure);
+                    if let (Err(error), Some(held)) = (&loaded, held) {
+                        held.fail(&error.0);
+                    }
+                    Event::Loaded(ticket, loaded)
+                });
             }
             Effect::Read(ticket, document, rows) => {
                 let reading = self.store.read(key(document), rows);
@@ -246,6 +258,32 @@ impl Engine {
         });
     }
 
+    /// Tells a relay of every stored document, a page at a time, as fast as the engine takes it.
+    fn announce_stored(&self, connection: ConnectionId) {
+        let (store, answers) = (Arc::clone(&self.store), self.answers.clone());
+        tokio::spawn(async move {
+            let mut after = None;
+            loop {
+                let page = store.documents(Tenant::default(), after.take(), DOCUMENTS_PAGE).await;
+                let page = match page {
+                    Ok(page) => page,
+                    Err(error) => {
+                        tracing::warn!(%error, "stored documents cannot be listed");
+                        return;
+                    }
+                };
+                let Some(last) = page.last().cloned() else { return };
+                after = Some(last);
+                for document in page {
+                    let event = Event::SyncWith(connection, document);
+                    if answers.send(Command::Event(event)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
     fn local_done(&mut self, ticket: Ticket, result: Result<(), LocalError>) {
         let Some((held, done)) = self.state.local.remove(&ticket) else { return };
         match &result {
@@ -277,7 +315,8 @@ impl Engine {
                     match chunks::contents(&*store, &key, sources).await {
                         // The applier ends only after the last handle is gone.
                         Ok(chunks) => drop(tasks.send(Task::Load(held, chunks))),
-                        Err(reason) => held.fail(&reason),
+                        // A compaction may have replaced what was named: it is named anew.
+                        Err(reason) => held.broken(&reason),
                     }
                 });
             }

@@ -6,14 +6,15 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use automerge::{Automerge, Change, ReadDoc as _};
+use automerge::{Automerge, Change};
 use concord_protocol::{ChangeHash, DocumentId};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::replica::ConnectionId;
 
 use super::{
     content::{self, Incoming},
+    engine::Command,
     event::{ChangeInfo, DocumentEvent},
     locked,
 };
@@ -38,9 +39,6 @@ pub(super) enum Phase {
     Failed(String),
 }
 
-/// Who wants the document made anew from the store.
-pub(super) type Reload = Box<dyn Fn(&DocumentId) + Send + Sync>;
-
 pub(super) struct Held {
     pub(super) id: DocumentId,
     content: Mutex<Content>,
@@ -48,7 +46,7 @@ pub(super) struct Held {
     events: broadcast::Sender<DocumentEvent>,
     /// Counts up whenever [`Held::confirmed`] may have changed.
     confirmations: watch::Sender<u64>,
-    reload: Reload,
+    engine: mpsc::WeakUnboundedSender<Command>,
 }
 
 #[derive(Default)]
@@ -83,21 +81,30 @@ impl Ready<'_> {
     }
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.upgrade() {
+            // A peer that is closed has nothing open.
+            let _ = engine.send(Command::Shut(self.id.clone()));
+        }
+    }
+}
+
 impl Held {
-    pub(super) fn new(id: DocumentId, reload: Reload) -> Self {
+    pub(super) fn new(id: DocumentId, engine: mpsc::WeakUnboundedSender<Command>) -> Self {
         Self {
             id,
             content: Mutex::default(),
             phase: watch::Sender::new(Phase::Loading),
             events: broadcast::Sender::new(WATCH_EVENTS_MAX),
             confirmations: watch::Sender::new(0),
-            reload,
+            engine,
         }
     }
 
     /// A document that did not exist before.
-    pub(super) fn created(id: DocumentId, reload: Reload) -> Self {
-        let held = Self::new(id, reload);
+    pub(super) fn created(id: DocumentId, engine: mpsc::WeakUnboundedSender<Command>) -> Self {
+        let held = Self::new(id, engine);
         locked(&held.content).doc = Some(Automerge::new());
         held.phase.send_replace(Phase::Ready);
         held
@@ -113,6 +120,10 @@ impl Held {
 
     pub(super) fn confirmations(&self) -> watch::Receiver<u64> {
         self.confirmations.subscribe()
+    }
+
+    pub(super) fn is_loading(&self) -> bool {
+        *self.phase.borrow() == Phase::Loading
     }
 
     /// The content, if it is there.
@@ -153,6 +164,14 @@ impl Held {
             }
             usable
         });
+    }
+
+    /// Has the engine name what is stored once more.
+    pub(super) fn reread(&self) {
+        if let Some(engine) = self.engine.upgrade() {
+            // A peer that is closed needs no reading.
+            let _ = engine.send(Command::Open(self.id.clone()));
+        }
     }
 
     /// No more edits and reads.
@@ -258,7 +277,7 @@ impl Held {
     }
 
     /// The instance is unusable. Storage has the last word: it is read again.
-    fn broken(&self, reason: &str) {
+    pub(super) fn broken(&self, reason: &str) {
         let mut content = locked(&self.content);
         content.reloads = content.reloads.saturating_add(1);
         let give_up = content.reloads > RELOADS_MAX;
@@ -269,7 +288,7 @@ impl Held {
             self.tell(|| DocumentEvent::Quarantined { reason: reason.to_owned() });
         } else {
             self.reset();
-            (self.reload)(&self.id);
+            self.reread();
         }
     }
 
@@ -314,8 +333,12 @@ mod tests {
 
     use super::*;
 
+    fn nobody() -> mpsc::WeakUnboundedSender<Command> {
+        mpsc::unbounded_channel().0.downgrade()
+    }
+
     fn held() -> Held {
-        Held::created(DocumentId::from_bytes(&[7; 16]), Box::new(|_| ()))
+        Held::created(DocumentId::from_bytes(&[7; 16]), nobody())
     }
 
     fn edit(held: &Held, value: i64) -> ChangeHash {
@@ -353,7 +376,7 @@ mod tests {
             .iter()
             .map(|change| Incoming::Change(change.raw_bytes().to_vec().into()))
             .collect();
-        let target = Held::new(source.id.clone(), Box::new(|_| ()));
+        let target = Held::new(source.id.clone(), nobody());
         assert!(target.put_in(chunks.clone()));
         assert!(!target.put_in(chunks), "one task is enough");
         target.take_in();

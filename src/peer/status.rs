@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, sync::Mutex, time::SystemTime};
 
 use tokio::sync::watch;
 
+use super::transport::RelayUrl;
+
 /// Whether a relay can be reached at the moment. Edits work all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
@@ -71,6 +73,10 @@ impl StatusBoard {
                 changed
             });
         }
+    }
+
+    pub(super) fn of(&self, relay: &RelayUrl) -> Option<Status> {
+        super::locked(&self.relays).get(relay.as_str()).cloned()
     }
 
     /// Whether any relay was ever configured and is not given up.
