@@ -4,6 +4,7 @@
 //! changes and pass them on. `ARCHITECTURE.md` is the map.
 
 pub mod record;
+pub mod relay;
 pub mod replica;
 pub mod store;
 pub mod worker;
