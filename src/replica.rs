@@ -3,40 +3,43 @@
 //! Events go in, effects come out; time is an argument. Any number of calls of
 //! [`Replica::handle`], then [`Replica::poll_effect`] until it gives `None`: what is to be sent
 //! is made when it is polled, so that everything that was handled together is sent together.
+//!
+//! No clock, socket, file, thread, randomness or hash-map order is in here, so the same code
+//! runs in production and in a simulation. Two rules hold everywhere:
+//! - Heads that are named to anybody are on disk.
+//! - Nothing is dropped in silence: what is not taken is refused to its writer, and what cannot
+//!   be stored closes the connection, so that its writer sends it again.
 
+mod admission;
 mod config;
+mod core;
+mod document;
 mod event;
+mod graph;
 pub mod index;
+mod jobs;
+mod orphans;
+mod outgoing;
+mod presence;
+mod reader;
+mod receive;
+
+use std::collections::BTreeMap;
 
 pub use config::*;
+use concord_protocol::{DocumentId, Message};
 pub use event::*;
+
+use self::{
+    core::{Core, Wake},
+    document::{Document, Inbound},
+};
 
 /// The engine.
 #[derive(Debug)]
-pub struct Replica {}
-
-impl Replica {
-    /// A replica with nothing in memory.
-    pub fn new(config: Config) -> Self {
-        let _ = config;
-        unimplemented!()
-    }
-
-    /// Takes in one event.
-    pub fn handle(&mut self, now: Now, event: Event) {
-        let _ = (now, event);
-        unimplemented!()
-    }
-
-    /// Gives the next thing to do, in order.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
-        unimplemented!()
-    }
-
-    /// What is in memory, for metrics.
-    pub fn stats(&self) -> Stats {
-        unimplemented!()
-    }
+pub struct Replica {
+    core: Core,
+    documents: BTreeMap<DocumentId, Document>,
 }
 
 /// What a replica holds in memory.
@@ -52,6 +55,180 @@ pub struct Stats {
     pub queued_bytes: usize,
     /// Changes waiting for their dependencies.
     pub orphans: usize,
-    /// Jobs at work.
+    /// Background jobs at work.
     pub jobs: usize,
+}
+
+impl Replica {
+    /// A replica with nothing in memory.
+    pub fn new(config: Config) -> Self {
+        Self { core: Core::new(config), documents: BTreeMap::new() }
+    }
+
+    /// Takes in one event.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        self.core.now = now;
+        match event {
+            Event::Connected(connection, info) => self.core.connect(connection, info),
+            Event::Received(connection, message) => self.received(connection, message),
+            Event::Drained(connection, bytes) => {
+                let ready = self.core.drained(connection, bytes);
+                self.core.dirty.extend(ready);
+            }
+            Event::Disconnected(connection) => self.disconnected(connection),
+            Event::Loaded(ticket, stored) => self.answered(ticket, |document, core| {
+                document.loaded(core, ticket, stored);
+                document.start_upload(core);
+            }),
+            Event::Read(ticket, rows) => self.answered(ticket, |document, core| {
+                if document.jobs.snapshot_read == Some(ticket) {
+                    document.snapshot_read(core, rows);
+                } else if let Some((_, parts)) = document.pages.take_if(|(t, _)| *t == ticket) {
+                    document.pages_read(core, &parts, rows);
+                }
+            }),
+            Event::Stored(ticket, result) => self.answered(ticket, |document, core| {
+                if let Some(written) = document.written.remove(&ticket) {
+                    document.stored(core, written, result);
+                }
+            }),
+            Event::WorkDone(ticket, result) => self.answered(ticket, |document, core| {
+                document.work_done(core, ticket, result);
+            }),
+            Event::LocalChange(ticket, document, bytes) => self.local_change(ticket, document, bytes),
+            Event::SyncWith(connection, document) => self.sync_with(connection, document),
+            Event::Broadcast { document, count, session, data } => {
+                let us = self.core.config.us.clone();
+                if let Some(document) = self.documents.get_mut(&document) {
+                    document.ephemeral(&mut self.core, None, &us, count, &session, &data);
+                }
+            }
+            Event::Open(document) => {
+                let dialled: Vec<ConnectionId> = self
+                    .core
+                    .connections
+                    .iter()
+                    .filter(|(_, connection)| connection.info.dialled)
+                    .map(|(connection, _)| *connection)
+                    .collect();
+                for connection in dialled {
+                    self.sync_with(connection, document.clone());
+                }
+                let (core, document) = self.document(document);
+                document.push(core, Inbound::Open);
+            }
+            Event::Shut(document) => {
+                if let Some(document) = self.documents.get_mut(&document) {
+                    document.opened = false;
+                }
+            }
+            Event::TimerFired => self.core.timer_fired(),
+            Event::Drain => self.drain(),
+        }
+        self.wake();
+    }
+
+    /// Gives the next thing to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        loop {
+            if let Some(effect) = self.core.next_effect() {
+                return Some(effect);
+            }
+            let Some(document) = self.core.dirty.pop_first() else { return self.core.arm() };
+            if let Some(document) = self.documents.get_mut(&document) {
+                document.flush(&mut self.core);
+            }
+        }
+    }
+
+    /// What is in memory, for metrics.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            documents: self.documents.values().filter(|document| document.is_resident()).count(),
+            connections: self.core.connections.len(),
+            chunk_bytes: self.documents.values().map(Document::chunk_bytes).sum(),
+            queued_bytes: self.core.queued_bytes(),
+            orphans: self.documents.values().map(|document| document.orphans.len()).sum(),
+            jobs: self.core.jobs,
+        }
+    }
+
+    /// The document of this name, made if it was not known, and what all documents share.
+    fn document(&mut self, id: DocumentId) -> (&mut Core, &mut Document) {
+        let document = self.documents.entry(id).or_insert_with_key(|id| Document::new(id.clone()));
+        (&mut self.core, document)
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: impl FnOnce(&mut Document, &mut Core)) {
+        let Some(id) = self.core.redeem(ticket) else { return };
+        let Some(document) = self.documents.get_mut(&id) else { return };
+        answer(document, &mut self.core);
+        if document.is_forgotten() {
+            self.documents.remove(&id);
+        }
+    }
+
+    fn disconnected(&mut self, connection: ConnectionId) {
+        let Some(state) = self.core.connections.remove(&connection) else { return };
+        for id in state.documents {
+            let Some(document) = self.documents.get_mut(&id) else { continue };
+            document.readers.remove(&connection);
+            if document.is_forgotten() {
+                self.documents.remove(&id);
+            } else {
+                // Somebody may wait for what it was about to send.
+                self.core.dirty.insert(id);
+            }
+        }
+    }
+
+    /// Stops saying anything of documents, so that no client is in the middle of a message when
+    /// its socket closes.
+    fn drain(&mut self) {
+        self.core.draining = true;
+        let concord: Vec<ConnectionId> = self
+            .core
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.info.concord)
+            .map(|(connection, _)| *connection)
+            .collect();
+        for connection in concord {
+            let sender = self.core.config.us.clone();
+            let message = Message::GoAway { sender, retry_after_ms: GO_AWAY_RETRY_MS };
+            self.core.send_message(connection, &message);
+        }
+    }
+
+    /// Does what the time has come for.
+    fn wake(&mut self) {
+        self.core.close_stalled();
+        while let Some((id, wake)) = self.core.due() {
+            let Some(document) = self.documents.get_mut(&id) else { continue };
+            match wake {
+                Wake::Confirm => {
+                    document.confirm_set = false;
+                    for reader in document.readers.values_mut() {
+                        reader.dirty = true;
+                        reader.confirm = true;
+                    }
+                }
+                Wake::Arrival => {
+                    document.arrival_set = false;
+                    document.say_unavailable(&mut self.core);
+                }
+                Wake::Check => {
+                    document.start_upload(&mut self.core);
+                    document.check_due(&mut self.core);
+                    document.consider_background(&mut self.core);
+                }
+                Wake::Idle => document.idle(&mut self.core),
+            }
+            if document.is_forgotten() {
+                self.documents.remove(&id);
+            } else {
+                self.core.dirty.insert(id);
+            }
+        }
+    }
 }

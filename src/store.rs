@@ -1,11 +1,34 @@
 //! Chunk storage: rows of bytes by tenant, document, kind and id; durable when a write returns.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, path::Path, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use concord_protocol::{DocumentId, StorageId};
 
 use crate::replica::{RowKey, RowWrite, StoredDocument};
+
+mod backend;
+mod directory;
+mod embedded;
+mod engine;
+mod error;
+mod fjall;
+mod key;
+mod memory;
+mod plan;
+mod queue;
+mod rows;
+mod sled;
+mod stats;
+mod value;
+
+pub use self::{
+    directory::FORMAT,
+    engine::{Engine, Options},
+    error::StoreError,
+    memory::MemoryFaults,
+    stats::{CorruptRow, StoreStats},
+};
 
 /// Whose document. Accounts will bring more; without them everything is in `default`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,17 +55,6 @@ pub struct DocumentKey {
     pub document: DocumentId,
 }
 
-/// Why a store did not do what it was asked. (Variants to be widened by the stores.)
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// A write may or may not be on disk; nothing is written any more. Restart to recover.
-    #[error(
-        "the store stopped after a failed write: {0}. Nothing after that was acknowledged; check the disk, then restart"
-    )]
-    Poisoned(String),
-}
-
 /// A future that owns all it needs.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -50,7 +62,8 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 ///
 /// Writes are taken in the order of the calls, each at the time of the call, not at the first
 /// poll; the future completes when the write is on disk (fsynced). A crash keeps a prefix of the
-/// writes, each row of it whole.
+/// writes, each row of it whole. A `load` or `read` waits for the writes of the same document
+/// that were called before it, so what it gives of them is on disk.
 pub trait Store: Send + Sync + 'static {
     /// The id of this store, made when it was created.
     fn storage_id(&self) -> StorageId;
@@ -78,4 +91,36 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends the writer after what it was given, and gives the directory free.
     fn close(&self) -> BoxFuture<Result<(), StoreError>>;
+
+    /// What it did since it was opened, and which rows it found corrupt.
+    fn stats(&self) -> StoreStats {
+        StoreStats::default()
+    }
+}
+
+/// Opens the store in a directory, or makes one where there is none. Blocks: a large sled store
+/// takes about a second.
+///
+/// # Errors
+/// [`StoreError`] for a directory that another process has, that a newer version or another
+/// engine wrote, that is not ours, or whose data vanished; and for anything the disk says.
+pub fn open(
+    directory: &Path,
+    engine: Engine,
+    options: &Options,
+) -> Result<Arc<dyn Store>, StoreError> {
+    engine::open(directory, engine, options)
+}
+
+/// A store that keeps its rows in memory and answers at once. Nothing outlives it.
+///
+/// # Errors
+/// [`StoreError::Io`] if the system has no random bytes for its id.
+pub fn memory() -> Result<Arc<dyn Store>, StoreError> {
+    Ok(memory_with_faults(directory::new_storage_id(Path::new("memory"))?).0)
+}
+
+/// A store in memory that fails, forgets and rots on demand: for tests of what uses a store.
+pub fn memory_with_faults(id: StorageId) -> (Arc<dyn Store>, MemoryFaults) {
+    memory::store(id)
 }

@@ -1,9 +1,27 @@
 //! Materialisers: the only code that gives a document's bytes to automerge.
+//!
+//! [`materialise`] does a job. [`ProcessPool`] has it done in processes of this program, under
+//! limits of time and memory: a stack overflow or a failed allocation inside automerge ends one
+//! of them and nothing else. [`InProcess`] does jobs on threads, for programs that embed a peer.
+
+mod child;
+mod document;
+mod frame;
+mod in_process;
+pub mod limits;
+pub mod materialise;
+mod pool;
+mod prefix;
+pub mod process;
 
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 use concord_protocol::ChangeHash;
+
+pub use in_process::InProcess;
+pub use limits::WorkerLimits;
+pub use pool::{PoolError, PoolStatus, ProcessPool};
 
 use crate::replica::{JobError, JobOutput};
 

@@ -19,6 +19,9 @@ pub const STALLED_MS: u64 = 30_000;
 /// Milliseconds that an asker waits while somebody is still sending the document.
 pub const ARRIVAL_MS: u64 = 5_000;
 
+/// Milliseconds that a peer is asked to wait before it reconnects to a relay that goes down.
+pub const GO_AWAY_RETRY_MS: u32 = 1_000;
+
 /// Configuration of a [`super::Replica`].
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use concord_protocol::{
-    Ack, ChangeHash, CloseCode, DocumentId, Message, PeerId, PeerMetadata, RefuseCode,
+    Ack, ChangeHash, CloseCode, DocumentId, Message, PeerId, PeerMetadata, RefuseCode, SessionId,
 };
 
 use super::index::SnapshotIndex;
@@ -201,6 +201,19 @@ pub enum Event {
     /// A program in this process made a change (a change chunk). Answered by
     /// [`Effect::LocalDone`] once it is on disk.
     LocalChange(Ticket, DocumentId, Bytes),
+    /// A relay that we dialled is to be told of this document, whoever has it open.
+    SyncWith(ConnectionId, DocumentId),
+    /// A program in this process sends an ephemeral message.
+    Broadcast {
+        /// About which document.
+        document: DocumentId,
+        /// Its number in the session.
+        count: u64,
+        /// The run of numbers.
+        session: SessionId,
+        /// The application's bytes.
+        data: Bytes,
+    },
     /// A program in this process wants the document and what becomes of it published.
     Open(DocumentId),
     /// It no longer does.
@@ -326,6 +339,8 @@ pub enum Counted {
     Quarantined,
     /// Snapshots built.
     Compacted,
+    /// Background jobs that could not be done and will be tried again.
+    JobPostponed,
     /// Rows that failed their checksum.
     CorruptRow,
 }

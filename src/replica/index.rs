@@ -335,11 +335,6 @@ impl PagedIndex {
         Ok(())
     }
 
-    /// Pages in memory.
-    pub(super) fn resident_pages(&self) -> usize {
-        self.topo.len() + self.hash.len()
-    }
-
     /// Forgets every page.
     pub(super) fn drop_pages(&mut self) {
         self.topo.clear();

@@ -1,0 +1,348 @@
+//! What all documents of a replica share: connections, timers, tickets, and the way out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use concord_protocol::{
+    CloseCode, DocumentId, Message, PeerId, RefuseCode, SessionId, StorageId, codec,
+};
+
+use super::{ConnectionId, Config, Counted, Effect, Now, PeerInfo, Ticket};
+
+/// Bytes queued for a connection at which no more document messages are made for it. What is
+/// not made stays to be made: it collapses into one message later.
+const QUEUE_SOFT_BYTES: usize = 1024 * 1024;
+
+/// Uploads that a replica has opened at once; each may hold a whole document in memory.
+const UPLOADS_AT_ONCE: usize = 16;
+
+/// Sessions whose last ephemeral count is remembered, a connection.
+const SESSIONS_MAX: usize = 64;
+
+/// One connection, as this replica sees it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) info: PeerInfo,
+    /// Documents it is subscribed to.
+    pub(super) documents: BTreeSet<DocumentId>,
+    /// Documents with something to say that found no room.
+    pub(super) held_back: BTreeSet<DocumentId>,
+    /// Stores of whose heads it wants to hear.
+    pub(super) remotes: BTreeSet<StorageId>,
+    /// The last count of each session of ephemeral messages that came over it.
+    sessions: VecDeque<(SessionId, u64)>,
+    queued_bytes: usize,
+    /// Since when it has had no room.
+    full_since_ms: Option<u64>,
+    pub(super) closing: bool,
+}
+
+/// Why a document wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wake {
+    /// To name new durable heads to readers.
+    Confirm,
+    /// To tell askers that what they wait for has not arrived.
+    Arrival,
+    /// To have the changes since the last check materialised.
+    Check,
+    /// To leave memory.
+    Idle,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) now: Now,
+    pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    pub(super) draining: bool,
+    /// Background jobs at work.
+    pub(super) jobs: usize,
+    /// Documents that could not start a background job for want of room.
+    job_queue: BTreeSet<DocumentId>,
+    /// Uploads being opened.
+    uploads: usize,
+    /// Documents with uploads that wait to be opened.
+    upload_queue: VecDeque<DocumentId>,
+    /// Documents with messages to make.
+    pub(super) dirty: BTreeSet<DocumentId>,
+    out: VecDeque<Effect>,
+    tickets: BTreeMap<Ticket, DocumentId>,
+    next_ticket: u64,
+    timers: BTreeSet<(u64, DocumentId, Wake)>,
+    timer_set_ms: Option<u64>,
+}
+
+impl Core {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: Now::default(),
+            connections: BTreeMap::new(),
+            draining: false,
+            jobs: 0,
+            job_queue: BTreeSet::new(),
+            uploads: 0,
+            upload_queue: VecDeque::new(),
+            dirty: BTreeSet::new(),
+            out: VecDeque::new(),
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            timers: BTreeSet::new(),
+            timer_set_ms: None,
+        }
+    }
+
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.out.push_back(effect);
+    }
+
+    pub(super) fn next_effect(&mut self) -> Option<Effect> {
+        self.out.pop_front()
+    }
+
+    pub(super) fn count(&mut self, counted: Counted) {
+        self.out.push_back(Effect::Count(counted));
+    }
+
+    /// A ticket whose answer goes to this document.
+    pub(super) fn ticket(&mut self, document: &DocumentId) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.tickets.insert(ticket, document.clone());
+        ticket
+    }
+
+    /// Whose ticket it is; a ticket is answered once.
+    pub(super) fn redeem(&mut self, ticket: Ticket) -> Option<DocumentId> {
+        self.tickets.remove(&ticket)
+    }
+
+    /// Whether a background job may start; the document is woken later if not.
+    pub(super) fn take_job_slot(&mut self, document: &DocumentId) -> bool {
+        let free = self.jobs < self.config.jobs;
+        if free {
+            self.jobs += 1;
+        } else {
+            self.job_queue.insert(document.clone());
+        }
+        free
+    }
+
+    pub(super) fn free_job_slot(&mut self) {
+        self.jobs = self.jobs.saturating_sub(1);
+        if let Some(next) = self.job_queue.pop_first() {
+            self.wake_at(self.now.mono_ms, &next, Wake::Check);
+        }
+    }
+
+    /// Whether an upload may be opened now; the document is woken later if not.
+    pub(super) fn take_upload_slot(&mut self, document: &DocumentId) -> bool {
+        let free = self.uploads < UPLOADS_AT_ONCE;
+        if free {
+            self.uploads += 1;
+        } else {
+            self.upload_queue.push_back(document.clone());
+        }
+        free
+    }
+
+    pub(super) fn free_upload_slot(&mut self) {
+        self.uploads = self.uploads.saturating_sub(1);
+        if let Some(next) = self.upload_queue.pop_front() {
+            self.wake_at(self.now.mono_ms, &next, Wake::Check);
+        }
+    }
+
+    pub(super) fn wake_at(&mut self, at_ms: u64, document: &DocumentId, wake: Wake) {
+        self.timers.insert((at_ms, document.clone(), wake));
+    }
+
+    /// The next timer that is due.
+    pub(super) fn due(&mut self) -> Option<(DocumentId, Wake)> {
+        let (at_ms, _, _) = self.timers.first()?;
+        if *at_ms > self.now.mono_ms {
+            return None;
+        }
+        self.timers.pop_first().map(|(_, document, wake)| (document, wake))
+    }
+
+    /// Asks to be woken for the earliest timer, if that was not asked already.
+    pub(super) fn arm(&mut self) -> Option<Effect> {
+        let (at_ms, _, _) = self.timers.first()?;
+        if self.timer_set_ms.is_some_and(|set| set <= *at_ms && set > self.now.mono_ms) {
+            return None;
+        }
+        self.timer_set_ms = Some(*at_ms);
+        Some(Effect::SetTimer(*at_ms))
+    }
+
+    pub(super) fn timer_fired(&mut self) {
+        self.timer_set_ms = None;
+    }
+
+    pub(super) fn connect(&mut self, connection: ConnectionId, info: PeerInfo) {
+        self.connections.insert(
+            connection,
+            Connection {
+                info,
+                documents: BTreeSet::new(),
+                held_back: BTreeSet::new(),
+                remotes: BTreeSet::new(),
+                sessions: VecDeque::new(),
+                queued_bytes: 0,
+                full_since_ms: None,
+                closing: false,
+            },
+        );
+    }
+
+    /// The peer at the other end, while it is there and we still speak to it.
+    pub(super) fn peer(&self, connection: ConnectionId) -> Option<&PeerId> {
+        let connection = self.connections.get(&connection)?;
+        (!connection.closing).then_some(&connection.info.peer)
+    }
+
+    /// Whether a document message may be made for it now.
+    pub(super) fn has_room(&self, connection: ConnectionId) -> bool {
+        !self.draining
+            && self.connections.get(&connection).is_some_and(|connection| {
+                !connection.closing && connection.queued_bytes < QUEUE_SOFT_BYTES
+            })
+    }
+
+    /// Bytes sent and not yet drained, all connections.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.connections.values().map(|connection| connection.queued_bytes).sum()
+    }
+
+    pub(super) fn send(&mut self, connection: ConnectionId, frame: Bytes) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        if state.closing {
+            return;
+        }
+        state.queued_bytes += frame.len();
+        if state.queued_bytes >= QUEUE_SOFT_BYTES && state.full_since_ms.is_none() {
+            state.full_since_ms = Some(self.now.mono_ms);
+        }
+        // One message may be larger than the queue; more on top of a full queue may not.
+        let over = state.queued_bytes - frame.len() > self.config.limits.queue_bytes;
+        self.out.push_back(Effect::Send(connection, frame));
+        if over {
+            self.close(connection, CloseCode::Backpressure, "does not read what it subscribed to");
+        }
+    }
+
+    pub(super) fn send_message(&mut self, connection: ConnectionId, message: &Message) {
+        self.send(connection, codec::encode(message));
+    }
+
+    pub(super) fn close(&mut self, connection: ConnectionId, code: CloseCode, reason: &str) {
+        if let Some(state) = self.connections.get_mut(&connection)
+            && !state.closing
+        {
+            state.closing = true;
+            self.out.push_back(Effect::Close(connection, code, reason.to_owned()));
+        }
+    }
+
+    /// Takes note that bytes have left; gives the documents that may go on now.
+    pub(super) fn drained(&mut self, connection: ConnectionId, bytes: usize) -> BTreeSet<DocumentId> {
+        let Some(state) = self.connections.get_mut(&connection) else { return BTreeSet::new() };
+        state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
+        if state.queued_bytes < QUEUE_SOFT_BYTES {
+            state.full_since_ms = None;
+            return std::mem::take(&mut state.held_back);
+        }
+        // Some progress: the reader is slow, not gone.
+        state.full_since_ms = Some(self.now.mono_ms);
+        BTreeSet::new()
+    }
+
+    /// Closes connections that have had no room, and made none, for too long.
+    pub(super) fn close_stalled(&mut self) {
+        let oldest = self.now.mono_ms.saturating_sub(self.config.stalled_ms);
+        let stalled: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, state)| state.full_since_ms.is_some_and(|since| since < oldest))
+            .map(|(connection, _)| *connection)
+            .collect();
+        for connection in stalled {
+            self.close(connection, CloseCode::Backpressure, "stopped reading what it subscribed to");
+        }
+    }
+
+    /// Whether an ephemeral message is newer than all before it of its session.
+    pub(super) fn fresh_ephemeral(
+        &mut self,
+        connection: ConnectionId,
+        session: &SessionId,
+        count: u64,
+    ) -> bool {
+        let Some(state) = self.connections.get_mut(&connection) else { return false };
+        if let Some((_, last)) = state.sessions.iter_mut().find(|(known, _)| known == session) {
+            let fresh = count > *last;
+            *last = count.max(*last);
+            return fresh;
+        }
+        if state.sessions.len() >= SESSIONS_MAX {
+            state.sessions.pop_front();
+        }
+        state.sessions.push_back((session.clone(), count));
+        true
+    }
+
+    /// Tells a writer that something of it was not taken.
+    pub(super) fn refuse(
+        &mut self,
+        connection: ConnectionId,
+        document: &DocumentId,
+        refused: concord_protocol::Refused,
+        durable: Vec<concord_protocol::ChangeHash>,
+    ) {
+        self.count(Counted::ChangeRefused(refused.code));
+        let Some(state) = self.connections.get(&connection) else { return };
+        let (sender, target) = (self.config.us.clone(), state.info.peer.clone());
+        let message = if state.info.concord {
+            Message::Ack {
+                document: document.clone(),
+                sender,
+                target,
+                ack: concord_protocol::Ack {
+                    applied: durable.clone(),
+                    durable,
+                    refused: vec![refused],
+                },
+            }
+        } else {
+            let what = refused.hash.map_or_else(|| "what you sent".to_owned(), |hash| hash.to_string());
+            Message::Error {
+                sender,
+                target,
+                message: format!(
+                    "automerge:{document}: {what} was refused ({}): {}",
+                    refused.code.as_str(),
+                    refused.reason
+                ),
+            }
+        };
+        self.send_message(connection, &message);
+    }
+
+    /// Closes a connection that broke the protocol.
+    pub(super) fn bad_message(&mut self, connection: ConnectionId, reason: &str) {
+        self.count(Counted::BadMessage);
+        self.close(connection, CloseCode::Protocol, reason);
+    }
+}
+
+/// A refusal of one change.
+pub(super) fn refused(
+    hash: Option<concord_protocol::ChangeHash>,
+    code: RefuseCode,
+    reason: impl Into<String>,
+) -> concord_protocol::Refused {
+    concord_protocol::Refused { hash, code, reason: reason.into() }
+}

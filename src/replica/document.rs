@@ -1,0 +1,657 @@
+//! One document: where it is in its life, what waits to be taken in, and what is being written.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use concord_protocol::{
+    ChangeHash, CloseCode, DocumentId, RefuseCode, StorageId,
+    guard::{self, ChangeHeader},
+    sync::SyncMessage,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ConnectionId, Counted, Effect, Kind, LocalError, Published, RowKey, RowWrite, StorageFailure,
+    StoredDocument, Ticket,
+    admission::{Verdict, judge},
+    core::{Core, Wake, refused},
+    graph::Graph,
+    index::{IndexRoot, Missing},
+    jobs::Jobs,
+    orphans::Orphans,
+    reader::Reader,
+};
+use crate::record;
+
+/// Refused hashes that are remembered, so that they are not asked for again.
+const REFUSED_MAX: usize = 1_024;
+
+/// Bytes that may wait to be taken in while a document is read from storage.
+const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Milliseconds without use after which what can be read again is dropped.
+const TRIM_MS: u64 = 5_000;
+
+/// What is stored of a document beside its changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Meta {
+    /// Changes that broke the document. They and what builds on them are kept, not served.
+    pub(super) withheld: Vec<[u8; 32]>,
+    /// Why, in words.
+    pub(super) reason: String,
+}
+
+/// Where a document is in its life.
+#[derive(Debug)]
+enum State {
+    /// Not in memory.
+    Absent,
+    /// Being read.
+    Loading(Ticket),
+    /// Read; index pages are missing to put its changes in order.
+    Sorting(Graph, VecDeque<(ChangeHeader, Bytes)>),
+    /// In memory.
+    Ready(Graph),
+}
+
+/// What waits to be taken in.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// A sync message, its changes taken out.
+    Said(ConnectionId, Box<SyncMessage>),
+    /// Changes that passed the guard, in the order that they came.
+    Changes {
+        from: Option<ConnectionId>,
+        changes: VecDeque<(ChangeHeader, Bytes)>,
+        /// A materialiser has applied them (`strict`).
+        checked: bool,
+    },
+    /// A change of a program in this process.
+    Local(Ticket, Box<ChangeHeader>, Bytes),
+    /// A program in this process opened the document.
+    Open,
+}
+
+/// What a write was for.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    changes: Vec<ChangeHash>,
+    locals: Vec<Ticket>,
+    /// A snapshot that takes effect once it is on disk.
+    pub(super) adopt: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) id: DocumentId,
+    state: State,
+    pub(super) readers: BTreeMap<ConnectionId, Reader>,
+    /// A program in this process has it open.
+    pub(super) opened: bool,
+    inbox: VecDeque<Inbound>,
+    inbox_bytes: usize,
+    pub(super) orphans: Orphans,
+    pub(super) refused: BTreeSet<ChangeHash>,
+    pub(super) meta: Meta,
+    pub(super) writes: Vec<RowWrite>,
+    pub(super) writing: Written,
+    pub(super) written: BTreeMap<Ticket, Written>,
+    pub(super) pages: Option<(Ticket, Vec<u32>)>,
+    pub(super) jobs: Jobs,
+    /// Changes to be published with the next flush.
+    pub(super) news: Vec<Bytes>,
+    pub(super) accepted: u64,
+    /// Heads of the document in other stores, with the reporter's time.
+    pub(super) remote_heads: BTreeMap<StorageId, (Vec<ChangeHash>, f64)>,
+    pub(super) confirm_set: bool,
+    pub(super) arrival_set: bool,
+    pub(super) check_set: bool,
+    idle_set: bool,
+    used_ms: u64,
+}
+
+impl Document {
+    pub(super) fn new(id: DocumentId) -> Self {
+        Self {
+            id,
+            state: State::Absent,
+            readers: BTreeMap::new(),
+            opened: false,
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            orphans: Orphans::default(),
+            refused: BTreeSet::new(),
+            meta: Meta::default(),
+            writes: Vec::new(),
+            writing: Written::default(),
+            written: BTreeMap::new(),
+            pages: None,
+            jobs: Jobs::default(),
+            news: Vec::new(),
+            accepted: 0,
+            remote_heads: BTreeMap::new(),
+            confirm_set: false,
+            arrival_set: false,
+            check_set: false,
+            idle_set: false,
+            used_ms: 0,
+        }
+    }
+
+    pub(super) fn graph(&self) -> Option<&Graph> {
+        match &self.state {
+            State::Ready(graph) => Some(graph),
+            _ => None,
+        }
+    }
+
+    pub(super) fn graph_mut(&mut self) -> Option<&mut Graph> {
+        match &mut self.state {
+            State::Ready(graph) => Some(graph),
+            _ => None,
+        }
+    }
+
+    /// Whether it is in memory or on its way there.
+    pub(super) fn is_resident(&self) -> bool {
+        !matches!(self.state, State::Absent)
+    }
+
+    /// Takes something in, now or when the document is there.
+    pub(super) fn push(&mut self, core: &mut Core, inbound: Inbound) {
+        self.used(core);
+        let size = inbound.size();
+        if self.inbox_bytes + size > INBOX_BYTES_MAX
+            && let Some(from) = inbound.from()
+        {
+            core.close(from, CloseCode::Backpressure, "sends faster than the document can be read");
+            return;
+        }
+        self.inbox_bytes += size;
+        self.inbox.push_back(inbound);
+        self.drive(core);
+    }
+
+    /// Puts something back to be taken in next.
+    pub(super) fn put_back(&mut self, inbound: Inbound) {
+        self.inbox_bytes += inbound.size();
+        self.inbox.push_front(inbound);
+    }
+
+    fn used(&mut self, core: &mut Core) {
+        self.used_ms = core.now.mono_ms;
+        if !self.idle_set {
+            self.idle_set = true;
+            core.wake_at(core.now.mono_ms + TRIM_MS.min(core.config.idle_ms), &self.id, Wake::Idle);
+        }
+    }
+
+    /// Makes sure that the document is in memory or on its way.
+    pub(super) fn ensure_loading(&mut self, core: &mut Core) {
+        if matches!(self.state, State::Absent) {
+            self.used(core);
+            let ticket = core.ticket(&self.id);
+            self.state = State::Loading(ticket);
+            core.effect(Effect::Load(ticket, self.id.clone()));
+        }
+    }
+
+    /// Goes on with whatever can be gone on with.
+    pub(super) fn drive(&mut self, core: &mut Core) {
+        self.ensure_loading(core);
+        while self.pages.is_none() {
+            let step = match &mut self.state {
+                State::Absent | State::Loading(_) => return,
+                State::Sorting(..) => self.sort(core),
+                State::Ready(_) => match self.inbox.pop_front() {
+                    None => break,
+                    Some(inbound) => {
+                        self.inbox_bytes -= inbound.size();
+                        self.take_in(core, inbound)
+                    }
+                },
+            };
+            match step {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(missing) => self.read_pages(core, missing),
+            }
+        }
+        core.dirty.insert(self.id.clone());
+    }
+
+    pub(super) fn read_pages(&mut self, core: &mut Core, missing: Missing) {
+        let snapshot = match &self.state {
+            State::Ready(graph) | State::Sorting(graph, _) => graph.snapshot.as_ref(),
+            _ => None,
+        };
+        let Some(snapshot) = snapshot else { return };
+        let parts: Vec<u32> = missing.0.into_iter().collect();
+        let rows = parts
+            .iter()
+            .map(|&part| RowKey { kind: Kind::IndexPage, id: snapshot.id, part })
+            .collect();
+        let ticket = core.ticket(&self.id);
+        self.pages = Some((ticket, parts));
+        core.effect(Effect::Read(ticket, self.id.clone(), rows));
+    }
+
+    /// Index pages came.
+    pub(super) fn pages_read(
+        &mut self,
+        core: &mut Core,
+        parts: &[u32],
+        rows: Result<Vec<Option<Bytes>>, StorageFailure>,
+    ) {
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(failure) => return self.fail(core, &failure),
+        };
+        let (State::Ready(graph) | State::Sorting(graph, _)) = &mut self.state else { return };
+        let Some(snapshot) = &mut graph.snapshot else { return };
+        for (part, row) in parts.iter().zip(rows) {
+            let inserted = row.map(|bytes| snapshot.index.insert_page(*part, &bytes));
+            if !matches!(inserted, Some(Ok(()))) {
+                core.count(Counted::CorruptRow);
+                let failure = StorageFailure(format!("index page {part} cannot be read"));
+                return self.fail(core, &failure);
+            }
+        }
+        self.drive(core);
+    }
+
+    /// The rows of the document came.
+    pub(super) fn loaded(
+        &mut self,
+        core: &mut Core,
+        ticket: Ticket,
+        stored: Result<StoredDocument, StorageFailure>,
+    ) {
+        if !matches!(self.state, State::Loading(awaited) if awaited == ticket) {
+            return;
+        }
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(failure) => return self.fail(core, &failure),
+        };
+        core.count(Counted::DocumentLoaded);
+        for _ in &stored.corrupt {
+            core.count(Counted::CorruptRow);
+        }
+        self.meta = stored.meta.and_then(|bytes| record::decode(&bytes).ok()).unwrap_or_default();
+        let mut roots = Vec::new();
+        for (id, bytes) in stored.roots {
+            match record::decode::<IndexRoot>(&bytes) {
+                Ok(root) => roots.push((id, root)),
+                Err(_) => core.count(Counted::CorruptRow),
+            }
+        }
+        roots.sort_by_key(|(id, root)| (root.changes, *id));
+        let graph = roots.pop().map_or_else(Graph::default, |(id, root)| {
+            // A crash came between writing this snapshot and deleting what it covers.
+            for (old, old_root) in &roots {
+                if root.covers.contains(old) {
+                    self.writes.extend(delete_snapshot(*old, old_root));
+                }
+            }
+            Graph::with_snapshot(id, root)
+        });
+        let mut changes = VecDeque::with_capacity(stored.changes.len());
+        for (hash, bytes) in stored.changes {
+            match guard::check_change(&bytes, &core.config.limits) {
+                Ok(header) if header.hash == hash => changes.push_back((header, bytes)),
+                _ => core.count(Counted::CorruptRow),
+            }
+        }
+        // The sequence number of a change is above those of its dependencies by the same actor,
+        // and its operations come after all of theirs: nearly the causal order already.
+        changes.make_contiguous().sort_by_key(|(header, _)| (header.start_op, header.seq, header.hash));
+        self.state = State::Sorting(graph, changes);
+        self.drive(core);
+    }
+
+    /// Puts what was read into the graph, in causal order.
+    fn sort(&mut self, core: &mut Core) -> Result<bool, Missing> {
+        let State::Sorting(graph, changes) = &mut self.state else { return Ok(false) };
+        let mut left = changes.len();
+        while left > 0 {
+            let Some((header, _)) = changes.front() else { break };
+            let covered = header.seq <= graph.actor(&header.actor).map_or(0, |(_, seq)| seq)
+                && graph.node_by_hash(&header.hash).is_none()
+                && graph.position(&header.hash)?.is_some();
+            let mut deps = Vec::with_capacity(header.deps.len());
+            for dep in &header.deps {
+                deps.extend(graph.position(dep)?);
+            }
+            let complete = deps.len() == header.deps.len();
+            let Some((header, bytes)) = changes.pop_front() else { break };
+            left -= 1;
+            if covered {
+                self.writes.push(RowWrite::Delete(change_row(&header.hash)));
+            } else if complete {
+                graph.insert(header, deps, bytes, true, None);
+                left = changes.len();
+            } else {
+                changes.push_back((header, bytes));
+            }
+        }
+        let orphaned = std::mem::take(changes);
+        let State::Sorting(mut graph, _) = std::mem::replace(&mut self.state, State::Absent) else {
+            return Ok(false);
+        };
+        for hash in &self.meta.withheld {
+            graph.withhold(&ChangeHash(*hash));
+        }
+        self.state = State::Ready(graph);
+        // What is left lost a dependency to a damaged row: it waits for somebody to bring it.
+        for (header, bytes) in orphaned {
+            self.wait_for_deps(core, header, bytes, None)?;
+        }
+        Ok(true)
+    }
+
+    fn take_in(&mut self, core: &mut Core, inbound: Inbound) -> Result<bool, Missing> {
+        match inbound {
+            Inbound::Open => self.publish_opened(core),
+            Inbound::Said(connection, message) => {
+                if let Some(reader) = self.readers.get_mut(&connection) {
+                    reader.hears(*message);
+                    self.heard(core, connection);
+                }
+            }
+            Inbound::Local(ticket, header, bytes) => match self.judge(&header) {
+                Err(missing) => {
+                    self.put_back(Inbound::Local(ticket, header, bytes));
+                    return Err(missing);
+                }
+                Ok(Verdict::Known) => core.effect(Effect::LocalDone(ticket, Ok(()))),
+                Ok(Verdict::Accept(deps)) => {
+                    self.accept(core, *header, deps, bytes, None);
+                    self.writing.locals.push(ticket);
+                }
+                Ok(Verdict::Orphan(_)) => {
+                    let reason = "it builds on changes that are not in this store".to_owned();
+                    let error = LocalError::Refused { code: RefuseCode::OutOfSequence, reason };
+                    core.effect(Effect::LocalDone(ticket, Err(error)));
+                }
+                Ok(Verdict::Refuse(code, reason)) => {
+                    core.effect(Effect::LocalDone(ticket, Err(LocalError::Refused { code, reason })));
+                }
+            },
+            Inbound::Changes { from, changes, checked: false } if core.config.strict => {
+                return self.check_first(core, from, changes);
+            }
+            Inbound::Changes { from, mut changes, checked } => {
+                while let Some((header, bytes)) = changes.pop_front() {
+                    let verdict = match self.judge(&header) {
+                        Ok(verdict) => verdict,
+                        Err(missing) => {
+                            changes.push_front((header, bytes));
+                            self.put_back(Inbound::Changes { from, changes, checked });
+                            return Err(missing);
+                        }
+                    };
+                    match verdict {
+                        Verdict::Known => {}
+                        Verdict::Accept(deps) => {
+                            if self.opened {
+                                self.news.push(bytes.clone());
+                            }
+                            self.accept(core, header, deps, bytes, from);
+                        }
+                        Verdict::Orphan(_) => {
+                            core.count(Counted::Orphaned);
+                            self.wait_for_deps(core, header, bytes, from)?;
+                        }
+                        Verdict::Refuse(code, reason) => {
+                            self.refuse(core, from, header.hash, code, &reason);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn judge(&self, header: &ChangeHeader) -> Result<Verdict, Missing> {
+        match &self.state {
+            State::Ready(graph) => judge(graph, header),
+            _ => Err(Missing::default()),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        core: &mut Core,
+        header: ChangeHeader,
+        deps: Vec<u32>,
+        bytes: Bytes,
+        from: Option<ConnectionId>,
+    ) {
+        let hash = header.hash;
+        self.accepted += 1;
+        self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
+        self.writing.changes.push(hash);
+        let Some(graph) = self.graph_mut() else { return };
+        graph.insert(header, deps, bytes, false, from);
+        let withheld = graph.node_by_hash(&hash).is_some_and(|node| node.withheld);
+        for (connection, reader) in &mut self.readers {
+            if Some(*connection) == from {
+                reader.awaits_ack = true;
+            } else {
+                reader.dirty = true;
+            }
+        }
+        if withheld && let Some(from) = from {
+            let reason = format!("it builds on a change that broke the document: {}", self.meta.reason);
+            core.refuse(from, &self.id, refused(Some(hash), RefuseCode::Unmaterialisable, reason), self.durable());
+        }
+        for orphan in self.orphans.arrived(&hash) {
+            let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
+            self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
+        }
+    }
+
+    fn wait_for_deps(
+        &mut self,
+        core: &mut Core,
+        header: ChangeHeader,
+        bytes: Bytes,
+        from: Option<ConnectionId>,
+    ) -> Result<(), Missing> {
+        let mut missing = Vec::new();
+        if let State::Ready(graph) = &self.state {
+            for dep in &header.deps {
+                if graph.position(dep)?.is_none() {
+                    missing.push(*dep);
+                }
+            }
+        }
+        if let Some(dep) = missing.iter().find(|dep| self.refused.contains(*dep)) {
+            let reason = format!("it builds on {dep}, which was refused");
+            self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
+            return Ok(());
+        }
+        for dropped in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
+            if let Some(from) = dropped.from {
+                let reason = "too many changes wait for what they build on";
+                let refusal = refused(Some(dropped.header.hash), RefuseCode::Quota, reason);
+                core.refuse(from, &self.id, refusal, self.durable());
+            }
+        }
+        Ok(())
+    }
+
+    /// Says no to a change, and to those that wait for it.
+    pub(super) fn refuse(
+        &mut self,
+        core: &mut Core,
+        from: Option<ConnectionId>,
+        hash: ChangeHash,
+        code: RefuseCode,
+        reason: &str,
+    ) {
+        let waiting = self.orphans.refuse(&hash);
+        let all = std::iter::once((from, hash)).chain(waiting.iter().map(|o| (o.from, o.header.hash)));
+        for (from, hash) in all {
+            if self.refused.len() >= REFUSED_MAX {
+                self.refused.pop_first();
+            }
+            self.refused.insert(hash);
+            if let Some(from) = from {
+                core.refuse(from, &self.id, refused(Some(hash), code, reason), self.durable());
+            }
+            if self.opened {
+                let reason = reason.to_owned();
+                core.effect(Effect::Publish(self.id.clone(), Published::Refused { hash, code, reason }));
+            }
+        }
+    }
+
+    /// The heads that are on disk.
+    pub(super) fn durable(&self) -> Vec<ChangeHash> {
+        self.graph().map(|graph| graph.durable_heads().iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Writes what has gathered.
+    pub(super) fn write(&mut self, core: &mut Core) {
+        if self.writes.is_empty() {
+            return;
+        }
+        let ticket = core.ticket(&self.id);
+        self.written.insert(ticket, std::mem::take(&mut self.writing));
+        core.effect(Effect::Write(ticket, self.id.clone(), std::mem::take(&mut self.writes)));
+    }
+
+    /// A write is on disk, or failed.
+    pub(super) fn stored(&mut self, core: &mut Core, written: Written, result: Result<(), StorageFailure>) {
+        if let Err(failure) = result {
+            for ticket in written.locals {
+                core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
+            }
+            return self.fail(core, &failure);
+        }
+        for ticket in written.locals {
+            core.effect(Effect::LocalDone(ticket, Ok(())));
+        }
+        if let Some(graph) = self.graph_mut() {
+            let before = graph.durable_heads().clone();
+            for hash in &written.changes {
+                graph.mark_durable(hash);
+            }
+            if before != *graph.durable_heads() {
+                for reader in self.readers.values_mut() {
+                    reader.dirty = true;
+                }
+                self.durable_changed(core);
+            }
+        }
+        if written.adopt {
+            self.adopt_snapshot(core);
+        }
+        self.consider_background(core);
+        core.dirty.insert(self.id.clone());
+    }
+
+    /// Storage failed: nothing can be said of this document until it is read again.
+    pub(super) fn fail(&mut self, core: &mut Core, failure: &StorageFailure) {
+        for inbound in std::mem::take(&mut self.inbox) {
+            if let Inbound::Local(ticket, ..) = inbound {
+                core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
+            }
+        }
+        self.inbox_bytes = 0;
+        for ticket in std::mem::take(&mut self.writing.locals) {
+            core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
+        }
+        self.writing = Written::default();
+        self.writes.clear();
+        self.news.clear();
+        self.pages = None;
+        self.orphans = Orphans::default();
+        self.jobs.storage_failed();
+        self.state = State::Absent;
+        let readers: Vec<ConnectionId> = self.readers.keys().copied().collect();
+        for connection in readers {
+            core.close(connection, CloseCode::StorageFailed, &failure.0);
+        }
+    }
+
+    /// Drops what can be read again, and the whole document when it was not used for long.
+    pub(super) fn idle(&mut self, core: &mut Core) {
+        self.idle_set = false;
+        let idle_ms = core.now.mono_ms.saturating_sub(self.used_ms);
+        if idle_ms >= TRIM_MS && self.pages.is_none() {
+            self.jobs.drop_caches();
+            if let Some(snapshot) = self.graph_mut().and_then(|graph| graph.snapshot.as_mut()) {
+                snapshot.index.drop_pages();
+            }
+        }
+        if idle_ms >= core.config.idle_ms && self.check_before_eviction(core) && self.is_quiet() {
+            self.state = State::Absent;
+            self.refused.clear();
+            core.count(Counted::DocumentEvicted);
+            return;
+        }
+        if self.is_resident() {
+            self.idle_set = true;
+            let again = TRIM_MS.min(core.config.idle_ms).max(1);
+            core.wake_at(core.now.mono_ms + again, &self.id, Wake::Idle);
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        matches!(self.state, State::Ready(_))
+            && self.inbox.is_empty()
+            && self.writes.is_empty()
+            && self.written.is_empty()
+            && self.pages.is_none()
+            && self.jobs.is_idle()
+            && self.orphans.len() == 0
+            && self.readers.values().all(|reader| !reader.dirty && !reader.asks)
+    }
+
+    /// Whether nothing is left that would have to be remembered.
+    pub(super) fn is_forgotten(&self) -> bool {
+        matches!(self.state, State::Absent) && self.readers.is_empty() && !self.opened && self.inbox.is_empty()
+            && self.written.is_empty()
+    }
+
+    /// Bytes of chunks in memory.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.graph().map_or(0, Graph::tail_bytes) + self.inbox_bytes + self.jobs.cached_bytes()
+    }
+}
+
+impl Inbound {
+    fn size(&self) -> usize {
+        match self {
+            Self::Said(..) => 64,
+            Self::Changes { changes, .. } => changes.iter().map(|(_, bytes)| bytes.len()).sum(),
+            Self::Local(_, _, bytes) => bytes.len(),
+            Self::Open => 0,
+        }
+    }
+
+    fn from(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Said(from, _) => Some(*from),
+            Self::Changes { from, .. } => *from,
+            Self::Local(..) | Self::Open => None,
+        }
+    }
+}
+
+/// The row of a change.
+pub(super) fn change_row(hash: &ChangeHash) -> RowKey {
+    RowKey { kind: Kind::Change, id: hash.0, part: 0 }
+}
+
+/// Deletes a snapshot; its root last, so that a crash leaves it known and deletable.
+pub(super) fn delete_snapshot(id: [u8; 32], root: &IndexRoot) -> Vec<RowWrite> {
+    let snapshot = RowKey { kind: Kind::Snapshot, id, part: 0 };
+    let pages = root.parts().map(|part| RowKey { kind: Kind::IndexPage, id, part });
+    let root = RowKey { kind: Kind::IndexRoot, id, part: 0 };
+    std::iter::once(snapshot).chain(pages).chain([root]).map(RowWrite::Delete).collect()
+}

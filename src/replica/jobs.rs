@@ -1,0 +1,543 @@
+//! Work of a document that needs its operations, all of it done elsewhere: opening what clients
+//! upload, making snapshots, checking what was passed on, taking changes out of a snapshot.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use concord_protocol::{
+    ChangeHash, CloseCode, RefuseCode,
+    guard::{self, ChangeHeader},
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    ChunkSource, ConnectionId, Counted, Effect, Job, JobError, JobOutput, Kind, Published, RowKey,
+    RowWrite, StorageFailure, Ticket,
+    core::{Core, Wake, refused},
+    document::{Document, Inbound, Meta, change_row, delete_snapshot},
+    graph::Graph,
+    index::SnapshotIndex,
+};
+use crate::record;
+
+/// Uploaded documents of up to this many changes are taken in as changes.
+const EXPLODE_MAX: u32 = 1_000;
+
+/// Uploads of one document that may wait to be opened.
+const UPLOADS_MAX: usize = 64;
+
+/// A background job may take one part in this many of a document's time.
+const BACKGROUND_SHARE: u64 = 20;
+
+/// Milliseconds until work that a document does not allow (too large, damaged) is tried again.
+const HOPELESS_MS: u64 = 600_000;
+
+/// Milliseconds until work for which there was no worker is tried again.
+const RETRY_MS: u64 = 5_000;
+
+/// What a job at work is for.
+#[derive(Debug)]
+enum Purpose {
+    /// Somebody's document chunk.
+    Upload { from: ConnectionId, heads: Vec<ChangeHash>, bytes: Vec<Bytes> },
+    /// A snapshot of the snapshot and the tail.
+    Compact,
+    /// The changes since the last check.
+    Check { hashes: Vec<ChangeHash> },
+    /// These changes before they are taken in (`strict`).
+    Admit { from: Option<ConnectionId>, changes: VecDeque<(ChangeHeader, Bytes)> },
+}
+
+/// Changes taken out of the snapshot.
+#[derive(Debug)]
+struct Extract {
+    hashes: Vec<ChangeHash>,
+    ticket: Option<Ticket>,
+    result: Option<Result<Vec<Bytes>, ()>>,
+}
+
+/// The jobs of a document.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    running: Option<(Ticket, Purpose, u64)>,
+    uploads: VecDeque<(ConnectionId, Vec<ChangeHash>, Vec<Bytes>)>,
+    /// A snapshot that is being written.
+    adopting: Option<([u8; 32], Arc<SnapshotIndex>, Bytes)>,
+    pub(super) snapshot_read: Option<Ticket>,
+    snapshot: Option<Bytes>,
+    extract: Option<Extract>,
+    /// No background job before this.
+    not_before_ms: u64,
+}
+
+impl Jobs {
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_none()
+            && self.uploads.is_empty()
+            && self.adopting.is_none()
+            && self.snapshot_read.is_none()
+            && self.extract.as_ref().is_none_or(|extract| extract.ticket.is_none())
+    }
+
+    pub(super) fn is_uploading(&self) -> bool {
+        !self.uploads.is_empty() || matches!(self.running, Some((_, Purpose::Upload { .. }, _)))
+    }
+
+    pub(super) fn snapshot(&self) -> Option<Bytes> {
+        self.snapshot.clone()
+    }
+
+    pub(super) fn extracted(&self, hashes: &[ChangeHash]) -> Option<Result<&[Bytes], ()>> {
+        let extract = self.extract.as_ref().filter(|extract| extract.hashes == hashes)?;
+        extract.result.as_ref().map(|result| result.as_deref().map_err(|()| ()))
+    }
+
+    pub(super) fn drop_caches(&mut self) {
+        self.snapshot = None;
+        if self.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
+            self.extract = None;
+        }
+    }
+
+    /// What was being written did not get to disk.
+    pub(super) fn storage_failed(&mut self) {
+        self.adopting = None;
+        self.snapshot_read = None;
+        self.drop_caches();
+    }
+
+    pub(super) fn cached_bytes(&self) -> usize {
+        let extracted = self.extract.iter().filter_map(|extract| extract.result.as_ref()?.as_ref().ok());
+        self.snapshot.as_ref().map_or(0, Bytes::len)
+            + extracted.flatten().map(Bytes::len).sum::<usize>()
+            + self.uploads.iter().flat_map(|(_, _, bytes)| bytes).map(Bytes::len).sum::<usize>()
+    }
+}
+
+impl Document {
+    /// Somebody sent a document chunk.
+    pub(super) fn upload(
+        &mut self,
+        core: &mut Core,
+        from: ConnectionId,
+        heads: Vec<ChangeHash>,
+        bytes: Vec<Bytes>,
+    ) {
+        let known = |graph: &Graph| {
+            heads.iter().all(|head| matches!(graph.position(head), Ok(Some(_))))
+        };
+        if !heads.is_empty() && self.graph().is_some_and(known) {
+            return;
+        }
+        if self.jobs.uploads.len() >= UPLOADS_MAX {
+            core.close(from, CloseCode::Backpressure, "too many uploads of one document wait");
+            return;
+        }
+        if let Some(reader) = self.readers.get_mut(&from) {
+            reader.uploading = true;
+        }
+        self.jobs.uploads.push_back((from, heads, bytes));
+        self.start_upload(core);
+    }
+
+    /// Opens the next upload, if the document is free for it.
+    pub(super) fn start_upload(&mut self, core: &mut Core) {
+        if self.jobs.running.is_some() || self.jobs.adopting.is_some() || self.jobs.uploads.is_empty() {
+            return;
+        }
+        let Some(graph) = self.graph() else {
+            self.ensure_loading(core);
+            return;
+        };
+        if !core.take_upload_slot(&self.id) {
+            return;
+        }
+        let base = sources(graph, |_| true);
+        let Some((from, heads, bytes)) = self.jobs.uploads.pop_front() else { return };
+        let job = Job::Build { base, incoming: bytes.clone(), explode_max: EXPLODE_MAX };
+        self.start(core, Purpose::Upload { from, heads, bytes }, job);
+    }
+
+    fn start(&mut self, core: &mut Core, purpose: Purpose, job: Job) {
+        let ticket = core.ticket(&self.id);
+        self.jobs.running = Some((ticket, purpose, core.now.mono_ms));
+        core.effect(Effect::Work(ticket, self.id.clone(), job));
+    }
+
+    /// Takes changes out of the snapshot for a reader that is behind.
+    pub(super) fn start_extract(&mut self, core: &mut Core, hashes: Vec<ChangeHash>) {
+        let busy = self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_some());
+        let Some(snapshot) = self.graph().and_then(|graph| graph.snapshot.as_ref()) else { return };
+        if busy {
+            return;
+        }
+        let snapshot = ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: snapshot.id, part: 0 });
+        let ticket = core.ticket(&self.id);
+        let job = Job::Extract { snapshot, hashes: hashes.clone() };
+        self.jobs.extract = Some(Extract { hashes, ticket: Some(ticket), result: None });
+        core.effect(Effect::Work(ticket, self.id.clone(), job));
+    }
+
+    /// The snapshot's bytes came.
+    pub(super) fn snapshot_read(&mut self, core: &mut Core, rows: Result<Vec<Option<Bytes>>, StorageFailure>) {
+        self.jobs.snapshot_read = None;
+        match rows.map(|rows| rows.into_iter().next().flatten()) {
+            Ok(bytes) => {
+                // `None`: another snapshot took its place meanwhile; the readers ask again.
+                self.jobs.snapshot = bytes.filter(|bytes| self.is_snapshot(bytes));
+            }
+            Err(failure) => self.fail(core, &failure),
+        }
+        core.dirty.insert(self.id.clone());
+    }
+
+    fn is_snapshot(&self, bytes: &[u8]) -> bool {
+        let id: [u8; 32] = Sha256::digest(bytes).into();
+        self.graph().and_then(|graph| graph.snapshot.as_ref()).is_some_and(|s| s.id == id)
+    }
+
+    /// Has changes materialised before they are taken in.
+    pub(super) fn check_first(
+        &mut self,
+        core: &mut Core,
+        from: Option<ConnectionId>,
+        changes: VecDeque<(ChangeHeader, Bytes)>,
+    ) -> Result<bool, super::index::Missing> {
+        if self.jobs.running.is_some() || self.jobs.adopting.is_some() {
+            self.put_back(Inbound::Changes { from, changes, checked: false });
+            return Ok(false);
+        }
+        let Some(graph) = self.graph() else { return Ok(false) };
+        // What waits for its dependencies is checked when it no longer does.
+        let mut arriving = std::collections::BTreeSet::new();
+        let mut incoming = Vec::new();
+        for (header, bytes) in &changes {
+            let mut complete = true;
+            for dep in &header.deps {
+                complete = complete && (arriving.contains(dep) || graph.position(dep)?.is_some());
+            }
+            if complete {
+                arriving.insert(header.hash);
+                incoming.push(ChunkSource::Inline(bytes.clone()));
+            }
+        }
+        let job = Job::Check { base: sources(graph, |_| true), incoming };
+        self.start(core, Purpose::Admit { from, changes }, job);
+        Ok(false)
+    }
+
+    /// Starts a snapshot or a check where one is due.
+    pub(super) fn consider_background(&mut self, core: &mut Core) {
+        let Some(graph) = self.graph() else { return };
+        if !self.jobs.is_idle() || core.now.mono_ms < self.jobs.not_before_ms {
+            return;
+        }
+        let served = graph.tail().iter().filter(|node| !node.withheld && node.durable);
+        let (mut changes, mut bytes, mut unchecked) = (0, 0, false);
+        for node in served {
+            changes += 1;
+            bytes += node.bytes.len();
+            unchecked |= !node.checked;
+        }
+        let snapshot_bytes = graph.snapshot.as_ref().map_or(0, |s| s.index.root.snapshot_bytes);
+        let long = changes >= core.config.compact_changes;
+        let large = bytes as u64 >= (core.config.compact_bytes as u64).max(snapshot_bytes);
+        if long || large {
+            if !core.take_job_slot(&self.id) {
+                return;
+            }
+            let base = sources(graph, |node| node.durable);
+            self.start(core, Purpose::Compact, Job::Build { base, incoming: Vec::new(), explode_max: 0 });
+        } else if unchecked && !self.check_set {
+            self.check_set = true;
+            core.wake_at(core.now.mono_ms + core.config.check_ms, &self.id, Wake::Check);
+        }
+    }
+
+    /// The time has come to check what was passed on unchecked.
+    pub(super) fn check_due(&mut self, core: &mut Core) {
+        self.check_set = false;
+        self.check_now(core);
+    }
+
+    fn check_now(&mut self, core: &mut Core) {
+        let Some(graph) = self.graph() else { return };
+        if !self.jobs.is_idle() || core.now.mono_ms < self.jobs.not_before_ms {
+            return;
+        }
+        let unchecked = || graph.tail().iter().filter(|n| !n.withheld && !n.checked);
+        if unchecked().next().is_none() || !core.take_job_slot(&self.id) {
+            return;
+        }
+        let hashes = unchecked().map(|node| node.hash).collect();
+        let incoming = unchecked().map(|node| ChunkSource::Inline(node.bytes.clone())).collect();
+        let base = sources(graph, |node| node.checked);
+        self.start(core, Purpose::Check { hashes }, Job::Check { base, incoming });
+    }
+
+    /// Whether the document may leave memory; starts what has to be done before it does.
+    pub(super) fn check_before_eviction(&mut self, core: &mut Core) -> bool {
+        if core.now.mono_ms < self.jobs.not_before_ms {
+            return true;
+        }
+        self.check_now(core);
+        self.jobs.is_idle()
+    }
+
+    /// A job ended.
+    pub(super) fn work_done(&mut self, core: &mut Core, ticket: Ticket, result: Result<JobOutput, JobError>) {
+        if let Some(extract) = &mut self.jobs.extract
+            && extract.ticket == Some(ticket)
+        {
+            extract.ticket = None;
+            match result {
+                Ok(JobOutput::Extracted(bytes)) => extract.result = Some(Ok(bytes)),
+                // The snapshot was replaced, or there was no worker: ask again.
+                Err(JobError::Storage(_) | JobError::Unavailable(_)) => self.jobs.extract = None,
+                _ => extract.result = Some(Err(())),
+            }
+            core.dirty.insert(self.id.clone());
+            return;
+        }
+        let Some((running, purpose, started_ms)) = self.jobs.running.take() else { return };
+        if running != ticket {
+            self.jobs.running = Some((running, purpose, started_ms));
+            return;
+        }
+        let took_ms = core.now.mono_ms.saturating_sub(started_ms);
+        match purpose {
+            Purpose::Upload { from, heads, bytes } => {
+                core.free_upload_slot();
+                self.upload_done(core, from, heads, bytes, result);
+            }
+            Purpose::Compact => {
+                core.free_job_slot();
+                self.jobs.not_before_ms = core.now.mono_ms + took_ms * BACKGROUND_SHARE;
+                self.compact_done(core, result);
+            }
+            Purpose::Check { hashes } => {
+                core.free_job_slot();
+                self.jobs.not_before_ms = core.now.mono_ms + took_ms * BACKGROUND_SHARE;
+                self.check_done(core, &hashes, result);
+            }
+            Purpose::Admit { from, changes } => self.admit_done(core, from, changes, result),
+        }
+        self.start_upload(core);
+        self.drive(core);
+    }
+
+    fn upload_done(
+        &mut self,
+        core: &mut Core,
+        from: ConnectionId,
+        heads: Vec<ChangeHash>,
+        bytes: Vec<Bytes>,
+        result: Result<JobOutput, JobError>,
+    ) {
+        let mut done = true;
+        match result {
+            Ok(JobOutput::Changes(chunks)) => {
+                let mut changes = VecDeque::with_capacity(chunks.len());
+                for chunk in chunks {
+                    if let Ok(header) = guard::check_change(&chunk, &core.config.limits) {
+                        changes.push_back((header, chunk));
+                    }
+                }
+                self.put_back(Inbound::Changes { from: Some(from), changes, checked: true });
+            }
+            Ok(JobOutput::Built { snapshot, index }) => {
+                if self.opened {
+                    core.effect(Effect::Publish(self.id.clone(), Published::Snapshot(snapshot.clone())));
+                }
+                if let Some(reader) = self.readers.get_mut(&from) {
+                    reader.awaits_ack = true;
+                }
+                self.write_snapshot(core, snapshot, &index);
+            }
+            Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
+                // Not its fault: try again.
+                self.jobs.uploads.push_front((from, heads, bytes));
+                core.wake_at(core.now.mono_ms + RETRY_MS, &self.id, Wake::Check);
+                done = false;
+            }
+            Err(error) => {
+                let code = match &error {
+                    JobError::OverLimit(_) => RefuseCode::Quota,
+                    JobError::Incoming(_) => RefuseCode::Malformed,
+                    _ => RefuseCode::Unmaterialisable,
+                };
+                self.refused.extend(heads);
+                core.refuse(from, &self.id, refused(None, code, error.to_string()), self.durable());
+            }
+            Ok(_) => {}
+        }
+        if done && let Some(reader) = self.readers.get_mut(&from) {
+            reader.uploading = false;
+            reader.dirty = true;
+        }
+    }
+
+    fn compact_done(&mut self, core: &mut Core, result: Result<JobOutput, JobError>) {
+        match result {
+            Ok(JobOutput::Built { snapshot, index }) => {
+                core.count(Counted::Compacted);
+                self.write_snapshot(core, snapshot, &index);
+            }
+            Err(JobError::Breaks { hash, reason }) => self.quarantine(core, hash, &reason),
+            Err(JobError::Base(_)) => {
+                // Which of the changes is it?
+                let Some(graph) = self.graph() else { return };
+                let tail = || graph.tail().iter().filter(|node| !node.withheld);
+                let hashes = tail().map(|node| node.hash).collect();
+                let incoming = tail().map(|node| ChunkSource::Inline(node.bytes.clone())).collect();
+                let base = sources(graph, |_| false);
+                core.jobs += 1;
+                self.start(core, Purpose::Check { hashes }, Job::Check { base, incoming });
+                self.jobs.not_before_ms = core.now.mono_ms + HOPELESS_MS;
+            }
+            Err(error) => self.postpone(core, &error),
+            Ok(_) => {}
+        }
+    }
+
+    fn check_done(&mut self, core: &mut Core, hashes: &[ChangeHash], result: Result<JobOutput, JobError>) {
+        match result {
+            Ok(_) => {
+                if let Some(graph) = self.graph_mut() {
+                    graph.mark_checked(hashes);
+                }
+            }
+            Err(JobError::Breaks { hash, reason }) => self.quarantine(core, hash, &reason),
+            Err(error) => self.postpone(core, &error),
+        }
+    }
+
+    fn postpone(&mut self, core: &mut Core, error: &JobError) {
+        let ms = match error {
+            JobError::Storage(_) | JobError::Unavailable(_) => RETRY_MS,
+            _ => HOPELESS_MS,
+        };
+        self.jobs.not_before_ms = core.now.mono_ms + ms;
+        core.count(Counted::JobPostponed);
+    }
+
+    fn admit_done(
+        &mut self,
+        core: &mut Core,
+        from: Option<ConnectionId>,
+        mut changes: VecDeque<(ChangeHeader, Bytes)>,
+        result: Result<JobOutput, JobError>,
+    ) {
+        match result {
+            Ok(_) => self.put_back(Inbound::Changes { from, changes, checked: true }),
+            Err(JobError::Breaks { hash, reason }) => {
+                changes.retain(|(header, _)| header.hash != hash);
+                self.refuse(core, from, hash, RefuseCode::Unmaterialisable, &reason);
+                self.put_back(Inbound::Changes { from, changes, checked: false });
+            }
+            Err(error) => {
+                for (header, _) in changes {
+                    self.refuse(core, from, header.hash, RefuseCode::Unmaterialisable, &error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Withholds a change that broke the document, and all that builds on it.
+    fn quarantine(&mut self, core: &mut Core, hash: ChangeHash, reason: &str) {
+        let Some(graph) = self.graph_mut() else { return };
+        let broken = graph.node_by_hash(&hash).map(|node| node.bytes.clone());
+        let withheld = graph.withhold(&hash);
+        if withheld.is_empty() {
+            self.jobs.not_before_ms = core.now.mono_ms + HOPELESS_MS;
+            return;
+        }
+        let writers: Vec<(ChangeHash, Option<ConnectionId>)> = withheld
+            .iter()
+            .map(|hash| (*hash, graph.node_by_hash(hash).and_then(|node| node.from)))
+            .collect();
+        core.count(Counted::Quarantined);
+        reason.clone_into(&mut self.meta.reason);
+        self.meta.withheld.push(hash.0);
+        if let Ok(meta) = record::encode::<Meta>(&self.meta) {
+            let row = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
+            self.writes.push(RowWrite::Put(row, meta.into()));
+        }
+        if let Some(bytes) = broken {
+            let row = RowKey { kind: Kind::Quarantine, id: hash.0, part: 0 };
+            self.writes.push(RowWrite::Put(row, bytes));
+        }
+        for (hash, from) in writers {
+            if let Some(from) = from {
+                let refusal = refused(Some(hash), RefuseCode::Unmaterialisable, reason);
+                core.refuse(from, &self.id, refusal, self.durable());
+            }
+        }
+        if self.opened {
+            let told = Published::Quarantined(format!("change {hash}: {reason}"));
+            core.effect(Effect::Publish(self.id.clone(), told));
+        }
+        for reader in self.readers.values_mut() {
+            reader.dirty = true;
+        }
+        self.jobs.not_before_ms = 0;
+    }
+
+    /// Writes a snapshot; it takes effect when it is on disk.
+    fn write_snapshot(&mut self, core: &mut Core, snapshot: Bytes, index: &Arc<SnapshotIndex>) {
+        let mut index = SnapshotIndex::clone(index);
+        let Some(graph) = self.graph() else { return };
+        index.root.covers = graph.snapshot.iter().map(|snapshot| snapshot.id).collect();
+        let id: [u8; 32] = Sha256::digest(&snapshot).into();
+        if graph.snapshot.as_ref().is_some_and(|snapshot| snapshot.id == id) {
+            return;
+        }
+        let Ok(root) = record::encode(&index.root) else { return };
+        let row = |kind, part| RowKey { kind, id, part };
+        self.writes.push(RowWrite::Put(row(Kind::Snapshot, 0), snapshot.clone()));
+        for (part, page) in &index.pages {
+            self.writes.push(RowWrite::Put(row(Kind::IndexPage, *part), page.clone().into()));
+        }
+        // The root last: where it is, all of the snapshot is.
+        self.writes.push(RowWrite::Put(row(Kind::IndexRoot, 0), root.into()));
+        self.writing.adopt = true;
+        self.write(core);
+        self.jobs.adopting = Some((id, Arc::new(index), snapshot));
+    }
+
+    /// The snapshot is on disk: it takes the place of what it covers, which goes.
+    pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
+        let Some((id, index, snapshot)) = self.jobs.adopting.take() else { return };
+        let Some(graph) = self.graph_mut() else { return };
+        let old = graph.snapshot.take();
+        let Ok(covered) = graph.adopt_snapshot(id, &index) else {
+            graph.snapshot = old;
+            return;
+        };
+        self.writes.extend(covered.iter().map(|hash| RowWrite::Delete(change_row(hash))));
+        if let Some(old) = old {
+            self.writes.extend(delete_snapshot(old.id, &old.index.root));
+        }
+        self.jobs.snapshot = (!self.readers.is_empty()).then_some(snapshot);
+        if self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
+            self.jobs.extract = None;
+        }
+        for reader in self.readers.values_mut() {
+            reader.dirty = true;
+        }
+        self.durable_changed(core);
+        self.start_upload(core);
+        self.drive(core);
+    }
+}
+
+/// The chunks that make the document: its snapshot, then those of its tail that are served and
+/// chosen.
+fn sources(graph: &Graph, chosen: impl Fn(&super::graph::Node) -> bool) -> Vec<ChunkSource> {
+    let snapshot = graph
+        .snapshot
+        .iter()
+        .map(|s| ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: s.id, part: 0 }));
+    let tail = graph.tail().iter().filter(|node| !node.withheld && chosen(node));
+    snapshot.chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone()))).collect()
+}

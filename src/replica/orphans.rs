@@ -1,0 +1,121 @@
+//! Changes that came before what they build on: a bounded waiting room, never automerge's queue.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use concord_protocol::{ChangeHash, Limits, guard::ChangeHeader};
+
+use super::ConnectionId;
+
+/// A change that waits.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pub(super) header: ChangeHeader,
+    pub(super) bytes: Bytes,
+    pub(super) from: Option<ConnectionId>,
+    missing: BTreeSet<ChangeHash>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    waiting: BTreeMap<ChangeHash, Orphan>,
+    /// Missing change -> those that wait for it.
+    wanted: BTreeMap<ChangeHash, BTreeSet<ChangeHash>>,
+    /// Oldest first; may name changes that are gone.
+    order: VecDeque<ChangeHash>,
+    bytes: usize,
+}
+
+impl Orphans {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes a change in. Gives the oldest back where there is no room: whoever brought it will
+    /// be asked for it again once somebody names it.
+    pub(super) fn insert(
+        &mut self,
+        header: ChangeHeader,
+        bytes: Bytes,
+        from: Option<ConnectionId>,
+        missing: Vec<ChangeHash>,
+        limits: &Limits,
+    ) -> Vec<Orphan> {
+        let hash = header.hash;
+        for dep in &missing {
+            self.wanted.entry(*dep).or_default().insert(hash);
+        }
+        self.bytes += bytes.len();
+        self.order.push_back(hash);
+        let missing = missing.into_iter().collect();
+        self.waiting.insert(hash, Orphan { header, bytes, from, missing });
+        let mut dropped = Vec::new();
+        while self.waiting.len() > limits.orphans || self.bytes > limits.orphan_bytes {
+            let Some(oldest) = self.order.pop_front() else { break };
+            dropped.extend(self.remove(&oldest));
+        }
+        dropped
+    }
+
+    fn remove(&mut self, hash: &ChangeHash) -> Option<Orphan> {
+        let orphan = self.waiting.remove(hash)?;
+        self.bytes -= orphan.bytes.len();
+        for dep in &orphan.missing {
+            if let Some(waiters) = self.wanted.get_mut(dep) {
+                waiters.remove(hash);
+                if waiters.is_empty() {
+                    self.wanted.remove(dep);
+                }
+            }
+        }
+        if self.order.len() > 2 * self.waiting.len() + 16 {
+            let waiting = &self.waiting;
+            self.order.retain(|hash| waiting.contains_key(hash));
+        }
+        Some(orphan)
+    }
+
+    /// Tells that a change has arrived; gives those that wait for nothing any more.
+    pub(super) fn arrived(&mut self, hash: &ChangeHash) -> Vec<Orphan> {
+        let Some(waiters) = self.wanted.remove(hash) else { return Vec::new() };
+        let mut ready = Vec::new();
+        for waiter in waiters {
+            if let Some(orphan) = self.waiting.get_mut(&waiter) {
+                orphan.missing.remove(hash);
+                if orphan.missing.is_empty() {
+                    ready.push(waiter);
+                }
+            }
+        }
+        ready.iter().filter_map(|hash| self.remove(hash)).collect()
+    }
+
+    /// What must come before `hash` can be taken in: itself, or what it waits for, and so on.
+    pub(super) fn needed_for(&self, hash: ChangeHash, needed: &mut BTreeSet<ChangeHash>) {
+        let mut seen = BTreeSet::new();
+        let mut next = vec![hash];
+        while let Some(hash) = next.pop() {
+            if !seen.insert(hash) {
+                continue;
+            }
+            match self.waiting.get(&hash) {
+                Some(orphan) => next.extend(orphan.missing.iter().copied()),
+                None => {
+                    needed.insert(hash);
+                }
+            }
+        }
+    }
+
+    /// Forgets what one change needs, and all that waits on it, for good.
+    pub(super) fn refuse(&mut self, hash: &ChangeHash) -> Vec<Orphan> {
+        let mut refused = Vec::new();
+        let mut next = vec![*hash];
+        while let Some(hash) = next.pop() {
+            next.extend(self.wanted.get(&hash).into_iter().flatten().copied());
+            refused.extend(self.remove(&hash));
+        }
+        refused
+    }
+}

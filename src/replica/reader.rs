@@ -1,0 +1,362 @@
+//! One peer's side of one document: what it said, what it was told, and what to tell it next.
+//!
+//! This is the Automerge sync protocol spoken from a change graph. It differs from automerge's
+//! own speaker where that costs the history or can livelock:
+//! - Heads that we name are on disk.
+//! - What was sent is remembered as heads, not as a set of hashes; a connection is ordered and
+//!   reliable, and what is asked for by name is always sent again.
+//! - Filters cover only what lies beyond heads that both sides have.
+//! - Something is said only when there is something new to say, so that two speakers whose
+//!   heads differ for a while do not answer each other for ever.
+
+use std::collections::BTreeSet;
+
+use concord_protocol::{
+    ChangeHash,
+    sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
+};
+
+use super::{
+    graph::Graph,
+    index::Missing,
+    orphans::Orphans,
+};
+
+/// Changes asked for by name at once. More are asked for when these have come.
+const NEED_MAX: usize = 1_024;
+
+/// Bytes of changes sent in one message; the rest follows in further ones.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// Changes taken out of a snapshot for one reader; beyond that it gets the snapshot.
+const EXTRACT_MAX: usize = 10_000;
+
+/// The state of one peer and document, fresh on every join.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Reader {
+    /// What it last said its heads are. `None`: it has said nothing yet.
+    pub(super) their_heads: Option<Vec<ChangeHash>>,
+    their_have: Vec<Have>,
+    their_need: Vec<ChangeHash>,
+    /// Heads of what it was sent.
+    sent: BTreeSet<ChangeHash>,
+    /// The heads it was last told.
+    named: Option<Vec<ChangeHash>>,
+    /// What it was last asked for.
+    asked: Vec<ChangeHash>,
+    /// It reads version 2.
+    v2: bool,
+    /// It takes no changes.
+    read_only: bool,
+    /// It waits to hear that what it sent is on disk.
+    pub(super) awaits_ack: bool,
+    /// It asked for the document and has neither got it nor been told that there is none.
+    pub(super) asks: bool,
+    /// A document chunk of it is being opened: do not ask for what is in it.
+    pub(super) uploading: bool,
+    /// Something may have to be said.
+    pub(super) dirty: bool,
+    /// Say it even if only our heads have changed.
+    pub(super) confirm: bool,
+    /// The message that is due answers a lost or older state of ours.
+    reset: bool,
+}
+
+/// What there is to send of changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Parcel {
+    /// The snapshot comes first.
+    pub(super) snapshot: bool,
+    /// Changes to be taken out of the snapshot, as positions.
+    pub(super) extract: Vec<u32>,
+    /// Changes of the tail, as positions.
+    pub(super) tail: Vec<u32>,
+    /// More is left for another message.
+    pub(super) more: bool,
+}
+
+/// What is to be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// Nothing.
+    Nothing,
+    /// Only that more of ours is on disk; no hurry.
+    ConfirmLater,
+    /// A sync message with these fields and these changes.
+    Say { message: SyncMessage, parcel: Parcel },
+}
+
+impl Reader {
+    /// Whether two readers would be told the same.
+    pub(super) fn alike(&self, other: &Self) -> bool {
+        self.their_heads == other.their_heads
+            && self.sent == other.sent
+            && self.named == other.named
+            && self.asked == other.asked
+            && self.their_need == other.their_need
+            && self.their_have == other.their_have
+            && self.v2 == other.v2
+            && self.read_only == other.read_only
+            && self.awaits_ack == other.awaits_ack
+            && self.uploading == other.uploading
+            && self.confirm == other.confirm
+            && self.reset == other.reset
+    }
+
+    /// Whether it has been told anything in this connection.
+    pub(super) fn has_been_told(&self) -> bool {
+        self.named.is_some()
+    }
+
+    /// Whether it reads version 2.
+    pub(super) fn reads_v2(&self) -> bool {
+        self.v2
+    }
+
+    /// Takes in what it said.
+    pub(super) fn hears(&mut self, message: SyncMessage) {
+        if let Some(flags) = message.flags {
+            self.v2 = true;
+            self.read_only = flags.read_only;
+            if flags.reset {
+                self.sent.clear();
+            }
+        }
+        if message.heads.is_empty() {
+            // It has nothing, whatever it was sent before.
+            self.sent.clear();
+        }
+        self.their_heads = Some(message.heads);
+        self.their_have = message.have;
+        self.their_need = message.need;
+        self.dirty = true;
+    }
+
+    /// It has all of these on disk (`concord.v1` ack).
+    pub(super) fn has(&mut self, heads: Vec<ChangeHash>) {
+        self.their_heads = Some(heads);
+        self.dirty = true;
+    }
+
+    /// Decides what to say.
+    pub(super) fn plan(
+        &self,
+        graph: &Graph,
+        orphans: &Orphans,
+        refused: &BTreeSet<ChangeHash>,
+    ) -> Result<Plan, Missing> {
+        let heads: Vec<ChangeHash> = graph.durable_heads().iter().copied().collect();
+        let Some(their_heads) = &self.their_heads else {
+            // We speak first: say where we are, and ask for nothing before we know more.
+            if self.named.is_some() {
+                return Ok(Plan::Nothing);
+            }
+            let message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
+            return Ok(Plan::Say { message, parcel: Parcel::default() });
+        };
+
+        let mut common = BTreeSet::new();
+        let mut unknown = BTreeSet::new();
+        for head in their_heads {
+            match graph.position(head)? {
+                Some(position) => {
+                    common.insert(position);
+                }
+                None if refused.contains(head) => {}
+                None => orphans.needed_for(*head, &mut unknown),
+            }
+        }
+        let mut lost = false;
+        for have in &self.their_have {
+            for hash in &have.last_sync {
+                match graph.position(hash)? {
+                    Some(position) => {
+                        common.insert(position);
+                    }
+                    None => lost = true,
+                }
+            }
+        }
+        if lost && !self.reset {
+            // It builds on what we had once: ask for everything from the start.
+            let have = vec![Have::default()];
+            let message = say(heads, Vec::new(), have);
+            return Ok(Plan::Say { message, parcel: Parcel::default() });
+        }
+
+        let need: Vec<ChangeHash> = if self.uploading {
+            Vec::new()
+        } else {
+            unknown.iter().filter(|hash| !refused.contains(*hash)).take(NEED_MAX).copied().collect()
+        };
+        let parcel = self.parcel(graph, &common, !unknown.is_empty())?;
+        let has_changes = parcel != Parcel::default();
+        let asks = !need.is_empty() && need != self.asked;
+        let heads_changed = self.named.as_deref() != Some(heads.as_slice());
+        if !has_changes && !asks && self.named.is_some() {
+            if !heads_changed {
+                return Ok(Plan::Nothing);
+            }
+            if !self.awaits_ack && !self.confirm {
+                return Ok(Plan::ConfirmLater);
+            }
+        }
+
+        let have = if their_heads.is_empty() && !parcel.more {
+            // It will have everything when it has read this.
+            Have { last_sync: graph.heads().iter().copied().collect(), bloom: Bloom::default() }
+        } else {
+            self.our_have(graph, &common, !unknown.is_empty())?
+        };
+        let message = say(heads, need, vec![have]);
+        Ok(Plan::Say { message, parcel })
+    }
+
+    fn probe(&self, hash: &ChangeHash) -> bool {
+        !self.their_have.is_empty() && self.their_have.iter().any(|have| have.bloom.contains(hash))
+    }
+
+    /// What we hold beyond what both sides have.
+    fn our_have(
+        &self,
+        graph: &Graph,
+        common: &BTreeSet<u32>,
+        probing: bool,
+    ) -> Result<Have, Missing> {
+        let probing = probing && common.is_empty();
+        let walk = graph.walk(common, |hash| self.probe(hash), probing)?;
+        let mut last_sync = walk.frontier;
+        for position in common {
+            last_sync.push(graph.hash_at(*position)?);
+        }
+        last_sync.sort_unstable();
+        let mut hashes = Vec::with_capacity(walk.ours.len());
+        for position in walk.ours {
+            hashes.push(graph.hash_at(position)?);
+        }
+        Ok(Have { last_sync, bloom: Bloom::from_hashes(hashes.iter()) })
+    }
+
+    /// What to send.
+    fn parcel(
+        &self,
+        graph: &Graph,
+        common: &BTreeSet<u32>,
+        filter: bool,
+    ) -> Result<Parcel, Missing> {
+        if self.read_only || graph.is_empty() {
+            return Ok(Parcel::default());
+        }
+        let mut send = BTreeSet::new();
+        for hash in &self.their_need {
+            if let Some(position) = graph.position(hash)?
+                && graph.serves(position)
+            {
+                send.insert(position);
+            }
+        }
+        let mut theirs = common.clone();
+        for hash in &self.sent {
+            theirs.extend(graph.position(hash)?);
+        }
+        if theirs.is_empty() && !filter && self.v2 && self.their_need.is_empty() {
+            // It has nothing: the whole document, without a walk.
+            let tail = graph.base()..graph.end();
+            let mut parcel = self.pack(graph, tail.filter(|&at| graph.serves(at)).collect())?;
+            parcel.snapshot = graph.snapshot.is_some();
+            return Ok(parcel);
+        }
+        // An empty `have` asks for what is named and no more.
+        if !self.their_have.is_empty() || self.their_need.is_empty() {
+            let probing = filter && theirs.is_empty();
+            let walk = graph.walk(&theirs, |hash| self.probe(hash), probing)?;
+            let filtering = filter && !probing;
+            for position in walk.ours {
+                // What its filter does not hold, and what builds on that.
+                let wanted = !filtering
+                    || !self.probe(&graph.hash_at(position)?)
+                    || graph.deps_at(position)?.iter().any(|dep| send.contains(dep));
+                if wanted {
+                    send.insert(position);
+                }
+            }
+        }
+        self.pack(graph, send)
+    }
+
+    /// Splits what is to be sent into what is in the snapshot and what is not.
+    fn pack(&self, graph: &Graph, send: BTreeSet<u32>) -> Result<Parcel, Missing> {
+        let base = graph.base();
+        let mut parcel = Parcel::default();
+        let below: Vec<u32> = send.range(..base).copied().collect();
+        if let (false, Some(snapshot)) = (below.is_empty(), &graph.snapshot) {
+            let root = &snapshot.index.root;
+            let average = root.change_bytes / u64::from(root.changes.max(1));
+            let estimate = average * below.len() as u64;
+            let extract = below.len() <= EXTRACT_MAX && estimate < root.snapshot_bytes;
+            if extract || !self.v2 {
+                parcel.more = below.len() > EXTRACT_MAX;
+                parcel.extract = below.into_iter().take(EXTRACT_MAX).collect();
+                if parcel.more {
+                    return Ok(parcel);
+                }
+            } else {
+                parcel.snapshot = true;
+            }
+        }
+        let mut bytes = 0;
+        for position in send.range(base..) {
+            let size = graph.node(*position).map_or(0, |node| node.bytes.len());
+            if bytes > 0 && bytes + size > BATCH_BYTES {
+                parcel.more = true;
+                break;
+            }
+            bytes += size;
+            parcel.tail.push(*position);
+        }
+        Ok(parcel)
+    }
+
+    /// Takes note that this was said.
+    pub(super) fn said(&mut self, graph: &Graph, message: &SyncMessage, parcel: &Parcel) -> Result<(), Missing> {
+        if parcel.snapshot
+            && let Some(snapshot) = &graph.snapshot
+        {
+            self.sent.extend(snapshot.index.root.heads.iter().map(|hash| ChangeHash(*hash)));
+        }
+        for &position in parcel.extract.iter().chain(&parcel.tail) {
+            if let Some(node) = graph.node(position) {
+                for dep in &node.dep_hashes {
+                    self.sent.remove(dep);
+                }
+            } else {
+                for &dep in graph.deps_at(position)? {
+                    self.sent.remove(&graph.hash_at(dep)?);
+                }
+            }
+            self.sent.insert(graph.hash_at(position)?);
+        }
+        self.reset = message.have.first().is_some_and(|have| have.last_sync.is_empty())
+            && self.their_have.iter().any(|have| !have.last_sync.is_empty());
+        self.their_need.clear();
+        self.named = Some(message.heads.clone());
+        self.asked.clone_from(&message.need);
+        let not_on_disk = |hash| graph.node_by_hash(hash).is_some_and(|node| !node.durable);
+        self.awaits_ack &= self.their_heads.iter().flatten().any(not_on_disk);
+        self.confirm = false;
+        self.asks = self.asks && parcel == &Parcel::default();
+        Ok(())
+    }
+}
+
+/// A sync message without changes.
+fn say(heads: Vec<ChangeHash>, need: Vec<ChangeHash>, have: Vec<Have>) -> SyncMessage {
+    SyncMessage {
+        version: SyncVersion::V1,
+        heads,
+        need,
+        have,
+        changes: Vec::new(),
+        flags: Some(SyncFlags { supports_reset: true, ..SyncFlags::default() }),
+    }
+}

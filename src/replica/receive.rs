@@ -1,0 +1,235 @@
+//! What came from outside: who it is for, whether it is acceptable, and where it goes.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use concord_protocol::{
+    CloseCode, DocumentId, Message, RefuseCode,
+    guard::{self, ChangeHeader, ChunkKind},
+    sync::SyncMessage,
+};
+
+use super::{
+    ConnectionId, Counted, Effect, LocalError, Published, Replica, Ticket,
+    core::refused,
+    document::{Document, Inbound},
+    presence::document_of,
+};
+
+impl Replica {
+    pub(super) fn received(&mut self, connection: ConnectionId, message: Message) {
+        if self.core.peer(connection).is_none() {
+            return;
+        }
+        let subscribes = matches!(
+            message,
+            Message::Request { .. } | Message::Sync { .. } | Message::Ephemeral { .. }
+        );
+        if subscribes
+            && let Some(document) = document_of(&message)
+            && !self.subscribe(connection, &document.clone())
+        {
+            return;
+        }
+        match message {
+            Message::Request { document, data, .. } => self.sync(connection, document, &data, true),
+            Message::Sync { document, data, .. } => self.sync(connection, document, &data, false),
+            Message::DocUnavailable { document, .. } => self.unavailable(connection, &document),
+            Message::Ephemeral { document, sender, count, session, data, .. } => {
+                if let Some(document) = self.documents.get_mut(&document) {
+                    let from = Some(connection);
+                    document.ephemeral(&mut self.core, from, &sender, count, &session, &data);
+                }
+            }
+            Message::RemoteSubscriptionChange { add, remove, .. } => {
+                self.follow(connection, add, &remove);
+            }
+            Message::RemoteHeadsChanged { document, heads, .. } => {
+                if let Some(document) = self.documents.get_mut(&document)
+                    && document.readers.contains_key(&connection)
+                {
+                    for remote in heads {
+                        let (store, at) = (remote.storage_id, remote.timestamp_ms);
+                        // Nobody else speaks for our own store.
+                        if Some(&store) == self.core.config.metadata.storage_id.as_ref() {
+                            continue;
+                        }
+                        let from = Some(connection);
+                        document.remote_heads_changed(&mut self.core, from, &store, remote.heads, at);
+                    }
+                }
+            }
+            Message::Ack { document, ack, .. } => {
+                let Some(document) = self.documents.get_mut(&document) else { return };
+                let Some(reader) = document.readers.get_mut(&connection) else { return };
+                for refused in ack.refused.iter().filter(|_| document.opened) {
+                    let Some(hash) = refused.hash else { continue };
+                    let (code, reason) = (refused.code, refused.reason.clone());
+                    let told = Published::Refused { hash, code, reason };
+                    self.core.effect(Effect::Publish(document.id.clone(), told));
+                }
+                reader.has(ack.durable);
+                document.heard(&mut self.core, connection);
+                self.core.dirty.insert(document.id.clone());
+            }
+            Message::Leave { .. } => {
+                self.core.close(connection, CloseCode::Normal, "left");
+            }
+            Message::Error { .. } | Message::GoAway { .. } | Message::Unknown { .. } => {}
+            _ => self.core.bad_message(connection, "a message that has no place after the handshake"),
+        }
+    }
+
+    /// Subscribes a connection to a document, if it may have one more.
+    fn subscribe(&mut self, connection: ConnectionId, document: &DocumentId) -> bool {
+        let Some(state) = self.core.connections.get_mut(&connection) else { return false };
+        if state.documents.contains(document) {
+            return true;
+        }
+        if state.documents.len() >= self.core.config.limits.documents_per_connection {
+            self.core.bad_message(connection, "subscribed to too many documents");
+            return false;
+        }
+        state.documents.insert(document.clone());
+        let (core, document) = self.document(document.clone());
+        document.readers.entry(connection).or_default();
+        let stores: Vec<_> = document.remote_heads.keys().cloned().collect();
+        for store in stores {
+            document.tell_remote_heads(core, connection, &store);
+        }
+        true
+    }
+
+    fn sync(&mut self, connection: ConnectionId, id: DocumentId, data: &Bytes, request: bool) {
+        self.core.count(Counted::SyncReceived);
+        let mut message = match SyncMessage::decode(data, &self.core.config.limits) {
+            Ok(message) => message,
+            Err(error) => {
+                return self.core.bad_message(connection, &format!("a bad sync message: {error}"));
+            }
+        };
+        let (core, document) = self.document(id);
+        let mut changes = VecDeque::with_capacity(message.changes.len());
+        let mut upload = Vec::new();
+        for run in std::mem::take(&mut message.changes) {
+            let chunks = match guard::split(&run, &core.config.limits) {
+                Ok(chunks) => chunks,
+                Err(error) => {
+                    return core.bad_message(connection, &format!("a bad chunk: {error}"));
+                }
+            };
+            for chunk in chunks {
+                let checked = match chunk.kind {
+                    ChunkKind::Document => {
+                        guard::check_document(&chunk.bytes, &core.config.limits).map(|()| {
+                            upload.push(chunk.bytes);
+                        })
+                    }
+                    _ => guard::check_change(&chunk.bytes, &core.config.limits).map(|header| {
+                        changes.push_back((header, chunk.bytes));
+                    }),
+                };
+                if let Err(error) = checked {
+                    let refusal = refused(None, RefuseCode::Malformed, error.to_string());
+                    let durable = document.durable();
+                    core.refuse(connection, &document.id, refusal, durable);
+                    // Its heads are not asked for again: what they stand for was just refused.
+                    document.refused.extend(message.heads.iter().copied());
+                }
+            }
+        }
+        if request && let Some(reader) = document.readers.get_mut(&connection) {
+            reader.asks = true;
+        }
+        // The changes first: what the peer says of itself counts them as ours.
+        if !changes.is_empty() {
+            push_changes(core, document, connection, changes);
+        }
+        if !upload.is_empty() {
+            document.upload(core, connection, message.heads.clone(), upload);
+        }
+        document.push(core, Inbound::Said(connection, Box::new(message)));
+    }
+
+    /// A relay that we dialled has nothing of a document.
+    fn unavailable(&mut self, connection: ConnectionId, id: &DocumentId) {
+        let dialled = self.core.connections.get(&connection).is_some_and(|c| c.info.dialled);
+        let Some(document) = self.documents.get_mut(id) else { return };
+        let empty = document.graph().is_none_or(super::graph::Graph::is_empty);
+        if dialled && document.opened && empty {
+            self.core.effect(Effect::Publish(id.clone(), Published::Unavailable));
+        }
+    }
+
+    /// A connection wants, or no longer wants, to hear of heads in these stores.
+    fn follow(
+        &mut self,
+        connection: ConnectionId,
+        add: Vec<concord_protocol::StorageId>,
+        remove: &[concord_protocol::StorageId],
+    ) {
+        let limit = self.core.config.limits.remote_subscriptions;
+        let Some(state) = self.core.connections.get_mut(&connection) else { return };
+        for store in remove {
+            state.remotes.remove(store);
+        }
+        let mut added = Vec::new();
+        for store in add {
+            if state.remotes.len() >= limit {
+                break;
+            }
+            if state.remotes.insert(store.clone()) {
+                added.push(store);
+            }
+        }
+        let ours = self.core.config.metadata.storage_id.clone();
+        let documents: Vec<DocumentId> = state.documents.iter().cloned().collect();
+        for document in documents {
+            let Some(document) = self.documents.get_mut(&document) else { continue };
+            for store in &added {
+                if Some(store) == ours.as_ref() && !document.durable().is_empty() {
+                    document.durable_changed(&mut self.core);
+                } else {
+                    document.tell_remote_heads(&mut self.core, connection, store);
+                }
+            }
+        }
+    }
+
+    /// Tells a relay that we dialled of a document.
+    pub(super) fn sync_with(&mut self, connection: ConnectionId, id: DocumentId) {
+        let dialled = self.core.connections.get(&connection).is_some_and(|c| c.info.dialled);
+        if !dialled || !self.subscribe(connection, &id) {
+            return;
+        }
+        let (core, document) = self.document(id);
+        if let Some(reader) = document.readers.get_mut(&connection) {
+            reader.dirty = true;
+        }
+        document.drive(core);
+    }
+
+    /// A program in this process made a change.
+    pub(super) fn local_change(&mut self, ticket: Ticket, id: DocumentId, bytes: Bytes) {
+        match guard::check_change(&bytes, &self.core.config.limits) {
+            Ok(header) => {
+                let (core, document) = self.document(id);
+                document.push(core, Inbound::Local(ticket, Box::new(header), bytes));
+            }
+            Err(error) => {
+                let (code, reason) = (RefuseCode::Malformed, error.to_string());
+                let refusal = LocalError::Refused { code, reason };
+                self.core.effect(Effect::LocalDone(ticket, Err(refusal)));
+            }
+        }
+    }
+}
+
+fn push_changes(
+    core: &mut super::core::Core,
+    document: &mut Document,
+    connection: ConnectionId,
+    changes: VecDeque<(ChangeHeader, Bytes)>,
+) {
+    document.push(core, Inbound::Changes { from: Some(connection), changes, checked: false });
+}

@@ -1,0 +1,50 @@
+//! What the store needs of an engine: ordered keys, atomic batches, and a flush that is one.
+
+use std::{collections::BTreeMap, io, ops::ControlFlow};
+
+use bytes::Bytes;
+
+/// Changes that happen together or not at all: the value of each key, or its removal.
+pub(super) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// An engine that failed. After a failed write nobody knows what is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("could not {what}: {reason}")]
+pub(super) struct BackendError {
+    /// What was tried.
+    pub(super) what: &'static str,
+    /// What came of it.
+    pub(super) reason: String,
+}
+
+impl BackendError {
+    pub(super) fn new(what: &'static str, reason: impl ToString) -> Self {
+        Self {
+            what,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// An engine. Keys are short, values at most [`super::value::VALUE_BYTES_MAX`].
+pub(super) trait Backend: Send + Sync {
+    /// Makes changes visible, all or none; a crash keeps a prefix of the batches.
+    fn apply(&self, batch: Batch) -> Result<(), BackendError>;
+
+    /// Returns when all that was applied is on disk, fsynced.
+    fn flush(&self) -> Result<(), BackendError>;
+
+    /// The value of a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BackendError>;
+
+    /// Visits keys at or after `from` that start with `prefix`, in order, until told to stop.
+    fn scan(
+        &self,
+        from: &[u8],
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BackendError>;
+
+    /// Bytes that are free where it writes; `None` where there is no such bound.
+    fn free_bytes(&self) -> io::Result<Option<u64>>;
+}

@@ -1,0 +1,273 @@
+//! One worker process, seen from outside.
+
+use std::{io, path::Path, process::Stdio, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    WorkerJob, WorkerLimits,
+    frame::{self, FrameError, Health, Reply, Request, Settings},
+    limits::START_MS_MAX,
+    process::SUBCOMMAND,
+};
+use crate::{
+    record,
+    replica::{JobError, JobOutput},
+};
+
+/// Bytes of a dead worker's last words that are read.
+const LAST_WORDS_BYTES_MAX: u64 = 4096;
+/// How long a process that closed its output has to end by itself.
+const END_MAX: Duration = Duration::from_secs(1);
+/// What came from outside has this many times longer than it took to load our own document: it
+/// is applied to it, and all of it saved and loaded again.
+const INCOMING_PER_BASE: u32 = 6;
+
+/// A running worker process. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    ready: bool,
+    jobs: u32,
+    health: Health,
+    idle_since: Instant,
+}
+
+/// How a job in a process ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// With an answer; the worker lives.
+    Answered(Result<JobOutput, JobError>),
+    /// The process ended or spoke nonsense. Not a matter of time or memory.
+    Crashed {
+        /// Whether what is ours had been loaded.
+        base_opened: bool,
+        /// What is known of it.
+        reason: String,
+    },
+    /// Too slow or too large, which is nobody's fault.
+    OverLimit(String),
+}
+
+/// Why an exchange stopped.
+enum Broken {
+    Io,
+    Slow(Duration),
+    Frame(FrameError),
+}
+
+impl From<io::Error> for Broken {
+    fn from(_: io::Error) -> Self {
+        Self::Io
+    }
+}
+
+impl From<FrameError> for Broken {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+impl Worker {
+    /// Starts a process and tells it its limits, without waiting until it is up.
+    pub(super) async fn start(program: &Path, limits: &WorkerLimits) -> io::Result<Self> {
+        let mut child = Command::new(program)
+            .arg(SUBCOMMAND)
+            // What opens strangers' bytes inherits no secrets.
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("a process without the pipes asked for"));
+        };
+        let settings = frame::encode_bare(&Settings::of(limits)).map_err(io::Error::other)?;
+        // A few dozen bytes: they fit the pipe of a process that does not read yet.
+        input.write_all(&settings).await?;
+        Ok(Self {
+            child,
+            input,
+            output: BufReader::new(output),
+            ready: false,
+            jobs: 0,
+            health: Health {
+                resident_bytes: 0,
+                panicked: false,
+            },
+            idle_since: Instant::now(),
+        })
+    }
+
+    /// The process's id, while it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Since when it has had nothing to do.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
+    /// Whether it has done jobs before: only then can an earlier job be why it died.
+    pub(super) fn is_used(&self) -> bool {
+        self.jobs > 0
+    }
+
+    /// Whether it may do another job.
+    pub(super) fn is_fit(&mut self, limits: &WorkerLimits) -> bool {
+        self.jobs < limits.jobs_per_process
+            && !self.health.panicked
+            && self.health.resident_bytes <= limits.resident_bytes
+            && matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Does a job. Unless the end is [`Ended::Answered`], the worker is of no more use.
+    pub(super) async fn run(&mut self, job: WorkerJob, limits: &WorkerLimits) -> Ended {
+        let mut base_opened = false;
+        let broken = match self.exchange(job, limits, &mut base_opened).await {
+            Ok(result) => {
+                self.jobs += 1;
+                self.idle_since = Instant::now();
+                return Ended::Answered(result);
+            }
+            Err(broken) => broken,
+        };
+        match broken {
+            Broken::Slow(after) => {
+                Ended::OverLimit(format!("not done after {} ms", after.as_millis()))
+            }
+            Broken::Frame(error @ FrameError::TooLarge(_)) => Ended::OverLimit(error.to_string()),
+            Broken::Frame(error) => Ended::Crashed {
+                base_opened,
+                reason: error.to_string(),
+            },
+            Broken::Io => self.post_mortem(base_opened).await,
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        job: WorkerJob,
+        limits: &WorkerLimits,
+        base_opened: &mut bool,
+    ) -> Result<Result<JobOutput, JobError>, Broken> {
+        if !self.ready {
+            let by = Instant::now() + Duration::from_millis(START_MS_MAX);
+            match self.reply(by).await? {
+                Reply::Ready => self.ready = true,
+                Reply::BaseOpened | Reply::Done(_) => return Err(FrameError::Mismatch.into()),
+            }
+        }
+        let own = Duration::from_millis(limits.own_ms);
+        let incoming = Duration::from_millis(limits.incoming_ms);
+        let (allowed, phases) = match &job {
+            WorkerJob::Build {
+                base,
+                incoming: new,
+                ..
+            } if base.is_empty() && !new.is_empty() => (incoming, false),
+            WorkerJob::Build { incoming: new, .. } => (own, !new.is_empty()),
+            WorkerJob::Check { .. } | WorkerJob::Extract { .. } => (own, false),
+        };
+        // Processor time is capped besides, for the case that nobody is left to watch the clock.
+        let cpu_s = u32::try_from((own + incoming).as_secs()).unwrap_or(u32::MAX);
+        let (head, chunks) = Request::encode(job, cpu_s)?;
+        let start = Instant::now();
+        let mut by = start + allowed;
+        let sending = async {
+            self.input.write_all(&head).await?;
+            for chunk in &chunks {
+                self.input.write_all(chunk).await?;
+            }
+            self.input.flush().await
+        };
+        timeout_at(by, sending)
+            .await
+            .map_err(|_| Broken::Slow(allowed))??;
+        drop(chunks);
+        let done = loop {
+            match self.reply(by).await? {
+                Reply::BaseOpened => {
+                    *base_opened = true;
+                    if phases {
+                        by = Instant::now() + incoming + start.elapsed() * INCOMING_PER_BASE;
+                    }
+                }
+                Reply::Done(done) => break done,
+                Reply::Ready => return Err(FrameError::Mismatch.into()),
+            }
+        };
+        self.health = done.health;
+        let mut chunks = Vec::new();
+        for length in done.lengths()? {
+            let mut chunk = vec![0; *length as usize];
+            self.fill(&mut chunk, by).await?;
+            chunks.push(Bytes::from(chunk));
+        }
+        Ok(done.into_result(chunks)?)
+    }
+
+    async fn reply(&mut self, by: Instant) -> Result<Reply, Broken> {
+        let mut prefix = [0; 4];
+        self.fill(&mut prefix, by).await?;
+        let mut bytes = vec![0; frame::record_len(prefix)?];
+        self.fill(&mut bytes, by).await?;
+        Ok(record::decode(&bytes).map_err(FrameError::from)?)
+    }
+
+    async fn fill(&mut self, bytes: &mut [u8], by: Instant) -> Result<(), Broken> {
+        let start = Instant::now();
+        match timeout_at(by, self.output.read_exact(bytes)).await {
+            Ok(read) => {
+                read?;
+                Ok(())
+            }
+            Err(_) => Err(Broken::Slow(start.elapsed())),
+        }
+    }
+
+    /// Why it ended: what it wrote last, and what the system says.
+    async fn post_mortem(&mut self, base_opened: bool) -> Ended {
+        let status = match timeout(END_MAX, self.child.wait()).await {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it closed its output and went on".to_owned(),
+        };
+        let mut words = Vec::new();
+        if let Some(errors) = self.child.stderr.take() {
+            let _ = timeout(
+                END_MAX,
+                errors.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words),
+            )
+            .await;
+        }
+        let words = String::from_utf8_lossy(&words);
+        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        let reason = format!("the worker process ended ({status}): {words}");
+        // Rust's word for a failed allocation. SIGKILL comes from the kernel, out of memory;
+        // SIGXCPU from the limit on processor time.
+        let over_limit = ["memory allocation of", "capacity overflow"]
+            .iter()
+            .any(|sign| words.contains(sign))
+            || [" 9 ", " 24 "]
+                .iter()
+                .any(|signal| status.contains(&format!("signal:{signal}")));
+        if over_limit {
+            Ended::OverLimit(reason)
+        } else {
+            Ended::Crashed {
+                base_opened,
+                reason,
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! A warm pool of worker processes.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, task::JoinHandle, time::MissedTickBehavior};
+
+use super::{
+    BoxFuture, Materialiser, WorkerJob, WorkerLimits,
+    child::{Ended, Worker},
+    materialise::{blame, shortened},
+    prefix::PrefixSearch,
+};
+use crate::replica::{JobError, JobOutput};
+
+/// Processes that may die in the search for one change: enough for a million changes.
+const SEARCH_TRIES_MAX: u32 = 24;
+
+/// Why a pool could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// No process could be started.
+    #[error("cannot start a worker process ({}): {error}. Check that it may be run, and the limits on processes and memory", program.display())]
+    Start {
+        /// What was to be run.
+        program: PathBuf,
+        /// Why it was not.
+        error: io::Error,
+    },
+}
+
+/// A pool at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Process ids of the workers that have nothing to do.
+    pub idle: Vec<u32>,
+    /// Jobs that wait for a worker or are being done.
+    pub jobs: usize,
+    /// Processes started so far.
+    pub started: usize,
+}
+
+/// Does jobs in processes of their own, under limits of time and memory.
+///
+/// Jobs are done in the order asked for. Long ones, with our own documents only, never take the
+/// last worker, so that what a peer waits for does not wait for them. One idle process is kept
+/// warm; others are started when needed, and stopped after [`WorkerLimits::idle_ms`].
+#[derive(Debug)]
+pub struct ProcessPool {
+    inner: Arc<Inner>,
+    /// Stops workers that have been idle for long.
+    keeper: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    program: PathBuf,
+    limits: WorkerLimits,
+    workers: Semaphore,
+    /// Those of `workers` that long jobs may take.
+    long: Semaphore,
+    /// Most recently used last.
+    idle: Mutex<Vec<Worker>>,
+    jobs: AtomicUsize,
+    started: AtomicUsize,
+}
+
+/// One among the jobs that a pool has accepted.
+struct Place(Arc<Inner>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.jobs.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ProcessPool {
+    /// Starts the first process of a pool of this program itself.
+    ///
+    /// # Errors
+    /// [`PoolError`] if it cannot be started.
+    pub async fn start(limits: WorkerLimits) -> Result<Self, PoolError> {
+        // Names the running program even where its file was replaced by a later version, which
+        // would speak another language.
+        let this = PathBuf::from("/proc/self/exe");
+        let program = if this.exists() {
+            this
+        } else {
+            std::env::current_exe().map_err(|error| PoolError::Start {
+                program: this,
+                error,
+            })?
+        };
+        Self::start_program(program, limits).await
+    }
+
+    /// Starts the first process of a pool of `program`, which runs
+    /// [`super::process::main`] when its first argument is [`super::process::SUBCOMMAND`].
+    ///
+    /// # Errors
+    /// [`PoolError`] if it cannot be started.
+    pub async fn start_program(program: PathBuf, limits: WorkerLimits) -> Result<Self, PoolError> {
+        let workers = limits.workers.max(1);
+        let inner = Arc::new(Inner {
+            workers: Semaphore::new(workers),
+            long: Semaphore::new(workers.saturating_sub(1).max(1)),
+            idle: Mutex::default(),
+            jobs: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
+            program,
+            limits,
+        });
+        let first = inner.spawn().await.map_err(|error| PoolError::Start {
+            program: inner.program.clone(),
+            error,
+        })?;
+        inner.idle().push(first);
+        Ok(Self {
+            keeper: tokio::spawn(keep(Arc::downgrade(&inner))),
+            inner,
+        })
+    }
+
+    /// The pool at this moment.
+    pub fn status(&self) -> PoolStatus {
+        PoolStatus {
+            idle: self.inner.idle().iter().filter_map(Worker::pid).collect(),
+            jobs: self.inner.jobs.load(Ordering::Relaxed),
+            started: self.inner.started.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for ProcessPool {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Materialiser for ProcessPool {
+    fn run(&self, job: WorkerJob) -> BoxFuture<Result<JobOutput, JobError>> {
+        let inner = self.inner.clone();
+        let before = inner.jobs.fetch_add(1, Ordering::Relaxed);
+        let place = Place(inner);
+        Box::pin(async move {
+            let inner = &place.0;
+            let most = inner.limits.queue_jobs.saturating_add(inner.limits.workers);
+            if before >= most {
+                return Err(JobError::Unavailable(format!(
+                    "{before} jobs wait already; at most {most} may"
+                )));
+            }
+            inner.job(job).await
+        })
+    }
+}
+
+impl Inner {
+    fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn spawn(&self) -> io::Result<Worker> {
+        self.started.fetch_add(1, Ordering::Relaxed);
+        Worker::start(&self.program, &self.limits).await
+    }
+
+    async fn job(&self, job: WorkerJob) -> Result<JobOutput, JobError> {
+        let closed = |_| JobError::Unavailable("the pool is closed".to_owned());
+        let _long = match is_long(&job) {
+            true => Some(self.long.acquire().await.map_err(closed)?),
+            false => None,
+        };
+        let _worker = self.workers.acquire().await.map_err(closed)?;
+        // Cheap: the chunks are shared.
+        let again = job.clone();
+        let (reason, base_opened) = match self.attempt(job).await? {
+            Ended::Answered(result) => return result,
+            Ended::OverLimit(reason) => return Err(JobError::OverLimit(shortened(reason))),
+            Ended::Crashed {
+                reason,
+                base_opened,
+            } => (shortened(reason), base_opened),
+        };
+        match again {
+            WorkerJob::Build { base, incoming, .. } if incoming.is_empty() => {
+                // The changes after the last document chunk may hold one that breaks it.
+                let documents = base.partition_point(|run| is_document(run));
+                let (base, incoming) = base.split_at(documents);
+                Err(self.search(base, incoming, reason).await)
+            }
+            WorkerJob::Build { base, .. } if base_opened || base.is_empty() => {
+                Err(JobError::Incoming(reason))
+            }
+            WorkerJob::Build { .. } | WorkerJob::Extract { .. } => Err(JobError::Base(reason)),
+            WorkerJob::Check { base, incoming } => Err(self.search(&base, &incoming, reason).await),
+        }
+    }
+
+    /// Finds the change that ends processes, a new process for each try.
+    async fn search(
+        &self,
+        base: &[bytes::Bytes],
+        incoming: &[bytes::Bytes],
+        mut reason: String,
+    ) -> JobError {
+        let mut search = PrefixSearch::new(incoming.len());
+        let mut tries = 0;
+        while let Some(length) = search.next() {
+            tries += 1;
+            if tries > SEARCH_TRIES_MAX {
+                return JobError::Base(reason);
+            }
+            let prefix = WorkerJob::Check {
+                base: base.to_vec(),
+                incoming: incoming[..length].to_vec(),
+            };
+            let breaks = match self.attempt(prefix).await {
+                Ok(Ended::Answered(Ok(_))) => false,
+                // It breaks without ending the process, and is named already.
+                Ok(Ended::Answered(Err(error @ JobError::Breaks { .. }))) => return error,
+                Ok(Ended::Answered(Err(error))) => {
+                    reason = error.to_string();
+                    true
+                }
+                Ok(Ended::Crashed { reason: said, .. }) => {
+                    reason = shortened(said);
+                    true
+                }
+                // Nobody is blamed for what a limit ended.
+                Ok(Ended::OverLimit(said)) => return JobError::OverLimit(shortened(said)),
+                Err(error) => return error,
+            };
+            search.tell(length, breaks);
+        }
+        let culprit = search.culprit().map(|place| &incoming[place]);
+        blame(culprit, reason, &self.limits)
+    }
+
+    /// Does a job in an idle process or a new one. A process that died may have been hurt by an
+    /// earlier job; only one that is new is believed.
+    async fn attempt(&self, job: WorkerJob) -> Result<Ended, JobError> {
+        let unavailable =
+            |error: io::Error| JobError::Unavailable(format!("cannot start a process: {error}"));
+        let idle = self.take_idle();
+        let (mut worker, spare) = match idle {
+            Some(worker) => {
+                let spare = worker.is_used().then(|| job.clone());
+                (worker, spare)
+            }
+            None => (self.spawn().await.map_err(unavailable)?, None),
+        };
+        let mut ended = worker.run(job, &self.limits).await;
+        if let (Ended::Crashed { .. }, Some(job)) = (&ended, spare) {
+            worker = self.spawn().await.map_err(unavailable)?;
+            ended = worker.run(job, &self.limits).await;
+        }
+        if matches!(ended, Ended::Answered(_)) && worker.is_fit(&self.limits) {
+            self.idle().push(worker);
+        } else {
+            drop(worker);
+            self.warm().await;
+        }
+        Ok(ended)
+    }
+
+    fn take_idle(&self) -> Option<Worker> {
+        let mut idle = self.idle();
+        loop {
+            let mut worker = idle.pop()?;
+            if worker.is_fit(&self.limits) {
+                return Some(worker);
+            }
+        }
+    }
+
+    /// Has a process ready for the next job. Not ready is no error: the next job tries again.
+    async fn warm(&self) {
+        if self.idle().is_empty()
+            && let Ok(worker) = self.spawn().await
+        {
+            self.idle().push(worker);
+        }
+    }
+}
+
+/// Stops workers that have been idle for long, all but the one used last.
+async fn keep(pool: std::sync::Weak<Inner>) {
+    let Some(idle) = pool
+        .upgrade()
+        .map(|inner| Duration::from_millis(inner.limits.idle_ms.max(1)))
+    else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(idle);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(inner) = pool.upgrade() else {
+            return;
+        };
+        let mut workers = inner.idle();
+        let last = workers.pop();
+        workers.retain(|worker| worker.idle_since().elapsed() < idle);
+        workers.extend(last);
+    }
+}
+
+/// Whether a job may take as long as our own documents need.
+fn is_long(job: &WorkerJob) -> bool {
+    match job {
+        WorkerJob::Build { incoming, .. } => incoming.is_empty(),
+        WorkerJob::Check { .. } => true,
+        WorkerJob::Extract { .. } => false,
+    }
+}
+
+/// Whether a run of chunks begins with a document chunk: magic bytes, checksum, type 0.
+fn is_document(run: &[u8]) -> bool {
+    run.get(8) == Some(&0)
+}
