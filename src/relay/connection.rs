@@ -197,7 +197,9 @@ impl Connection {
     /// Takes in one frame of a peer that has joined.
     async fn take(&mut self, frame: Bytes) -> Result<(), End> {
         self.charge(frame.len())?;
-        let messages = self.decode(frame)?;
+        let messages = self.decode(&frame)?;
+        // What is kept of it is in the messages.
+        drop(frame);
         for message in messages {
             self.route(message).await?;
         }

@@ -1,4 +1,4 @@
-//! What is counted, in the OpenMetrics text form. No labels by document or peer: their number
+//! What is counted, in the `OpenMetrics` text form. No labels by document or peer: their number
 //! is up to strangers.
 
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
@@ -73,6 +73,7 @@ pub(super) struct Metrics {
     evicted: Counter,
     quarantined: Counter,
     compacted: Counter,
+    postponed: Counter,
     corrupt_rows: Counter,
     flush_seconds: Histogram,
     store_failures: Family<ByKind, Counter>,
@@ -92,7 +93,6 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    #[expect(clippy::too_many_lines, reason = "one line a metric, in one list")]
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("concord");
         let r = &mut registry;
@@ -159,6 +159,12 @@ impl Metrics {
             evicted: counter(r, "documents_evicted", "Documents that left memory", None),
             quarantined: counter(r, "documents_quarantined", "Documents quarantined", None),
             compacted: counter(r, "snapshots_built", "Snapshots built", None),
+            postponed: counter(
+                r,
+                "jobs_postponed",
+                "Background jobs to be tried again",
+                None,
+            ),
             corrupt_rows: counter(r, "corrupt_rows", "Rows that failed their checksum", None),
             flush_seconds: histogram(
                 r,
@@ -198,6 +204,7 @@ impl Metrics {
             Counted::DocumentEvicted => _ = self.evicted.inc(),
             Counted::Quarantined => _ = self.quarantined.inc(),
             Counted::Compacted => _ = self.compacted.inc(),
+            Counted::JobPostponed => _ = self.postponed.inc(),
             Counted::CorruptRow => _ = self.corrupt_rows.inc(),
         }
     }

@@ -57,6 +57,11 @@ impl Queue {
         self.own
     }
 
+    /// Whether the first message is sent in part.
+    pub(super) fn is_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Forgets everything. A message that was begun is never ended: only a close may follow.
     pub(super) fn clear(&mut self) {
         self.messages = VecDeque::new();

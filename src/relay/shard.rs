@@ -71,7 +71,7 @@ impl Shards {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
         // The remainder is below the number of shards, which is a usize.
-        (hash % self.doors.len() as u64) as usize
+        usize::try_from(hash % self.doors.len().max(1) as u64).unwrap_or_default()
     }
 
     /// Tells one shard. Waits while it has much to do.
@@ -297,6 +297,8 @@ impl Shard {
                     let done = writing.await;
                     match &done {
                         Ok(()) => around.metrics.flushed(start.elapsed()),
+                        // Refused before anything was written; the store goes on.
+                        Err(StoreError::Busy { .. } | StoreError::Full { .. }) => {}
                         Err(error) => fail(&around.health, error),
                     }
                     done

@@ -61,8 +61,8 @@ fn route(message: &Message) -> Route<'_> {
 
 impl Connection {
     /// Reads one frame.
-    pub(super) fn decode(&self, frame: Bytes) -> Result<Vec<Message>, End> {
-        let messages = codec::decode(&frame, &self.hub.config.limits).map_err(|error| {
+    pub(super) fn decode(&self, frame: &Bytes) -> Result<Vec<Message>, End> {
+        let messages = codec::decode(frame, &self.hub.config.limits).map_err(|error| {
             self.hub.metrics.bad_frame("undecodable");
             End::protocol(error.to_string())
         })?;

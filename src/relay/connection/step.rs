@@ -92,6 +92,10 @@ impl Connection {
                 Message::Ping(Bytes::new())
             } else if let Some((shard, bytes, message)) = self.queue.next_piece() {
                 self.drained.add(shard, bytes);
+                self.hub
+                    .metrics
+                    .messages_sent
+                    .inc_by(u64::from(!self.queue.is_begun()));
                 self.hub.metrics.sent.inc_by(bytes as u64);
                 fed += bytes;
                 message
