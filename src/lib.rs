@@ -5,6 +5,7 @@
 
 pub mod peer;
 pub mod record;
+pub mod relay;
 pub mod replica;
 pub mod store;
 pub mod worker;
