@@ -1,0 +1,545 @@
+//! A world of one relay and some Automerge clients, in one thread, with virtual time.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use automerge::{AutoCommit, ChangeHash as AmHash, sync, sync::SyncDoc as _};
+use bytes::Bytes;
+use concord::{
+    replica::{
+        ChunkSource, Config, ConnectionId, Effect, Event, Job, JobError, Kind, Now, PeerInfo,
+        Replica, RowKey, RowWrite, StoredDocument, Ticket,
+    },
+    worker::{WorkerJob, WorkerLimits, materialise},
+};
+use concord_protocol::{
+    ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, StorageId, codec,
+};
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct WorldOptions {
+    pub compact_changes: usize,
+    pub mixed_versions: bool,
+    pub crashes: bool,
+    pub strict: bool,
+}
+
+pub struct Client {
+    pub doc: AutoCommit,
+    state: sync::State,
+    v1_only: bool,
+    connection: Option<ConnectionId>,
+    to_relay: VecDeque<Bytes>,
+    to_client: VecDeque<Bytes>,
+    /// Heads that the relay named to it: they must survive everything.
+    acknowledged: BTreeSet<ChangeHash>,
+    pub unavailable: usize,
+    pub errors: Vec<String>,
+}
+
+pub struct World {
+    pub options: WorldOptions,
+    pub relay: Replica,
+    pub now: Now,
+    pub clients: Vec<Client>,
+    pub document: DocumentId,
+    disk: BTreeMap<RowKey, Bytes>,
+    writes: VecDeque<(Ticket, Vec<RowWrite>)>,
+    jobs: VecDeque<(Ticket, Job)>,
+    timer: Option<u64>,
+    next_connection: u64,
+    pub messages: u64,
+    pub closed: Vec<(ConnectionId, u16)>,
+    pub counts: Vec<concord::replica::Counted>,
+}
+
+fn config(options: &WorldOptions) -> Config {
+    let metadata = PeerMetadata {
+        storage_id: Some("relay-storage".parse::<StorageId>().unwrap()),
+        is_ephemeral: Some(false),
+    };
+    let mut config = Config::new("relay".parse().unwrap(), metadata);
+    config.compact_changes = options.compact_changes;
+    config.strict = options.strict;
+    config.check_ms = 500;
+    config
+}
+
+impl World {
+    pub fn new(options: WorldOptions) -> Self {
+        Self {
+            relay: Replica::new(config(&options)),
+            options,
+            now: Now {
+                mono_ms: 1,
+                wall_ms: 1_700_000_000_000,
+            },
+            clients: Vec::new(),
+            document: DocumentId::from_bytes(&[7; 16]),
+            disk: BTreeMap::new(),
+            writes: VecDeque::new(),
+            jobs: VecDeque::new(),
+            timer: None,
+            next_connection: 0,
+            messages: 0,
+            closed: Vec::new(),
+            counts: Vec::new(),
+        }
+    }
+
+    pub fn add_client(&mut self, doc: AutoCommit, v1_only: bool) {
+        self.clients.push(Client {
+            doc,
+            state: sync::State::new(),
+            v1_only,
+            connection: None,
+            to_relay: VecDeque::new(),
+            to_client: VecDeque::new(),
+            acknowledged: BTreeSet::new(),
+            unavailable: 0,
+            errors: Vec::new(),
+        });
+    }
+
+    fn peer(client: usize) -> PeerId {
+        format!("client-{client}").parse().unwrap()
+    }
+
+    pub fn connect(&mut self, client: usize) {
+        if self.clients[client].connection.is_some() {
+            return;
+        }
+        self.next_connection += 1;
+        let connection = ConnectionId(self.next_connection);
+        let info = PeerInfo {
+            peer: Self::peer(client),
+            metadata: PeerMetadata::default(),
+            concord: false,
+            dialled: false,
+        };
+        let this = &mut self.clients[client];
+        this.connection = Some(connection);
+        // As automerge-repo does on every join.
+        this.state = sync::State::decode(&this.state.encode()).unwrap();
+        self.handle(Event::Connected(connection, info));
+        self.speak(client);
+    }
+
+    pub fn disconnect(&mut self, client: usize) {
+        let this = &mut self.clients[client];
+        this.to_client.clear();
+        this.to_relay.clear();
+        if let Some(connection) = this.connection.take() {
+            self.handle(Event::Disconnected(connection));
+        }
+    }
+
+    pub fn edit(&mut self, client: usize, edit: impl FnOnce(&mut AutoCommit)) {
+        edit(&mut self.clients[client].doc);
+        self.speak(client);
+    }
+
+    /// The client says what it has to say.
+    fn speak(&mut self, client: usize) {
+        let document = self.document.clone();
+        let this = &mut self.clients[client];
+        if this.connection.is_none() {
+            return;
+        }
+        let empty = this.doc.get_heads().is_empty();
+        let Some(mut message) = this.doc.sync().generate_sync_message(&mut this.state) else {
+            return;
+        };
+        if this.v1_only {
+            message.flags = None;
+            assert_eq!(message.version, sync::MessageVersion::V1);
+        }
+        let (sender, target) = (Self::peer(client), "relay".parse().unwrap());
+        let data = Bytes::from(message.encode());
+        let message = if empty {
+            Message::Request {
+                document,
+                sender,
+                target,
+                data,
+            }
+        } else {
+            Message::Sync {
+                document,
+                sender,
+                target,
+                data,
+            }
+        };
+        this.to_relay.push_back(codec::encode(&message));
+    }
+
+    /// Delivers one message, somewhere.
+    pub fn deliver_one(&mut self, rng: &mut Rng) -> bool {
+        let busy: Vec<(usize, bool)> = self
+            .clients
+            .iter()
+            .enumerate()
+            .flat_map(|(i, c)| {
+                [
+                    (i, true, c.to_relay.is_empty()),
+                    (i, false, c.to_client.is_empty()),
+                ]
+            })
+            .filter(|(_, _, empty)| !empty)
+            .map(|(client, up, _)| (client, up))
+            .collect();
+        if busy.is_empty() {
+            return false;
+        }
+        let (client, up) = busy[rng.below(busy.len() as u64) as usize];
+        self.messages += 1;
+        if std::env::var_os("CONCORD_TRACE").is_some() {
+            self.trace(client, up);
+        }
+        if up {
+            let frame = self.clients[client].to_relay.pop_front().unwrap();
+            let connection = self.clients[client].connection.unwrap();
+            for message in codec::decode(&frame, &Limits::default()).unwrap() {
+                self.handle(Event::Received(connection, message));
+            }
+        } else {
+            let frame = self.clients[client].to_client.pop_front().unwrap();
+            self.receive(client, &frame);
+        }
+        true
+    }
+
+    fn trace(&self, client: usize, up: bool) {
+        let this = &self.clients[client];
+        let frame = if up {
+            &this.to_relay[0]
+        } else {
+            &this.to_client[0]
+        };
+        for message in codec::decode(frame, &Limits::default()).unwrap() {
+            let arrow = if up { "->" } else { "<-" };
+            match message {
+                Message::Sync { data, .. } | Message::Request { data, .. } => {
+                    let m = concord_protocol::sync::SyncMessage::decode(&data, &Limits::default())
+                        .unwrap();
+                    let mut changes = Vec::new();
+                    for run in &m.changes {
+                        for chunk in
+                            concord_protocol::guard::split(run, &Limits::default()).unwrap()
+                        {
+                            match concord_protocol::guard::check_change(
+                                &chunk.bytes,
+                                &Limits::default(),
+                            ) {
+                                Ok(header) => {
+                                    changes.push(format!("{:?}<{:?}", header.hash, header.deps))
+                                }
+                                Err(_) => changes.push(format!("{:?}", chunk.kind)),
+                            }
+                        }
+                    }
+                    let have: Vec<String> = m
+                        .have
+                        .iter()
+                        .map(|h| {
+                            format!(
+                                "{:?}+{}",
+                                h.last_sync,
+                                if h.bloom.is_empty() { "" } else { "bloom" }
+                            )
+                        })
+                        .collect();
+                    eprintln!(
+                        "{} {client} {arrow} heads {:?} need {:?} have {have:?} changes {changes:?}",
+                        self.now.mono_ms, m.heads, m.need
+                    );
+                }
+                other => eprintln!("{} {client} {arrow} {other:?}", self.now.mono_ms),
+            }
+        }
+    }
+
+    fn receive(&mut self, client: usize, frame: &Bytes) {
+        let connection = self.clients[client].connection.unwrap();
+        self.handle(Event::Drained(connection, frame.len()));
+        let this = &mut self.clients[client];
+        match codec::decode(frame, &Limits::default()).unwrap().remove(0) {
+            Message::Sync { data, .. } => {
+                let mut message = sync::Message::decode(&data).unwrap();
+                if this.v1_only {
+                    // It does not know that section.
+                    message.flags = None;
+                    assert_eq!(
+                        message.version,
+                        sync::MessageVersion::V1,
+                        "it cannot read more"
+                    );
+                }
+                this.acknowledged
+                    .extend(message.heads.iter().map(|hash| ChangeHash(hash.0)));
+                this.doc
+                    .sync()
+                    .receive_sync_message(&mut this.state, message)
+                    .unwrap();
+                self.speak(client);
+            }
+            Message::DocUnavailable { .. } => this.unavailable += 1,
+            Message::Error { message, .. } => this.errors.push(message),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    pub fn handle(&mut self, event: Event) {
+        self.relay.handle(self.now, event);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.relay.poll_effect() {
+            match effect {
+                Effect::Send(connection, frame) => {
+                    if let Some(client) = self
+                        .clients
+                        .iter_mut()
+                        .find(|client| client.connection == Some(connection))
+                    {
+                        client.to_client.push_back(frame);
+                    }
+                }
+                Effect::Close(connection, code, _) => self.closed.push((connection, code.code())),
+                Effect::Load(ticket, _) => {
+                    let stored = self.load();
+                    self.relay
+                        .handle(self.now, Event::Loaded(ticket, Ok(stored)));
+                }
+                Effect::Read(ticket, _, keys) => {
+                    let rows = keys.iter().map(|key| self.disk.get(key).cloned()).collect();
+                    self.relay.handle(self.now, Event::Read(ticket, Ok(rows)));
+                }
+                Effect::Write(ticket, _, writes) => self.writes.push_back((ticket, writes)),
+                Effect::Work(ticket, _, job) => self.jobs.push_back((ticket, job)),
+                Effect::SetTimer(at) => self.timer = Some(at),
+                Effect::Count(counted) => self.counts.push(counted),
+                Effect::LocalDone(..) | Effect::Publish(..) => {}
+            }
+        }
+    }
+
+    fn load(&self) -> StoredDocument {
+        let mut stored = StoredDocument::default();
+        for (key, bytes) in &self.disk {
+            match key.kind {
+                Kind::Meta => stored.meta = Some(bytes.clone()),
+                Kind::IndexRoot => stored.roots.push((key.id, bytes.clone())),
+                Kind::Change => stored.changes.push((ChangeHash(key.id), bytes.clone())),
+                _ => {}
+            }
+        }
+        stored
+    }
+
+    fn apply(disk: &mut BTreeMap<RowKey, Bytes>, write: RowWrite) {
+        match write {
+            RowWrite::Put(key, bytes) => {
+                disk.insert(key, bytes);
+            }
+            RowWrite::Delete(key) => {
+                disk.remove(&key);
+            }
+        }
+    }
+
+    /// One flush of everything written so far.
+    pub fn finish_writes(&mut self) {
+        let writes = std::mem::take(&mut self.writes);
+        let mut tickets = Vec::new();
+        for (ticket, rows) in writes {
+            rows.into_iter()
+                .for_each(|row| Self::apply(&mut self.disk, row));
+            tickets.push(ticket);
+        }
+        for ticket in tickets {
+            self.handle(Event::Stored(ticket, Ok(())));
+        }
+    }
+
+    fn resolve(&self, source: ChunkSource) -> Option<Bytes> {
+        match source {
+            ChunkSource::Inline(bytes) => Some(bytes),
+            ChunkSource::Stored(key) => self.disk.get(&key).cloned(),
+        }
+    }
+
+    pub fn finish_jobs(&mut self) {
+        for (ticket, job) in std::mem::take(&mut self.jobs) {
+            let all = |sources: Vec<ChunkSource>| {
+                sources
+                    .into_iter()
+                    .map(|source| self.resolve(source))
+                    .collect::<Option<Vec<_>>>()
+            };
+            let job = match job {
+                Job::Build {
+                    base,
+                    incoming,
+                    explode_max,
+                } => all(base).map(|base| WorkerJob::Build {
+                    base,
+                    incoming,
+                    explode_max,
+                }),
+                Job::Extract { snapshot, hashes } => self
+                    .resolve(snapshot)
+                    .map(|snapshot| WorkerJob::Extract { snapshot, hashes }),
+                Job::Check { base, incoming } => match (all(base), all(incoming)) {
+                    (Some(base), Some(incoming)) => Some(WorkerJob::Check { base, incoming }),
+                    _ => None,
+                },
+            };
+            let result = match job {
+                Some(job) => materialise::run(&job, &WorkerLimits::default()),
+                None => Err(JobError::Storage("a row is gone".into())),
+            };
+            if let Err(error) = &result {
+                assert!(
+                    matches!(error, JobError::Storage(_)),
+                    "honest work failed: {error:?}"
+                );
+            }
+            self.handle(Event::WorkDone(ticket, result));
+        }
+    }
+
+    pub fn pass_time(&mut self, ms: u64) {
+        let end = self.now.mono_ms + ms;
+        while let Some(at) = self.timer.filter(|at| *at <= end) {
+            self.now.mono_ms = self.now.mono_ms.max(at);
+            self.timer = None;
+            self.handle(Event::TimerFired);
+        }
+        self.now.wall_ms += end - self.now.mono_ms;
+        self.now.mono_ms = end;
+    }
+
+    /// The relay's machine loses power: what was not flushed is gone, but for a prefix.
+    pub fn crash(&mut self) {
+        let mut kept = self.writes.len() / 2;
+        for (_, rows) in std::mem::take(&mut self.writes) {
+            let rows: Vec<RowWrite> = if kept == 0 {
+                let half = rows.len() / 2;
+                rows.into_iter().take(half).collect()
+            } else {
+                rows
+            };
+            rows.into_iter()
+                .for_each(|row| Self::apply(&mut self.disk, row));
+            if kept == 0 {
+                break;
+            }
+            kept -= 1;
+        }
+        self.jobs.clear();
+        self.timer = None;
+        self.relay = Replica::new(config(&self.options));
+        for client in &mut self.clients {
+            client.connection = None;
+            client.to_client.clear();
+            client.to_relay.clear();
+        }
+    }
+
+    /// Connects everybody, lets everything end, and checks what must then be true.
+    pub fn settle(&mut self) -> Result<(), String> {
+        for client in 0..self.clients.len() {
+            self.connect(client);
+        }
+        let mut rng = Rng::new(1);
+        let mut quiet = 0;
+        let mut rounds = 0;
+        while quiet < 3 {
+            rounds += 1;
+            if rounds > 2_000 {
+                return Err("never quiet".into());
+            }
+            let mut moved = self.deliver_one(&mut rng);
+            moved |= !self.writes.is_empty() || !self.jobs.is_empty();
+            self.finish_writes();
+            self.finish_jobs();
+            if moved {
+                quiet = 0;
+            } else {
+                quiet += 1;
+                self.pass_time(1_000);
+            }
+        }
+        let mut oracle = AutoCommit::new();
+        for client in &mut self.clients {
+            oracle
+                .merge(&mut client.doc)
+                .map_err(|error| error.to_string())?;
+        }
+        let heads = oracle.get_heads();
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            if !client.errors.is_empty() {
+                return Err(format!("client {number} was refused: {:?}", client.errors));
+            }
+            if client.doc.get_heads() != heads {
+                return Err(format!(
+                    "client {number} has heads {:?}, not {heads:?}",
+                    client.doc.get_heads()
+                ));
+            }
+            if contents(&client.doc) != contents(&oracle) {
+                return Err(format!("client {number} has other contents"));
+            }
+            for hash in &client.acknowledged {
+                if oracle.get_change_by_hash(&AmHash(hash.0)).is_none() {
+                    return Err(format!("acknowledged {hash:?} is gone"));
+                }
+            }
+        }
+        if !self.closed.is_empty() {
+            return Err(format!("closed {:?}", self.closed));
+        }
+        // What is on disk is all of it.
+        let mut stored = AutoCommit::new();
+        for kind in [Kind::Snapshot, Kind::Change] {
+            for (_, bytes) in self.disk.iter().filter(|(key, _)| key.kind == kind) {
+                stored
+                    .load_incremental(bytes)
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        if stored.get_heads() != heads {
+            return Err("the disk holds something else".into());
+        }
+        Ok(())
+    }
+}
+
+fn contents(doc: &AutoCommit) -> String {
+    serde_json::to_string(&automerge::AutoSerde::from(doc)).unwrap()
+}
