@@ -95,7 +95,11 @@ pub(super) fn judge(graph: &Graph, header: &ChangeHeader) -> Result<Verdict, Mis
     Ok(Accept(deps))
 }
 
-fn missing_deps(graph: &Graph, header: &ChangeHeader) -> Result<Vec<ChangeHash>, Missing> {
+/// Dependencies of a change that are not here.
+pub(super) fn missing_deps(
+    graph: &Graph,
+    header: &ChangeHeader,
+) -> Result<Vec<ChangeHash>, Missing> {
     let mut missing = Vec::new();
     for dep in &header.deps {
         if graph.position(dep)?.is_none() {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ConnectionId, Counted, Effect, Kind, LocalError, Published, RowKey, RowWrite, StorageFailure,
     StoredDocument, Ticket,
-    admission::{Verdict, judge},
+    admission::{Verdict, judge, missing_deps},
     core::{Core, Wake, refused},
     graph::Graph,
     index::{IndexRoot, Missing},
@@ -373,7 +373,11 @@ impl Document {
         self.state = State::Ready(graph);
         // What is left lost a dependency to a damaged row: it waits for somebody to bring it.
         for (header, bytes) in orphaned {
-            self.wait_for_deps(core, header, bytes, None)?;
+            let missing = match &self.state {
+                State::Ready(graph) => missing_deps(graph, &header).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            self.wait_for_deps(core, header, bytes, None, missing);
         }
         Ok(true)
     }
@@ -445,9 +449,9 @@ impl Document {
                             }
                             self.accept(core, header, deps, bytes, from);
                         }
-                        Verdict::Orphan(_) => {
+                        Verdict::Orphan(missing) => {
                             core.count(Counted::Orphaned);
-                            self.wait_for_deps(core, header, bytes, from)?;
+                            self.wait_for_deps(core, header, bytes, from, missing);
                         }
                         Verdict::Refuse(code, reason) => {
                             self.refuse(core, from, header.hash, code, &reason);
@@ -519,19 +523,12 @@ impl Document {
         header: ChangeHeader,
         bytes: Bytes,
         from: Option<ConnectionId>,
-    ) -> Result<(), Missing> {
-        let mut missing = Vec::new();
-        if let State::Ready(graph) = &self.state {
-            for dep in &header.deps {
-                if graph.position(dep)?.is_none() {
-                    missing.push(*dep);
-                }
-            }
-        }
+        missing: Vec<ChangeHash>,
+    ) {
         if let Some(dep) = missing.iter().find(|dep| self.refused.contains(*dep)) {
             let reason = format!("it builds on {dep}, which was refused");
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
-            return Ok(());
+            return;
         }
         for dropped in self
             .orphans
@@ -543,7 +540,6 @@ impl Document {
                 core.refuse(from, &self.id, refusal, self.durable());
             }
         }
-        Ok(())
     }
 
     /// Says no to a change, and to those that wait for it.

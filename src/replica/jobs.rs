@@ -1,7 +1,10 @@
 //! Work of a document that needs its operations, all of it done elsewhere: opening what clients
 //! upload, making snapshots, checking what was passed on, taking changes out of a snapshot.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use concord_protocol::{
@@ -280,19 +283,17 @@ impl Document {
         let Some(graph) = self.graph() else {
             return Ok(false);
         };
-        // What waits for its dependencies is checked when it no longer does.
-        let mut arriving = std::collections::BTreeSet::new();
-        let mut incoming = Vec::new();
-        for (header, bytes) in &changes {
-            let mut complete = true;
-            for dep in &header.deps {
-                complete = complete && (arriving.contains(dep) || graph.position(dep)?.is_some());
+        let incoming = match complete(graph, &changes) {
+            Ok(incoming) => incoming,
+            Err(missing) => {
+                self.put_back(Inbound::Changes {
+                    from,
+                    changes,
+                    checked: false,
+                });
+                return Err(missing);
             }
-            if complete {
-                arriving.insert(header.hash);
-                incoming.push(ChunkSource::Inline(bytes.clone()));
-            }
-        }
+        };
         let job = Job::Check {
             base: sources(graph, |_| true),
             incoming,
@@ -725,4 +726,25 @@ fn sources(graph: &Graph, chosen: impl Fn(&super::graph::Node) -> bool) -> Vec<C
     snapshot
         .chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone())))
         .collect()
+}
+
+/// Those of some changes whose dependencies are here or among them. What waits for its
+/// dependencies is checked when it no longer does.
+fn complete(
+    graph: &Graph,
+    changes: &VecDeque<(ChangeHeader, Bytes)>,
+) -> Result<Vec<ChunkSource>, super::index::Missing> {
+    let mut arriving = BTreeSet::new();
+    let mut incoming = Vec::new();
+    for (header, bytes) in changes {
+        let mut complete = true;
+        for dep in &header.deps {
+            complete = complete && (arriving.contains(dep) || graph.position(dep)?.is_some());
+        }
+        if complete {
+            arriving.insert(header.hash);
+            incoming.push(ChunkSource::Inline(bytes.clone()));
+        }
+    }
+    Ok(incoming)
 }
