@@ -66,13 +66,23 @@ struct Extract {
     result: Option<Result<Vec<Bytes>, ()>>,
 }
 
+/// A snapshot on its way to disk.
+#[derive(Debug)]
+struct Adopting {
+    id: [u8; 32],
+    index: SnapshotIndex,
+    bytes: Bytes,
+    /// Whose upload it is of.
+    from: Option<ConnectionId>,
+}
+
 /// The jobs of a document.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     running: Option<(Ticket, Purpose, u64)>,
     uploads: VecDeque<(ConnectionId, Vec<ChangeHash>, Vec<Bytes>)>,
     /// A snapshot that is being written.
-    adopting: Option<([u8; 32], Arc<SnapshotIndex>, Bytes)>,
+    adopting: Option<Adopting>,
     pub(super) snapshot_read: Option<Ticket>,
     snapshot: Option<Bytes>,
     extract: Option<Extract>,
@@ -463,10 +473,8 @@ impl Document {
                         Published::Snapshot(snapshot.clone()),
                     ));
                 }
-                if let Some(reader) = self.readers.get_mut(&from) {
-                    reader.awaits_ack = true;
-                }
-                self.write_snapshot(core, snapshot, &index);
+                // Until it is on disk the uploader is asked for nothing of it.
+                done = !self.write_snapshot(core, snapshot, &index, Some(from));
             }
             Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
                 // Not its fault: try again.
@@ -500,7 +508,7 @@ impl Document {
         match result {
             Ok(JobOutput::Built { snapshot, index }) => {
                 core.count(Counted::Compacted);
-                self.write_snapshot(core, snapshot, &index);
+                self.write_snapshot(core, snapshot, &index, None);
             }
             Err(JobError::Breaks { hash, reason }) => self.quarantine(core, hash, &reason),
             Err(JobError::Base(_)) => {
@@ -637,42 +645,56 @@ impl Document {
         self.jobs.not_before_ms = 0;
     }
 
-    /// Writes a snapshot; it takes effect when it is on disk.
-    fn write_snapshot(&mut self, core: &mut Core, snapshot: Bytes, index: &Arc<SnapshotIndex>) {
+    /// Writes a snapshot; it takes effect when it is on disk. Gives whether there was anything
+    /// to write.
+    fn write_snapshot(
+        &mut self,
+        core: &mut Core,
+        bytes: Bytes,
+        index: &Arc<SnapshotIndex>,
+        from: Option<ConnectionId>,
+    ) -> bool {
         let mut index = SnapshotIndex::clone(index);
-        let Some(graph) = self.graph() else { return };
+        let Some(graph) = self.graph() else {
+            return false;
+        };
         index.root.covers = graph.snapshot.iter().map(|snapshot| snapshot.id).collect();
-        let id: [u8; 32] = Sha256::digest(&snapshot).into();
-        if graph
-            .snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.id == id)
-        {
-            return;
+        let id: [u8; 32] = Sha256::digest(&bytes).into();
+        if index.root.covers.contains(&id) {
+            return false;
         }
         let Ok(root) = record::encode(&index.root) else {
-            return;
+            return false;
         };
         let row = |kind, part| RowKey { kind, id, part };
-        self.writes
-            .push(RowWrite::Put(row(Kind::Snapshot, 0), snapshot.clone()));
+        let put = |key, bytes: Bytes| RowWrite::Put(key, bytes);
+        self.writes.push(put(row(Kind::Snapshot, 0), bytes.clone()));
         for (part, page) in &index.pages {
-            self.writes.push(RowWrite::Put(
-                row(Kind::IndexPage, *part),
-                page.clone().into(),
-            ));
+            let page = Bytes::copy_from_slice(page);
+            self.writes.push(put(row(Kind::IndexPage, *part), page));
         }
         // The root last: where it is, all of the snapshot is.
-        self.writes
-            .push(RowWrite::Put(row(Kind::IndexRoot, 0), root.into()));
+        self.writes.push(put(row(Kind::IndexRoot, 0), root.into()));
         self.writing.adopt = true;
         self.write(core);
-        self.jobs.adopting = Some((id, Arc::new(index), snapshot));
+        self.jobs.adopting = Some(Adopting {
+            id,
+            index,
+            bytes,
+            from,
+        });
+        true
     }
 
     /// The snapshot is on disk: it takes the place of what it covers, which goes.
     pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
-        let Some((id, index, snapshot)) = self.jobs.adopting.take() else {
+        let Some(Adopting {
+            id,
+            index,
+            bytes,
+            from,
+        }) = self.jobs.adopting.take()
+        else {
             return;
         };
         let Some(graph) = self.graph_mut() else {
@@ -683,15 +705,14 @@ impl Document {
             graph.snapshot = old;
             return;
         };
-        self.writes.extend(
-            covered
-                .iter()
-                .map(|hash| RowWrite::Delete(change_row(hash))),
-        );
+        let deletes = covered
+            .iter()
+            .map(|hash| RowWrite::Delete(change_row(hash)));
+        self.writes.extend(deletes);
         if let Some(old) = old {
             self.writes.extend(delete_snapshot(old.id, &old.index.root));
         }
-        self.jobs.snapshot = (!self.readers.is_empty()).then_some(snapshot);
+        self.jobs.snapshot = (!self.readers.is_empty()).then_some(bytes);
         if self
             .jobs
             .extract
@@ -700,8 +721,12 @@ impl Document {
         {
             self.jobs.extract = None;
         }
-        for reader in self.readers.values_mut() {
+        for (connection, reader) in &mut self.readers {
             reader.dirty = true;
+            if Some(*connection) == from {
+                reader.uploading = false;
+                reader.awaits_ack = true;
+            }
         }
         self.durable_changed(core);
         self.start_upload(core);

@@ -14,6 +14,7 @@ use concord::{
 };
 use concord_protocol::{
     ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, StorageId, codec,
+    sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -73,6 +74,14 @@ pub struct World {
     pub messages: u64,
     pub closed: Vec<(ConnectionId, u16)>,
     pub counts: Vec<concord::replica::Counted>,
+    /// What went to connections that belong to no client.
+    pub sent: Vec<(ConnectionId, Message)>,
+    /// Changes that the materialiser finds to break the document.
+    pub breaks: BTreeSet<ChangeHash>,
+    /// Whether writes fail.
+    pub disk_fails: bool,
+    /// Bare connections read what is sent to them.
+    pub draining: bool,
 }
 
 fn config(options: &WorldOptions) -> Config {
@@ -106,6 +115,10 @@ impl World {
             messages: 0,
             closed: Vec::new(),
             counts: Vec::new(),
+            sent: Vec::new(),
+            breaks: BTreeSet::new(),
+            disk_fails: false,
+            draining: true,
         }
     }
 
@@ -327,6 +340,14 @@ impl World {
                         .find(|client| client.connection == Some(connection))
                     {
                         client.to_client.push_back(frame);
+                    } else {
+                        if self.draining {
+                            self.relay
+                                .handle(self.now, Event::Drained(connection, frame.len()));
+                        }
+                        for message in codec::decode(&frame, &Limits::default()).unwrap() {
+                            self.sent.push((connection, message));
+                        }
                     }
                 }
                 Effect::Close(connection, code, _) => self.closed.push((connection, code.code())),
@@ -382,7 +403,13 @@ impl World {
             tickets.push(ticket);
         }
         for ticket in tickets {
-            self.handle(Event::Stored(ticket, Ok(())));
+            let failure = concord::replica::StorageFailure("no space".into());
+            let result = if self.disk_fails {
+                Err(failure)
+            } else {
+                Ok(())
+            };
+            self.handle(Event::Stored(ticket, result));
         }
     }
 
@@ -419,6 +446,23 @@ impl World {
                     _ => None,
                 },
             };
+            let broken = match &job {
+                Some(WorkerJob::Check { incoming, .. }) => self.broken(incoming),
+                Some(WorkerJob::Build { base, .. }) if self.broken(base).is_some() => {
+                    let error = JobError::Base("it panicked".into());
+                    self.handle(Event::WorkDone(ticket, Err(error)));
+                    continue;
+                }
+                _ => None,
+            };
+            if let Some(hash) = broken {
+                let error = JobError::Breaks {
+                    hash,
+                    reason: "it panicked".into(),
+                };
+                self.handle(Event::WorkDone(ticket, Err(error)));
+                continue;
+            }
             let result = match job {
                 Some(job) => materialise::run(&job, &WorkerLimits::default()),
                 None => Err(JobError::Storage("a row is gone".into())),
@@ -430,6 +474,70 @@ impl World {
                 );
             }
             self.handle(Event::WorkDone(ticket, result));
+        }
+    }
+
+    fn broken(&self, chunks: &[Bytes]) -> Option<ChangeHash> {
+        let limits = Limits::default();
+        chunks.iter().find_map(|chunk| {
+            let header = concord_protocol::guard::check_change(chunk, &limits).ok()?;
+            self.breaks.contains(&header.hash).then_some(header.hash)
+        })
+    }
+
+    /// A connection that no client speaks over.
+    pub fn bare(&mut self, number: u64, metadata: PeerMetadata) -> ConnectionId {
+        let connection = ConnectionId(1_000_000 + number);
+        let peer = format!("bare-{number}").parse().unwrap();
+        let info = PeerInfo {
+            peer,
+            metadata,
+            concord: false,
+            dialled: false,
+        };
+        self.handle(Event::Connected(connection, info));
+        connection
+    }
+
+    /// What was sent to a bare connection since last asked.
+    pub fn taken(&mut self, connection: ConnectionId) -> Vec<Message> {
+        let (mine, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sent)
+            .into_iter()
+            .partition(|(to, _)| *to == connection);
+        self.sent = rest;
+        mine.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// Sends a sync message over a bare connection.
+    pub fn say(&mut self, connection: ConnectionId, document: &DocumentId, message: &SyncMessage) {
+        let (document, data) = (document.clone(), message.encode());
+        let (sender, target) = ("x".parse().unwrap(), "relay".parse().unwrap());
+        let message = Message::Sync {
+            document,
+            sender,
+            target,
+            data,
+        };
+        self.handle(Event::Received(connection, message));
+    }
+
+    /// Asks for a document over a bare connection.
+    pub fn ask(&mut self, connection: ConnectionId, document: &DocumentId) {
+        let data = sync_message(vec![], vec![]).encode();
+        let (sender, target) = ("x".parse().unwrap(), "relay".parse().unwrap());
+        let message = Message::Request {
+            document: document.clone(),
+            sender,
+            target,
+            data,
+        };
+        self.handle(Event::Received(connection, message));
+    }
+
+    pub fn finish_all(&mut self) {
+        while !self.writes.is_empty() || !self.jobs.is_empty() {
+            self.finish_writes();
+            self.finish_jobs();
         }
     }
 
@@ -537,6 +645,24 @@ impl World {
             return Err("the disk holds something else".into());
         }
         Ok(())
+    }
+}
+
+/// A sync message as a client sends it.
+pub fn sync_message(heads: Vec<ChangeHash>, changes: Vec<Bytes>) -> SyncMessage {
+    SyncMessage {
+        version: SyncVersion::V1,
+        have: vec![Have {
+            last_sync: vec![],
+            bloom: Bloom::default(),
+        }],
+        heads,
+        need: vec![],
+        changes,
+        flags: Some(SyncFlags {
+            supports_reset: true,
+            ..SyncFlags::default()
+        }),
     }
 }
 
