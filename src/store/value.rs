@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(
             seal(b"key", 0, b"abc", b"abc", 0x364b_3fb7),
             [
-                1, 0xd8, 0xe4, 0xc4, 0xfc, 3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0xb7, 0x3f, 0x4b,
+                1, 0xa0, 0xdf, 0x45, 0xdf, 3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0xb7, 0x3f, 0x4b,
                 0x36, b'a', b'b', b'c'
             ]
         );
