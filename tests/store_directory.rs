@@ -1,5 +1,7 @@
 //! Which directories a store opens, which it refuses, and how it says so.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! A store whose engine fails: nothing is acknowledged that may not be on disk.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use concord::{
     replica::{Kind, RowKey, RowWrite},
     store::{self, DocumentKey, StoreError, Tenant},

@@ -1,6 +1,6 @@
 //! Turns writes of rows into batches of pieces.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use super::{
     backend::{Backend, BackendError, Batch},
@@ -11,6 +11,9 @@ use crate::replica::{Kind, RowKey, RowWrite};
 /// A batch is applied when it has this many bytes, so that a large snapshot does not stand in
 /// memory twice.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// The key and the value of a piece.
+type Piece = (Vec<u8>, Vec<u8>);
 
 /// Applies writes in order. Rows stay whole through a crash at any moment: all are written in
 /// one batch but snapshots, whose first piece, without which a row is not there, goes last into
@@ -131,7 +134,7 @@ impl<'b> Plan<'b> {
         }
     }
 
-    fn pieces(&self, row_prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
+    fn pieces(&self, row_prefix: &[u8]) -> Result<Vec<Piece>, BackendError> {
         let mut found = Batch::new();
         self.backend
             .scan(row_prefix, row_prefix, &mut |key, value| {
@@ -148,7 +151,7 @@ impl<'b> Plan<'b> {
     }
 
     fn piece_keys(&self, row_prefix: &[u8]) -> Result<Vec<Vec<u8>>, BackendError> {
-        let mut found = std::collections::BTreeSet::new();
+        let mut found = BTreeSet::new();
         self.backend.scan(row_prefix, row_prefix, &mut |key, _| {
             found.insert(key.to_vec());
             ControlFlow::Continue(())

@@ -6,6 +6,8 @@
 //! it. Elsewhere it is a copy of the files made after each fsync and before its acknowledgement.
 //! That this can fail is shown too: a store that skips its fsync must lose data.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod child;
 mod disk;
 

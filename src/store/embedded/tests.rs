@@ -2,13 +2,16 @@
 
 use std::{
     io,
-    ops::ControlFlow,
     pin::pin,
     sync::{Condvar, atomic::AtomicBool, atomic::Ordering::SeqCst},
     task::{Context, Poll, Waker},
 };
 
-use super::{super::backend::Batch, super::memory::MemoryBackend, *};
+use super::{
+    super::backend::{Batch, Visit},
+    super::memory::MemoryBackend,
+    *,
+};
 use crate::replica::Kind;
 
 /// Rows in memory behind a gate.
@@ -70,12 +73,7 @@ impl Backend for Gated {
         self.0.rows.get(key)
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, from: &[u8], prefix: &[u8], visit: Visit<'_>) -> Result<(), BackendError> {
         self.0.rows.scan(from, prefix, visit)
     }
 
@@ -136,7 +134,7 @@ async fn writes_called_during_a_flush_share_the_next() {
 
 #[tokio::test]
 async fn a_window_gathers_writes() {
-    let window = Duration::from_secs(3_600);
+    let window = Duration::from_hours(1);
     let (store, _) = store(&Options {
         group_window: window,
         ..Options::default()
