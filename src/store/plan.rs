@@ -17,7 +17,8 @@ type Piece = (Vec<u8>, Vec<u8>);
 
 /// Applies writes in order. Rows stay whole through a crash at any moment: all are written in
 /// one batch but snapshots, whose first piece, without which a row is not there, goes last into
-/// a batch and first out of it.
+/// a batch and first out of it. What a crash leaves of a half written snapshot is no row; it takes
+/// room until that snapshot is written or deleted again.
 pub(super) struct Plan<'b> {
     backend: &'b dyn Backend,
     batch: Batch,
