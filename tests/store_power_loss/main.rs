@@ -10,6 +10,7 @@
 
 mod child;
 mod disk;
+mod full;
 
 use std::{
     fs,
@@ -65,6 +66,16 @@ fn sled_keeps_what_it_acknowledged_through_kill() {
 #[test]
 fn fjall_keeps_what_it_acknowledged_through_kill() {
     survives_kill(Engine::Fjall);
+}
+
+#[tokio::test]
+async fn sled_on_a_full_disk_refuses_and_goes_on() {
+    full::refuses_and_goes_on(Engine::Sled).await;
+}
+
+#[tokio::test]
+async fn fjall_on_a_full_disk_refuses_and_goes_on() {
+    full::refuses_and_goes_on(Engine::Fjall).await;
 }
 
 fn survives(engine: Engine) {
