@@ -133,6 +133,25 @@ async fn writes_called_during_a_flush_share_the_next() {
 }
 
 #[tokio::test]
+async fn a_large_write_ends_its_group() {
+    let (store, gate) = store(&Options::default());
+    gate.shut();
+    let first = store.write(document(0), put(0, 10));
+    gate.until_flushing();
+    let lens = [10, 9 << 20, 10, 10];
+    let rest = (1..)
+        .zip(lens)
+        .map(|(n, len)| store.write(document(n), put(n, len)))
+        .collect::<Vec<_>>();
+    gate.open();
+    first.await.unwrap();
+    for write in rest {
+        write.await.unwrap();
+    }
+    assert_eq!(store.stats().flushes, 3);
+}
+
+#[tokio::test]
 async fn a_window_gathers_writes() {
     let window = Duration::from_hours(1);
     let (store, _) = store(&Options {
