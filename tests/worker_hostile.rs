@@ -1,6 +1,12 @@
 //! The hostile corpus as documents through a pool: an error or a success in time, within memory,
 //! and the pool goes on.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it fails"
+)]
+
 mod worker_common;
 
 use std::time::{Duration, Instant};

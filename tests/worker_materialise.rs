@@ -1,5 +1,11 @@
 //! Jobs on real automerge histories give what automerge itself gives, and poison is named.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it fails"
+)]
+
 mod worker_common;
 
 use automerge::{

@@ -1,5 +1,11 @@
 //! A pool of worker processes: cheap for small jobs, whole after any fault.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it fails"
+)]
+
 mod worker_common;
 
 use std::time::{Duration, Instant};
@@ -205,4 +211,12 @@ async fn a_program_that_is_no_worker_is_no_fault_of_the_peer() {
             .to_string()
             .contains("/nonexistent/concord")
     );
+    let other = ProcessPool::start_program("/bin/false".into(), WorkerLimits::default()).await;
+    if let Ok(other) = other {
+        let result = other.run(build(&[&small()])).await;
+        assert!(
+            matches!(result, Err(JobError::Unavailable(_))),
+            "{result:?}"
+        );
+    }
 }
