@@ -5,6 +5,10 @@
     clippy::expect_used,
     reason = "a test ends where it fails"
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "quickcheck gives properties values"
+)]
 
 mod worker_common;
 

@@ -152,24 +152,24 @@ impl Worker {
             Err(broken) => broken,
         };
         match broken {
+            Broken::Slow(_) if !self.ready => Ended::NotStarted(format!(
+                "a new worker process said nothing for {START_MS_MAX} ms"
+            )),
             Broken::Slow(by) => Ended::OverLimit(format!(
                 "not done after {} ms",
                 by.saturating_duration_since(start).as_millis()
             )),
+            Broken::Frame(error) if !self.ready => Ended::NotStarted(error.to_string()),
             Broken::Frame(error @ FrameError::TooLarge(_)) => Ended::OverLimit(error.to_string()),
             Broken::Frame(error) => Ended::Died(Death {
                 base_opened,
                 over_limit: false,
                 reason: format!("the worker process answered nonsense: {error}"),
             }),
-            Broken::Io => {
-                let death = self.post_mortem(base_opened).await;
-                if self.ready {
-                    Ended::Died(death)
-                } else {
-                    Ended::NotStarted(death.reason)
-                }
+            Broken::Io if !self.ready => {
+                Ended::NotStarted(self.post_mortem(base_opened).await.reason)
             }
+            Broken::Io => Ended::Died(self.post_mortem(base_opened).await),
         }
     }
 
@@ -187,14 +187,17 @@ impl Worker {
             }
         }
         let own = Duration::from_millis(limits.own_ms);
-        let incoming = Duration::from_millis(limits.incoming_ms);
-        let (allowed, phases) = match &job {
-            WorkerJob::Build {
-                base,
-                incoming: new,
-                ..
-            } if base.is_empty() && !new.is_empty() => (incoming, false),
-            WorkerJob::Build { incoming: new, .. } => (own, !new.is_empty()),
+        let from_peer: &[Bytes] = match &job {
+            WorkerJob::Build { incoming, .. } => incoming,
+            WorkerJob::Check { .. } | WorkerJob::Extract { .. } => &[],
+        };
+        let incoming = limits.incoming_max(from_peer.iter().map(Bytes::len).sum());
+        // With a base, what is a peer's gets its time once ours is loaded.
+        let (allowed, then_incoming) = match &job {
+            WorkerJob::Build { base, .. } if from_peer.is_empty() || !base.is_empty() => {
+                (own, !from_peer.is_empty())
+            }
+            WorkerJob::Build { .. } => (incoming, false),
             WorkerJob::Check { .. } | WorkerJob::Extract { .. } => (own, false),
         };
         // Processor time is capped besides, for the case that nobody is left to watch the clock.
@@ -217,7 +220,7 @@ impl Worker {
             match self.reply(by).await? {
                 Reply::BaseOpened => {
                     *base_opened = true;
-                    if phases {
+                    if then_incoming {
                         by = Instant::now() + incoming + start.elapsed() * INCOMING_PER_BASE;
                     }
                 }

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use concord::worker::{ProcessPool, WorkerJob, WorkerLimits};
 
 /// A pool of the program under test.
-pub async fn pool(limits: WorkerLimits) -> ProcessPool {
+pub(crate) async fn pool(limits: WorkerLimits) -> ProcessPool {
     ProcessPool::start_program(env!("CARGO_BIN_EXE_concord").into(), limits)
         .await
         .expect("the program starts")
 }
 
 /// A snapshot of what a peer sent.
-pub fn build(incoming: &[&Bytes]) -> WorkerJob {
+pub(crate) fn build(incoming: &[&Bytes]) -> WorkerJob {
     WorkerJob::Build {
         base: vec![],
         incoming: incoming.iter().map(|run| (*run).clone()).collect(),
@@ -24,7 +24,7 @@ pub fn build(incoming: &[&Bytes]) -> WorkerJob {
 }
 
 /// A document of ten changes.
-pub fn small() -> Bytes {
+pub(crate) fn small() -> Bytes {
     let mut doc = AutoCommit::new();
     for field in 0..10 {
         doc.put(ROOT, format!("field{field}"), field).unwrap();
@@ -35,7 +35,7 @@ pub fn small() -> Bytes {
 
 /// A change after `first` that the guard accepts and that automerge cannot apply: it edits a map
 /// that only another change, which it does not build on, makes.
-pub fn poison(first: &Bytes) -> Bytes {
+pub(crate) fn poison(first: &Bytes) -> Bytes {
     let mut doc = AutoCommit::new().with_actor(ActorId::from([77_u8; 16]));
     doc.load_incremental(first).unwrap();
     let heads = doc.get_heads();
@@ -51,7 +51,7 @@ pub fn poison(first: &Bytes) -> Bytes {
 }
 
 /// A folder or file of the shared test data; `None`, with a word, where there is none.
-pub fn shared(name: &str) -> Option<PathBuf> {
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("CONCORD_SHARED").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"),
         PathBuf::from,
@@ -68,19 +68,19 @@ pub fn shared(name: &str) -> Option<PathBuf> {
 }
 
 /// A file of the hostile corpus.
-pub fn hostile(name: &str) -> Option<Bytes> {
+pub(crate) fn hostile(name: &str) -> Option<Bytes> {
     shared(&format!("hostile/{name}")).map(|path| std::fs::read(path).unwrap().into())
 }
 
 /// A line of a process's status, in KiB.
-pub fn status_kib(pid: u32, field: &str) -> Option<u64> {
+pub(crate) fn status_kib(pid: u32, field: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Ends a process at once.
-pub fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process id");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
 }
