@@ -19,14 +19,14 @@ use concord_protocol::{
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -34,21 +34,21 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }
 
 #[derive(Clone, Default)]
-pub struct WorldOptions {
-    pub compact_changes: usize,
-    pub mixed_versions: bool,
-    pub crashes: bool,
-    pub strict: bool,
+pub(crate) struct WorldOptions {
+    pub(crate) compact_changes: usize,
+    pub(crate) mixed_versions: bool,
+    pub(crate) crashes: bool,
+    pub(crate) strict: bool,
 }
 
-pub struct Client {
-    pub doc: AutoCommit,
+pub(crate) struct Client {
+    pub(crate) doc: AutoCommit,
     state: sync::State,
     v1_only: bool,
     connection: Option<ConnectionId>,
@@ -56,32 +56,32 @@ pub struct Client {
     to_client: VecDeque<Bytes>,
     /// Heads that the relay named to it: they must survive everything.
     acknowledged: BTreeSet<ChangeHash>,
-    pub unavailable: usize,
-    pub errors: Vec<String>,
+    pub(crate) unavailable: usize,
+    pub(crate) errors: Vec<String>,
 }
 
-pub struct World {
-    pub options: WorldOptions,
-    pub relay: Replica,
-    pub now: Now,
-    pub clients: Vec<Client>,
-    pub document: DocumentId,
+pub(crate) struct World {
+    pub(crate) options: WorldOptions,
+    pub(crate) relay: Replica,
+    pub(crate) now: Now,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) document: DocumentId,
     disk: BTreeMap<RowKey, Bytes>,
     writes: VecDeque<(Ticket, Vec<RowWrite>)>,
     jobs: VecDeque<(Ticket, Job)>,
     timer: Option<u64>,
     next_connection: u64,
-    pub messages: u64,
-    pub closed: Vec<(ConnectionId, u16)>,
-    pub counts: Vec<concord::replica::Counted>,
+    pub(crate) messages: u64,
+    pub(crate) closed: Vec<(ConnectionId, u16)>,
+    pub(crate) counts: Vec<concord::replica::Counted>,
     /// What went to connections that belong to no client.
-    pub sent: Vec<(ConnectionId, Message)>,
+    pub(crate) sent: Vec<(ConnectionId, Message)>,
     /// Changes that the materialiser finds to break the document.
-    pub breaks: BTreeSet<ChangeHash>,
+    pub(crate) breaks: BTreeSet<ChangeHash>,
     /// Whether writes fail.
-    pub disk_fails: bool,
+    pub(crate) disk_fails: bool,
     /// Bare connections read what is sent to them.
-    pub draining: bool,
+    pub(crate) draining: bool,
 }
 
 fn config(options: &WorldOptions) -> Config {
@@ -97,7 +97,7 @@ fn config(options: &WorldOptions) -> Config {
 }
 
 impl World {
-    pub fn new(options: WorldOptions) -> Self {
+    pub(crate) fn new(options: WorldOptions) -> Self {
         Self {
             relay: Replica::new(config(&options)),
             options,
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    pub fn add_client(&mut self, doc: AutoCommit, v1_only: bool) {
+    pub(crate) fn add_client(&mut self, doc: AutoCommit, v1_only: bool) {
         self.clients.push(Client {
             doc,
             state: sync::State::new(),
@@ -140,7 +140,7 @@ impl World {
         format!("client-{client}").parse().unwrap()
     }
 
-    pub fn connect(&mut self, client: usize) {
+    pub(crate) fn connect(&mut self, client: usize) {
         if self.clients[client].connection.is_some() {
             return;
         }
@@ -160,7 +160,7 @@ impl World {
         self.speak(client);
     }
 
-    pub fn disconnect(&mut self, client: usize) {
+    pub(crate) fn disconnect(&mut self, client: usize) {
         let this = &mut self.clients[client];
         this.to_client.clear();
         this.to_relay.clear();
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    pub fn edit(&mut self, client: usize, edit: impl FnOnce(&mut AutoCommit)) {
+    pub(crate) fn edit(&mut self, client: usize, edit: impl FnOnce(&mut AutoCommit)) {
         edit(&mut self.clients[client].doc);
         self.speak(client);
     }
@@ -210,7 +210,7 @@ impl World {
     }
 
     /// Delivers one message, somewhere.
-    pub fn deliver_one(&mut self, rng: &mut Rng) -> bool {
+    pub(crate) fn deliver_one(&mut self, rng: &mut Rng) -> bool {
         let busy: Vec<(usize, bool)> = self
             .clients
             .iter()
@@ -325,7 +325,7 @@ impl World {
         }
     }
 
-    pub fn handle(&mut self, event: Event) {
+    pub(crate) fn handle(&mut self, event: Event) {
         self.relay.handle(self.now, event);
         self.drain();
     }
@@ -394,7 +394,7 @@ impl World {
     }
 
     /// One flush of everything written so far.
-    pub fn finish_writes(&mut self) {
+    pub(crate) fn finish_writes(&mut self) {
         let writes = std::mem::take(&mut self.writes);
         let mut tickets = Vec::new();
         for (ticket, rows) in writes {
@@ -420,7 +420,7 @@ impl World {
         }
     }
 
-    pub fn finish_jobs(&mut self) {
+    pub(crate) fn finish_jobs(&mut self) {
         for (ticket, job) in std::mem::take(&mut self.jobs) {
             let all = |sources: Vec<ChunkSource>| {
                 sources
@@ -486,7 +486,7 @@ impl World {
     }
 
     /// A connection that no client speaks over.
-    pub fn bare(&mut self, number: u64, metadata: PeerMetadata) -> ConnectionId {
+    pub(crate) fn bare(&mut self, number: u64, metadata: PeerMetadata) -> ConnectionId {
         let connection = ConnectionId(1_000_000 + number);
         let peer = format!("bare-{number}").parse().unwrap();
         let info = PeerInfo {
@@ -500,7 +500,7 @@ impl World {
     }
 
     /// What was sent to a bare connection since last asked.
-    pub fn taken(&mut self, connection: ConnectionId) -> Vec<Message> {
+    pub(crate) fn taken(&mut self, connection: ConnectionId) -> Vec<Message> {
         let (mine, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sent)
             .into_iter()
             .partition(|(to, _)| *to == connection);
@@ -509,7 +509,12 @@ impl World {
     }
 
     /// Sends a sync message over a bare connection.
-    pub fn say(&mut self, connection: ConnectionId, document: &DocumentId, message: &SyncMessage) {
+    pub(crate) fn say(
+        &mut self,
+        connection: ConnectionId,
+        document: &DocumentId,
+        message: &SyncMessage,
+    ) {
         let (document, data) = (document.clone(), message.encode());
         let (sender, target) = ("x".parse().unwrap(), "relay".parse().unwrap());
         let message = Message::Sync {
@@ -522,7 +527,7 @@ impl World {
     }
 
     /// Asks for a document over a bare connection.
-    pub fn ask(&mut self, connection: ConnectionId, document: &DocumentId) {
+    pub(crate) fn ask(&mut self, connection: ConnectionId, document: &DocumentId) {
         let data = sync_message(vec![], vec![]).encode();
         let (sender, target) = ("x".parse().unwrap(), "relay".parse().unwrap());
         let message = Message::Request {
@@ -534,14 +539,14 @@ impl World {
         self.handle(Event::Received(connection, message));
     }
 
-    pub fn finish_all(&mut self) {
+    pub(crate) fn finish_all(&mut self) {
         while !self.writes.is_empty() || !self.jobs.is_empty() {
             self.finish_writes();
             self.finish_jobs();
         }
     }
 
-    pub fn pass_time(&mut self, ms: u64) {
+    pub(crate) fn pass_time(&mut self, ms: u64) {
         let end = self.now.mono_ms + ms;
         while let Some(at) = self.timer.filter(|at| *at <= end) {
             self.now.mono_ms = self.now.mono_ms.max(at);
@@ -553,7 +558,7 @@ impl World {
     }
 
     /// The relay's machine loses power: what was not flushed is gone, but for a prefix.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let mut kept = self.writes.len() / 2;
         for (_, rows) in std::mem::take(&mut self.writes) {
             let rows: Vec<RowWrite> = if kept == 0 {
@@ -580,7 +585,7 @@ impl World {
     }
 
     /// Connects everybody, lets everything end, and checks what must then be true.
-    pub fn settle(&mut self) -> Result<(), String> {
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
         for client in 0..self.clients.len() {
             self.connect(client);
         }
@@ -649,7 +654,7 @@ impl World {
 }
 
 /// A sync message as a client sends it.
-pub fn sync_message(heads: Vec<ChangeHash>, changes: Vec<Bytes>) -> SyncMessage {
+pub(crate) fn sync_message(heads: Vec<ChangeHash>, changes: Vec<Bytes>) -> SyncMessage {
     SyncMessage {
         version: SyncVersion::V1,
         have: vec![Have {
