@@ -190,7 +190,7 @@ fn every_recorded_change_passes_the_guard() {
     let limits = Limits::default();
     let files = recorded("changes-");
     assert_eq!(files.len(), 5);
-    // 2.0 hands changes out as they are; the others deflate the large ones.
+    // Only the JavaScript encoder deflates what it sends; 2.0 and later send changes as they are.
     let mut deflated = 0;
     for (file, changes) in files {
         let (mut others, mut made) = (0, 0);
@@ -234,5 +234,5 @@ fn every_recorded_change_passes_the_guard() {
             "{file}"
         );
     }
-    assert!(deflated >= 10, "{deflated}");
+    assert!(deflated >= 4, "{deflated}");
 }
