@@ -99,7 +99,7 @@ impl Replica {
                 document.work_done(core, ticket, result);
             }),
             Event::LocalChange(ticket, document, bytes) => {
-                self.local_change(ticket, document, bytes)
+                self.local_change(ticket, document, bytes);
             }
             Event::SyncWith(connection, document) => self.sync_with(connection, document),
             Event::Broadcast {

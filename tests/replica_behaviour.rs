@@ -1,4 +1,11 @@
 //! What the replica promises, one story a test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "test code: small numbers, and a panic is the report"
+)]
 
 mod replica;
 

@@ -1,6 +1,13 @@
 //! The replica against Automerge itself: random histories, lost connections, a disk that is
 //! slow and forgets what was not flushed, both versions of the sync protocol. At the end
 //! everybody has the same heads and the contents that Automerge alone would have made.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "test code: small numbers, and a panic is the report"
+)]
 
 mod replica;
 

@@ -409,10 +409,13 @@ impl Document {
                     };
                     core.effect(Effect::LocalDone(ticket, Err(error)));
                 }
-                Ok(Verdict::Refuse(code, reason)) => {
+                Ok(Verdict::Refuse(refusal, reason)) => {
                     core.effect(Effect::LocalDone(
                         ticket,
-                        Err(LocalError::Refused { code, reason }),
+                        Err(LocalError::Refused {
+                            code: refusal,
+                            reason,
+                        }),
                     ));
                 }
             },

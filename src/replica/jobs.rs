@@ -115,10 +115,10 @@ impl Jobs {
             .extract
             .as_ref()
             .filter(|extract| extract.hashes == hashes)?;
-        extract
-            .result
-            .as_ref()
-            .map(|result| result.as_deref().map_err(|()| ()))
+        extract.result.as_ref().map(|result| match result {
+            Ok(chunks) => Ok(chunks.as_slice()),
+            Err(()) => Err(()),
+        })
     }
 
     pub(super) fn drop_caches(&mut self) {

@@ -15,7 +15,6 @@ const REMOTE_HEADS_MAX: usize = 64;
 
 impl Document {
     /// Passes an ephemeral message on to everybody else who holds the document.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
     pub(super) fn ephemeral(
         &mut self,
         core: &mut Core,

@@ -281,7 +281,7 @@ impl Reader {
         if theirs.is_empty() && !filter && self.v2 && self.their_need.is_empty() {
             // It has nothing: the whole document, without a walk.
             let tail = graph.base()..graph.end();
-            let mut parcel = self.pack(graph, tail.filter(|&at| graph.serves(at)).collect())?;
+            let mut parcel = self.pack(graph, &tail.filter(|&at| graph.serves(at)).collect());
             parcel.snapshot = graph.snapshot.is_some();
             return Ok(parcel);
         }
@@ -303,11 +303,11 @@ impl Reader {
                 }
             }
         }
-        self.pack(graph, send)
+        Ok(self.pack(graph, &send))
     }
 
     /// Splits what is to be sent into what is in the snapshot and what is not.
-    fn pack(&self, graph: &Graph, send: BTreeSet<u32>) -> Result<Parcel, Missing> {
+    fn pack(&self, graph: &Graph, send: &BTreeSet<u32>) -> Parcel {
         let base = graph.base();
         let mut parcel = Parcel::default();
         let below: Vec<u32> = send.range(..base).copied().collect();
@@ -320,7 +320,7 @@ impl Reader {
                 parcel.more = below.len() > EXTRACT_MAX;
                 parcel.extract = below.into_iter().take(EXTRACT_MAX).collect();
                 if parcel.more {
-                    return Ok(parcel);
+                    return parcel;
                 }
             } else {
                 parcel.snapshot = true;
@@ -336,7 +336,7 @@ impl Reader {
             bytes += size;
             parcel.tail.push(*position);
         }
-        Ok(parcel)
+        parcel
     }
 
     /// Takes note that this was said.

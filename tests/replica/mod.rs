@@ -1,4 +1,11 @@
 //! A world of one relay and some Automerge clients, in one thread, with virtual time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "test code: small numbers, and a panic is the report"
+)]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,7 +24,7 @@ use concord_protocol::{
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// `SplitMix64` (Steele, Lea, Flood 2014).
 #[derive(Clone)]
 pub(crate) struct Rng(u64);
 
@@ -52,8 +59,8 @@ pub(crate) struct Client {
     state: sync::State,
     v1_only: bool,
     connection: Option<ConnectionId>,
-    to_relay: VecDeque<Bytes>,
-    to_client: VecDeque<Bytes>,
+    outbox: VecDeque<Bytes>,
+    inbox: VecDeque<Bytes>,
     /// Heads that the relay named to it: they must survive everything.
     acknowledged: BTreeSet<ChangeHash>,
     pub(crate) unavailable: usize,
@@ -128,8 +135,8 @@ impl World {
             state: sync::State::new(),
             v1_only,
             connection: None,
-            to_relay: VecDeque::new(),
-            to_client: VecDeque::new(),
+            outbox: VecDeque::new(),
+            inbox: VecDeque::new(),
             acknowledged: BTreeSet::new(),
             unavailable: 0,
             errors: Vec::new(),
@@ -162,8 +169,8 @@ impl World {
 
     pub(crate) fn disconnect(&mut self, client: usize) {
         let this = &mut self.clients[client];
-        this.to_client.clear();
-        this.to_relay.clear();
+        this.inbox.clear();
+        this.outbox.clear();
         if let Some(connection) = this.connection.take() {
             self.handle(Event::Disconnected(connection));
         }
@@ -206,7 +213,7 @@ impl World {
                 data,
             }
         };
-        this.to_relay.push_back(codec::encode(&message));
+        this.outbox.push_back(codec::encode(&message));
     }
 
     /// Delivers one message, somewhere.
@@ -217,8 +224,8 @@ impl World {
             .enumerate()
             .flat_map(|(i, c)| {
                 [
-                    (i, true, c.to_relay.is_empty()),
-                    (i, false, c.to_client.is_empty()),
+                    (i, true, c.outbox.is_empty()),
+                    (i, false, c.inbox.is_empty()),
                 ]
             })
             .filter(|(_, _, empty)| !empty)
@@ -233,13 +240,13 @@ impl World {
             self.trace(client, up);
         }
         if up {
-            let frame = self.clients[client].to_relay.pop_front().unwrap();
+            let frame = self.clients[client].outbox.pop_front().unwrap();
             let connection = self.clients[client].connection.unwrap();
             for message in codec::decode(&frame, &Limits::default()).unwrap() {
                 self.handle(Event::Received(connection, message));
             }
         } else {
-            let frame = self.clients[client].to_client.pop_front().unwrap();
+            let frame = self.clients[client].inbox.pop_front().unwrap();
             self.receive(client, &frame);
         }
         true
@@ -247,11 +254,7 @@ impl World {
 
     fn trace(&self, client: usize, up: bool) {
         let this = &self.clients[client];
-        let frame = if up {
-            &this.to_relay[0]
-        } else {
-            &this.to_client[0]
-        };
+        let frame = if up { &this.outbox[0] } else { &this.inbox[0] };
         for message in codec::decode(frame, &Limits::default()).unwrap() {
             let arrow = if up { "->" } else { "<-" };
             match message {
@@ -268,7 +271,7 @@ impl World {
                                 &Limits::default(),
                             ) {
                                 Ok(header) => {
-                                    changes.push(format!("{:?}<{:?}", header.hash, header.deps))
+                                    changes.push(format!("{:?}<{:?}", header.hash, header.deps));
                                 }
                                 Err(_) => changes.push(format!("{:?}", chunk.kind)),
                             }
@@ -339,7 +342,7 @@ impl World {
                         .iter_mut()
                         .find(|client| client.connection == Some(connection))
                     {
-                        client.to_client.push_back(frame);
+                        client.inbox.push_back(frame);
                     } else {
                         if self.draining {
                             self.relay
@@ -398,8 +401,9 @@ impl World {
         let writes = std::mem::take(&mut self.writes);
         let mut tickets = Vec::new();
         for (ticket, rows) in writes {
-            rows.into_iter()
-                .for_each(|row| Self::apply(&mut self.disk, row));
+            for row in rows {
+                Self::apply(&mut self.disk, row);
+            }
             tickets.push(ticket);
         }
         for ticket in tickets {
@@ -567,8 +571,9 @@ impl World {
             } else {
                 rows
             };
-            rows.into_iter()
-                .for_each(|row| Self::apply(&mut self.disk, row));
+            for row in rows {
+                Self::apply(&mut self.disk, row);
+            }
             if kept == 0 {
                 break;
             }
@@ -579,8 +584,8 @@ impl World {
         self.relay = Replica::new(config(&self.options));
         for client in &mut self.clients {
             client.connection = None;
-            client.to_client.clear();
-            client.to_relay.clear();
+            client.inbox.clear();
+            client.outbox.clear();
         }
     }
 
