@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +9,7 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::{
-    backend::{Backend, BackendError, Batch},
+    backend::{Backend, BackendError, Batch, Visit},
     directory,
     engine::Options,
 };
@@ -93,12 +92,7 @@ impl Backend for FjallBackend {
         }
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, from: &[u8], prefix: &[u8], visit: Visit<'_>) -> Result<(), BackendError> {
         for item in self.rows.range(from..) {
             let (key, value) = item
                 .into_inner()

@@ -178,7 +178,7 @@ async fn look(work: &Work, acknowledged: usize) -> Result<(), String> {
         }
     }
     for first in 0..acknowledged.min(5) {
-        let last = first + (acknowledged - 1 - first) / 5 * 5;
+        let newest = first + (acknowledged - 1 - first) / 5 * 5;
         let stored = store
             .load(document(first))
             .await
@@ -189,9 +189,9 @@ async fn look(work: &Work, acknowledged: usize) -> Result<(), String> {
         let at = stored.meta.map_or(0, |meta| {
             usize::from_le_bytes(meta[..8].try_into().unwrap())
         });
-        if at < last {
+        if at < newest {
             return Err(format!(
-                "the meta row is that of write {at}, acknowledged was {last}"
+                "the meta row is that of write {at}, acknowledged was {newest}"
             ));
         }
     }
