@@ -141,7 +141,8 @@ struct Row {
 
 impl Row {
     fn of(doc: &Automerge) -> Self {
-        let latest = doc.get_heads().iter().filter_map(|head| doc.get_change_meta_by_hash(head));
+        let heads = doc.get_heads();
+        let latest = heads.iter().filter_map(|head| doc.get_change_meta_by_hash(head));
         let time = latest.map(|change| change.timestamp).max().unwrap_or(0);
         let changes = usize::try_from(doc.stats().num_changes).unwrap_or(usize::MAX);
         Self { changes, time, preview: preview(doc) }
@@ -154,7 +155,7 @@ fn preview(doc: &Automerge) -> String {
     for key in ["title", "name"] {
         let text = match doc.get(ROOT, key) {
             Ok(Some((Value::Object(ObjType::Text), id))) => doc.text(&id).ok(),
-            Ok(Some((Value::Scalar(scalar), _))) => scalar.to_str().map(str::to_owned),
+            Ok(Some((Value::Scalar(scalar), _))) => scalar.as_str().map(str::to_owned),
             _ => None,
         };
         if let Some(text) = text.filter(|text| !text.trim().is_empty()) {

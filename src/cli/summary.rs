@@ -20,9 +20,8 @@ pub(super) fn between(doc: &Automerge, before: &[ChangeHash], after: &[ChangeHas
 }
 
 fn line(patch: &Patch) -> String {
-    let above = patch.path.iter().map(|(_, step)| step);
-    let at = |step: Prop| path::written(above.clone().chain([&step]));
-    let here = || path::written(above.clone());
+    let at = |step: Prop| path::written(patch.path.iter().map(|(_, above)| above).chain([&step]));
+    let here = || path::written(patch.path.iter().map(|(_, above)| above));
     match &patch.action {
         PatchAction::PutMap { key, value, conflict } => {
             put(&at(Prop::Map(key.clone())), &value.0, *conflict)

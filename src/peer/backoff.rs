@@ -4,31 +4,31 @@
 //! over the whole interval; see "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
 
 /// The first ceiling, in milliseconds.
-pub const FIRST_MS: u64 = 500;
+pub(super) const FIRST_MS: u64 = 500;
 /// The highest ceiling, in milliseconds.
-pub const MAX_MS: u64 = 30_000;
+pub(super) const MAX_MS: u64 = 30_000;
 
 /// The schedule of one dialler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Backoff {
+pub(super) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The delay after one more failure, in milliseconds. `random` is any uniform number.
-    pub fn next(&mut self, random: u64) -> u64 {
+    pub(super) fn next(&mut self, random: u64) -> u64 {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         random % (ceiling + 1)
     }
 
     /// A connection came to speak: start over.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// The longest that the next delay can be, in milliseconds.
-    pub fn ceiling(self) -> u64 {
+    pub(super) fn ceiling(self) -> u64 {
         // 2^6 * 500 ms is over the maximum, so a larger exponent changes nothing.
         (FIRST_MS << self.failures.min(6)).min(MAX_MS)
     }

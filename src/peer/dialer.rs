@@ -6,28 +6,28 @@ use super::backoff::Backoff;
 
 /// Why a connection could not be made, or ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub(super) struct Ended {
     /// In words.
-    pub reason: String,
+    pub(super) reason: String,
     /// Whether trying again unchanged will fail again.
-    pub permanent: bool,
+    pub(super) permanent: bool,
     /// The relay asked not to come back before this many milliseconds.
-    pub retry_after_ms: Option<u64>,
+    pub(super) retry_after_ms: Option<u64>,
 }
 
 impl Ended {
     /// Something that may well work the next time.
-    pub fn transient(reason: impl Into<String>) -> Self {
+    pub(super) fn transient(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), permanent: false, retry_after_ms: None }
     }
 
     /// Something that will fail again.
-    pub fn permanent(reason: impl Into<String>) -> Self {
+    pub(super) fn permanent(reason: impl Into<String>) -> Self {
         Self { permanent: true, ..Self::transient(reason) }
     }
 
     /// The other side closed with this code.
-    pub fn closed(code: u16, reason: &str) -> Self {
+    pub(super) fn closed(code: u16, reason: &str) -> Self {
         let words = if reason.is_empty() { "no reason given" } else { reason };
         Self {
             reason: format!("the relay closed the connection ({code}): {words}"),
@@ -48,7 +48,7 @@ fn is_permanent(code: u16) -> bool {
 
 /// Where a dialler stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub(super) enum State {
     /// Dial now.
     Dialling,
     /// Speaking.
@@ -69,7 +69,7 @@ pub enum State {
 
 /// The state machine of one relay's connection.
 #[derive(Debug)]
-pub struct Dialer {
+pub(super) struct Dialer {
     state: State,
     backoff: Backoff,
 }
@@ -82,18 +82,18 @@ impl Default for Dialer {
 
 impl Dialer {
     /// Where it stands.
-    pub fn state(&self) -> &State {
+    pub(super) fn state(&self) -> &State {
         &self.state
     }
 
     /// The handshake is done.
-    pub fn connected(&mut self) {
+    pub(super) fn connected(&mut self) {
         self.state = State::Online;
         self.backoff.reset();
     }
 
     /// The attempt failed, or the connection ended. `random` is any uniform number.
-    pub fn ended(&mut self, now_ms: u64, ended: Ended, random: u64) {
+    pub(super) fn ended(&mut self, now_ms: u64, ended: Ended, random: u64) {
         let Ended { reason, permanent, retry_after_ms } = ended;
         if permanent {
             self.state = State::Stopped { reason };
@@ -104,7 +104,7 @@ impl Dialer {
     }
 
     /// Time has passed, or somebody asked to try at once.
-    pub fn tick(&mut self, now_ms: u64) {
+    pub(super) fn tick(&mut self, now_ms: u64) {
         if matches!(self.state, State::Waiting { until_ms, .. } if until_ms <= now_ms) {
             self.state = State::Dialling;
         }

@@ -198,7 +198,10 @@ impl Document {
         }
         // After all that was asked before it, so the changes are in the document.
         let (done, in_it) = oneshot::channel();
-        let call = Task::Call(Box::new(move || drop(done.send(()))));
+        let call = Task::Call(Box::new(move || {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
+        }));
         self.peer.0.tasks.send(call).map_err(|_| ChangeError::Closed)?;
         in_it.await.map_err(|_| ChangeError::Closed)
     }
