@@ -170,6 +170,7 @@ fn ended(url: &RelayUrl, error: &tungstenite::Error) -> Ended {
             url.as_str(),
             response.status()
         )),
+        Error::Io(error) => Ended::transient(format!("{}: {error}", url.as_str())),
         other => Ended::transient(format!("{}: {other}", url.as_str())),
     }
 }
