@@ -3,8 +3,13 @@ import { createHash } from "node:crypto"
 import { WebSocket } from "ws"
 import { deadline, until, WAIT_MS } from "./wait.mjs"
 
-// 2.6 uses the platform's WebSocket, which Node has from 22 on.
+// 2.6 uses what Node has from 22 on.
 globalThis.WebSocket ??= WebSocket
+Promise.withResolvers ??= function () {
+  let resolve, reject
+  const promise = new Promise((...functions) => ([resolve, reject] = functions))
+  return { promise, resolve, reject }
+}
 
 const loaders = {
   current: async () => ({

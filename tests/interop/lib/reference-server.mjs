@@ -6,11 +6,13 @@ import { NodeFSStorageAdapter } from "@automerge/automerge-repo-storage-nodefs"
 import { WebSocketServer } from "ws"
 
 const sockets = new WebSocketServer({ host: "127.0.0.1", port: Number(process.env.PORT) })
-new Repo({
+const repo = new Repo({
   network: [new WebSocketServerAdapter(sockets)],
   storage: new NodeFSStorageAdapter(process.env.DATA_DIR),
   sharePolicy: async () => false,
   enableRemoteHeadsGossiping: true,
 })
-sockets.on("listening", () => console.log(`listening on port ${sockets.address().port}`))
+// It takes connections before it can welcome them; only the test of that should meet it.
+await repo.storageId()
+console.log(`listening on port ${process.env.PORT}`)
 process.on("SIGTERM", () => process.exit(0))
