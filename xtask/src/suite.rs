@@ -106,9 +106,8 @@ pub(crate) fn test(extent: Extent) -> Result<(), String> {
             started.elapsed().as_secs()
         );
         let step_started = Instant::now();
-        (step.run)(&root).map_err(|error| {
-            format!("\n=== failed: {}\n{error}\n{}", step.name, step.advice)
-        })?;
+        (step.run)(&root)
+            .map_err(|error| format!("\n=== failed: {}\n{error}\n{}", step.name, step.advice))?;
         eprintln!("--- {} s", step_started.elapsed().as_secs());
     }
     let seconds = started.elapsed().as_secs();

@@ -26,6 +26,9 @@ const loaders = {
   }),
 }
 
+/** The packages of one generation. */
+export const load = generation => loaders[generation]()
+
 /** automerge-repo 2.5.6, 1.2.1 and 2.6.0-alpha.3. */
 export const generations = Object.keys(loaders)
 
@@ -35,9 +38,10 @@ const RETRY_MS = 100
 export class Client {
   repo
   #adapter
+  #closed = false
 
   static async connect(url, { generation = "current", storage, peerId, gossip = false } = {}) {
-    const { repo, websocket } = await loaders[generation]()
+    const { repo, websocket } = await load(generation)
     const client = new Client()
     client.generation = generation
     client.#adapter = new (websocket.WebSocketClientAdapter ??
@@ -78,13 +82,13 @@ export class Client {
   }
 
   async close() {
+    if (this.#closed) return
+    this.#closed = true
     this.#adapter.retryInterval = 0
-    // What a client still wants to say while its socket closes is of no interest to the tests.
-    await Promise.resolve(this.repo.shutdown?.()).catch(() => {})
     try {
-      this.#adapter.disconnect()
+      await this.repo.shutdown()
     } catch {
-      // Shutdown did it.
+      // What a client still wants to say while its socket closes is of no interest to the tests.
     }
   }
 }

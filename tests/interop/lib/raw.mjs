@@ -20,7 +20,7 @@ export class RawPeer {
     peer.#socket = new WebSocket(url)
     peer.#socket.on("message", data => peer.#receive(cbor.decode(new Uint8Array(data))))
     peer.#socket.on("error", () => {})
-    peer.closed = once(peer.#socket, "close").then(([code]) => code)
+    peer.closed = new Promise(resolve => peer.#socket.on("close", resolve))
     await deadline(WAIT_MS, "the WebSocket to open", once(peer.#socket, "open"))
     if (join) {
       peer.join({ storageId })

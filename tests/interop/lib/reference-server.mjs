@@ -1,13 +1,13 @@
 // The smallest sync server that automerge-repo's own packages make: what the tests are checked
-// against, never part of the product.
-import { Repo } from "@automerge/automerge-repo"
-import { WebSocketServerAdapter } from "@automerge/automerge-repo-network-websocket"
+// against, never part of the product. CONCORD_REFERENCE=next takes 2.6 instead of 2.5.
 import { NodeFSStorageAdapter } from "@automerge/automerge-repo-storage-nodefs"
 import { WebSocketServer } from "ws"
+import { load } from "./clients.mjs"
 
+const { repo: library, websocket } = await load(process.env.CONCORD_REFERENCE ?? "current")
 const sockets = new WebSocketServer({ host: "127.0.0.1", port: Number(process.env.PORT) })
-const repo = new Repo({
-  network: [new WebSocketServerAdapter(sockets)],
+const repo = new library.Repo({
+  network: [new websocket.WebSocketServerAdapter(sockets)],
   storage: new NodeFSStorageAdapter(process.env.DATA_DIR),
   sharePolicy: async () => false,
   enableRemoteHeadsGossiping: true,
