@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
+use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -91,7 +92,9 @@ impl Drop for Relay {
 }
 
 fn spawn(args: &[String], dir: &Path, port: u16) -> (Child, u16) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_concord"))
+    // CONCORD_BIN puts another build in its place, as for the JavaScript tests.
+    let program = env::var_os("CONCORD_BIN").unwrap_or(env!("CARGO_BIN_EXE_concord").into());
+    let mut child = Command::new(program)
         .args(["serve", "--host", "127.0.0.1", "--no-admin", "--port"])
         .arg(port.to_string())
         .arg("--data-dir")

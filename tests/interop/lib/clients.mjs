@@ -84,7 +84,9 @@ export class Client {
   async close() {
     if (this.#closed) return
     this.#closed = true
-    this.#adapter.retryInterval = 0
+    // The 2.5 adapter connects again after it was disconnected, and then nobody hears its errors.
+    this.#adapter.connect = () => {}
+    this.#adapter.socket?.addEventListener("error", () => {})
     try {
       await this.repo.shutdown()
     } catch {
