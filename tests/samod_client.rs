@@ -1,5 +1,11 @@
 //! samod, the Rust sibling of automerge-repo, as a client of the relay.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+
 mod support;
 
 use std::convert::Infallible;

@@ -1,6 +1,7 @@
 //! The relay as a process of its own, for black-box tests.
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
+#![allow(clippy::expect_used, reason = "a test that cannot run its relay fails")]
 
 use std::env;
 use std::io::{BufRead, BufReader};
