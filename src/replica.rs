@@ -26,8 +26,8 @@ mod receive;
 
 use std::collections::BTreeMap;
 
-pub use config::*;
 use concord_protocol::{DocumentId, Message};
+pub use config::*;
 pub use event::*;
 
 use self::{
@@ -62,7 +62,10 @@ pub struct Stats {
 impl Replica {
     /// A replica with nothing in memory.
     pub fn new(config: Config) -> Self {
-        Self { core: Core::new(config), documents: BTreeMap::new() }
+        Self {
+            core: Core::new(config),
+            documents: BTreeMap::new(),
+        }
     }
 
     /// Takes in one event.
@@ -95,9 +98,16 @@ impl Replica {
             Event::WorkDone(ticket, result) => self.answered(ticket, |document, core| {
                 document.work_done(core, ticket, result);
             }),
-            Event::LocalChange(ticket, document, bytes) => self.local_change(ticket, document, bytes),
+            Event::LocalChange(ticket, document, bytes) => {
+                self.local_change(ticket, document, bytes);
+            }
             Event::SyncWith(connection, document) => self.sync_with(connection, document),
-            Event::Broadcast { document, count, session, data } => {
+            Event::Broadcast {
+                document,
+                count,
+                session,
+                data,
+            } => {
                 let us = self.core.config.us.clone();
                 if let Some(document) = self.documents.get_mut(&document) {
                     document.ephemeral(&mut self.core, None, &us, count, &session, &data);
@@ -134,7 +144,9 @@ impl Replica {
             if let Some(effect) = self.core.next_effect() {
                 return Some(effect);
             }
-            let Some(document) = self.core.dirty.pop_first() else { return self.core.arm() };
+            let Some(document) = self.core.dirty.pop_first() else {
+                return self.core.arm();
+            };
             if let Some(document) = self.documents.get_mut(&document) {
                 document.flush(&mut self.core);
             }
@@ -144,24 +156,39 @@ impl Replica {
     /// What is in memory, for metrics.
     pub fn stats(&self) -> Stats {
         Stats {
-            documents: self.documents.values().filter(|document| document.is_resident()).count(),
+            documents: self
+                .documents
+                .values()
+                .filter(|document| document.is_resident())
+                .count(),
             connections: self.core.connections.len(),
             chunk_bytes: self.documents.values().map(Document::chunk_bytes).sum(),
             queued_bytes: self.core.queued_bytes(),
-            orphans: self.documents.values().map(|document| document.orphans.len()).sum(),
+            orphans: self
+                .documents
+                .values()
+                .map(|document| document.orphans.len())
+                .sum(),
             jobs: self.core.jobs,
         }
     }
 
     /// The document of this name, made if it was not known, and what all documents share.
     fn document(&mut self, id: DocumentId) -> (&mut Core, &mut Document) {
-        let document = self.documents.entry(id).or_insert_with_key(|id| Document::new(id.clone()));
+        let document = self
+            .documents
+            .entry(id)
+            .or_insert_with_key(|id| Document::new(id.clone()));
         (&mut self.core, document)
     }
 
     fn answered(&mut self, ticket: Ticket, answer: impl FnOnce(&mut Document, &mut Core)) {
-        let Some(id) = self.core.redeem(ticket) else { return };
-        let Some(document) = self.documents.get_mut(&id) else { return };
+        let Some(id) = self.core.redeem(ticket) else {
+            return;
+        };
+        let Some(document) = self.documents.get_mut(&id) else {
+            return;
+        };
         answer(document, &mut self.core);
         if document.is_forgotten() {
             self.documents.remove(&id);
@@ -169,9 +196,13 @@ impl Replica {
     }
 
     fn disconnected(&mut self, connection: ConnectionId) {
-        let Some(state) = self.core.connections.remove(&connection) else { return };
+        let Some(state) = self.core.connections.remove(&connection) else {
+            return;
+        };
         for id in state.documents {
-            let Some(document) = self.documents.get_mut(&id) else { continue };
+            let Some(document) = self.documents.get_mut(&id) else {
+                continue;
+            };
             document.readers.remove(&connection);
             if document.is_forgotten() {
                 self.documents.remove(&id);
@@ -195,7 +226,10 @@ impl Replica {
             .collect();
         for connection in concord {
             let sender = self.core.config.us.clone();
-            let message = Message::GoAway { sender, retry_after_ms: GO_AWAY_RETRY_MS };
+            let message = Message::GoAway {
+                sender,
+                retry_after_ms: GO_AWAY_RETRY_MS,
+            };
             self.core.send_message(connection, &message);
         }
     }
@@ -204,7 +238,9 @@ impl Replica {
     fn wake(&mut self) {
         self.core.close_stalled();
         while let Some((id, wake)) = self.core.due() {
-            let Some(document) = self.documents.get_mut(&id) else { continue };
+            let Some(document) = self.documents.get_mut(&id) else {
+                continue;
+            };
             match wake {
                 Wake::Confirm => {
                     document.confirm_set = false;

@@ -1,5 +1,7 @@
 //! One suite that every store runs through: memory, sled, fjall.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;

@@ -1,10 +1,6 @@
 //! The structural check that needs the graph: does this change fit the document?
 
-use concord_protocol::{
-    ChangeHash, RefuseCode,
-    guard::ChangeHeader,
-    limits::CHANGE_DEPS_MAX,
-};
+use concord_protocol::{ChangeHash, RefuseCode, guard::ChangeHeader, limits::CHANGE_DEPS_MAX};
 
 use super::{graph::Graph, index::Missing};
 
@@ -66,17 +62,27 @@ pub(super) fn judge(graph: &Graph, header: &ChangeHeader) -> Result<Verdict, Mis
 
     let mut deps = Vec::with_capacity(header.deps.len());
     for dep in &header.deps {
-        let Some(position) = graph.position(dep)? else { continue };
+        let Some(position) = graph.position(dep)? else {
+            continue;
+        };
         if graph.max_op_bound(position, header.start_op)? >= header.start_op {
             return Ok(Refuse(
                 RefuseCode::OutOfSequence,
-                format!("its first operation {} is not above those of {dep}", header.start_op),
+                format!(
+                    "its first operation {} is not above those of {dep}",
+                    header.start_op
+                ),
             ));
         }
         deps.push(position);
     }
     let new_head = graph.heads().len() + 1
-        - header.deps.iter().filter(|dep| graph.heads().contains(*dep)).count().min(1);
+        - header
+            .deps
+            .iter()
+            .filter(|dep| graph.heads().contains(*dep))
+            .count()
+            .min(1);
     if new_head > HEADS_MAX {
         return Ok(Refuse(
             RefuseCode::Quota,
@@ -89,7 +95,11 @@ pub(super) fn judge(graph: &Graph, header: &ChangeHeader) -> Result<Verdict, Mis
     Ok(Accept(deps))
 }
 
-fn missing_deps(graph: &Graph, header: &ChangeHeader) -> Result<Vec<ChangeHash>, Missing> {
+/// Dependencies of a change that are not here.
+pub(super) fn missing_deps(
+    graph: &Graph,
+    header: &ChangeHeader,
+) -> Result<Vec<ChangeHash>, Missing> {
     let mut missing = Vec::new();
     for dep in &header.deps {
         if graph.position(dep)?.is_none() {

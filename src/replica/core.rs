@@ -7,7 +7,7 @@ use concord_protocol::{
     CloseCode, DocumentId, Message, PeerId, RefuseCode, SessionId, StorageId, codec,
 };
 
-use super::{ConnectionId, Config, Counted, Effect, Now, PeerInfo, Ticket};
+use super::{Config, ConnectionId, Counted, Effect, Now, PeerInfo, Ticket};
 
 /// Bytes queued for a connection at which no more document messages are made for it. What is
 /// not made stays to be made: it collapses into one message later.
@@ -165,13 +165,18 @@ impl Core {
         if *at_ms > self.now.mono_ms {
             return None;
         }
-        self.timers.pop_first().map(|(_, document, wake)| (document, wake))
+        self.timers
+            .pop_first()
+            .map(|(_, document, wake)| (document, wake))
     }
 
     /// Asks to be woken for the earliest timer, if that was not asked already.
     pub(super) fn arm(&mut self) -> Option<Effect> {
         let (at_ms, _, _) = self.timers.first()?;
-        if self.timer_set_ms.is_some_and(|set| set <= *at_ms && set > self.now.mono_ms) {
+        if self
+            .timer_set_ms
+            .is_some_and(|set| set <= *at_ms && set > self.now.mono_ms)
+        {
             return None;
         }
         self.timer_set_ms = Some(*at_ms);
@@ -214,11 +219,16 @@ impl Core {
 
     /// Bytes sent and not yet drained, all connections.
     pub(super) fn queued_bytes(&self) -> usize {
-        self.connections.values().map(|connection| connection.queued_bytes).sum()
+        self.connections
+            .values()
+            .map(|connection| connection.queued_bytes)
+            .sum()
     }
 
     pub(super) fn send(&mut self, connection: ConnectionId, frame: Bytes) {
-        let Some(state) = self.connections.get_mut(&connection) else { return };
+        let Some(state) = self.connections.get_mut(&connection) else {
+            return;
+        };
         if state.closing {
             return;
         }
@@ -230,7 +240,11 @@ impl Core {
         let over = state.queued_bytes - frame.len() > self.config.limits.queue_bytes;
         self.out.push_back(Effect::Send(connection, frame));
         if over {
-            self.close(connection, CloseCode::Backpressure, "does not read what it subscribed to");
+            self.close(
+                connection,
+                CloseCode::Backpressure,
+                "does not read what it subscribed to",
+            );
         }
     }
 
@@ -243,13 +257,20 @@ impl Core {
             && !state.closing
         {
             state.closing = true;
-            self.out.push_back(Effect::Close(connection, code, reason.to_owned()));
+            self.out
+                .push_back(Effect::Close(connection, code, reason.to_owned()));
         }
     }
 
     /// Takes note that bytes have left; gives the documents that may go on now.
-    pub(super) fn drained(&mut self, connection: ConnectionId, bytes: usize) -> BTreeSet<DocumentId> {
-        let Some(state) = self.connections.get_mut(&connection) else { return BTreeSet::new() };
+    pub(super) fn drained(
+        &mut self,
+        connection: ConnectionId,
+        bytes: usize,
+    ) -> BTreeSet<DocumentId> {
+        let Some(state) = self.connections.get_mut(&connection) else {
+            return BTreeSet::new();
+        };
         state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
         if state.queued_bytes < QUEUE_SOFT_BYTES {
             state.full_since_ms = None;
@@ -270,7 +291,11 @@ impl Core {
             .map(|(connection, _)| *connection)
             .collect();
         for connection in stalled {
-            self.close(connection, CloseCode::Backpressure, "stopped reading what it subscribed to");
+            self.close(
+                connection,
+                CloseCode::Backpressure,
+                "stopped reading what it subscribed to",
+            );
         }
     }
 
@@ -281,8 +306,14 @@ impl Core {
         session: &SessionId,
         count: u64,
     ) -> bool {
-        let Some(state) = self.connections.get_mut(&connection) else { return false };
-        if let Some((_, last)) = state.sessions.iter_mut().find(|(known, _)| known == session) {
+        let Some(state) = self.connections.get_mut(&connection) else {
+            return false;
+        };
+        if let Some((_, last)) = state
+            .sessions
+            .iter_mut()
+            .find(|(known, _)| known == session)
+        {
             let fresh = count > *last;
             *last = count.max(*last);
             return fresh;
@@ -303,7 +334,9 @@ impl Core {
         durable: Vec<concord_protocol::ChangeHash>,
     ) {
         self.count(Counted::ChangeRefused(refused.code));
-        let Some(state) = self.connections.get(&connection) else { return };
+        let Some(state) = self.connections.get(&connection) else {
+            return;
+        };
         let (sender, target) = (self.config.us.clone(), state.info.peer.clone());
         let message = if state.info.concord {
             Message::Ack {
@@ -317,7 +350,9 @@ impl Core {
                 },
             }
         } else {
-            let what = refused.hash.map_or_else(|| "what you sent".to_owned(), |hash| hash.to_string());
+            let what = refused
+                .hash
+                .map_or_else(|| "what you sent".to_owned(), |hash| hash.to_string());
             Message::Error {
                 sender,
                 target,
@@ -344,5 +379,9 @@ pub(super) fn refused(
     code: RefuseCode,
     reason: impl Into<String>,
 ) -> concord_protocol::Refused {
-    concord_protocol::Refused { hash, code, reason: reason.into() }
+    concord_protocol::Refused {
+        hash,
+        code,
+        reason: reason.into(),
+    }
 }

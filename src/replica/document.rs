@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ConnectionId, Counted, Effect, Kind, LocalError, Published, RowKey, RowWrite, StorageFailure,
     StoredDocument, Ticket,
-    admission::{Verdict, judge},
+    admission::{Verdict, judge, missing_deps},
     core::{Core, Wake, refused},
     graph::Graph,
     index::{IndexRoot, Missing},
@@ -165,7 +165,11 @@ impl Document {
         if self.inbox_bytes + size > INBOX_BYTES_MAX
             && let Some(from) = inbound.from()
         {
-            core.close(from, CloseCode::Backpressure, "sends faster than the document can be read");
+            core.close(
+                from,
+                CloseCode::Backpressure,
+                "sends faster than the document can be read",
+            );
             return;
         }
         self.inbox_bytes += size;
@@ -183,7 +187,11 @@ impl Document {
         self.used_ms = core.now.mono_ms;
         if !self.idle_set {
             self.idle_set = true;
-            core.wake_at(core.now.mono_ms + TRIM_MS.min(core.config.idle_ms), &self.id, Wake::Idle);
+            core.wake_at(
+                core.now.mono_ms + TRIM_MS.min(core.config.idle_ms),
+                &self.id,
+                Wake::Idle,
+            );
         }
     }
 
@@ -230,7 +238,11 @@ impl Document {
         let parts: Vec<u32> = missing.0.into_iter().collect();
         let rows = parts
             .iter()
-            .map(|&part| RowKey { kind: Kind::IndexPage, id: snapshot.id, part })
+            .map(|&part| RowKey {
+                kind: Kind::IndexPage,
+                id: snapshot.id,
+                part,
+            })
             .collect();
         let ticket = core.ticket(&self.id);
         self.pages = Some((ticket, parts));
@@ -248,8 +260,12 @@ impl Document {
             Ok(rows) => rows,
             Err(failure) => return self.fail(core, &failure),
         };
-        let (State::Ready(graph) | State::Sorting(graph, _)) = &mut self.state else { return };
-        let Some(snapshot) = &mut graph.snapshot else { return };
+        let (State::Ready(graph) | State::Sorting(graph, _)) = &mut self.state else {
+            return;
+        };
+        let Some(snapshot) = &mut graph.snapshot else {
+            return;
+        };
         for (part, row) in parts.iter().zip(rows) {
             let inserted = row.map(|bytes| snapshot.index.insert_page(*part, &bytes));
             if !matches!(inserted, Some(Ok(()))) {
@@ -279,7 +295,10 @@ impl Document {
         for _ in &stored.corrupt {
             core.count(Counted::CorruptRow);
         }
-        self.meta = stored.meta.and_then(|bytes| record::decode(&bytes).ok()).unwrap_or_default();
+        self.meta = stored
+            .meta
+            .and_then(|bytes| record::decode(&bytes).ok())
+            .unwrap_or_default();
         let mut roots = Vec::new();
         for (id, bytes) in stored.roots {
             match record::decode::<IndexRoot>(&bytes) {
@@ -306,17 +325,23 @@ impl Document {
         }
         // The sequence number of a change is above those of its dependencies by the same actor,
         // and its operations come after all of theirs: nearly the causal order already.
-        changes.make_contiguous().sort_by_key(|(header, _)| (header.start_op, header.seq, header.hash));
+        changes
+            .make_contiguous()
+            .sort_by_key(|(header, _)| (header.start_op, header.seq, header.hash));
         self.state = State::Sorting(graph, changes);
         self.drive(core);
     }
 
     /// Puts what was read into the graph, in causal order.
     fn sort(&mut self, core: &mut Core) -> Result<bool, Missing> {
-        let State::Sorting(graph, changes) = &mut self.state else { return Ok(false) };
+        let State::Sorting(graph, changes) = &mut self.state else {
+            return Ok(false);
+        };
         let mut left = changes.len();
         while left > 0 {
-            let Some((header, _)) = changes.front() else { break };
+            let Some((header, _)) = changes.front() else {
+                break;
+            };
             let covered = header.seq <= graph.actor(&header.actor).map_or(0, |(_, seq)| seq)
                 && graph.node_by_hash(&header.hash).is_none()
                 && graph.position(&header.hash)?.is_some();
@@ -325,7 +350,9 @@ impl Document {
                 deps.extend(graph.position(dep)?);
             }
             let complete = deps.len() == header.deps.len();
-            let Some((header, bytes)) = changes.pop_front() else { break };
+            let Some((header, bytes)) = changes.pop_front() else {
+                break;
+            };
             left -= 1;
             if covered {
                 self.writes.push(RowWrite::Delete(change_row(&header.hash)));
@@ -346,7 +373,11 @@ impl Document {
         self.state = State::Ready(graph);
         // What is left lost a dependency to a damaged row: it waits for somebody to bring it.
         for (header, bytes) in orphaned {
-            self.wait_for_deps(core, header, bytes, None)?;
+            let missing = match &self.state {
+                State::Ready(graph) => missing_deps(graph, &header).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            self.wait_for_deps(core, header, bytes, None, missing);
         }
         Ok(true)
     }
@@ -372,23 +403,44 @@ impl Document {
                 }
                 Ok(Verdict::Orphan(_)) => {
                     let reason = "it builds on changes that are not in this store".to_owned();
-                    let error = LocalError::Refused { code: RefuseCode::OutOfSequence, reason };
+                    let error = LocalError::Refused {
+                        code: RefuseCode::OutOfSequence,
+                        reason,
+                    };
                     core.effect(Effect::LocalDone(ticket, Err(error)));
                 }
-                Ok(Verdict::Refuse(code, reason)) => {
-                    core.effect(Effect::LocalDone(ticket, Err(LocalError::Refused { code, reason })));
+                Ok(Verdict::Refuse(refusal, reason)) => {
+                    core.effect(Effect::LocalDone(
+                        ticket,
+                        Err(LocalError::Refused {
+                            code: refusal,
+                            reason,
+                        }),
+                    ));
                 }
             },
-            Inbound::Changes { from, changes, checked: false } if core.config.strict => {
+            Inbound::Changes {
+                from,
+                changes,
+                checked: false,
+            } if core.config.strict => {
                 return self.check_first(core, from, changes);
             }
-            Inbound::Changes { from, mut changes, checked } => {
+            Inbound::Changes {
+                from,
+                mut changes,
+                checked,
+            } => {
                 while let Some((header, bytes)) = changes.pop_front() {
                     let verdict = match self.judge(&header) {
                         Ok(verdict) => verdict,
                         Err(missing) => {
                             changes.push_front((header, bytes));
-                            self.put_back(Inbound::Changes { from, changes, checked });
+                            self.put_back(Inbound::Changes {
+                                from,
+                                changes,
+                                checked,
+                            });
                             return Err(missing);
                         }
                     };
@@ -400,9 +452,9 @@ impl Document {
                             }
                             self.accept(core, header, deps, bytes, from);
                         }
-                        Verdict::Orphan(_) => {
+                        Verdict::Orphan(missing) => {
                             core.count(Counted::Orphaned);
-                            self.wait_for_deps(core, header, bytes, from)?;
+                            self.wait_for_deps(core, header, bytes, from, missing);
                         }
                         Verdict::Refuse(code, reason) => {
                             self.refuse(core, from, header.hash, code, &reason);
@@ -431,9 +483,12 @@ impl Document {
     ) {
         let hash = header.hash;
         self.accepted += 1;
-        self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
+        self.writes
+            .push(RowWrite::Put(change_row(&hash), bytes.clone()));
         self.writing.changes.push(hash);
-        let Some(graph) = self.graph_mut() else { return };
+        let Some(graph) = self.graph_mut() else {
+            return;
+        };
         graph.insert(header, deps, bytes, false, from);
         let withheld = graph.node_by_hash(&hash).is_some_and(|node| node.withheld);
         for (connection, reader) in &mut self.readers {
@@ -444,12 +499,24 @@ impl Document {
             }
         }
         if withheld && let Some(from) = from {
-            let reason = format!("it builds on a change that broke the document: {}", self.meta.reason);
-            core.refuse(from, &self.id, refused(Some(hash), RefuseCode::Unmaterialisable, reason), self.durable());
+            let reason = format!(
+                "it builds on a change that broke the document: {}",
+                self.meta.reason
+            );
+            core.refuse(
+                from,
+                &self.id,
+                refused(Some(hash), RefuseCode::Unmaterialisable, reason),
+                self.durable(),
+            );
         }
         for orphan in self.orphans.arrived(&hash) {
             let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
-            self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
+            self.put_back(Inbound::Changes {
+                from: orphan.from,
+                changes,
+                checked: false,
+            });
         }
     }
 
@@ -459,28 +526,23 @@ impl Document {
         header: ChangeHeader,
         bytes: Bytes,
         from: Option<ConnectionId>,
-    ) -> Result<(), Missing> {
-        let mut missing = Vec::new();
-        if let State::Ready(graph) = &self.state {
-            for dep in &header.deps {
-                if graph.position(dep)?.is_none() {
-                    missing.push(*dep);
-                }
-            }
-        }
+        missing: Vec<ChangeHash>,
+    ) {
         if let Some(dep) = missing.iter().find(|dep| self.refused.contains(*dep)) {
             let reason = format!("it builds on {dep}, which was refused");
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
-            return Ok(());
+            return;
         }
-        for dropped in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
+        for dropped in self
+            .orphans
+            .insert(header, bytes, from, missing, &core.config.limits)
+        {
             if let Some(from) = dropped.from {
                 let reason = "too many changes wait for what they build on";
                 let refusal = refused(Some(dropped.header.hash), RefuseCode::Quota, reason);
                 core.refuse(from, &self.id, refusal, self.durable());
             }
         }
-        Ok(())
     }
 
     /// Says no to a change, and to those that wait for it.
@@ -493,25 +555,36 @@ impl Document {
         reason: &str,
     ) {
         let waiting = self.orphans.refuse(&hash);
-        let all = std::iter::once((from, hash)).chain(waiting.iter().map(|o| (o.from, o.header.hash)));
+        let all =
+            std::iter::once((from, hash)).chain(waiting.iter().map(|o| (o.from, o.header.hash)));
         for (from, hash) in all {
             if self.refused.len() >= REFUSED_MAX {
                 self.refused.pop_first();
             }
             self.refused.insert(hash);
             if let Some(from) = from {
-                core.refuse(from, &self.id, refused(Some(hash), code, reason), self.durable());
+                core.refuse(
+                    from,
+                    &self.id,
+                    refused(Some(hash), code, reason),
+                    self.durable(),
+                );
             }
             if self.opened {
                 let reason = reason.to_owned();
-                core.effect(Effect::Publish(self.id.clone(), Published::Refused { hash, code, reason }));
+                core.effect(Effect::Publish(
+                    self.id.clone(),
+                    Published::Refused { hash, code, reason },
+                ));
             }
         }
     }
 
     /// The heads that are on disk.
     pub(super) fn durable(&self) -> Vec<ChangeHash> {
-        self.graph().map(|graph| graph.durable_heads().iter().copied().collect()).unwrap_or_default()
+        self.graph()
+            .map(|graph| graph.durable_heads().iter().copied().collect())
+            .unwrap_or_default()
     }
 
     /// Writes what has gathered.
@@ -520,15 +593,28 @@ impl Document {
             return;
         }
         let ticket = core.ticket(&self.id);
-        self.written.insert(ticket, std::mem::take(&mut self.writing));
-        core.effect(Effect::Write(ticket, self.id.clone(), std::mem::take(&mut self.writes)));
+        self.written
+            .insert(ticket, std::mem::take(&mut self.writing));
+        core.effect(Effect::Write(
+            ticket,
+            self.id.clone(),
+            std::mem::take(&mut self.writes),
+        ));
     }
 
     /// A write is on disk, or failed.
-    pub(super) fn stored(&mut self, core: &mut Core, written: Written, result: Result<(), StorageFailure>) {
+    pub(super) fn stored(
+        &mut self,
+        core: &mut Core,
+        written: Written,
+        result: Result<(), StorageFailure>,
+    ) {
         if let Err(failure) = result {
             for ticket in written.locals {
-                core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
+                core.effect(Effect::LocalDone(
+                    ticket,
+                    Err(LocalError::Storage(failure.clone())),
+                ));
             }
             return self.fail(core, &failure);
         }
@@ -558,12 +644,18 @@ impl Document {
     pub(super) fn fail(&mut self, core: &mut Core, failure: &StorageFailure) {
         for inbound in std::mem::take(&mut self.inbox) {
             if let Inbound::Local(ticket, ..) = inbound {
-                core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
+                core.effect(Effect::LocalDone(
+                    ticket,
+                    Err(LocalError::Storage(failure.clone())),
+                ));
             }
         }
         self.inbox_bytes = 0;
         for ticket in std::mem::take(&mut self.writing.locals) {
-            core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
+            core.effect(Effect::LocalDone(
+                ticket,
+                Err(LocalError::Storage(failure.clone())),
+            ));
         }
         self.writing = Written::default();
         self.writes.clear();
@@ -609,12 +701,18 @@ impl Document {
             && self.pages.is_none()
             && self.jobs.is_idle()
             && self.orphans.len() == 0
-            && self.readers.values().all(|reader| !reader.dirty && !reader.asks)
+            && self
+                .readers
+                .values()
+                .all(|reader| !reader.dirty && !reader.asks)
     }
 
     /// Whether nothing is left that would have to be remembered.
     pub(super) fn is_forgotten(&self) -> bool {
-        matches!(self.state, State::Absent) && self.readers.is_empty() && !self.opened && self.inbox.is_empty()
+        matches!(self.state, State::Absent)
+            && self.readers.is_empty()
+            && !self.opened
+            && self.inbox.is_empty()
             && self.written.is_empty()
     }
 
@@ -645,13 +743,33 @@ impl Inbound {
 
 /// The row of a change.
 pub(super) fn change_row(hash: &ChangeHash) -> RowKey {
-    RowKey { kind: Kind::Change, id: hash.0, part: 0 }
+    RowKey {
+        kind: Kind::Change,
+        id: hash.0,
+        part: 0,
+    }
 }
 
 /// Deletes a snapshot; its root last, so that a crash leaves it known and deletable.
 pub(super) fn delete_snapshot(id: [u8; 32], root: &IndexRoot) -> Vec<RowWrite> {
-    let snapshot = RowKey { kind: Kind::Snapshot, id, part: 0 };
-    let pages = root.parts().map(|part| RowKey { kind: Kind::IndexPage, id, part });
-    let root = RowKey { kind: Kind::IndexRoot, id, part: 0 };
-    std::iter::once(snapshot).chain(pages).chain([root]).map(RowWrite::Delete).collect()
+    let snapshot = RowKey {
+        kind: Kind::Snapshot,
+        id,
+        part: 0,
+    };
+    let pages = root.parts().map(|part| RowKey {
+        kind: Kind::IndexPage,
+        id,
+        part,
+    });
+    let root = RowKey {
+        kind: Kind::IndexRoot,
+        id,
+        part: 0,
+    };
+    std::iter::once(snapshot)
+        .chain(pages)
+        .chain([root])
+        .map(RowWrite::Delete)
+        .collect()
 }

@@ -1,7 +1,10 @@
 //! Work of a document that needs its operations, all of it done elsewhere: opening what clients
 //! upload, making snapshots, checking what was passed on, taking changes out of a snapshot.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use concord_protocol::{
@@ -39,13 +42,20 @@ const RETRY_MS: u64 = 5_000;
 #[derive(Debug)]
 enum Purpose {
     /// Somebody's document chunk.
-    Upload { from: ConnectionId, heads: Vec<ChangeHash>, bytes: Vec<Bytes> },
+    Upload {
+        from: ConnectionId,
+        heads: Vec<ChangeHash>,
+        bytes: Vec<Bytes>,
+    },
     /// A snapshot of the snapshot and the tail.
     Compact,
     /// The changes since the last check.
     Check { hashes: Vec<ChangeHash> },
     /// These changes before they are taken in (`strict`).
-    Admit { from: Option<ConnectionId>, changes: VecDeque<(ChangeHeader, Bytes)> },
+    Admit {
+        from: Option<ConnectionId>,
+        changes: VecDeque<(ChangeHeader, Bytes)>,
+    },
 }
 
 /// Changes taken out of the snapshot.
@@ -56,13 +66,23 @@ struct Extract {
     result: Option<Result<Vec<Bytes>, ()>>,
 }
 
+/// A snapshot on its way to disk.
+#[derive(Debug)]
+struct Adopting {
+    id: [u8; 32],
+    index: SnapshotIndex,
+    bytes: Bytes,
+    /// Whose upload it is of.
+    from: Option<ConnectionId>,
+}
+
 /// The jobs of a document.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     running: Option<(Ticket, Purpose, u64)>,
     uploads: VecDeque<(ConnectionId, Vec<ChangeHash>, Vec<Bytes>)>,
     /// A snapshot that is being written.
-    adopting: Option<([u8; 32], Arc<SnapshotIndex>, Bytes)>,
+    adopting: Option<Adopting>,
     pub(super) snapshot_read: Option<Ticket>,
     snapshot: Option<Bytes>,
     extract: Option<Extract>,
@@ -76,7 +96,10 @@ impl Jobs {
             && self.uploads.is_empty()
             && self.adopting.is_none()
             && self.snapshot_read.is_none()
-            && self.extract.as_ref().is_none_or(|extract| extract.ticket.is_none())
+            && self
+                .extract
+                .as_ref()
+                .is_none_or(|extract| extract.ticket.is_none())
     }
 
     pub(super) fn is_uploading(&self) -> bool {
@@ -88,13 +111,23 @@ impl Jobs {
     }
 
     pub(super) fn extracted(&self, hashes: &[ChangeHash]) -> Option<Result<&[Bytes], ()>> {
-        let extract = self.extract.as_ref().filter(|extract| extract.hashes == hashes)?;
-        extract.result.as_ref().map(|result| result.as_deref().map_err(|()| ()))
+        let extract = self
+            .extract
+            .as_ref()
+            .filter(|extract| extract.hashes == hashes)?;
+        extract.result.as_ref().map(|result| match result {
+            Ok(chunks) => Ok(chunks.as_slice()),
+            Err(()) => Err(()),
+        })
     }
 
     pub(super) fn drop_caches(&mut self) {
         self.snapshot = None;
-        if self.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
+        if self
+            .extract
+            .as_ref()
+            .is_some_and(|extract| extract.ticket.is_none())
+        {
             self.extract = None;
         }
     }
@@ -107,10 +140,18 @@ impl Jobs {
     }
 
     pub(super) fn cached_bytes(&self) -> usize {
-        let extracted = self.extract.iter().filter_map(|extract| extract.result.as_ref()?.as_ref().ok());
+        let extracted = self
+            .extract
+            .iter()
+            .filter_map(|extract| extract.result.as_ref()?.as_ref().ok());
         self.snapshot.as_ref().map_or(0, Bytes::len)
             + extracted.flatten().map(Bytes::len).sum::<usize>()
-            + self.uploads.iter().flat_map(|(_, _, bytes)| bytes).map(Bytes::len).sum::<usize>()
+            + self
+                .uploads
+                .iter()
+                .flat_map(|(_, _, bytes)| bytes)
+                .map(Bytes::len)
+                .sum::<usize>()
     }
 }
 
@@ -124,13 +165,19 @@ impl Document {
         bytes: Vec<Bytes>,
     ) {
         let known = |graph: &Graph| {
-            heads.iter().all(|head| matches!(graph.position(head), Ok(Some(_))))
+            heads
+                .iter()
+                .all(|head| matches!(graph.position(head), Ok(Some(_))))
         };
         if !heads.is_empty() && self.graph().is_some_and(known) {
             return;
         }
         if self.jobs.uploads.len() >= UPLOADS_MAX {
-            core.close(from, CloseCode::Backpressure, "too many uploads of one document wait");
+            core.close(
+                from,
+                CloseCode::Backpressure,
+                "too many uploads of one document wait",
+            );
             return;
         }
         if let Some(reader) = self.readers.get_mut(&from) {
@@ -142,7 +189,10 @@ impl Document {
 
     /// Opens the next upload, if the document is free for it.
     pub(super) fn start_upload(&mut self, core: &mut Core) {
-        if self.jobs.running.is_some() || self.jobs.adopting.is_some() || self.jobs.uploads.is_empty() {
+        if self.jobs.running.is_some()
+            || self.jobs.adopting.is_some()
+            || self.jobs.uploads.is_empty()
+        {
             return;
         }
         let Some(graph) = self.graph() else {
@@ -153,8 +203,14 @@ impl Document {
             return;
         }
         let base = sources(graph, |_| true);
-        let Some((from, heads, bytes)) = self.jobs.uploads.pop_front() else { return };
-        let job = Job::Build { base, incoming: bytes.clone(), explode_max: EXPLODE_MAX };
+        let Some((from, heads, bytes)) = self.jobs.uploads.pop_front() else {
+            return;
+        };
+        let job = Job::Build {
+            base,
+            incoming: bytes.clone(),
+            explode_max: EXPLODE_MAX,
+        };
         self.start(core, Purpose::Upload { from, heads, bytes }, job);
     }
 
@@ -166,20 +222,41 @@ impl Document {
 
     /// Takes changes out of the snapshot for a reader that is behind.
     pub(super) fn start_extract(&mut self, core: &mut Core, hashes: Vec<ChangeHash>) {
-        let busy = self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_some());
-        let Some(snapshot) = self.graph().and_then(|graph| graph.snapshot.as_ref()) else { return };
+        let busy = self
+            .jobs
+            .extract
+            .as_ref()
+            .is_some_and(|extract| extract.ticket.is_some());
+        let Some(snapshot) = self.graph().and_then(|graph| graph.snapshot.as_ref()) else {
+            return;
+        };
         if busy {
             return;
         }
-        let snapshot = ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: snapshot.id, part: 0 });
+        let snapshot = ChunkSource::Stored(RowKey {
+            kind: Kind::Snapshot,
+            id: snapshot.id,
+            part: 0,
+        });
         let ticket = core.ticket(&self.id);
-        let job = Job::Extract { snapshot, hashes: hashes.clone() };
-        self.jobs.extract = Some(Extract { hashes, ticket: Some(ticket), result: None });
+        let job = Job::Extract {
+            snapshot,
+            hashes: hashes.clone(),
+        };
+        self.jobs.extract = Some(Extract {
+            hashes,
+            ticket: Some(ticket),
+            result: None,
+        });
         core.effect(Effect::Work(ticket, self.id.clone(), job));
     }
 
     /// The snapshot's bytes came.
-    pub(super) fn snapshot_read(&mut self, core: &mut Core, rows: Result<Vec<Option<Bytes>>, StorageFailure>) {
+    pub(super) fn snapshot_read(
+        &mut self,
+        core: &mut Core,
+        rows: Result<Vec<Option<Bytes>>, StorageFailure>,
+    ) {
         self.jobs.snapshot_read = None;
         match rows.map(|rows| rows.into_iter().next().flatten()) {
             Ok(bytes) => {
@@ -193,7 +270,9 @@ impl Document {
 
     fn is_snapshot(&self, bytes: &[u8]) -> bool {
         let id: [u8; 32] = Sha256::digest(bytes).into();
-        self.graph().and_then(|graph| graph.snapshot.as_ref()).is_some_and(|s| s.id == id)
+        self.graph()
+            .and_then(|graph| graph.snapshot.as_ref())
+            .is_some_and(|s| s.id == id)
     }
 
     /// Has changes materialised before they are taken in.
@@ -204,24 +283,31 @@ impl Document {
         changes: VecDeque<(ChangeHeader, Bytes)>,
     ) -> Result<bool, super::index::Missing> {
         if self.jobs.running.is_some() || self.jobs.adopting.is_some() {
-            self.put_back(Inbound::Changes { from, changes, checked: false });
+            self.put_back(Inbound::Changes {
+                from,
+                changes,
+                checked: false,
+            });
             return Ok(false);
         }
-        let Some(graph) = self.graph() else { return Ok(false) };
-        // What waits for its dependencies is checked when it no longer does.
-        let mut arriving = std::collections::BTreeSet::new();
-        let mut incoming = Vec::new();
-        for (header, bytes) in &changes {
-            let mut complete = true;
-            for dep in &header.deps {
-                complete = complete && (arriving.contains(dep) || graph.position(dep)?.is_some());
+        let Some(graph) = self.graph() else {
+            return Ok(false);
+        };
+        let incoming = match complete(graph, &changes) {
+            Ok(incoming) => incoming,
+            Err(missing) => {
+                self.put_back(Inbound::Changes {
+                    from,
+                    changes,
+                    checked: false,
+                });
+                return Err(missing);
             }
-            if complete {
-                arriving.insert(header.hash);
-                incoming.push(ChunkSource::Inline(bytes.clone()));
-            }
-        }
-        let job = Job::Check { base: sources(graph, |_| true), incoming };
+        };
+        let job = Job::Check {
+            base: sources(graph, |_| true),
+            incoming,
+        };
         self.start(core, Purpose::Admit { from, changes }, job);
         Ok(false)
     }
@@ -232,14 +318,20 @@ impl Document {
         if !self.jobs.is_idle() || core.now.mono_ms < self.jobs.not_before_ms {
             return;
         }
-        let served = graph.tail().iter().filter(|node| !node.withheld && node.durable);
+        let served = graph
+            .tail()
+            .iter()
+            .filter(|node| !node.withheld && node.durable);
         let (mut changes, mut bytes, mut unchecked) = (0, 0, false);
         for node in served {
             changes += 1;
             bytes += node.bytes.len();
             unchecked |= !node.checked;
         }
-        let snapshot_bytes = graph.snapshot.as_ref().map_or(0, |s| s.index.root.snapshot_bytes);
+        let snapshot_bytes = graph
+            .snapshot
+            .as_ref()
+            .map_or(0, |s| s.index.root.snapshot_bytes);
         let long = changes >= core.config.compact_changes;
         let large = bytes as u64 >= (core.config.compact_bytes as u64).max(snapshot_bytes);
         if long || large {
@@ -247,10 +339,22 @@ impl Document {
                 return;
             }
             let base = sources(graph, |node| node.durable);
-            self.start(core, Purpose::Compact, Job::Build { base, incoming: Vec::new(), explode_max: 0 });
+            self.start(
+                core,
+                Purpose::Compact,
+                Job::Build {
+                    base,
+                    incoming: Vec::new(),
+                    explode_max: 0,
+                },
+            );
         } else if unchecked && !self.check_set {
             self.check_set = true;
-            core.wake_at(core.now.mono_ms + core.config.check_ms, &self.id, Wake::Check);
+            core.wake_at(
+                core.now.mono_ms + core.config.check_ms,
+                &self.id,
+                Wake::Check,
+            );
         }
     }
 
@@ -270,9 +374,15 @@ impl Document {
             return;
         }
         let hashes = unchecked().map(|node| node.hash).collect();
-        let incoming = unchecked().map(|node| ChunkSource::Inline(node.bytes.clone())).collect();
+        let incoming = unchecked()
+            .map(|node| ChunkSource::Inline(node.bytes.clone()))
+            .collect();
         let base = sources(graph, |node| node.checked);
-        self.start(core, Purpose::Check { hashes }, Job::Check { base, incoming });
+        self.start(
+            core,
+            Purpose::Check { hashes },
+            Job::Check { base, incoming },
+        );
     }
 
     /// Whether the document may leave memory; starts what has to be done before it does.
@@ -285,7 +395,12 @@ impl Document {
     }
 
     /// A job ended.
-    pub(super) fn work_done(&mut self, core: &mut Core, ticket: Ticket, result: Result<JobOutput, JobError>) {
+    pub(super) fn work_done(
+        &mut self,
+        core: &mut Core,
+        ticket: Ticket,
+        result: Result<JobOutput, JobError>,
+    ) {
         if let Some(extract) = &mut self.jobs.extract
             && extract.ticket == Some(ticket)
         {
@@ -299,7 +414,9 @@ impl Document {
             core.dirty.insert(self.id.clone());
             return;
         }
-        let Some((running, purpose, started_ms)) = self.jobs.running.take() else { return };
+        let Some((running, purpose, started_ms)) = self.jobs.running.take() else {
+            return;
+        };
         if running != ticket {
             self.jobs.running = Some((running, purpose, started_ms));
             return;
@@ -343,16 +460,21 @@ impl Document {
                         changes.push_back((header, chunk));
                     }
                 }
-                self.put_back(Inbound::Changes { from: Some(from), changes, checked: true });
+                self.put_back(Inbound::Changes {
+                    from: Some(from),
+                    changes,
+                    checked: true,
+                });
             }
             Ok(JobOutput::Built { snapshot, index }) => {
                 if self.opened {
-                    core.effect(Effect::Publish(self.id.clone(), Published::Snapshot(snapshot.clone())));
+                    core.effect(Effect::Publish(
+                        self.id.clone(),
+                        Published::Snapshot(snapshot.clone()),
+                    ));
                 }
-                if let Some(reader) = self.readers.get_mut(&from) {
-                    reader.awaits_ack = true;
-                }
-                self.write_snapshot(core, snapshot, &index);
+                // Until it is on disk the uploader is asked for nothing of it.
+                done = !self.write_snapshot(core, snapshot, &index, Some(from));
             }
             Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
                 // Not its fault: try again.
@@ -367,7 +489,12 @@ impl Document {
                     _ => RefuseCode::Unmaterialisable,
                 };
                 self.refused.extend(heads);
-                core.refuse(from, &self.id, refused(None, code, error.to_string()), self.durable());
+                core.refuse(
+                    from,
+                    &self.id,
+                    refused(None, code, error.to_string()),
+                    self.durable(),
+                );
             }
             Ok(_) => {}
         }
@@ -381,7 +508,7 @@ impl Document {
         match result {
             Ok(JobOutput::Built { snapshot, index }) => {
                 core.count(Counted::Compacted);
-                self.write_snapshot(core, snapshot, &index);
+                self.write_snapshot(core, snapshot, &index, None);
             }
             Err(JobError::Breaks { hash, reason }) => self.quarantine(core, hash, &reason),
             Err(JobError::Base(_)) => {
@@ -389,10 +516,16 @@ impl Document {
                 let Some(graph) = self.graph() else { return };
                 let tail = || graph.tail().iter().filter(|node| !node.withheld);
                 let hashes = tail().map(|node| node.hash).collect();
-                let incoming = tail().map(|node| ChunkSource::Inline(node.bytes.clone())).collect();
+                let incoming = tail()
+                    .map(|node| ChunkSource::Inline(node.bytes.clone()))
+                    .collect();
                 let base = sources(graph, |_| false);
                 core.jobs += 1;
-                self.start(core, Purpose::Check { hashes }, Job::Check { base, incoming });
+                self.start(
+                    core,
+                    Purpose::Check { hashes },
+                    Job::Check { base, incoming },
+                );
                 self.jobs.not_before_ms = core.now.mono_ms + HOPELESS_MS;
             }
             Err(error) => self.postpone(core, &error),
@@ -400,7 +533,12 @@ impl Document {
         }
     }
 
-    fn check_done(&mut self, core: &mut Core, hashes: &[ChangeHash], result: Result<JobOutput, JobError>) {
+    fn check_done(
+        &mut self,
+        core: &mut Core,
+        hashes: &[ChangeHash],
+        result: Result<JobOutput, JobError>,
+    ) {
         match result {
             Ok(_) => {
                 if let Some(graph) = self.graph_mut() {
@@ -429,15 +567,29 @@ impl Document {
         result: Result<JobOutput, JobError>,
     ) {
         match result {
-            Ok(_) => self.put_back(Inbound::Changes { from, changes, checked: true }),
+            Ok(_) => self.put_back(Inbound::Changes {
+                from,
+                changes,
+                checked: true,
+            }),
             Err(JobError::Breaks { hash, reason }) => {
                 changes.retain(|(header, _)| header.hash != hash);
                 self.refuse(core, from, hash, RefuseCode::Unmaterialisable, &reason);
-                self.put_back(Inbound::Changes { from, changes, checked: false });
+                self.put_back(Inbound::Changes {
+                    from,
+                    changes,
+                    checked: false,
+                });
             }
             Err(error) => {
                 for (header, _) in changes {
-                    self.refuse(core, from, header.hash, RefuseCode::Unmaterialisable, &error.to_string());
+                    self.refuse(
+                        core,
+                        from,
+                        header.hash,
+                        RefuseCode::Unmaterialisable,
+                        &error.to_string(),
+                    );
                 }
             }
         }
@@ -445,7 +597,9 @@ impl Document {
 
     /// Withholds a change that broke the document, and all that builds on it.
     fn quarantine(&mut self, core: &mut Core, hash: ChangeHash, reason: &str) {
-        let Some(graph) = self.graph_mut() else { return };
+        let Some(graph) = self.graph_mut() else {
+            return;
+        };
         let broken = graph.node_by_hash(&hash).map(|node| node.bytes.clone());
         let withheld = graph.withhold(&hash);
         if withheld.is_empty() {
@@ -460,11 +614,19 @@ impl Document {
         reason.clone_into(&mut self.meta.reason);
         self.meta.withheld.push(hash.0);
         if let Ok(meta) = record::encode::<Meta>(&self.meta) {
-            let row = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
+            let row = RowKey {
+                kind: Kind::Meta,
+                id: [0; 32],
+                part: 0,
+            };
             self.writes.push(RowWrite::Put(row, meta.into()));
         }
         if let Some(bytes) = broken {
-            let row = RowKey { kind: Kind::Quarantine, id: hash.0, part: 0 };
+            let row = RowKey {
+                kind: Kind::Quarantine,
+                id: hash.0,
+                part: 0,
+            };
             self.writes.push(RowWrite::Put(row, bytes));
         }
         for (hash, from) in writers {
@@ -483,47 +645,88 @@ impl Document {
         self.jobs.not_before_ms = 0;
     }
 
-    /// Writes a snapshot; it takes effect when it is on disk.
-    fn write_snapshot(&mut self, core: &mut Core, snapshot: Bytes, index: &Arc<SnapshotIndex>) {
+    /// Writes a snapshot; it takes effect when it is on disk. Gives whether there was anything
+    /// to write.
+    fn write_snapshot(
+        &mut self,
+        core: &mut Core,
+        bytes: Bytes,
+        index: &Arc<SnapshotIndex>,
+        from: Option<ConnectionId>,
+    ) -> bool {
         let mut index = SnapshotIndex::clone(index);
-        let Some(graph) = self.graph() else { return };
+        let Some(graph) = self.graph() else {
+            return false;
+        };
         index.root.covers = graph.snapshot.iter().map(|snapshot| snapshot.id).collect();
-        let id: [u8; 32] = Sha256::digest(&snapshot).into();
-        if graph.snapshot.as_ref().is_some_and(|snapshot| snapshot.id == id) {
-            return;
+        let id: [u8; 32] = Sha256::digest(&bytes).into();
+        if index.root.covers.contains(&id) {
+            return false;
         }
-        let Ok(root) = record::encode(&index.root) else { return };
+        let Ok(root) = record::encode(&index.root) else {
+            return false;
+        };
         let row = |kind, part| RowKey { kind, id, part };
-        self.writes.push(RowWrite::Put(row(Kind::Snapshot, 0), snapshot.clone()));
+        let put = |key, bytes: Bytes| RowWrite::Put(key, bytes);
+        self.writes.push(put(row(Kind::Snapshot, 0), bytes.clone()));
         for (part, page) in &index.pages {
-            self.writes.push(RowWrite::Put(row(Kind::IndexPage, *part), page.clone().into()));
+            let page = Bytes::copy_from_slice(page);
+            self.writes.push(put(row(Kind::IndexPage, *part), page));
         }
         // The root last: where it is, all of the snapshot is.
-        self.writes.push(RowWrite::Put(row(Kind::IndexRoot, 0), root.into()));
+        self.writes.push(put(row(Kind::IndexRoot, 0), root.into()));
         self.writing.adopt = true;
         self.write(core);
-        self.jobs.adopting = Some((id, Arc::new(index), snapshot));
+        self.jobs.adopting = Some(Adopting {
+            id,
+            index,
+            bytes,
+            from,
+        });
+        true
     }
 
     /// The snapshot is on disk: it takes the place of what it covers, which goes.
     pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
-        let Some((id, index, snapshot)) = self.jobs.adopting.take() else { return };
-        let Some(graph) = self.graph_mut() else { return };
+        let Some(Adopting {
+            id,
+            index,
+            bytes,
+            from,
+        }) = self.jobs.adopting.take()
+        else {
+            return;
+        };
+        let Some(graph) = self.graph_mut() else {
+            return;
+        };
         let old = graph.snapshot.take();
         let Ok(covered) = graph.adopt_snapshot(id, &index) else {
             graph.snapshot = old;
             return;
         };
-        self.writes.extend(covered.iter().map(|hash| RowWrite::Delete(change_row(hash))));
+        let deletes = covered
+            .iter()
+            .map(|hash| RowWrite::Delete(change_row(hash)));
+        self.writes.extend(deletes);
         if let Some(old) = old {
             self.writes.extend(delete_snapshot(old.id, &old.index.root));
         }
-        self.jobs.snapshot = (!self.readers.is_empty()).then_some(snapshot);
-        if self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
+        self.jobs.snapshot = (!self.readers.is_empty()).then_some(bytes);
+        if self
+            .jobs
+            .extract
+            .as_ref()
+            .is_some_and(|extract| extract.ticket.is_none())
+        {
             self.jobs.extract = None;
         }
-        for reader in self.readers.values_mut() {
+        for (connection, reader) in &mut self.readers {
             reader.dirty = true;
+            if Some(*connection) == from {
+                reader.uploading = false;
+                reader.awaits_ack = true;
+            }
         }
         self.durable_changed(core);
         self.start_upload(core);
@@ -534,10 +737,39 @@ impl Document {
 /// The chunks that make the document: its snapshot, then those of its tail that are served and
 /// chosen.
 fn sources(graph: &Graph, chosen: impl Fn(&super::graph::Node) -> bool) -> Vec<ChunkSource> {
-    let snapshot = graph
-        .snapshot
+    let snapshot = graph.snapshot.iter().map(|s| {
+        ChunkSource::Stored(RowKey {
+            kind: Kind::Snapshot,
+            id: s.id,
+            part: 0,
+        })
+    });
+    let tail = graph
+        .tail()
         .iter()
-        .map(|s| ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: s.id, part: 0 }));
-    let tail = graph.tail().iter().filter(|node| !node.withheld && chosen(node));
-    snapshot.chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone()))).collect()
+        .filter(|node| !node.withheld && chosen(node));
+    snapshot
+        .chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone())))
+        .collect()
+}
+
+/// Those of some changes whose dependencies are here or among them. What waits for its
+/// dependencies is checked when it no longer does.
+fn complete(
+    graph: &Graph,
+    changes: &VecDeque<(ChangeHeader, Bytes)>,
+) -> Result<Vec<ChunkSource>, super::index::Missing> {
+    let mut arriving = BTreeSet::new();
+    let mut incoming = Vec::new();
+    for (header, bytes) in changes {
+        let mut complete = true;
+        for dep in &header.deps {
+            complete = complete && (arriving.contains(dep) || graph.position(dep)?.is_some());
+        }
+        if complete {
+            arriving.insert(header.hash);
+            incoming.push(ChunkSource::Inline(bytes.clone()));
+        }
+    }
+    Ok(incoming)
 }

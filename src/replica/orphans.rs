@@ -49,10 +49,20 @@ impl Orphans {
         self.bytes += bytes.len();
         self.order.push_back(hash);
         let missing = missing.into_iter().collect();
-        self.waiting.insert(hash, Orphan { header, bytes, from, missing });
+        self.waiting.insert(
+            hash,
+            Orphan {
+                header,
+                bytes,
+                from,
+                missing,
+            },
+        );
         let mut dropped = Vec::new();
         while self.waiting.len() > limits.orphans || self.bytes > limits.orphan_bytes {
-            let Some(oldest) = self.order.pop_front() else { break };
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
             dropped.extend(self.remove(&oldest));
         }
         dropped
@@ -78,7 +88,9 @@ impl Orphans {
 
     /// Tells that a change has arrived; gives those that wait for nothing any more.
     pub(super) fn arrived(&mut self, hash: &ChangeHash) -> Vec<Orphan> {
-        let Some(waiters) = self.wanted.remove(hash) else { return Vec::new() };
+        let Some(waiters) = self.wanted.remove(hash) else {
+            return Vec::new();
+        };
         let mut ready = Vec::new();
         for waiter in waiters {
             if let Some(orphan) = self.waiting.get_mut(&waiter) {

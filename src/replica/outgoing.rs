@@ -3,8 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use concord_protocol::{
-    Ack, ChangeHash, Message,
-    codec,
+    Ack, ChangeHash, Message, codec,
     sync::{SyncMessage, SyncVersion},
 };
 
@@ -27,7 +26,11 @@ enum Outcome {
     Nothing,
     ConfirmLater,
     /// An encoded sync message; `heads_only` when it carries nothing but news of our heads.
-    Data { data: Bytes, heads_only: bool, more: bool },
+    Data {
+        data: Bytes,
+        heads_only: bool,
+        more: bool,
+    },
 }
 
 /// What has to be there first.
@@ -55,14 +58,22 @@ impl Document {
             core.effect(Effect::Publish(self.id.clone(), Published::Changes(news)));
         }
         if self.graph().is_none() {
-            if self.readers.values().any(|reader| reader.dirty || reader.asks) {
+            if self
+                .readers
+                .values()
+                .any(|reader| reader.dirty || reader.asks)
+            {
                 self.ensure_loading(core);
             }
             return;
         }
         self.answer_askers(core);
-        let dirty: Vec<ConnectionId> =
-            self.readers.iter().filter(|(_, reader)| reader.dirty).map(|(c, _)| *c).collect();
+        let dirty: Vec<ConnectionId> = self
+            .readers
+            .iter()
+            .filter(|(_, reader)| reader.dirty)
+            .map(|(c, _)| *c)
+            .collect();
         let mut made: Vec<(Reader, Outcome, Reader)> = Vec::new();
         for connection in dirty {
             if !core.has_room(connection) {
@@ -84,7 +95,9 @@ impl Document {
         connection: ConnectionId,
         made: &mut Vec<(Reader, Outcome, Reader)>,
     ) -> Result<(), Wait> {
-        let Some(reader) = self.readers.get(&connection) else { return Ok(()) };
+        let Some(reader) = self.readers.get(&connection) else {
+            return Ok(());
+        };
         let before = reader.clone();
         let known = made.iter().find(|(like, _, _)| like.alike(&before));
         let (outcome, mut after) = if let Some((_, outcome, after)) = known {
@@ -105,7 +118,11 @@ impl Document {
                     core.wake_at(core.now.mono_ms + CONFIRM_MS, &self.id, Wake::Confirm);
                 }
             }
-            Outcome::Data { data, heads_only, more } => {
+            Outcome::Data {
+                data,
+                heads_only,
+                more,
+            } => {
                 self.send(core, connection, &data, heads_only);
                 if more {
                     core.dirty.insert(self.id.clone());
@@ -116,7 +133,9 @@ impl Document {
     }
 
     fn send(&mut self, core: &mut Core, connection: ConnectionId, data: &[u8], heads_only: bool) {
-        let Some(state) = core.connections.get(&connection) else { return };
+        let Some(state) = core.connections.get(&connection) else {
+            return;
+        };
         let (us, peer) = (&core.config.us, &state.info.peer);
         let frame = if heads_only && state.info.concord {
             let durable = self.durable();
@@ -124,7 +143,11 @@ impl Document {
                 document: self.id.clone(),
                 sender: us.clone(),
                 target: peer.clone(),
-                ack: Ack { applied: durable.clone(), durable, refused: Vec::new() },
+                ack: Ack {
+                    applied: durable.clone(),
+                    durable,
+                    refused: Vec::new(),
+                },
             })
         } else if state.info.dialled && self.graph().is_none_or(Graph::is_empty) {
             codec::encode(&Message::Request {
@@ -142,7 +165,9 @@ impl Document {
 
     /// Makes what one reader is told, and the reader as it is after that.
     fn make(&self, before: &Reader) -> Result<(Outcome, Reader), Wait> {
-        let Some(graph) = self.graph() else { return Ok((Outcome::Nothing, before.clone())) };
+        let Some(graph) = self.graph() else {
+            return Ok((Outcome::Nothing, before.clone()));
+        };
         let mut after = before.clone();
         Ok(match before.plan(graph, &self.orphans, &self.refused)? {
             Plan::Nothing => {
@@ -150,15 +175,25 @@ impl Document {
                 (Outcome::Nothing, after)
             }
             Plan::ConfirmLater => (Outcome::ConfirmLater, after),
-            Plan::Say { mut message, parcel } => {
+            Plan::Say {
+                mut message,
+                parcel,
+            } => {
                 after.said(graph, &message, &parcel)?;
                 message.changes = self.chunks(graph, &parcel, before.reads_v2())?;
-                let heads_only = message.changes.is_empty() && message.need.is_empty()
-                    && before.has_been_told();
+                let heads_only =
+                    message.changes.is_empty() && message.need.is_empty() && before.has_been_told();
                 if before.reads_v2() {
                     message = join(message);
                 }
-                (Outcome::Data { data: message.encode(), heads_only, more: parcel.more }, after)
+                (
+                    Outcome::Data {
+                        data: message.encode(),
+                        heads_only,
+                        more: parcel.more,
+                    },
+                    after,
+                )
             }
         })
     }
@@ -181,7 +216,13 @@ impl Document {
                 None => return Err(Wait::Extract(hashes)),
             }
         }
-        chunks.extend(parcel.tail.iter().filter_map(|at| graph.node(*at)).map(|n| n.bytes.clone()));
+        chunks.extend(
+            parcel
+                .tail
+                .iter()
+                .filter_map(|at| graph.node(*at))
+                .map(|n| n.bytes.clone()),
+        );
         Ok(chunks)
     }
 
@@ -202,7 +243,11 @@ impl Document {
                 if self.jobs.snapshot_read.is_none() {
                     let ticket = core.ticket(&self.id);
                     self.jobs.snapshot_read = Some(ticket);
-                    let row = RowKey { kind: Kind::Snapshot, id, part: 0 };
+                    let row = RowKey {
+                        kind: Kind::Snapshot,
+                        id,
+                        part: 0,
+                    };
                     core.effect(Effect::Read(ticket, self.id.clone(), vec![row]));
                 }
             }
@@ -236,10 +281,19 @@ impl Document {
             if !std::mem::take(&mut reader.asks) {
                 continue;
             }
-            let Some(target) = core.peer(*connection).cloned() else { continue };
+            let Some(target) = core.peer(*connection).cloned() else {
+                continue;
+            };
             let sender = core.config.us.clone();
             let document = self.id.clone();
-            core.send_message(*connection, &Message::DocUnavailable { document, sender, target });
+            core.send_message(
+                *connection,
+                &Message::DocUnavailable {
+                    document,
+                    sender,
+                    target,
+                },
+            );
         }
     }
 
@@ -255,16 +309,24 @@ impl Document {
     pub(super) fn publish_opened(&mut self, core: &mut Core) {
         self.opened = true;
         let Some(graph) = self.graph() else { return };
-        let snapshot = graph
-            .snapshot
-            .iter()
-            .map(|s| ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: s.id, part: 0 }));
+        let snapshot = graph.snapshot.iter().map(|s| {
+            ChunkSource::Stored(RowKey {
+                kind: Kind::Snapshot,
+                id: s.id,
+                part: 0,
+            })
+        });
         let tail = graph.tail().iter().filter(|node| !node.withheld);
-        let chunks = snapshot.chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone()))).collect();
+        let chunks = snapshot
+            .chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone())))
+            .collect();
         let durable = self.durable();
         self.news.clear();
         core.effect(Effect::Publish(self.id.clone(), Published::Opened(chunks)));
-        core.effect(Effect::Publish(self.id.clone(), Published::Durable(durable)));
+        core.effect(Effect::Publish(
+            self.id.clone(),
+            Published::Durable(durable),
+        ));
     }
 }
 
@@ -274,7 +336,10 @@ fn join(mut message: SyncMessage) -> SyncMessage {
     if message.changes.len() > 1 {
         let size = message.changes.iter().map(Bytes::len).sum();
         let mut run = BytesMut::with_capacity(size);
-        message.changes.iter().for_each(|chunk| run.extend_from_slice(chunk));
+        message
+            .changes
+            .iter()
+            .for_each(|chunk| run.extend_from_slice(chunk));
         message.changes = vec![run.freeze()];
     }
     message

@@ -15,7 +15,6 @@ const REMOTE_HEADS_MAX: usize = 64;
 
 impl Document {
     /// Passes an ephemeral message on to everybody else who holds the document.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
     pub(super) fn ephemeral(
         &mut self,
         core: &mut Core,
@@ -32,12 +31,21 @@ impl Document {
             return;
         }
         if self.opened && from.is_some() {
-            let told = Published::Ephemeral { sender: origin.clone(), data: data.clone() };
+            let told = Published::Ephemeral {
+                sender: origin.clone(),
+                data: data.clone(),
+            };
             core.effect(Effect::Publish(self.id.clone(), told));
         }
         let (mut forwarded, mut dropped) = (0, 0);
-        for connection in self.readers.keys().filter(|connection| Some(**connection) != from) {
-            let Some(target) = core.peer(*connection).cloned() else { continue };
+        for connection in self
+            .readers
+            .keys()
+            .filter(|connection| Some(**connection) != from)
+        {
+            let Some(target) = core.peer(*connection).cloned() else {
+                continue;
+            };
             if !core.has_room(*connection) {
                 dropped += 1;
                 continue;
@@ -65,19 +73,37 @@ impl Document {
 
     /// A peer said what its heads are: those who follow its store hear of it.
     pub(super) fn heard(&mut self, core: &mut Core, connection: ConnectionId) {
-        let Some(state) = core.connections.get(&connection) else { return };
+        let Some(state) = core.connections.get(&connection) else {
+            return;
+        };
         let metadata = &state.info.metadata;
         let dialled = state.info.dialled;
-        let heads = self.readers.get(&connection).and_then(|reader| reader.their_heads.clone());
+        let heads = self
+            .readers
+            .get(&connection)
+            .and_then(|reader| reader.their_heads.clone());
         let Some(heads) = heads else { return };
         if let Some(storage) = metadata.storage_id.clone()
             && metadata.is_ephemeral != Some(true)
         {
-            self.remote_heads_changed(core, Some(connection), &storage, heads.clone(), now_ms(core));
+            self.remote_heads_changed(
+                core,
+                Some(connection),
+                &storage,
+                heads.clone(),
+                now_ms(core),
+            );
         }
         if dialled && self.opened {
-            let ack = Ack { applied: heads.clone(), durable: heads, refused: Vec::new() };
-            core.effect(Effect::Publish(self.id.clone(), Published::RelayHas { connection, ack }));
+            let ack = Ack {
+                applied: heads.clone(),
+                durable: heads,
+                refused: Vec::new(),
+            };
+            core.effect(Effect::Publish(
+                self.id.clone(),
+                Published::RelayHas { connection, ack },
+            ));
         }
     }
 
@@ -101,16 +127,30 @@ impl Document {
         if self.remote_heads.len() >= STORES_MAX && !self.remote_heads.contains_key(storage) {
             self.remote_heads.pop_first();
         }
-        self.remote_heads.insert(storage.clone(), (heads, timestamp_ms));
-        for connection in self.readers.keys().filter(|connection| Some(**connection) != from) {
+        self.remote_heads
+            .insert(storage.clone(), (heads, timestamp_ms));
+        for connection in self
+            .readers
+            .keys()
+            .filter(|connection| Some(**connection) != from)
+        {
             self.tell_remote_heads(core, *connection, storage);
         }
     }
 
     /// Tells one connection of one store's heads, if it follows that store.
-    pub(super) fn tell_remote_heads(&self, core: &mut Core, connection: ConnectionId, storage: &StorageId) {
-        let Some((heads, timestamp_ms)) = self.remote_heads.get(storage) else { return };
-        let Some(state) = core.connections.get(&connection) else { return };
+    pub(super) fn tell_remote_heads(
+        &self,
+        core: &mut Core,
+        connection: ConnectionId,
+        storage: &StorageId,
+    ) {
+        let Some((heads, timestamp_ms)) = self.remote_heads.get(storage) else {
+            return;
+        };
+        let Some(state) = core.connections.get(&connection) else {
+            return;
+        };
         if !state.remotes.contains(storage) || !core.has_room(connection) {
             return;
         }
@@ -132,21 +172,35 @@ impl Document {
     pub(super) fn durable_changed(&mut self, core: &mut Core) {
         let durable = self.durable();
         if self.opened {
-            core.effect(Effect::Publish(self.id.clone(), Published::Durable(durable.clone())));
+            core.effect(Effect::Publish(
+                self.id.clone(),
+                Published::Durable(durable.clone()),
+            ));
         }
-        let Some(ours) = core.config.metadata.storage_id.clone() else { return };
+        let Some(ours) = core.config.metadata.storage_id.clone() else {
+            return;
+        };
         let followed = |connection: &ConnectionId| {
-            core.connections.get(connection).is_some_and(|state| state.remotes.contains(&ours))
+            core.connections
+                .get(connection)
+                .is_some_and(|state| state.remotes.contains(&ours))
         };
         if self.readers.keys().any(followed) {
             // Ours only move forward, whatever the clock says.
-            let at = self.remote_heads.get(&ours).map_or(0.0, |(_, at)| at + 1.0).max(now_ms(core));
+            let at = self
+                .remote_heads
+                .get(&ours)
+                .map_or(0.0, |(_, at)| at + 1.0)
+                .max(now_ms(core));
             self.remote_heads_changed(core, None, &ours, durable, at);
         }
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a float's 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds since 1970 fit a float's 53 bits"
+)]
 fn now_ms(core: &Core) -> f64 {
     core.now.wall_ms as f64
 }

@@ -16,11 +16,7 @@ use concord_protocol::{
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
-use super::{
-    graph::Graph,
-    index::Missing,
-    orphans::Orphans,
-};
+use super::{graph::Graph, index::Missing, orphans::Orphans};
 
 /// Changes asked for by name at once. More are asked for when these have come.
 const NEED_MAX: usize = 1_024;
@@ -83,7 +79,10 @@ pub(super) enum Plan {
     /// Only that more of ours is on disk; no hurry.
     ConfirmLater,
     /// A sync message with these fields and these changes.
-    Say { message: SyncMessage, parcel: Parcel },
+    Say {
+        message: SyncMessage,
+        parcel: Parcel,
+    },
 }
 
 impl Reader {
@@ -122,9 +121,12 @@ impl Reader {
                 self.sent.clear();
             }
         }
-        if message.heads.is_empty() {
-            // It has nothing, whatever it was sent before.
+        let claims_nothing = |have: &Have| have.last_sync.is_empty() && have.bloom.is_empty();
+        if message.heads.is_empty() || message.have.iter().any(claims_nothing) {
+            // It has nothing; or it has something, but not what we thought both sides have (a
+            // false yes of its filter), and asks to begin again.
             self.sent.clear();
+            self.asked.clear();
         }
         self.their_heads = Some(message.heads);
         self.their_have = message.have;
@@ -152,7 +154,10 @@ impl Reader {
                 return Ok(Plan::Nothing);
             }
             let message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
-            return Ok(Plan::Say { message, parcel: Parcel::default() });
+            return Ok(Plan::Say {
+                message,
+                parcel: Parcel::default(),
+            });
         };
 
         let mut common = BTreeSet::new();
@@ -181,13 +186,21 @@ impl Reader {
             // It builds on what we had once: ask for everything from the start.
             let have = vec![Have::default()];
             let message = say(heads, Vec::new(), have);
-            return Ok(Plan::Say { message, parcel: Parcel::default() });
+            return Ok(Plan::Say {
+                message,
+                parcel: Parcel::default(),
+            });
         }
 
         let need: Vec<ChangeHash> = if self.uploading {
             Vec::new()
         } else {
-            unknown.iter().filter(|hash| !refused.contains(*hash)).take(NEED_MAX).copied().collect()
+            unknown
+                .iter()
+                .filter(|hash| !refused.contains(*hash))
+                .take(NEED_MAX)
+                .copied()
+                .collect()
         };
         let parcel = self.parcel(graph, &common, !unknown.is_empty())?;
         let has_changes = parcel != Parcel::default();
@@ -204,7 +217,10 @@ impl Reader {
 
         let have = if their_heads.is_empty() && !parcel.more {
             // It will have everything when it has read this.
-            Have { last_sync: graph.heads().iter().copied().collect(), bloom: Bloom::default() }
+            Have {
+                last_sync: graph.heads().iter().copied().collect(),
+                bloom: Bloom::default(),
+            }
         } else {
             self.our_have(graph, &common, !unknown.is_empty())?
         };
@@ -234,7 +250,10 @@ impl Reader {
         for position in walk.ours {
             hashes.push(graph.hash_at(position)?);
         }
-        Ok(Have { last_sync, bloom: Bloom::from_hashes(hashes.iter()) })
+        Ok(Have {
+            last_sync,
+            bloom: Bloom::from_hashes(hashes.iter()),
+        })
     }
 
     /// What to send.
@@ -262,7 +281,7 @@ impl Reader {
         if theirs.is_empty() && !filter && self.v2 && self.their_need.is_empty() {
             // It has nothing: the whole document, without a walk.
             let tail = graph.base()..graph.end();
-            let mut parcel = self.pack(graph, tail.filter(|&at| graph.serves(at)).collect())?;
+            let mut parcel = self.pack(graph, &tail.filter(|&at| graph.serves(at)).collect());
             parcel.snapshot = graph.snapshot.is_some();
             return Ok(parcel);
         }
@@ -275,17 +294,20 @@ impl Reader {
                 // What its filter does not hold, and what builds on that.
                 let wanted = !filtering
                     || !self.probe(&graph.hash_at(position)?)
-                    || graph.deps_at(position)?.iter().any(|dep| send.contains(dep));
+                    || graph
+                        .deps_at(position)?
+                        .iter()
+                        .any(|dep| send.contains(dep));
                 if wanted {
                     send.insert(position);
                 }
             }
         }
-        self.pack(graph, send)
+        Ok(self.pack(graph, &send))
     }
 
     /// Splits what is to be sent into what is in the snapshot and what is not.
-    fn pack(&self, graph: &Graph, send: BTreeSet<u32>) -> Result<Parcel, Missing> {
+    fn pack(&self, graph: &Graph, send: &BTreeSet<u32>) -> Parcel {
         let base = graph.base();
         let mut parcel = Parcel::default();
         let below: Vec<u32> = send.range(..base).copied().collect();
@@ -298,7 +320,7 @@ impl Reader {
                 parcel.more = below.len() > EXTRACT_MAX;
                 parcel.extract = below.into_iter().take(EXTRACT_MAX).collect();
                 if parcel.more {
-                    return Ok(parcel);
+                    return parcel;
                 }
             } else {
                 parcel.snapshot = true;
@@ -314,15 +336,27 @@ impl Reader {
             bytes += size;
             parcel.tail.push(*position);
         }
-        Ok(parcel)
+        parcel
     }
 
     /// Takes note that this was said.
-    pub(super) fn said(&mut self, graph: &Graph, message: &SyncMessage, parcel: &Parcel) -> Result<(), Missing> {
+    pub(super) fn said(
+        &mut self,
+        graph: &Graph,
+        message: &SyncMessage,
+        parcel: &Parcel,
+    ) -> Result<(), Missing> {
         if parcel.snapshot
             && let Some(snapshot) = &graph.snapshot
         {
-            self.sent.extend(snapshot.index.root.heads.iter().map(|hash| ChangeHash(*hash)));
+            self.sent.extend(
+                snapshot
+                    .index
+                    .root
+                    .heads
+                    .iter()
+                    .map(|hash| ChangeHash(*hash)),
+            );
         }
         for &position in parcel.extract.iter().chain(&parcel.tail) {
             if let Some(node) = graph.node(position) {
@@ -336,8 +370,14 @@ impl Reader {
             }
             self.sent.insert(graph.hash_at(position)?);
         }
-        self.reset = message.have.first().is_some_and(|have| have.last_sync.is_empty())
-            && self.their_have.iter().any(|have| !have.last_sync.is_empty());
+        self.reset = message
+            .have
+            .first()
+            .is_some_and(|have| have.last_sync.is_empty())
+            && self
+                .their_have
+                .iter()
+                .any(|have| !have.last_sync.is_empty());
         self.their_need.clear();
         self.named = Some(message.heads.clone());
         self.asked.clone_from(&message.need);
@@ -357,6 +397,9 @@ fn say(heads: Vec<ChangeHash>, need: Vec<ChangeHash>, have: Vec<Have>) -> SyncMe
         need,
         have,
         changes: Vec::new(),
-        flags: Some(SyncFlags { supports_reset: true, ..SyncFlags::default() }),
+        flags: Some(SyncFlags {
+            supports_reset: true,
+            ..SyncFlags::default()
+        }),
     }
 }

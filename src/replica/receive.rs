@@ -35,7 +35,14 @@ impl Replica {
             Message::Request { document, data, .. } => self.sync(connection, document, &data, true),
             Message::Sync { document, data, .. } => self.sync(connection, document, &data, false),
             Message::DocUnavailable { document, .. } => self.unavailable(connection, &document),
-            Message::Ephemeral { document, sender, count, session, data, .. } => {
+            Message::Ephemeral {
+                document,
+                sender,
+                count,
+                session,
+                data,
+                ..
+            } => {
                 if let Some(document) = self.documents.get_mut(&document) {
                     let from = Some(connection);
                     document.ephemeral(&mut self.core, from, &sender, count, &session, &data);
@@ -44,7 +51,9 @@ impl Replica {
             Message::RemoteSubscriptionChange { add, remove, .. } => {
                 self.follow(connection, add, &remove);
             }
-            Message::RemoteHeadsChanged { document, heads, .. } => {
+            Message::RemoteHeadsChanged {
+                document, heads, ..
+            } => {
                 if let Some(document) = self.documents.get_mut(&document)
                     && document.readers.contains_key(&connection)
                 {
@@ -55,13 +64,23 @@ impl Replica {
                             continue;
                         }
                         let from = Some(connection);
-                        document.remote_heads_changed(&mut self.core, from, &store, remote.heads, at);
+                        document.remote_heads_changed(
+                            &mut self.core,
+                            from,
+                            &store,
+                            remote.heads,
+                            at,
+                        );
                     }
                 }
             }
             Message::Ack { document, ack, .. } => {
-                let Some(document) = self.documents.get_mut(&document) else { return };
-                let Some(reader) = document.readers.get_mut(&connection) else { return };
+                let Some(document) = self.documents.get_mut(&document) else {
+                    return;
+                };
+                let Some(reader) = document.readers.get_mut(&connection) else {
+                    return;
+                };
                 for refused in ack.refused.iter().filter(|_| document.opened) {
                     let Some(hash) = refused.hash else { continue };
                     let (code, reason) = (refused.code, refused.reason.clone());
@@ -76,18 +95,24 @@ impl Replica {
                 self.core.close(connection, CloseCode::Normal, "left");
             }
             Message::Error { .. } | Message::GoAway { .. } | Message::Unknown { .. } => {}
-            _ => self.core.bad_message(connection, "a message that has no place after the handshake"),
+            _ => self.core.bad_message(
+                connection,
+                "a message that has no place after the handshake",
+            ),
         }
     }
 
     /// Subscribes a connection to a document, if it may have one more.
     fn subscribe(&mut self, connection: ConnectionId, document: &DocumentId) -> bool {
-        let Some(state) = self.core.connections.get_mut(&connection) else { return false };
+        let Some(state) = self.core.connections.get_mut(&connection) else {
+            return false;
+        };
         if state.documents.contains(document) {
             return true;
         }
         if state.documents.len() >= self.core.config.limits.documents_per_connection {
-            self.core.bad_message(connection, "subscribed to too many documents");
+            self.core
+                .bad_message(connection, "subscribed to too many documents");
             return false;
         }
         state.documents.insert(document.clone());
@@ -105,7 +130,9 @@ impl Replica {
         let mut message = match SyncMessage::decode(data, &self.core.config.limits) {
             Ok(message) => message,
             Err(error) => {
-                return self.core.bad_message(connection, &format!("a bad sync message: {error}"));
+                return self
+                    .core
+                    .bad_message(connection, &format!("a bad sync message: {error}"));
             }
         };
         let (core, document) = self.document(id);
@@ -120,11 +147,10 @@ impl Replica {
             };
             for chunk in chunks {
                 let checked = match chunk.kind {
-                    ChunkKind::Document => {
-                        guard::check_document(&chunk.bytes, &core.config.limits).map(|()| {
+                    ChunkKind::Document => guard::check_document(&chunk.bytes, &core.config.limits)
+                        .map(|()| {
                             upload.push(chunk.bytes);
-                        })
-                    }
+                        }),
                     _ => guard::check_change(&chunk.bytes, &core.config.limits).map(|header| {
                         changes.push_back((header, chunk.bytes));
                     }),
@@ -153,11 +179,18 @@ impl Replica {
 
     /// A relay that we dialled has nothing of a document.
     fn unavailable(&mut self, connection: ConnectionId, id: &DocumentId) {
-        let dialled = self.core.connections.get(&connection).is_some_and(|c| c.info.dialled);
-        let Some(document) = self.documents.get_mut(id) else { return };
+        let dialled = self
+            .core
+            .connections
+            .get(&connection)
+            .is_some_and(|c| c.info.dialled);
+        let Some(document) = self.documents.get_mut(id) else {
+            return;
+        };
         let empty = document.graph().is_none_or(super::graph::Graph::is_empty);
         if dialled && document.opened && empty {
-            self.core.effect(Effect::Publish(id.clone(), Published::Unavailable));
+            self.core
+                .effect(Effect::Publish(id.clone(), Published::Unavailable));
         }
     }
 
@@ -169,7 +202,9 @@ impl Replica {
         remove: &[concord_protocol::StorageId],
     ) {
         let limit = self.core.config.limits.remote_subscriptions;
-        let Some(state) = self.core.connections.get_mut(&connection) else { return };
+        let Some(state) = self.core.connections.get_mut(&connection) else {
+            return;
+        };
         for store in remove {
             state.remotes.remove(store);
         }
@@ -185,7 +220,9 @@ impl Replica {
         let ours = self.core.config.metadata.storage_id.clone();
         let documents: Vec<DocumentId> = state.documents.iter().cloned().collect();
         for document in documents {
-            let Some(document) = self.documents.get_mut(&document) else { continue };
+            let Some(document) = self.documents.get_mut(&document) else {
+                continue;
+            };
             for store in &added {
                 if Some(store) == ours.as_ref() && !document.durable().is_empty() {
                     document.durable_changed(&mut self.core);
@@ -198,7 +235,11 @@ impl Replica {
 
     /// Tells a relay that we dialled of a document.
     pub(super) fn sync_with(&mut self, connection: ConnectionId, id: DocumentId) {
-        let dialled = self.core.connections.get(&connection).is_some_and(|c| c.info.dialled);
+        let dialled = self
+            .core
+            .connections
+            .get(&connection)
+            .is_some_and(|c| c.info.dialled);
         if !dialled || !self.subscribe(connection, &id) {
             return;
         }
@@ -231,5 +272,12 @@ fn push_changes(
     connection: ConnectionId,
     changes: VecDeque<(ChangeHeader, Bytes)>,
 ) {
-    document.push(core, Inbound::Changes { from: Some(connection), changes, checked: false });
+    document.push(
+        core,
+        Inbound::Changes {
+            from: Some(connection),
+            changes,
+            checked: false,
+        },
+    );
 }

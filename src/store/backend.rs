@@ -1,11 +1,14 @@
 //! What the store needs of an engine: ordered keys, atomic batches, and a flush that is one.
 
-use std::{collections::BTreeMap, io, ops::ControlFlow};
+use std::{collections::BTreeMap, fmt, io, ops::ControlFlow};
 
 use bytes::Bytes;
 
 /// Changes that happen together or not at all: the value of each key, or its removal.
 pub(super) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Is shown a key and its value, and says whether to go on.
+pub(super) type Visit<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// An engine that failed. After a failed write nobody knows what is on disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,10 +21,10 @@ pub(super) struct BackendError {
 }
 
 impl BackendError {
-    pub(super) fn new(what: &'static str, reason: impl ToString) -> Self {
+    pub(super) fn new(what: &'static str, reason: impl fmt::Display) -> Self {
         Self {
             what,
-            reason: reason.to_string(),
+            reason: format!("{reason}"),
         }
     }
 }
@@ -38,12 +41,7 @@ pub(super) trait Backend: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BackendError>;
 
     /// Visits keys at or after `from` that start with `prefix`, in order, until told to stop.
-    fn scan(
-        &self,
-        from: &[u8],
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError>;
+    fn scan(&self, from: &[u8], prefix: &[u8], visit: Visit<'_>) -> Result<(), BackendError>;
 
     /// Bytes that are free where it writes; `None` where there is no such bound.
     fn free_bytes(&self) -> io::Result<Option<u64>>;

@@ -299,11 +299,14 @@ impl Shared {
         if jobs.iter().all(|job| job.writes.is_empty()) {
             return None;
         }
+        let group = jobs.iter().map(|job| job.bytes as u64).sum::<u64>();
         match backend.free_bytes() {
-            Ok(Some(free)) if free < self.reserve_bytes => Some(StoreError::Full {
-                free,
-                reserve: self.reserve_bytes,
-            }),
+            Ok(Some(free)) if free < self.reserve_bytes.saturating_add(group) => {
+                Some(StoreError::Full {
+                    free,
+                    reserve: self.reserve_bytes,
+                })
+            }
             Ok(_) => None,
             Err(error) => {
                 // The write itself will tell.
@@ -390,3 +393,6 @@ async fn blocking<T: Send + 'static>(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,10 @@ pub struct Options {
     /// Acknowledges what is not on disk, to show that a test would find it.
     #[doc(hidden)]
     pub unsafe_skip_fsync_for_tests: bool,
+    /// Called with the engine's directory after each fsync of a flush, before what it made
+    /// durable is acknowledged: where a test may copy the files as a power loss would leave them.
+    #[doc(hidden)]
+    pub after_fsync_for_tests: Option<fn(&Path)>,
 }
 
 impl Default for Options {
@@ -85,6 +89,7 @@ impl Default for Options {
             queue_bytes_max: 256 << 20,
             reserve_bytes: 64 << 20,
             unsafe_skip_fsync_for_tests: false,
+            after_fsync_for_tests: None,
         }
     }
 }

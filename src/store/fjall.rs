@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +9,7 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::{
-    backend::{Backend, BackendError, Batch},
+    backend::{Backend, BackendError, Batch, Visit},
     directory,
     engine::Options,
 };
@@ -29,6 +28,7 @@ pub(super) struct FjallBackend {
     db: Database,
     path: PathBuf,
     persist: PersistMode,
+    after_fsync: Option<fn(&Path)>,
 }
 
 impl FjallBackend {
@@ -46,16 +46,17 @@ impl FjallBackend {
                 KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
             })
             .map_err(failed)?;
-        let persist = if options.unsafe_skip_fsync_for_tests {
-            PersistMode::Buffer
+        let (persist, after_fsync) = if options.unsafe_skip_fsync_for_tests {
+            (PersistMode::Buffer, None)
         } else {
-            PersistMode::SyncAll
+            (PersistMode::SyncAll, options.after_fsync_for_tests)
         };
         Ok(Self {
             rows,
             db,
             path: path.into(),
             persist,
+            after_fsync,
         })
     }
 }
@@ -77,7 +78,11 @@ impl Backend for FjallBackend {
     fn flush(&self) -> Result<(), BackendError> {
         self.db
             .persist(self.persist)
-            .map_err(|error| BackendError::new("fsync fjall's journal", error))
+            .map_err(|error| BackendError::new("fsync fjall's journal", error))?;
+        if let Some(after) = self.after_fsync {
+            after(&self.path);
+        }
+        Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
@@ -87,12 +92,7 @@ impl Backend for FjallBackend {
         }
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, from: &[u8], prefix: &[u8], visit: Visit<'_>) -> Result<(), BackendError> {
         for item in self.rows.range(from..) {
             let (key, value) = item
                 .into_inner()

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     io,
-    ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,7 +11,7 @@ use concord_protocol::StorageId;
 
 use super::{
     DocumentKey, Store,
-    backend::{Backend, BackendError, Batch},
+    backend::{Backend, BackendError, Batch, Visit},
     embedded::Embedded,
     engine, key,
 };
@@ -154,12 +153,7 @@ impl Backend for MemoryBackend {
         Ok(self.lock().visible.get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, from: &[u8], prefix: &[u8], visit: Visit<'_>) -> Result<(), BackendError> {
         let inner = self.lock();
         for (key, value) in inner.visible.range(from.to_vec()..) {
             if !key.starts_with(prefix) || visit(key, value).is_break() {

@@ -1,6 +1,6 @@
 //! Turns writes of rows into batches of pieces.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use super::{
     backend::{Backend, BackendError, Batch},
@@ -12,9 +12,13 @@ use crate::replica::{Kind, RowKey, RowWrite};
 /// memory twice.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// The key and the value of a piece.
+type Piece = (Vec<u8>, Vec<u8>);
+
 /// Applies writes in order. Rows stay whole through a crash at any moment: all are written in
 /// one batch but snapshots, whose first piece, without which a row is not there, goes last into
-/// a batch and first out of it.
+/// a batch and first out of it. What a crash leaves of a half written snapshot is no row; it takes
+/// room until that snapshot is written or deleted again.
 pub(super) struct Plan<'b> {
     backend: &'b dyn Backend,
     batch: Batch,
@@ -131,7 +135,7 @@ impl<'b> Plan<'b> {
         }
     }
 
-    fn pieces(&self, row_prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
+    fn pieces(&self, row_prefix: &[u8]) -> Result<Vec<Piece>, BackendError> {
         let mut found = Batch::new();
         self.backend
             .scan(row_prefix, row_prefix, &mut |key, value| {
@@ -148,7 +152,7 @@ impl<'b> Plan<'b> {
     }
 
     fn piece_keys(&self, row_prefix: &[u8]) -> Result<Vec<Vec<u8>>, BackendError> {
-        let mut found = std::collections::BTreeSet::new();
+        let mut found = BTreeSet::new();
         self.backend.scan(row_prefix, row_prefix, &mut |key, _| {
             found.insert(key.to_vec());
             ControlFlow::Continue(())

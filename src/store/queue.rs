@@ -14,6 +14,10 @@ use crate::replica::RowWrite;
 /// What a row costs in the queue besides its bytes.
 const ROW_OVERHEAD_BYTES: usize = 128;
 
+/// A group ends with the write that brings it to this many bytes, so that a large snapshot does
+/// not hold back the answers of what came long before it.
+const GROUP_BYTES: usize = 8 << 20;
+
 /// The prefix of a document's keys.
 pub(super) type Prefix = Arc<[u8]>;
 
@@ -21,7 +25,8 @@ pub(super) type Prefix = Arc<[u8]>;
 pub(super) struct Job {
     pub(super) document: Prefix,
     pub(super) writes: Vec<RowWrite>,
-    bytes: usize,
+    /// What it weighs in the queue.
+    pub(super) bytes: usize,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -134,7 +139,8 @@ impl Queue {
         Some(answer)
     }
 
-    /// Waits for work, then, `window` later, takes all there is; `None` at the end.
+    /// Waits for work, then, `window` later, takes what there is, up to a group's size; `None` at
+    /// the end.
     pub(super) fn take(&self, window: Duration) -> Option<Vec<Job>> {
         let mut inner = self.lock();
         while inner.jobs.is_empty() {
@@ -158,7 +164,14 @@ impl Queue {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        Some(std::mem::take(&mut inner.jobs))
+        let mut bytes = 0;
+        let group = inner.jobs.iter().take_while(|job| {
+            let fits = bytes < GROUP_BYTES;
+            bytes += job.bytes;
+            fits
+        });
+        let count = group.count();
+        Some(inner.jobs.drain(..count).collect())
     }
 
     /// Takes all there is without waiting.

@@ -7,7 +7,6 @@
 use std::{
     fs::{File, TryLockError},
     io,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -16,7 +15,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    backend::{Backend, BackendError, Batch},
+    backend::{Backend, BackendError, Batch, Visit},
     directory,
     engine::Options,
 };
@@ -32,6 +31,7 @@ pub(super) struct SledBackend {
     log: File,
     path: PathBuf,
     sync: bool,
+    after_fsync: Option<fn(&Path)>,
 }
 
 impl SledBackend {
@@ -51,6 +51,7 @@ impl SledBackend {
             log,
             path: path.into(),
             sync: !options.unsafe_skip_fsync_for_tests,
+            after_fsync: options.after_fsync_for_tests,
         })
     }
 }
@@ -96,6 +97,9 @@ impl Backend for SledBackend {
             self.log
                 .sync_all()
                 .map_err(|error| BackendError::new("fsync sled's log", error))?;
+            if let Some(after) = self.after_fsync {
+                after(&self.path);
+            }
         }
         Ok(())
     }
@@ -107,12 +111,7 @@ impl Backend for SledBackend {
         }
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, from: &[u8], prefix: &[u8], visit: Visit<'_>) -> Result<(), BackendError> {
         for item in self.db.range(from..) {
             let (key, value) = item.map_err(|error| BackendError::new("read from sled", error))?;
             if !key.starts_with(prefix) || visit(&key, &value).is_break() {

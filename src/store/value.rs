@@ -20,6 +20,9 @@ const ROW_HEAD_LEN: usize = 8 + 4;
 pub(super) const FIRST_PAYLOAD: usize = VALUE_BYTES_MAX - HEAD_LEN - ROW_HEAD_LEN;
 pub(super) const NEXT_PAYLOAD: usize = VALUE_BYTES_MAX - HEAD_LEN;
 
+/// Most bytes that are set aside for a row by what its first piece says, before they are there.
+const RESERVE_BYTES_MAX: usize = 64 << 20;
+
 /// Cuts a row into the payloads of its pieces; there is always a first.
 pub(super) fn cut(row: &[u8]) -> impl DoubleEndedIterator<Item = (u32, &[u8])> {
     let (first, rest) = row.split_at(row.len().min(FIRST_PAYLOAD));
@@ -117,6 +120,10 @@ impl Assembly {
         self.next = self.next.saturating_add(1);
         match open(key, number, value) {
             Ok(piece) => {
+                if let Some((len, _)) = piece.row {
+                    let len = usize::try_from(len).unwrap_or(RESERVE_BYTES_MAX);
+                    self.bytes.reserve(len.min(RESERVE_BYTES_MAX));
+                }
                 self.expected = piece.row.or(self.expected);
                 self.bytes.extend_from_slice(piece.payload);
             }
@@ -167,7 +174,7 @@ mod tests {
         assert_eq!(
             seal(b"key", 0, b"abc", b"abc", 0x364b_3fb7),
             [
-                1, 0xd8, 0xe4, 0xc4, 0xfc, 3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0xb7, 0x3f, 0x4b,
+                1, 0xa0, 0xdf, 0x45, 0xdf, 3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0xb7, 0x3f, 0x4b,
                 0x36, b'a', b'b', b'c'
             ]
         );

@@ -13,6 +13,7 @@ use super::{
     WorkerJob, WorkerLimits,
     frame::{self, FrameError, Health, Reply, Request, Settings},
     limits::START_MS_MAX,
+    materialise::shortened,
     process::SUBCOMMAND,
 };
 use crate::{
@@ -45,21 +46,30 @@ pub(super) struct Worker {
 pub(super) enum Ended {
     /// With an answer; the worker lives.
     Answered(Result<JobOutput, JobError>),
-    /// The process ended or spoke nonsense. Not a matter of time or memory.
-    Crashed {
-        /// Whether what is ours had been loaded.
-        base_opened: bool,
-        /// What is known of it.
-        reason: String,
-    },
-    /// Too slow or too large, which is nobody's fault.
+    /// The process ended or spoke nonsense.
+    Died(Death),
+    /// It took too long, or is too large to be asked.
     OverLimit(String),
+    /// The process was never ready.
+    NotStarted(String),
+}
+
+/// The end of a process in mid-job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Death {
+    /// Whether what is ours had been loaded.
+    pub(super) base_opened: bool,
+    /// Whether it was for want of memory or processor time, which is nobody's fault.
+    pub(super) over_limit: bool,
+    /// What is known of it.
+    pub(super) reason: String,
 }
 
 /// Why an exchange stopped.
 enum Broken {
     Io,
-    Slow(Duration),
+    /// The time it had was over.
+    Slow(Instant),
     Frame(FrameError),
 }
 
@@ -132,7 +142,7 @@ impl Worker {
 
     /// Does a job. Unless the end is [`Ended::Answered`], the worker is of no more use.
     pub(super) async fn run(&mut self, job: WorkerJob, limits: &WorkerLimits) -> Ended {
-        let mut base_opened = false;
+        let (start, mut base_opened) = (Instant::now(), false);
         let broken = match self.exchange(job, limits, &mut base_opened).await {
             Ok(result) => {
                 self.jobs += 1;
@@ -142,15 +152,24 @@ impl Worker {
             Err(broken) => broken,
         };
         match broken {
-            Broken::Slow(after) => {
-                Ended::OverLimit(format!("not done after {} ms", after.as_millis()))
-            }
+            Broken::Slow(_) if !self.ready => Ended::NotStarted(format!(
+                "a new worker process said nothing for {START_MS_MAX} ms"
+            )),
+            Broken::Slow(by) => Ended::OverLimit(format!(
+                "not done after {} ms",
+                by.saturating_duration_since(start).as_millis()
+            )),
+            Broken::Frame(error) if !self.ready => Ended::NotStarted(error.to_string()),
             Broken::Frame(error @ FrameError::TooLarge(_)) => Ended::OverLimit(error.to_string()),
-            Broken::Frame(error) => Ended::Crashed {
+            Broken::Frame(error) => Ended::Died(Death {
                 base_opened,
-                reason: error.to_string(),
-            },
-            Broken::Io => self.post_mortem(base_opened).await,
+                over_limit: false,
+                reason: format!("the worker process answered nonsense: {error}"),
+            }),
+            Broken::Io if !self.ready => {
+                Ended::NotStarted(self.post_mortem(base_opened).await.reason)
+            }
+            Broken::Io => Ended::Died(self.post_mortem(base_opened).await),
         }
     }
 
@@ -168,14 +187,17 @@ impl Worker {
             }
         }
         let own = Duration::from_millis(limits.own_ms);
-        let incoming = Duration::from_millis(limits.incoming_ms);
-        let (allowed, phases) = match &job {
-            WorkerJob::Build {
-                base,
-                incoming: new,
-                ..
-            } if base.is_empty() && !new.is_empty() => (incoming, false),
-            WorkerJob::Build { incoming: new, .. } => (own, !new.is_empty()),
+        let from_peer: &[Bytes] = match &job {
+            WorkerJob::Build { incoming, .. } => incoming,
+            WorkerJob::Check { .. } | WorkerJob::Extract { .. } => &[],
+        };
+        let incoming = limits.incoming_max(from_peer.iter().map(Bytes::len).sum());
+        // With a base, what is a peer's gets its time once ours is loaded.
+        let (allowed, then_incoming) = match &job {
+            WorkerJob::Build { base, .. } if from_peer.is_empty() || !base.is_empty() => {
+                (own, !from_peer.is_empty())
+            }
+            WorkerJob::Build { .. } => (incoming, false),
             WorkerJob::Check { .. } | WorkerJob::Extract { .. } => (own, false),
         };
         // Processor time is capped besides, for the case that nobody is left to watch the clock.
@@ -192,13 +214,13 @@ impl Worker {
         };
         timeout_at(by, sending)
             .await
-            .map_err(|_| Broken::Slow(allowed))??;
+            .map_err(|_| Broken::Slow(by))??;
         drop(chunks);
         let done = loop {
             match self.reply(by).await? {
                 Reply::BaseOpened => {
                     *base_opened = true;
-                    if phases {
+                    if then_incoming {
                         by = Instant::now() + incoming + start.elapsed() * INCOMING_PER_BASE;
                     }
                 }
@@ -225,18 +247,14 @@ impl Worker {
     }
 
     async fn fill(&mut self, bytes: &mut [u8], by: Instant) -> Result<(), Broken> {
-        let start = Instant::now();
-        match timeout_at(by, self.output.read_exact(bytes)).await {
-            Ok(read) => {
-                read?;
-                Ok(())
-            }
-            Err(_) => Err(Broken::Slow(start.elapsed())),
-        }
+        timeout_at(by, self.output.read_exact(bytes))
+            .await
+            .map_err(|_| Broken::Slow(by))??;
+        Ok(())
     }
 
     /// Why it ended: what it wrote last, and what the system says.
-    async fn post_mortem(&mut self, base_opened: bool) -> Ended {
+    async fn post_mortem(&mut self, base_opened: bool) -> Death {
         let status = match timeout(END_MAX, self.child.wait()).await {
             Ok(Ok(status)) => status.to_string(),
             Ok(Err(error)) => error.to_string(),
@@ -255,19 +273,14 @@ impl Worker {
         let reason = format!("the worker process ended ({status}): {words}");
         // Rust's word for a failed allocation. SIGKILL comes from the kernel, out of memory;
         // SIGXCPU from the limit on processor time.
-        let over_limit = ["memory allocation of", "capacity overflow"]
-            .iter()
-            .any(|sign| words.contains(sign))
-            || [" 9 ", " 24 "]
+        let over_limit = words.contains("memory allocation of")
+            || ["signal: 9 ", "signal: 24 "]
                 .iter()
-                .any(|signal| status.contains(&format!("signal:{signal}")));
-        if over_limit {
-            Ended::OverLimit(reason)
-        } else {
-            Ended::Crashed {
-                base_opened,
-                reason,
-            }
+                .any(|signal| status.contains(signal));
+        Death {
+            base_opened,
+            over_limit,
+            reason: shortened(reason),
         }
     }
 }

@@ -167,14 +167,13 @@ pub(super) fn index(
                 header.hash
             )));
         }
-        let actor = match actor_positions.get(&header.actor) {
-            Some(actor) => *actor,
-            None => {
-                let actor = u32::try_from(actors.len()).map_err(too_large)?;
-                actors.push(header.actor.clone());
-                actor_positions.insert(header.actor.clone(), actor);
-                actor
-            }
+        let actor = if let Some(actor) = actor_positions.get(&header.actor) {
+            *actor
+        } else {
+            let actor = u32::try_from(actors.len()).map_err(too_large)?;
+            actors.push(header.actor.clone());
+            actor_positions.insert(header.actor.clone(), actor);
+            actor
         };
         objects.extend(header.objects_made.iter().map(|counter| (*counter, actor)));
         entries.push(IndexEntry {

@@ -115,7 +115,7 @@ pub(super) enum Reply {
     /// What is ours is loaded.
     BaseOpened,
     /// It is done.
-    Done(Done),
+    Done(Box<Done>),
 }
 
 /// The end of a job.
@@ -276,7 +276,7 @@ impl Done {
             lengths: lengths(&chunks)?,
             health,
         };
-        encode(&Reply::Done(done), chunks)
+        encode(&Reply::Done(Box::new(done)), chunks)
     }
 
     /// The lengths of the chunks to read, together within the limit.

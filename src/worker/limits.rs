@@ -1,5 +1,7 @@
 //! What a job may cost.
 
+use std::time::Duration;
+
 use concord_protocol::{Limits, limits::DOCUMENT_BYTES_MAX};
 
 const MIB: u64 = 1024 * 1024;
@@ -12,6 +14,9 @@ pub const MEMORY_BYTES_MAX: u64 = 2048 * MIB;
 pub const STACK_BYTES: u64 = 256 * MIB;
 /// Milliseconds for what a peer sent, not counting the time that our own document needs.
 pub const INCOMING_MS_MAX: u64 = 2_000;
+/// Milliseconds more for each KiB that a peer sent. The 260,000 changes of the automerge-paper
+/// trace are 126 KiB and took 8 s on a busy machine; what hangs automerge is of a few KiB at most.
+pub const INCOMING_MS_PER_KIB: u64 = 75;
 /// Milliseconds for our own document: a compaction of a million changes takes seconds.
 pub const OWN_MS_MAX: u64 = 60_000;
 /// Bytes that an idle worker may keep in memory; one that holds more is replaced.
@@ -39,6 +44,8 @@ pub struct WorkerLimits {
     pub stack_bytes: u64,
     /// See [`INCOMING_MS_MAX`]. Only processes are held to it.
     pub incoming_ms: u64,
+    /// See [`INCOMING_MS_PER_KIB`]; never more than `own_ms` in all.
+    pub incoming_ms_per_kib: u64,
     /// See [`OWN_MS_MAX`]. Only processes are held to it.
     pub own_ms: u64,
     /// See [`RESIDENT_BYTES_MAX`].
@@ -60,6 +67,7 @@ impl Default for WorkerLimits {
             memory_bytes: MEMORY_BYTES_MAX,
             stack_bytes: STACK_BYTES,
             incoming_ms: INCOMING_MS_MAX,
+            incoming_ms_per_kib: INCOMING_MS_PER_KIB,
             own_ms: OWN_MS_MAX,
             resident_bytes: RESIDENT_BYTES_MAX,
             jobs_per_process: JOBS_PER_PROCESS_MAX,
@@ -71,6 +79,13 @@ impl Default for WorkerLimits {
 }
 
 impl WorkerLimits {
+    /// How long a job may take for this many bytes of a peer.
+    pub(super) fn incoming_max(&self, bytes: usize) -> Duration {
+        let more = (bytes as u64 / 1024).saturating_mul(self.incoming_ms_per_kib);
+        let longest = self.own_ms.max(self.incoming_ms);
+        Duration::from_millis(self.incoming_ms.saturating_add(more).min(longest))
+    }
+
     /// What our own changes must keep to. They were let in once, perhaps under other limits, and
     /// must stay readable: only what no format can hold is refused.
     pub(super) fn own_changes(&self) -> Limits {

@@ -128,7 +128,7 @@ fn finish(
     document::add(&mut doc, incoming.runs, &limits.changes)?;
     let sealed = document::seal(doc)?;
     let new = sealed.doc.stats().num_changes - known;
-    if !incoming.runs.is_empty() && new <= u64::from(incoming.explode_max) {
+    if incoming.explode_max > 0 && new <= u64::from(incoming.explode_max) {
         let changes = sealed.doc.get_changes(&before).into_iter().map(|change| {
             let chunk = chunk(change);
             guard::check_change(&chunk, &limits.changes).map_err(Fault::content)?;

@@ -14,14 +14,10 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::MissedTickBehavior};
 
 use super::{
     BoxFuture, Materialiser, WorkerJob, WorkerLimits,
-    child::{Ended, Worker},
-    materialise::{blame, shortened},
-    prefix::PrefixSearch,
+    child::{Death, Ended, Worker},
+    search::{Attempt, search},
 };
 use crate::replica::{JobError, JobOutput};
-
-/// Processes that may die in the search for one change: enough for a million changes.
-const SEARCH_TRIES_MAX: u32 = 24;
 
 /// Why a pool could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -175,101 +171,44 @@ impl Inner {
 
     async fn job(&self, job: WorkerJob) -> Result<JobOutput, JobError> {
         let closed = |_| JobError::Unavailable("the pool is closed".to_owned());
-        let _long = match is_long(&job) {
-            true => Some(self.long.acquire().await.map_err(closed)?),
-            false => None,
+        let _long = if is_long(&job) {
+            Some(self.long.acquire().await.map_err(closed)?)
+        } else {
+            None
         };
         let _worker = self.workers.acquire().await.map_err(closed)?;
         // Cheap: the chunks are shared.
         let again = job.clone();
-        let (reason, base_opened) = match self.attempt(job).await? {
+        let Death {
+            base_opened,
+            reason,
+            ..
+        } = match self.attempt(job).await? {
             Ended::Answered(result) => return result,
-            Ended::OverLimit(reason) => return Err(JobError::OverLimit(shortened(reason))),
-            Ended::Crashed {
+            Ended::NotStarted(reason) => return Err(JobError::Unavailable(reason)),
+            Ended::OverLimit(reason)
+            | Ended::Died(Death {
+                over_limit: true,
                 reason,
-                base_opened,
-            } => (shortened(reason), base_opened),
+                ..
+            }) => return Err(JobError::OverLimit(reason)),
+            Ended::Died(death) => death,
         };
         match again {
             WorkerJob::Build { base, incoming, .. } if incoming.is_empty() => {
                 // The changes after the last document chunk may hold one that breaks it.
                 let documents = base.partition_point(|run| is_document(run));
                 let (base, incoming) = base.split_at(documents);
-                Err(self.search(base, incoming, reason).await)
+                Err(search(base, incoming, reason, &self.limits, self).await)
             }
             WorkerJob::Build { base, .. } if base_opened || base.is_empty() => {
                 Err(JobError::Incoming(reason))
             }
             WorkerJob::Build { .. } | WorkerJob::Extract { .. } => Err(JobError::Base(reason)),
-            WorkerJob::Check { base, incoming } => Err(self.search(&base, &incoming, reason).await),
-        }
-    }
-
-    /// Finds the change that ends processes, a new process for each try.
-    async fn search(
-        &self,
-        base: &[bytes::Bytes],
-        incoming: &[bytes::Bytes],
-        mut reason: String,
-    ) -> JobError {
-        let mut search = PrefixSearch::new(incoming.len());
-        let mut tries = 0;
-        while let Some(length) = search.next() {
-            tries += 1;
-            if tries > SEARCH_TRIES_MAX {
-                return JobError::Base(reason);
+            WorkerJob::Check { base, incoming } => {
+                Err(search(&base, &incoming, reason, &self.limits, self).await)
             }
-            let prefix = WorkerJob::Check {
-                base: base.to_vec(),
-                incoming: incoming[..length].to_vec(),
-            };
-            let breaks = match self.attempt(prefix).await {
-                Ok(Ended::Answered(Ok(_))) => false,
-                // It breaks without ending the process, and is named already.
-                Ok(Ended::Answered(Err(error @ JobError::Breaks { .. }))) => return error,
-                Ok(Ended::Answered(Err(error))) => {
-                    reason = error.to_string();
-                    true
-                }
-                Ok(Ended::Crashed { reason: said, .. }) => {
-                    reason = shortened(said);
-                    true
-                }
-                // Nobody is blamed for what a limit ended.
-                Ok(Ended::OverLimit(said)) => return JobError::OverLimit(shortened(said)),
-                Err(error) => return error,
-            };
-            search.tell(length, breaks);
         }
-        let culprit = search.culprit().map(|place| &incoming[place]);
-        blame(culprit, reason, &self.limits)
-    }
-
-    /// Does a job in an idle process or a new one. A process that died may have been hurt by an
-    /// earlier job; only one that is new is believed.
-    async fn attempt(&self, job: WorkerJob) -> Result<Ended, JobError> {
-        let unavailable =
-            |error: io::Error| JobError::Unavailable(format!("cannot start a process: {error}"));
-        let idle = self.take_idle();
-        let (mut worker, spare) = match idle {
-            Some(worker) => {
-                let spare = worker.is_used().then(|| job.clone());
-                (worker, spare)
-            }
-            None => (self.spawn().await.map_err(unavailable)?, None),
-        };
-        let mut ended = worker.run(job, &self.limits).await;
-        if let (Ended::Crashed { .. }, Some(job)) = (&ended, spare) {
-            worker = self.spawn().await.map_err(unavailable)?;
-            ended = worker.run(job, &self.limits).await;
-        }
-        if matches!(ended, Ended::Answered(_)) && worker.is_fit(&self.limits) {
-            self.idle().push(worker);
-        } else {
-            drop(worker);
-            self.warm().await;
-        }
-        Ok(ended)
     }
 
     fn take_idle(&self) -> Option<Worker> {
@@ -289,6 +228,35 @@ impl Inner {
         {
             self.idle().push(worker);
         }
+    }
+}
+
+impl Attempt for Inner {
+    /// Does a job in an idle process or a new one. A process that died may have been hurt by an
+    /// earlier job; only one that is new is believed.
+    async fn attempt(&self, job: WorkerJob) -> Result<Ended, JobError> {
+        let unavailable =
+            |error: io::Error| JobError::Unavailable(format!("cannot start a process: {error}"));
+        let idle = self.take_idle();
+        let (mut worker, spare) = match idle {
+            Some(worker) => {
+                let spare = worker.is_used().then(|| job.clone());
+                (worker, spare)
+            }
+            None => (self.spawn().await.map_err(unavailable)?, None),
+        };
+        let mut ended = worker.run(job, &self.limits).await;
+        if let (Ended::Died(_), Some(job)) = (&ended, spare) {
+            worker = self.spawn().await.map_err(unavailable)?;
+            ended = worker.run(job, &self.limits).await;
+        }
+        if matches!(ended, Ended::Answered(_)) && worker.is_fit(&self.limits) {
+            self.idle().push(worker);
+        } else {
+            drop(worker);
+            self.warm().await;
+        }
+        Ok(ended)
     }
 }
 

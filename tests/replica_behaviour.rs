@@ -1,0 +1,563 @@
+//! What the replica promises, one story a test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "test code: small numbers, and a panic is the report"
+)]
+
+mod replica;
+
+use automerge::{ActorId, AutoCommit, ROOT, transaction::Transactable as _};
+use bytes::Bytes;
+use concord::replica::{ConnectionId, Counted, Event};
+use concord_protocol::{
+    ChangeHash, DocumentId, Message, PeerMetadata, RefuseCode, StorageId,
+    sync::{SyncMessage, SyncVersion},
+};
+
+use self::replica::{World, WorldOptions, sync_message};
+
+fn world() -> World {
+    World::new(WorldOptions {
+        compact_changes: 10_000,
+        ..WorldOptions::default()
+    })
+}
+
+/// Changes of one actor, one after another: hash and bytes.
+struct Writer(AutoCommit);
+
+impl Writer {
+    fn new(actor: u8) -> Self {
+        Self(AutoCommit::new().with_actor(ActorId::from([actor; 16])))
+    }
+
+    fn put(&mut self, value: i64) -> (ChangeHash, Bytes) {
+        self.0.put(ROOT, "key", value).unwrap();
+        self.0.commit();
+        let change = self.0.get_last_local_change().unwrap();
+        (
+            ChangeHash(change.hash().0),
+            Bytes::copy_from_slice(change.raw_bytes()),
+        )
+    }
+}
+
+/// The sync messages among what was sent.
+fn syncs(messages: Vec<Message>) -> Vec<SyncMessage> {
+    let limits = concord_protocol::Limits::default();
+    messages
+        .into_iter()
+        .filter_map(|message| match message {
+            Message::Sync { data, .. } => Some(SyncMessage::decode(&data, &limits).unwrap()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn errors(messages: &[Message]) -> Vec<String> {
+    let text = |message: &Message| match message {
+        Message::Error { message, .. } => Some(message.clone()),
+        _ => None,
+    };
+    messages.iter().filter_map(text).collect()
+}
+
+fn join(world: &mut World, number: u64) -> ConnectionId {
+    world.bare(number, PeerMetadata::default())
+}
+
+fn document() -> DocumentId {
+    DocumentId::from_bytes(&[7; 16])
+}
+
+#[test]
+fn a_change_is_passed_on_at_once_and_acknowledged_when_it_is_on_disk() {
+    let mut world = world();
+    let (author, reader) = (join(&mut world, 1), join(&mut world, 2));
+    let mut writer = Writer::new(1);
+    let (first, bytes) = writer.put(1);
+    world.say(author, &document(), &sync_message(vec![first], vec![bytes]));
+    world.finish_all();
+    world.say(reader, &document(), &sync_message(vec![first], vec![]));
+    world.finish_all();
+    world.taken(author);
+    world.taken(reader);
+
+    let (second, bytes) = writer.put(2);
+    world.say(
+        author,
+        &document(),
+        &sync_message(vec![second], vec![bytes.clone()]),
+    );
+    let passed_on = syncs(world.taken(reader));
+    assert_eq!(passed_on.len(), 1);
+    assert_eq!(passed_on[0].changes, vec![bytes], "before the flush");
+    assert_eq!(
+        passed_on[0].heads,
+        vec![first],
+        "but named are only heads on disk"
+    );
+    assert!(world.taken(author).is_empty(), "nothing to acknowledge yet");
+
+    world.finish_writes();
+    let acknowledged = syncs(world.taken(author));
+    assert_eq!(acknowledged.len(), 1);
+    assert_eq!(acknowledged[0].heads, vec![second]);
+    world.pass_time(200);
+    let confirmed = syncs(world.taken(reader));
+    assert_eq!((confirmed.len(), &confirmed[0].heads), (1, &vec![second]));
+    world.pass_time(30_000);
+    assert!(world.sent.is_empty(), "then it is quiet");
+}
+
+#[test]
+fn who_asks_for_nothing_hears_at_once_and_gets_it_when_it_comes() {
+    let mut world = world();
+    let asker = join(&mut world, 1);
+    world.ask(asker, &document());
+    let answer = world.taken(asker);
+    assert!(
+        answer
+            .iter()
+            .any(|m| matches!(m, Message::DocUnavailable { .. })),
+        "{answer:?}"
+    );
+    world.ask(asker, &document());
+    let again = world.taken(asker);
+    assert!(
+        again
+            .iter()
+            .any(|m| matches!(m, Message::DocUnavailable { .. })),
+        "{again:?}"
+    );
+
+    let author = join(&mut world, 2);
+    let (hash, bytes) = Writer::new(1).put(1);
+    world.say(
+        author,
+        &document(),
+        &sync_message(vec![hash], vec![bytes.clone()]),
+    );
+    let arrived = syncs(world.taken(asker));
+    assert_eq!(arrived[0].changes, vec![bytes]);
+}
+
+#[test]
+fn who_asks_while_somebody_is_sending_waits_for_it() {
+    let mut world = world();
+    let (author, asker) = (join(&mut world, 1), join(&mut world, 2));
+    let (hash, bytes) = Writer::new(1).put(1);
+    world.say(author, &document(), &sync_message(vec![hash], vec![]));
+    let asked = syncs(world.taken(author));
+    assert_eq!(asked[0].need, vec![hash]);
+    world.ask(asker, &document());
+    assert!(
+        !world
+            .taken(asker)
+            .iter()
+            .any(|m| matches!(m, Message::DocUnavailable { .. }))
+    );
+    world.say(
+        author,
+        &document(),
+        &sync_message(vec![hash], vec![bytes.clone()]),
+    );
+    assert_eq!(
+        syncs(world.taken(asker)).last().unwrap().changes,
+        vec![bytes]
+    );
+}
+
+#[test]
+fn who_waits_for_somebody_who_goes_hears_that_there_is_nothing() {
+    for leaves in [true, false] {
+        let mut world = world();
+        let (author, asker) = (join(&mut world, 1), join(&mut world, 2));
+        let (hash, _) = Writer::new(1).put(1);
+        world.say(author, &document(), &sync_message(vec![hash], vec![]));
+        world.ask(asker, &document());
+        if leaves {
+            world.handle(Event::Disconnected(author));
+        } else {
+            world.pass_time(6_000);
+        }
+        let answer = world.taken(asker);
+        assert!(
+            answer
+                .iter()
+                .any(|m| matches!(m, Message::DocUnavailable { .. })),
+            "{answer:?}"
+        );
+    }
+}
+
+#[test]
+fn ephemeral_messages_reach_the_others_once() {
+    let mut world = world();
+    let connections = [1, 2, 3].map(|n| join(&mut world, n));
+    let say = |world: &mut World, from: ConnectionId, count| {
+        world.handle(Event::Received(
+            from,
+            Message::Ephemeral {
+                document: document(),
+                sender: "bare-1".parse().unwrap(),
+                target: "relay".parse().unwrap(),
+                count,
+                session: "s".parse().unwrap(),
+                data: Bytes::from_static(&[0xa0]),
+            },
+        ));
+    };
+    let ephemerals = |messages: Vec<Message>| {
+        messages
+            .into_iter()
+            .filter(|m| matches!(m, Message::Ephemeral { .. }))
+            .count()
+    };
+    world.ask(connections[1], &document());
+    say(&mut world, connections[0], 1);
+    say(&mut world, connections[0], 1);
+    say(&mut world, connections[0], 3);
+    say(&mut world, connections[0], 2);
+    assert_eq!(ephemerals(world.taken(connections[1])), 2, "1 and 3");
+    assert_eq!(
+        ephemerals(world.taken(connections[0])),
+        0,
+        "not to the sender"
+    );
+    assert_eq!(
+        ephemerals(world.taken(connections[2])),
+        0,
+        "not to who does not hold it"
+    );
+    assert!(world.counts.contains(&Counted::EphemeralDropped(1)));
+}
+
+#[test]
+fn a_second_change_with_the_same_number_is_refused_and_nobody_else_notices() {
+    let mut world = world();
+    let (author, liar, reader) = (
+        join(&mut world, 1),
+        join(&mut world, 2),
+        join(&mut world, 3),
+    );
+    let (hash, bytes) = Writer::new(1).put(1);
+    let (forged, forged_bytes) = Writer::new(1).put(2);
+    world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
+    world.say(reader, &document(), &sync_message(vec![hash], vec![]));
+    world.finish_all();
+    world.pass_time(200);
+    world.taken(reader);
+    world.say(
+        liar,
+        &document(),
+        &sync_message(vec![forged], vec![forged_bytes]),
+    );
+    world.finish_all();
+    let told = world.taken(liar);
+    assert!(errors(&told)[0].contains("equivocation"), "{told:?}");
+    assert!(syncs(world.taken(reader)).is_empty());
+    assert!(
+        world
+            .counts
+            .contains(&Counted::ChangeRefused(RefuseCode::Equivocation))
+    );
+    // It says so again and again; it is not asked for it again.
+    world.taken(liar);
+    world.say(liar, &document(), &sync_message(vec![forged], vec![]));
+    assert!(
+        syncs(world.taken(liar))
+            .iter()
+            .all(|message| message.need.is_empty())
+    );
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn orphans_wait_within_bounds_and_are_taken_in_when_their_time_comes() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    let mut writer = Writer::new(1);
+    let changes: Vec<(ChangeHash, Bytes)> = (0..2_000).map(|n| writer.put(n)).collect();
+    let last = changes.last().unwrap().0;
+    for (_, bytes) in changes[1..].iter().rev() {
+        world.say(
+            author,
+            &document(),
+            &sync_message(vec![last], vec![bytes.clone()]),
+        );
+    }
+    assert_eq!(world.relay.stats().orphans, 1_000);
+    assert!(
+        world
+            .counts
+            .contains(&Counted::ChangeRefused(RefuseCode::Quota)),
+        "the writer is told"
+    );
+    let all: Vec<Bytes> = changes.iter().map(|(_, bytes)| bytes.clone()).collect();
+    world.say(author, &document(), &sync_message(vec![last], all));
+    world.finish_all();
+    assert_eq!(world.relay.stats().orphans, 0);
+    assert_eq!(syncs(world.taken(author)).last().unwrap().heads, vec![last]);
+}
+
+#[test]
+fn a_document_has_no_more_heads_than_a_change_may_depend_on() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    for number in 0_u16..1_200 {
+        let actor = ActorId::from([&[9_u8; 14][..], &number.to_be_bytes()].concat());
+        let mut doc = AutoCommit::new().with_actor(actor);
+        doc.put(ROOT, "key", i64::from(number)).unwrap();
+        doc.commit();
+        let change = doc.get_last_local_change().unwrap();
+        let (hash, bytes) = (
+            ChangeHash(change.hash().0),
+            Bytes::copy_from_slice(change.raw_bytes()),
+        );
+        world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
+    }
+    let refused = world
+        .counts
+        .iter()
+        .filter(|c| **c == Counted::ChangeRefused(RefuseCode::Quota));
+    assert_eq!(refused.count(), 200);
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn a_change_that_breaks_the_document_is_withheld_and_its_writer_told() {
+    for compact_changes in [10_000, 2] {
+        let mut world = World::new(WorldOptions {
+            compact_changes,
+            ..WorldOptions::default()
+        });
+        let (author, other, late) = (
+            join(&mut world, 1),
+            join(&mut world, 2),
+            join(&mut world, 3),
+        );
+        let (good, good_bytes) = Writer::new(1).put(1);
+        let (bad, bad_bytes) = Writer::new(2).put(2);
+        world.breaks.insert(bad);
+        world.say(
+            other,
+            &document(),
+            &sync_message(vec![good], vec![good_bytes]),
+        );
+        world.say(
+            author,
+            &document(),
+            &sync_message(vec![bad], vec![bad_bytes]),
+        );
+        world.finish_all();
+        world.pass_time(5_000);
+        world.finish_all();
+        world.pass_time(5_000);
+        world.finish_all();
+        assert!(world.counts.contains(&Counted::Quarantined));
+        let told = world.taken(author);
+        assert!(
+            errors(&told).iter().any(|e| e.contains("unmaterialisable")),
+            "{told:?}"
+        );
+        assert!(errors(&world.taken(other)).is_empty());
+
+        // It stays so over a restart, and who comes late is not given it.
+        for restart in [false, true] {
+            if restart {
+                world.finish_all();
+                world.crash();
+            }
+            let late = if restart { join(&mut world, 4) } else { late };
+            world.ask(late, &document());
+            world.finish_all();
+            let got = syncs(world.taken(late));
+            assert_eq!(got[0].heads, vec![good]);
+            assert!(world.closed.is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_idle_document_leaves_memory_and_comes_back() {
+    let mut world = world();
+    let (author, reader) = (join(&mut world, 1), join(&mut world, 2));
+    let mut writer = Writer::new(1);
+    let (first, bytes) = writer.put(1);
+    world.say(author, &document(), &sync_message(vec![first], vec![bytes]));
+    world.say(reader, &document(), &sync_message(vec![first], vec![]));
+    world.finish_all();
+    for _ in 0..3 {
+        world.pass_time(61_000);
+        world.finish_all();
+    }
+    let stats = world.relay.stats();
+    assert_eq!((stats.documents, stats.chunk_bytes), (0, 0));
+    assert_eq!(stats.connections, 2);
+    world.taken(reader);
+    let (second, bytes) = writer.put(2);
+    world.say(
+        author,
+        &document(),
+        &sync_message(vec![second], vec![bytes.clone()]),
+    );
+    assert_eq!(
+        syncs(world.taken(reader))[0].changes,
+        vec![bytes],
+        "still subscribed"
+    );
+}
+
+#[test]
+fn a_failed_write_acknowledges_nothing_and_closes() {
+    let mut world = world();
+    world.disk_fails = true;
+    let author = join(&mut world, 1);
+    let (hash, bytes) = Writer::new(1).put(1);
+    world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
+    world.finish_all();
+    assert_eq!(world.closed, vec![(author, 4507)]);
+    assert!(
+        syncs(world.taken(author))
+            .iter()
+            .all(|message| message.heads.is_empty())
+    );
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_bounded_then_closed_and_others_go_on() {
+    let mut world = world();
+    let (author, slow) = (join(&mut world, 1), join(&mut world, 2));
+    let mut doc = AutoCommit::new();
+    doc.put(ROOT, "key", "start").unwrap();
+    doc.commit();
+    let send = |world: &mut World, doc: &mut AutoCommit| {
+        let change = doc.get_last_local_change().unwrap();
+        let (hash, bytes) = (
+            ChangeHash(change.hash().0),
+            Bytes::copy_from_slice(change.raw_bytes()),
+        );
+        world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
+        world.finish_all();
+        hash
+    };
+    let first = send(&mut world, &mut doc);
+    world.say(slow, &document(), &sync_message(vec![first], vec![]));
+    world.taken(slow);
+    world.draining = false;
+    for number in 0..60 {
+        // Not compressible, so that it is as large on the wire.
+        let noise: Vec<u8> = (0..100_000_u64)
+            .map(|n| (n.wrapping_mul(n + number).wrapping_mul(0x9E37_79B9) >> 13) as u8)
+            .collect();
+        doc.put(ROOT, "key", noise).unwrap();
+        doc.commit();
+        send(&mut world, &mut doc);
+        let author_got = world.taken(author).iter().map(|_| 64).sum();
+        world.handle(Event::Drained(author, author_got));
+    }
+    let queued = world.relay.stats().queued_bytes;
+    assert!(queued < 8 * 1024 * 1024, "{queued} bytes queued");
+    assert!(world.closed.is_empty(), "it may still catch up");
+    world.pass_time(31_000);
+    world.handle(Event::TimerFired);
+    assert!(world.closed.contains(&(slow, 1013)), "{:?}", world.closed);
+}
+
+#[test]
+fn heads_of_followed_stores_are_told() {
+    let mut world = world();
+    let storage: StorageId = "their-storage".parse().unwrap();
+    let metadata = PeerMetadata {
+        storage_id: Some(storage.clone()),
+        is_ephemeral: Some(false),
+    };
+    let author = world.bare(1, metadata);
+    let follower = join(&mut world, 2);
+    let (hash, bytes) = Writer::new(1).put(1);
+    world.ask(follower, &document());
+    world.handle(Event::Received(
+        follower,
+        Message::RemoteSubscriptionChange {
+            sender: "bare-2".parse().unwrap(),
+            target: "relay".parse().unwrap(),
+            add: vec![storage.clone(), "relay-storage".parse().unwrap()],
+            remove: vec![],
+        },
+    ));
+    world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
+    let told = |messages: Vec<Message>| -> Vec<(String, Vec<ChangeHash>)> {
+        let heads = |message| match message {
+            Message::RemoteHeadsChanged { heads, .. } => heads,
+            _ => vec![],
+        };
+        let all = messages.into_iter().flat_map(heads);
+        all.map(|remote| (remote.storage_id.to_string(), remote.heads))
+            .collect()
+    };
+    assert_eq!(
+        told(world.taken(follower)),
+        vec![("their-storage".to_owned(), vec![hash])]
+    );
+    world.finish_writes();
+    assert_eq!(
+        told(world.taken(follower)),
+        vec![("relay-storage".to_owned(), vec![hash])],
+        "ours once it is on disk"
+    );
+}
+
+#[test]
+fn a_large_upload_becomes_a_snapshot_that_all_joiners_get_as_it_lies_on_disk() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    let mut doc = AutoCommit::new();
+    for number in 0..1_500_i64 {
+        doc.put(ROOT, "key", number).unwrap();
+        doc.commit();
+    }
+    let heads: Vec<ChangeHash> = doc
+        .get_heads()
+        .iter()
+        .map(|hash| ChangeHash(hash.0))
+        .collect();
+    let mut upload = sync_message(heads.clone(), vec![Bytes::from(doc.save())]);
+    upload.version = SyncVersion::V2;
+    world.say(author, &document(), &upload);
+    world.finish_all();
+    assert_eq!(syncs(world.taken(author)).last().unwrap().heads, heads);
+    let mut seen = Vec::new();
+    for number in 2..5 {
+        let joiner = join(&mut world, number);
+        world.ask(joiner, &document());
+        world.finish_all();
+        let got = syncs(world.taken(joiner));
+        assert_eq!((got[0].version, &got[0].heads), (SyncVersion::V2, &heads));
+        seen.push(got[0].changes.clone());
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+    let mut loaded = AutoCommit::load(&seen[0][0]).unwrap();
+    assert_eq!(loaded.get_heads(), doc.get_heads());
+
+    // Behind by little: the changes. Behind by most of it: the snapshot.
+    for (behind, snapshot) in [(10_usize, false), (1_490, true)] {
+        let reader = join(&mut world, 100 + behind as u64);
+        let known = doc.get_changes(&[])[1_499 - behind].hash();
+        world.say(
+            reader,
+            &document(),
+            &sync_message(vec![ChangeHash(known.0)], vec![]),
+        );
+        world.finish_all();
+        let got = syncs(world.taken(reader));
+        let run = got
+            .iter()
+            .find_map(|message| message.changes.first())
+            .unwrap();
+        assert_eq!(run[8] == 0, snapshot, "chunk type 0 is a document");
+    }
+}

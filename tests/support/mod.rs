@@ -1,0 +1,126 @@
+//! The relay as a process of its own, for black-box tests.
+
+#![allow(dead_code, reason = "each test program uses its part of this")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the relay may take until it listens, on a busy machine.
+const START_MAX: Duration = Duration::from_secs(20);
+/// How long it may take to stop when asked: it promises 10 s.
+const STOP_MAX: Duration = Duration::from_secs(15);
+
+/// A running relay. It is killed when this is dropped.
+pub struct Relay {
+    child: Child,
+    port: u16,
+    args: Vec<String>,
+    dir: PathBuf,
+}
+
+impl Relay {
+    /// Starts a relay on a free port of the loopback interface, with its data in `dir`.
+    pub fn start(args: &[&str], dir: &Path) -> Self {
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let (child, port) = spawn(&args, dir, 0);
+        Self {
+            child,
+            port,
+            args,
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.port)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it without warning; nothing is flushed.
+    pub fn kill9(&mut self) {
+        self.child.kill().expect("the relay is ours to kill");
+        self.child.wait().expect("a killed child can be waited for");
+    }
+
+    /// Asks it to stop and waits until it did.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = i32::try_from(self.child.id()).expect("process ids are positive");
+        let pid = rustix::process::Pid::from_raw(pid).expect("process ids are not zero");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .expect("the relay is ours to stop");
+        let deadline = Instant::now() + STOP_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child can be asked") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "no end {STOP_MAX:?} after SIGTERM");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts it again, after [`kill9`](Self::kill9) or [`terminate`](Self::terminate) or else
+    /// after stopping it, on the same port and directory.
+    pub fn restart(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.terminate();
+        }
+        let (child, port) = spawn(&self.args, &self.dir, self.port);
+        assert_eq!(port, self.port, "a restarted relay keeps its port");
+        self.child = child;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // Fails only where it has ended already, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(args: &[String], dir: &Path, port: u16) -> (Child, u16) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_concord"))
+        .args(["serve", "--host", "127.0.0.1", "--no-admin", "--port"])
+        .arg(port.to_string())
+        .arg("--data-dir")
+        .arg(dir)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the relay's program was built with this test");
+    let stdout = child.stdout.take().expect("stdout was asked for");
+    let (found, listening) = mpsc::channel();
+    thread::spawn(move || {
+        // Reads on after the port, so that the relay never blocks on a full pipe.
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some(port) = listening_port(&line) {
+                let _ = found.send(port);
+            }
+        }
+    });
+    match listening.recv_timeout(START_MAX) {
+        Ok(port) => (child, port),
+        Err(error) => {
+            let _ = child.kill();
+            let status = child.wait();
+            panic!("the relay did not say that it listens ({error}); it ended with {status:?}");
+        }
+    }
+}
+
+/// The port in a line with `listening on ws://127.0.0.1:PORT`.
+fn listening_port(line: &str) -> Option<u16> {
+    let (_, rest) = line.split_once("listening on ws://127.0.0.1:")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
