@@ -1,5 +1,12 @@
 //! The relay over real sockets: what clients, honest and not, see of it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "tests fail by panicking, and make bytes of counters"
+)]
+
 #[path = "relay_server/client.rs"]
 mod client;
 #[path = "relay_server/frames.rs"]

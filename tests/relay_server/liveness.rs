@@ -127,7 +127,7 @@ async fn a_large_message_comes_whole() {
     ) {}
     let mut writer = world.join("writer").await;
     for (count, len) in [(1, 100), (2, 16_000), (3, 60_000)] {
-        let sent: Bytes = (0..len).map(|n| (n % 253) as u8).collect();
+        let sent: Bytes = (0..len).map(|n: u32| n.to_le_bytes()[0]).collect();
         let message = writer.ephemeral(&document, count, sent.clone());
         writer.send(&message).await;
         let heard = presence(&mut reader).await;

@@ -7,6 +7,7 @@ use automerge::{
     sync::{State, SyncDoc as _},
     transaction::Transactable as _,
 };
+use concord::store::{self, Engine, Options};
 use concord_protocol::{CloseCode, DocumentId, Message};
 
 use crate::{
@@ -52,8 +53,8 @@ async fn upload(client: &mut Client, document: &DocumentId) -> Result<(), u16> {
 #[tokio::test]
 async fn a_shutdown_says_so_stores_all_and_gives_the_directory_free() {
     let directory = tempfile::tempdir().unwrap();
-    let engine = concord::store::Engine::Sled;
-    let open = || concord::store::open(directory.path(), engine, &Default::default()).unwrap();
+    let engine = Engine::Sled;
+    let open = || store::open(directory.path(), engine, &Options::default()).unwrap();
     let relay = start(open(), |_| {}).await;
     let (url, admin) = (
         format!("ws://{}", relay.addr()),
