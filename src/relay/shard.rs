@@ -159,10 +159,29 @@ pub(super) fn start(
             writes: 0,
             settling: Vec::new(),
         };
-        tasks.push(tokio::spawn(shard.run(inbox_end, completions_end)));
+        let mut alarm = Alarm(Some(surroundings.health.clone()));
+        tasks.push(tokio::spawn(async move {
+            shard.run(inbox_end, completions_end).await;
+            alarm.0 = None;
+        }));
         doors.push(Door { inbox, completions });
     }
     (Shards { doors }, tasks)
+}
+
+/// Goes off when a shard panics: its documents would be dead, and nobody told.
+struct Alarm(Option<watch::Sender<Health>>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(health) = &self.0
+            && std::thread::panicking()
+        {
+            let reason = "a replica panicked, which is a bug: its last words are above. \
+                          What was acknowledged is on disk; restart, and report it";
+            fail(health, reason);
+        }
+    }
 }
 
 struct Shard {
@@ -296,7 +315,7 @@ impl Shard {
                         Ok(()) => around.metrics.flushed(start.elapsed()),
                         // Refused before anything was written; the store goes on.
                         Err(StoreError::Busy { .. } | StoreError::Full { .. }) => {}
-                        Err(error) => fail(&around.health, error),
+                        Err(error) => fail(&around.health, &error.to_string()),
                     }
                     done
                 };
@@ -334,12 +353,12 @@ impl Shard {
     }
 }
 
-/// A failed write is the end of this relay: nothing can be acknowledged any more.
-fn fail(health: &watch::Sender<Health>, error: &StoreError) {
+/// Ends the relay: after a failed write nothing can be acknowledged any more.
+fn fail(health: &watch::Sender<Health>, reason: &str) {
     health.send_if_modified(|health| {
         let is_first = !matches!(health, Health::Failed(_));
         if is_first {
-            *health = Health::Failed(error.to_string());
+            *health = Health::Failed(reason.to_owned());
         }
         is_first
     });
@@ -368,5 +387,25 @@ mod tests {
         );
         let one = "2akvofn6L1o4RMUEMQi7qzwRjKWZ".parse().unwrap();
         assert_eq!(shards.of(&one), shards.of(&one));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_shard_is_a_failure_of_the_relay() {
+        let health = watch::Sender::new(Health::Ready);
+        let alarm = Alarm(Some(health.clone()));
+        let task = tokio::spawn(async move {
+            let _alarm = alarm;
+            panic!("on purpose");
+        });
+        assert!(task.await.is_err());
+        assert!(matches!(&*health.borrow(), Health::Failed(_)));
+
+        let health = watch::Sender::new(Health::Ready);
+        drop(Alarm(Some(health.clone())));
+        assert_eq!(
+            *health.borrow(),
+            Health::Ready,
+            "a runtime that ends drops tasks too"
+        );
     }
 }
