@@ -1,16 +1,15 @@
 //! The `concord` command.
 
+mod cli;
+
 use std::process::ExitCode;
 
 use concord::worker;
 
 fn main() -> ExitCode {
-    // Before anything else: a worker must not start threads, or read arguments and environment.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == worker::process::SUBCOMMAND)
-    {
+    // Before anything starts a thread: a worker confines itself first.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == worker::process::SUBCOMMAND) {
         return worker::process::main();
     }
-    ExitCode::SUCCESS
+    cli::run()
 }

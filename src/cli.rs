@@ -1,0 +1,125 @@
+//! The `concord` command: what the arguments are, and which module does what.
+
+mod config;
+mod doc;
+mod edit;
+mod failure;
+mod open;
+mod output;
+mod path;
+mod serve;
+mod summary;
+mod sync;
+mod value;
+mod watch;
+mod write;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::failure::Failure;
+
+/// Exit codes, as `--help` says them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage or configuration, or another process has the directory
+  3  not found or not available
+  4  offline, or not confirmed by a relay by the deadline; what you wrote is safe on this disk";
+
+/// Local-first documents: edit them here, offline too, and keep them in step with relays.
+#[derive(Debug, Parser)]
+#[command(name = "concord", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a relay
+    Serve(Box<serve::ServeArgs>),
+    /// List, show, create, export and import documents
+    #[command(after_help = EXIT_CODES)]
+    Doc(doc::DocArgs),
+    /// Set a value in a document; it is on disk when this returns
+    #[command(after_help = EXIT_CODES)]
+    Edit(edit::EditArgs),
+    /// Print each change of a document as it happens
+    #[command(after_help = EXIT_CODES)]
+    Watch(watch::WatchArgs),
+    /// Bring documents and the relay in step, once
+    #[command(after_help = EXIT_CODES)]
+    Sync(sync::SyncArgs),
+    /// Print the version
+    Version {
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the command of this process's arguments.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a terminal that is gone.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let (json, result) = match cli.command {
+        Command::Serve(args) => return serve(*args),
+        Command::Version { json } => (json, output::version(json)),
+        Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
+        Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
+        Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),
+        Command::Sync(args) => (args.common.json, asynchronously(sync::run(args))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn serve(args: serve::ServeArgs) -> ExitCode {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(serve::run(args)),
+        Err(error) => Failure::failed(format!("no threads to run on: {error}")).report(false),
+    }
+}
+
+fn asynchronously(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("no threads to run on: {error}")))?;
+    let result = runtime.block_on(work);
+    // A name lookup that hangs must not keep the command.
+    runtime.shutdown_background();
+    result
+}
+
+/// Errors go to standard error; `CONCORD_LOG=debug` shows more.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::ERROR.into())
+        .with_env_var("CONCORD_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

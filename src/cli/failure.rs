@@ -1,0 +1,150 @@
+//! How a command fails: one line for people and an exit code for scripts.
+
+use std::{io, process::ExitCode};
+
+use concord::{
+    peer::{ChangeError, ConfirmError, FindError, PeerError},
+    store::StoreError,
+};
+
+/// The kinds of failure that scripts can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Exit {
+    /// It is done as far as the reader wanted: nobody reads our output any more.
+    Enough = 0,
+    Failed = 1,
+    Usage = 2,
+    NotFound = 3,
+    Unconfirmed = 4,
+}
+
+impl Exit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Enough => "enough",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "not-found",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    reason: String,
+}
+
+impl Failure {
+    pub(super) fn failed(reason: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, reason: reason.into() }
+    }
+
+    pub(super) fn usage(reason: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, reason: reason.into() }
+    }
+
+    pub(super) fn not_found(reason: impl Into<String>) -> Self {
+        Self { exit: Exit::NotFound, reason: reason.into() }
+    }
+
+    pub(super) fn unconfirmed(reason: impl Into<String>) -> Self {
+        Self { exit: Exit::Unconfirmed, reason: reason.into() }
+    }
+
+    /// Says it on standard error, and gives the exit code.
+    pub(super) fn report(self, json: bool) -> ExitCode {
+        use io::Write as _;
+        if self.exit != Exit::Enough {
+            let line = if json {
+                serde_json::json!({ "error": self.exit.name(), "reason": self.reason }).to_string()
+            } else {
+                format!("concord: {}", self.reason.replace('\n', " "))
+            };
+            // Nothing can be done about a standard error that is gone.
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let exit =
+            if error.kind() == io::ErrorKind::BrokenPipe { Exit::Enough } else { Exit::Failed };
+        Self { exit, reason: format!("cannot write the output: {error}") }
+    }
+}
+
+impl From<PeerError> for Failure {
+    fn from(error: PeerError) -> Self {
+        let exit = match &error {
+            PeerError::RelayUrl { .. } => Exit::Usage,
+            PeerError::Store { source, .. } => match source {
+                StoreError::Locked { .. }
+                | StoreError::Newer { .. }
+                | StoreError::NotOurs { .. }
+                | StoreError::OtherEngine { .. } => Exit::Usage,
+                _ => Exit::Failed,
+            },
+            _ => Exit::Failed,
+        };
+        let reason = match error {
+            // These name the directory themselves.
+            PeerError::Store { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        Self { exit, reason }
+    }
+}
+
+impl From<FindError> for Failure {
+    fn from(error: FindError) -> Self {
+        let exit = match &error {
+            FindError::Id(_) => Exit::Usage,
+            FindError::Unavailable(_) | FindError::Offline { .. } | FindError::TimedOut(_) => {
+                Exit::NotFound
+            }
+            _ => Exit::Failed,
+        };
+        Self { exit, reason: error.to_string() }
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Edit(error) => match error.downcast::<Self>() {
+                Ok(failure) => *failure,
+                Err(error) => Self::failed(error.to_string()),
+            },
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl From<ConfirmError> for Failure {
+    fn from(error: ConfirmError) -> Self {
+        match error {
+            ConfirmError::TimedOut { .. } => Self::unconfirmed(error.to_string()),
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<automerge::AutomergeError> for Failure {
+    fn from(error: automerge::AutomergeError) -> Self {
+        Self::failed(error.to_string())
+    }
+}

@@ -1,0 +1,68 @@
+//! From the common arguments to an open peer.
+
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+
+use concord::{
+    peer::Peer,
+    worker::{ProcessPool, WorkerLimits},
+};
+
+use super::Failure;
+
+/// What every command on documents takes.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Common {
+    /// Where documents are kept [default: $XDG_DATA_HOME/concord or ~/.local/share/concord]
+    #[arg(long, global = true, env = "CONCORD_DIR", value_name = "DIRECTORY")]
+    pub(super) dir: Option<PathBuf>,
+    /// The relay to keep in step with, ws://host:port or wss://host
+    #[arg(long, global = true, env = "CONCORD_URL", value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Seconds to wait for the relay
+    #[arg(long, global = true, default_value_t = DEADLINE_S, value_name = "SECONDS")]
+    pub(super) deadline: u64,
+}
+
+impl Common {
+    /// How long to wait for the relay.
+    pub(super) fn within(&self) -> Duration {
+        Duration::from_secs(self.deadline)
+    }
+}
+
+/// The default of `--deadline`, in seconds.
+const DEADLINE_S: u64 = 10;
+
+/// Opens the replica; connects where a relay is given. With a relay, documents of others are
+/// opened in worker processes, which no input can take down.
+pub(super) async fn peer(common: &Common) -> Result<Peer, Failure> {
+    let directory = match &common.dir {
+        Some(directory) => directory.clone(),
+        None => default_directory()?,
+    };
+    let mut builder = Peer::builder(directory);
+    if let Some(url) = &common.url {
+        let pool = ProcessPool::start(WorkerLimits::default())
+            .await
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        builder = builder.relay(url).materialiser(Arc::new(pool));
+    }
+    Ok(builder.open()?)
+}
+
+/// `$XDG_DATA_HOME/concord`, else `~/.local/share/concord`: never in the working directory, where
+/// it could be committed or deleted with something else.
+fn default_directory() -> Result<PathBuf, Failure> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("concord"))
+        .ok_or_else(|| {
+            Failure::usage("there is no home directory to keep documents in: give --dir or CONCORD_DIR")
+        })
+}

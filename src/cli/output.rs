@@ -1,0 +1,115 @@
+//! What is printed: tables, times and JSON. A reader that stops reading ends the command quietly.
+
+use std::io::{self, Write as _};
+
+use super::Failure;
+
+/// Prints one line.
+pub(super) fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout().lock(), "{text}")?)
+}
+
+/// Prints bytes as they are.
+pub(super) fn raw(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    Ok(stdout.flush()?)
+}
+
+/// Prints one JSON value on one line.
+pub(super) fn json(value: &serde_json::Value) -> Result<(), Failure> {
+    line(value)
+}
+
+/// Prints rows under headings, each column as wide as its widest cell.
+pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(headings.get(column).map(|heading| heading.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let print = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> =
+            cells.zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        line(padded.join("  ").trim_end())
+    };
+    print(&mut headings.iter().copied())?;
+    rows.iter().try_for_each(|row| print(&mut row.iter().map(String::as_str)))
+}
+
+/// `concord version`.
+pub(super) fn version(as_json: bool) -> Result<(), Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    if as_json {
+        return json(&serde_json::json!({ "name": "concord", "version": version }));
+    }
+    line(format_args!("concord {version}"))
+}
+
+/// How long ago, for people: both in seconds since 1970. A time of 0 is one that nobody wrote.
+pub(super) fn ago(time: i64, now: i64) -> String {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    if time == 0 {
+        return "at an unknown time".to_owned();
+    }
+    let seconds = now.saturating_sub(time);
+    match seconds {
+        i64::MIN..-1 => "in the future".to_owned(),
+        -1..2 => "just now".to_owned(),
+        2..MINUTE => format!("{seconds} s ago"),
+        MINUTE..HOUR => format!("{} min ago", seconds / MINUTE),
+        HOUR..DAY => format!("{} h ago", seconds / HOUR),
+        DAY..=i64::MAX => format!("{} d ago", seconds / DAY),
+    }
+}
+
+/// Seconds since 1970 by this machine's clock.
+pub(super) fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(now.unwrap_or_default().as_secs()).unwrap_or(i64::MAX)
+}
+
+/// At most `max` characters on one line, with an ellipsis where something is left out, and
+/// nothing that would act on a terminal.
+pub(super) fn short(text: &str, max: usize) -> String {
+    let mut clean = text.chars().map(|c| if c.is_control() { '·' } else { c });
+    let mut out: String = clean.by_ref().take(max).collect();
+    if clean.next().is_some() {
+        out.pop();
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_people_say_them() {
+        let now = 1_000_000;
+        for (time, said) in [
+            (0, "at an unknown time"),
+            (now, "just now"),
+            (now + 1, "just now"),
+            (now + 100, "in the future"),
+            (now - 59, "59 s ago"),
+            (now - 60, "1 min ago"),
+            (now - 7_200, "2 h ago"),
+            (now - 200_000, "2 d ago"),
+            (i64::MIN, "106751991167300 d ago"),
+            (i64::MAX, "in the future"),
+        ] {
+            assert_eq!(ago(time, now), said);
+        }
+    }
+
+    #[test]
+    fn text_of_others_is_cut_and_cannot_act_on_the_terminal() {
+        assert_eq!(short("abc", 3), "abc");
+        assert_eq!(short("abcd", 3), "ab…");
+        assert_eq!(short("\x1b[31mred\n", 20), "·[31mred·");
+    }
+}

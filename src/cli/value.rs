@@ -1,0 +1,56 @@
+//! Automerge values to JSON.
+
+use automerge::{ObjId, ObjType, ReadDoc, ScalarValue, Value};
+use serde_json::{Value as Json, json};
+
+use super::Failure;
+
+/// Levels of nesting that are shown: a stranger's document may have any number.
+pub(super) const DEPTH_MAX: usize = 128;
+
+/// The value, with all that is in it.
+pub(super) fn to_json(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId) -> Result<Json, Failure> {
+    nested(doc, value, id, DEPTH_MAX)
+}
+
+fn nested(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId, depth: usize) -> Result<Json, Failure> {
+    let kind = match value {
+        Value::Scalar(scalar) => return Ok(single(scalar)),
+        Value::Object(kind) => *kind,
+    };
+    let below = depth.checked_sub(1).ok_or_else(|| {
+        Failure::failed(format!("the document is nested more than {DEPTH_MAX} levels deep: give a PATH into it"))
+    })?;
+    match kind {
+        ObjType::Text => Ok(Json::String(doc.text(id)?)),
+        ObjType::Map | ObjType::Table => {
+            let entries = doc.map_range(id, ..).map(|item| {
+                let (value, id) = (item.value.clone().into(), item.id());
+                Ok((item.key.into_owned(), nested(doc, &value, &id, below)?))
+            });
+            entries.collect::<Result<_, Failure>>().map(Json::Object)
+        }
+        ObjType::List => {
+            let items = doc.list_range(id, ..).map(|item| {
+                nested(doc, &item.value.clone().into(), &item.id(), below)
+            });
+            items.collect::<Result<_, Failure>>().map(Json::Array)
+        }
+    }
+}
+
+/// A value that JSON has no form for is a text or number that people can read.
+fn single(scalar: &ScalarValue) -> Json {
+    match scalar {
+        ScalarValue::Bytes(bytes) => {
+            json!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        }
+        ScalarValue::Str(text) => json!(text.as_str()),
+        ScalarValue::Int(number) | ScalarValue::Timestamp(number) => json!(number),
+        ScalarValue::Uint(number) => json!(number),
+        ScalarValue::F64(number) => json!(number),
+        ScalarValue::Counter(counter) => json!(i64::from(counter)),
+        ScalarValue::Boolean(yes) => json!(yes),
+        ScalarValue::Unknown { .. } | ScalarValue::Null => Json::Null,
+    }
+}

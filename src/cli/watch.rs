@@ -1,0 +1,145 @@
+//! `concord watch`: each change of a document as it happens.
+
+use automerge::{Automerge, ChangeHash};
+use clap::Args;
+use concord::peer::{ChangeInfo, Document, DocumentEvent, FindError, Watcher};
+use serde_json::json;
+
+use super::{
+    Failure,
+    open::{self, Common},
+    output, summary,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct WatchArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// The document's id or automerge: URL
+    doc: String,
+    /// Print so many of the last changes first
+    #[arg(long, default_value_t = 0)]
+    last: usize,
+    /// End after so many changes
+    #[arg(long)]
+    count: Option<usize>,
+}
+
+pub(super) async fn run(args: WatchArgs) -> Result<(), Failure> {
+    let WatchArgs { common, doc, last, count } = args;
+    let peer = open::peer(&common).await?;
+    let watched = async {
+        let document = peer.find_within(&doc, common.within()).await?;
+        let mut view = View { json: common.json, left: count, heads: Vec::new() };
+        let mut watcher = document.watch();
+        view.begin(&document, last)?;
+        view.follow(&document, &mut watcher).await
+    };
+    let watched = tokio::select! {
+        watched = watched => watched,
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::from),
+    };
+    peer.close().await?;
+    watched
+}
+
+struct View {
+    json: bool,
+    left: Option<usize>,
+    /// What was shown already.
+    heads: Vec<ChangeHash>,
+}
+
+impl View {
+    fn begin(&mut self, document: &Document, last: usize) -> Result<(), Failure> {
+        let (heads, latest) = document.read(|doc| (doc.get_heads(), latest(doc, last)))?;
+        self.heads = heads;
+        if !self.json {
+            output::line(format_args!("watching {} (Ctrl-C ends)", document.url()))?;
+        }
+        latest.iter().try_for_each(|change| self.change(change, &[]))
+    }
+
+    async fn follow(&mut self, document: &Document, watcher: &mut Watcher) -> Result<(), Failure> {
+        while self.left != Some(0) {
+            match watcher.next().await {
+                DocumentEvent::Changed { changes, .. } => {
+                    let places = self.advance(document)?;
+                    let (last, others) = match changes.split_last() {
+                        Some(split) => split,
+                        None => continue,
+                    };
+                    // What a batch did is said with its last change.
+                    others.iter().try_for_each(|change| self.change(change, &[]))?;
+                    self.change(last, &places)?;
+                    self.left = self.left.map(|left| left.saturating_sub(changes.len()));
+                }
+                DocumentEvent::Lagged { missed } => {
+                    let places = self.advance(document)?;
+                    self.note("missed", &format!("too fast: {missed} events were missed"))?;
+                    places.iter().try_for_each(|place| self.note("place", place))?;
+                }
+                DocumentEvent::Quarantined { reason } | DocumentEvent::Failed { reason } => {
+                    return Err(FindError::Broken { document: document.id().clone(), reason }.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What is different from what was shown.
+    fn advance(&mut self, document: &Document) -> Result<Vec<String>, Failure> {
+        let (heads, places) = document.read(|doc| {
+            let heads = doc.get_heads();
+            let places = summary::between(doc, &self.heads, &heads);
+            (heads, places)
+        })?;
+        self.heads = heads;
+        Ok(places)
+    }
+
+    fn change(&self, change: &ChangeInfo, places: &[String]) -> Result<(), Failure> {
+        if self.json {
+            return output::json(&json!({
+                "change": change.hash.to_string(),
+                "actor": change.actor.to_string(),
+                "time": change.time,
+                "message": change.message,
+                "places": places,
+            }));
+        }
+        let author: String = change.actor.to_string().chars().take(8).collect();
+        let time = output::ago(change.time, output::now());
+        let message = change.message.as_deref().map(|text| output::short(text, 60));
+        let message = message.map(|text| format!("  {text}")).unwrap_or_default();
+        let hash: String = change.hash.to_string().chars().take(8).collect();
+        output::line(format_args!("{time:<12}  by {author}  change {hash}{message}"))?;
+        places.iter().try_for_each(|place| output::line(format_args!("    {place}")))
+    }
+
+    fn note(&self, kind: &str, text: &str) -> Result<(), Failure> {
+        if self.json {
+            return output::json(&json!({ "event": kind, "text": text }));
+        }
+        output::line(format_args!("    {text}"))
+    }
+}
+
+/// The last changes, oldest first.
+fn latest(doc: &Automerge, count: usize) -> Vec<ChangeInfo> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let changes = doc.get_changes_meta(&[]);
+    let from = changes.len().saturating_sub(count);
+    changes[from..]
+        .iter()
+        .map(|change| ChangeInfo {
+            hash: concord_protocol::ChangeHash(change.hash.0),
+            actor: concord_protocol::ActorId::from(change.actor.to_bytes()),
+            time: change.timestamp,
+            message: change.message.as_deref().map(str::to_owned),
+        })
+        .collect()
+}

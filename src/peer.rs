@@ -1,0 +1,352 @@
+//! The local-first replica that programs embed.
+//!
+//! A [`Peer`] keeps documents in a directory. Edits work on the local copy at once, are on disk
+//! when the call returns, and go to the relays whenever one can be reached.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use automerge::{ROOT, ReadDoc as _, transaction::Transactable as _};
+//!
+//! let peer = concord::peer::Peer::open("notes.db")?;
+//! peer.connect("ws://localhost:3030")?;
+//! let note = peer.create().await?;
+//! note.change(|tx| Ok(tx.put(ROOT, "title", "Shopping")?)).await?;
+//! println!("{}: {:?}", note.url(), note.read(|doc| doc.get(ROOT, "title").map(|_| ()))?);
+//! peer.flush(std::time::Duration::from_secs(5)).await?;
+//! peer.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod applier;
+mod backoff;
+mod builder;
+mod chunks;
+mod confirm;
+mod content;
+mod dialer;
+mod document;
+mod engine;
+mod error;
+mod event;
+mod held;
+mod link;
+mod registry;
+mod socket;
+mod status;
+mod transport;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::Sender as TaskSender,
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use concord_protocol::{AutomergeUrl, DocumentId, SessionId};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
+
+use self::{
+    applier::Task,
+    content::Incoming,
+    engine::{Command, DOCUMENTS_PAGE},
+    held::{Held, Phase},
+    link::LinkContext,
+    registry::Registry,
+};
+pub use self::{
+    builder::PeerBuilder,
+    document::{Changed, Document, Watcher},
+    error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
+    event::{ChangeInfo, DocumentEvent},
+    status::Status,
+    transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
+};
+use crate::{
+    replica::Event,
+    store::{Store, StoreError, Tenant},
+};
+
+/// Milliseconds that [`Peer::find`] waits for relays.
+pub const FIND_MS: u64 = 10_000;
+
+/// A local-first replica of documents. Cheap to clone; all clones are the same peer.
+#[derive(Clone)]
+pub struct Peer(Arc<Inner>);
+
+struct Inner {
+    directory: PathBuf,
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    engine: mpsc::UnboundedSender<Command>,
+    tasks: TaskSender<Task>,
+    link: Arc<LinkContext>,
+    links: Mutex<Vec<(RelayUrl, AbortHandle)>>,
+    runtime: Handle,
+    session: SessionId,
+    next_broadcast: AtomicU64,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for (_, link) in locked(&self.links).drain(..) {
+            link.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("directory", &self.0.directory).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    /// Opens the replica in a directory, or makes one, with the defaults of [`PeerBuilder`].
+    ///
+    /// # Errors
+    /// [`PeerError`] outside a tokio runtime, and for a directory that another process has open
+    /// or that cannot be read.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, PeerError> {
+        PeerBuilder::new(directory).open()
+    }
+
+    /// For more than the defaults.
+    pub fn builder(directory: impl AsRef<Path>) -> PeerBuilder {
+        PeerBuilder::new(directory)
+    }
+
+    /// Makes a document. It is on disk, empty, when this returns.
+    ///
+    /// # Errors
+    /// [`ChangeError`] if it is not on disk.
+    pub async fn create(&self) -> Result<Document, ChangeError> {
+        let document = self.fresh();
+        document.commit_empty().await?;
+        Ok(document)
+    }
+
+    /// Stores an Automerge document (the bytes of `save()`) as a new one, with its history.
+    ///
+    /// # Errors
+    /// [`PeerError::NotADocument`], or [`PeerError::Change`] if it breaks a limit or is not on
+    /// disk.
+    pub async fn import(&self, bytes: Bytes) -> Result<Document, PeerError> {
+        let (done, loaded) = oneshot::channel();
+        let call = move || {
+            let changes = content::load(vec![Incoming::Snapshot(bytes)])
+                .and_then(|doc| content::all_changes(&doc));
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(changes);
+        };
+        self.0.tasks.send(Task::Call(Box::new(call))).map_err(|_| PeerError::Closed)?;
+        let changes = loaded
+            .await
+            .map_err(|_| PeerError::Closed)?
+            .map_err(|error| PeerError::NotADocument(error.to_string()))?;
+        if changes.is_empty() {
+            return Ok(self.create().await?);
+        }
+        let document = self.fresh();
+        document.adopt(changes).await?;
+        Ok(document)
+    }
+
+    /// The document of this id or `automerge:` URL: at once if it is stored here, else from a
+    /// relay, for which it waits up to [`FIND_MS`].
+    ///
+    /// # Errors
+    /// [`FindError`] says why there is none.
+    pub async fn find(&self, id: &str) -> Result<Document, FindError> {
+        self.find_within(id, Duration::from_millis(FIND_MS)).await
+    }
+
+    /// As [`Peer::find`], with a deadline.
+    ///
+    /// # Errors
+    /// [`FindError`] says why there is none.
+    pub async fn find_within(&self, id: &str, within: Duration) -> Result<Document, FindError> {
+        let AutomergeUrl(id) = id.parse()?;
+        let deadline = Instant::now() + within;
+        let document = self.hold(&id);
+        let mut phase = document.held().phase();
+        let mut status = self.status();
+        loop {
+            let now = phase.borrow_and_update().clone();
+            let (online, reason) = standing(&status.borrow_and_update());
+            match now {
+                Phase::Ready => return Ok(document),
+                Phase::Failed(reason) => return Err(FindError::Broken { document: id, reason }),
+                Phase::Unavailable if online => return Err(FindError::Unavailable(id)),
+                Phase::Absent | Phase::Unavailable if !self.0.link.status.may_come_online() => {
+                    return Err(FindError::Offline { document: id, reason });
+                }
+                Phase::Loading | Phase::Absent | Phase::Unavailable => {}
+            }
+            let change = async {
+                tokio::select! {
+                    changed = phase.changed() => changed.is_ok(),
+                    changed = status.changed() => changed.is_ok(),
+                    () = self.0.engine.closed() => false,
+                }
+            };
+            match timeout_at(deadline, change).await {
+                Ok(true) => {}
+                Ok(false) => return Err(FindError::Closed),
+                Err(_) if online => return Err(FindError::TimedOut(id)),
+                Err(_) => return Err(FindError::Offline { document: id, reason }),
+            }
+        }
+    }
+
+    /// Ids of the documents that are stored here, in order.
+    ///
+    /// # Errors
+    /// [`PeerError::Store`] if the disk cannot be read.
+    pub async fn documents(&self) -> Result<Vec<DocumentId>, PeerError> {
+        let mut documents: Vec<DocumentId> = Vec::new();
+        loop {
+            let after = documents.last().cloned();
+            let page = self.0.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
+            let page = page.await.map_err(|source| self.0.store_error(source))?;
+            if page.is_empty() {
+                return Ok(documents);
+            }
+            documents.extend(page);
+        }
+    }
+
+    /// Keeps a relay (`ws://` or `wss://`) connected from now on, whether it can be reached now
+    /// or not. A relay that is already configured is dialled at once if it is not connected.
+    ///
+    /// # Errors
+    /// [`PeerError::RelayUrl`] for what is no such URL.
+    pub fn connect(&self, url: &str) -> Result<(), PeerError> {
+        let url = RelayUrl::parse(url)?;
+        let online = Status::Online { relay: url.as_str().to_owned() };
+        let mut links = locked(&self.0.links);
+        if let Some(at) = links.iter().position(|(known, _)| *known == url) {
+            if self.0.link.status.of(&url) == Some(online) {
+                return Ok(());
+            }
+            links.swap_remove(at).1.abort();
+        }
+        self.0.link.status.set(url.as_str(), Status::Connecting);
+        let link = self.0.runtime.spawn(link::keep(Arc::clone(&self.0.link), url.clone()));
+        links.push((url, link.abort_handle()));
+        Ok(())
+    }
+
+    /// Where the peer stands with its relays, now and from now on.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.0.link.status.subscribe()
+    }
+
+    /// Waits until every stored document is confirmed by a relay: it has all that is here, and
+    /// all that it told of is here.
+    ///
+    /// # Errors
+    /// [`ConfirmError`] if that is not so in time.
+    pub async fn flush(&self, within: Duration) -> Result<(), ConfirmError> {
+        self.flush_with(within, |_, _| ()).await
+    }
+
+    /// As [`Peer::flush`]; `progress` is told how many of how many documents are confirmed.
+    ///
+    /// # Errors
+    /// [`ConfirmError`] if not all are in time.
+    pub async fn flush_with(
+        &self,
+        within: Duration,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<(), ConfirmError> {
+        confirm::all(self, Instant::now() + within, progress).await
+    }
+
+    /// Ends the connections, waits for what is being written, and gives the directory free.
+    /// Documents of this peer take no more changes.
+    ///
+    /// # Errors
+    /// [`PeerError::Closed`] if it was closed before.
+    pub async fn close(&self) -> Result<(), PeerError> {
+        let (done, closed) = oneshot::channel();
+        self.0.engine.send(Command::Close(done)).map_err(|_| PeerError::Closed)?;
+        let closed = closed.await.map_err(|_| PeerError::Closed);
+        for (_, link) in locked(&self.0.links).drain(..) {
+            link.abort();
+        }
+        closed
+    }
+
+    /// A handle of the document, whether or not there is anything in it yet.
+    fn hold(&self, id: &DocumentId) -> Document {
+        let make = || Held::new(id.clone(), self.0.engine.downgrade());
+        let (held, made) = self.0.registry.find_or(id, make);
+        if made {
+            // A peer that is closed answers nothing, which those who wait see.
+            let _ = self.0.engine.send(Command::Open(id.clone()));
+        }
+        Document::new(self.clone(), held)
+    }
+
+    fn fresh(&self) -> Document {
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&random_number().to_le_bytes());
+        name[8..].copy_from_slice(&random_number().to_le_bytes());
+        let id = DocumentId::from_bytes(&name);
+        let (held, _) = self.0.registry.find_or(&id, || Held::created(id.clone(), self.0.engine.downgrade()));
+        // As in `hold`.
+        let _ = self.0.engine.send(Command::Open(id));
+        Document::new(self.clone(), held)
+    }
+}
+
+impl Inner {
+    fn store_error(&self, source: StoreError) -> PeerError {
+        PeerError::Store { directory: self.directory.clone(), source }
+    }
+
+    fn broadcast(&self, document: DocumentId, data: Bytes) {
+        let count = self.next_broadcast.fetch_add(1, Ordering::Relaxed);
+        let session = self.session.clone();
+        let event = Event::Broadcast { document, count, session, data };
+        // Presence of a closed peer reaches nobody.
+        let _ = self.engine.send(Command::Event(event));
+    }
+}
+
+/// Whether a relay is connected, and if not, why not.
+fn standing(status: &Status) -> (bool, String) {
+    match status {
+        Status::Online { relay } => (true, format!("connected to {relay}")),
+        Status::Connecting => (false, "still connecting".to_owned()),
+        Status::Offline { reason, .. } => (false, reason.clone()),
+    }
+}
+
+/// A lock whose holders leave nothing half done: poison is of no consequence.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Eight random bytes. Where the system gives none (it is out of entropy at boot, say), the
+/// hasher's own seed, which the standard library draws once from the same source.
+fn random_number() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => RandomState::new().hash_one(std::time::SystemTime::now()),
+    }
+}
+

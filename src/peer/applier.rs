@@ -1,0 +1,44 @@
+//! The thread on which bytes of others are given to automerge.
+//!
+//! A thread of its own, because taking in one change of a long document takes milliseconds and
+//! must not hold up sockets and timers, and because automerge recurses over nested documents: a
+//! worker's 2 MiB stack overflows at 300 levels, which cannot be caught.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use super::{content::Incoming, held::Held};
+
+/// The stack of the applier, in bytes; pages that are not touched cost nothing.
+const STACK_BYTES: usize = 256 * 1024 * 1024;
+
+/// What the applier is asked to do.
+pub(super) enum Task {
+    /// Make the content anew of these chunks.
+    Load(Arc<Held>, Vec<Incoming>),
+    /// Take in what waits in the document's inbox.
+    TakeIn(Arc<Held>),
+    /// Anything else that needs the large stack.
+    Call(Box<dyn FnOnce() + Send>),
+}
+
+/// Starts the applier. It ends when the sender is dropped.
+pub(super) fn start() -> io::Result<mpsc::Sender<Task>> {
+    let (tasks, inbox) = mpsc::channel();
+    thread::Builder::new()
+        .name("concord-apply".into())
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            for task in inbox {
+                match task {
+                    Task::Load(held, chunks) => held.load(chunks),
+                    Task::TakeIn(held) => held.take_in(),
+                    Task::Call(call) => call(),
+                }
+            }
+        })?;
+    Ok(tasks)
+}

@@ -1,0 +1,189 @@
+//! How a peer is opened.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use concord_protocol::{Limits, PeerId, PeerMetadata, SessionId};
+use tokio::{runtime::Handle, sync::mpsc, time::Instant};
+
+use super::{
+    Inner, Peer, PeerError, Tcp, Transport, applier,
+    engine::{self, Engine},
+    link::LinkContext,
+    random_number,
+    registry::Registry,
+    status::StatusBoard,
+};
+use crate::{
+    replica::{Config, Replica},
+    store::{self, Options, Store},
+    worker::{InProcess, Materialiser, WorkerLimits},
+};
+
+/// Options of a [`Peer`].
+pub struct PeerBuilder {
+    directory: PathBuf,
+    engine: store::Engine,
+    store: Option<Arc<dyn Store>>,
+    relays: Vec<String>,
+    materialiser: Option<Arc<dyn Materialiser>>,
+    transport: Arc<dyn Transport>,
+    limits: Limits,
+}
+
+impl PeerBuilder {
+    /// The defaults: the default engine, TCP, no relay, materialising in this process.
+    pub fn new(directory: impl AsRef<Path>) -> Self {
+        Self {
+            directory: directory.as_ref().to_owned(),
+            engine: store::Engine::default(),
+            store: None,
+            relays: Vec::new(),
+            materialiser: None,
+            transport: Arc::new(Tcp),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Which engine keeps the directory.
+    #[must_use]
+    pub fn engine(mut self, engine: store::Engine) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// A store that is already open; the directory is then only a name.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// A relay to keep connected, as [`Peer::connect`].
+    #[must_use]
+    pub fn relay(mut self, url: impl Into<String>) -> Self {
+        self.relays.push(url.into());
+        self
+    }
+
+    /// Who opens documents of others, for instance a [`crate::worker::ProcessPool`], which no
+    /// input can take down. The default does it in this process.
+    #[must_use]
+    pub fn materialiser(mut self, materialiser: Arc<dyn Materialiser>) -> Self {
+        self.materialiser = Some(materialiser);
+        self
+    }
+
+    /// How streams to relays are opened.
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Caps on what comes from outside.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
+    ///
+    /// # Errors
+    /// As [`Peer::open`], and for a relay URL that is none.
+    pub fn open(self) -> Result<Peer, PeerError> {
+        let runtime = Handle::try_current().map_err(|_| PeerError::NoRuntime)?;
+        for relay in &self.relays {
+            super::RelayUrl::parse(relay)?;
+        }
+        let store = match self.store {
+            Some(store) => store,
+            None => store::open(&self.directory, self.engine, &Options::default()).map_err(
+                |source| PeerError::Store { directory: self.directory.clone(), source },
+            )?,
+        };
+        let materialiser = match self.materialiser {
+            Some(materialiser) => materialiser,
+            None => in_process(&self.limits)?,
+        };
+        let tasks = applier::start().map_err(|error| PeerError::System {
+            what: "a thread",
+            reason: error.to_string(),
+        })?;
+        // New at every start: a name that is reused takes the place of its earlier connection.
+        let us: PeerId = name("peer")?;
+        let session: SessionId = name("session")?;
+        let metadata =
+            PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
+        let mut config = Config::new(us.clone(), metadata.clone());
+        config.limits = self.limits.clone();
+        let registry = Arc::new(Registry::default());
+        let (engine_sender, local) = mpsc::unbounded_channel();
+        let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
+        let engine = Engine {
+            replica: Replica::new(config),
+            store: Arc::clone(&store),
+            materialiser,
+            registry: Arc::clone(&registry),
+            tasks: tasks.clone(),
+            answers: answers.clone(),
+            started: Instant::now(),
+            state: engine::State::default(),
+        };
+        runtime.spawn(engine.run(local, sockets));
+        let link = Arc::new(LinkContext {
+            us,
+            metadata,
+            limits: self.limits,
+            transport: self.transport,
+            engine: answers,
+            status: Arc::new(StatusBoard::default()),
+            next_connection: AtomicU64::new(1),
+        });
+        let peer = Peer(Arc::new(Inner {
+            directory: self.directory,
+            store,
+            registry,
+            engine: engine_sender,
+            tasks,
+            link,
+            links: std::sync::Mutex::default(),
+            runtime,
+            session,
+            next_broadcast: AtomicU64::new(1),
+        }));
+        for relay in &self.relays {
+            peer.connect(relay)?;
+        }
+        Ok(peer)
+    }
+}
+
+impl std::fmt::Debug for PeerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerBuilder")
+            .field("directory", &self.directory)
+            .field("engine", &self.engine)
+            .field("relays", &self.relays)
+            .finish_non_exhaustive()
+    }
+}
+
+fn in_process(limits: &Limits) -> Result<Arc<dyn Materialiser>, PeerError> {
+    let mut worker_limits = WorkerLimits::default();
+    worker_limits.changes = limits.clone();
+    let worker = InProcess::start(worker_limits).map_err(|error| PeerError::System {
+        what: "a thread",
+        reason: error.to_string(),
+    })?;
+    Ok(Arc::new(worker))
+}
+
+fn name<T: std::str::FromStr<Err = concord_protocol::IdError>>(kind: &str) -> Result<T, PeerError> {
+    format!("{kind}-{:016x}", random_number()).parse().map_err(|error: concord_protocol::IdError| {
+        PeerError::System { what: "a name", reason: error.to_string() }
+    })
+}

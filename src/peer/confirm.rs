@@ -1,0 +1,99 @@
+//! Waiting until relays have what is here.
+
+use std::time::Duration;
+
+use concord_protocol::DocumentId;
+use futures_util::{StreamExt as _, stream};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    ConfirmError, Document, FindError, Peer, Status,
+    held::{Held, Phase},
+    standing,
+};
+
+/// Documents waited for at once: each is in memory meanwhile.
+const AT_ONCE: usize = 32;
+
+/// Waits for one document.
+pub(super) async fn one(
+    peer: &Peer,
+    held: &Held,
+    deadline: Instant,
+) -> Result<(), ConfirmError> {
+    let mut confirmations = held.confirmations();
+    let phase = held.phase();
+    loop {
+        confirmations.borrow_and_update();
+        if let Phase::Failed(reason) = phase.borrow().clone() {
+            return Err(ConfirmError::Broken { document: held.id.clone(), reason });
+        }
+        if held.confirmed() {
+            return Ok(());
+        }
+        let change = async {
+            tokio::select! {
+                changed = confirmations.changed() => changed.is_ok(),
+                () = peer.0.engine.closed() => false,
+            }
+        };
+        match timeout_at(deadline, change).await {
+            Ok(true) => {}
+            Ok(false) => return Err(ConfirmError::Closed),
+            Err(_) => return Err(timed_out(peer, 1, 1)),
+        }
+    }
+}
+
+/// Waits for all that are stored.
+pub(super) async fn all(
+    peer: &Peer,
+    deadline: Instant,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<(), ConfirmError> {
+    let documents = peer.documents().await.map_err(|_| ConfirmError::Closed)?;
+    let total = documents.len();
+    progress(0, total);
+    let mut status = peer.status();
+    let online = timeout_at(deadline, status.wait_for(Status::is_online)).await;
+    if total > 0 && !matches!(online, Ok(Ok(_))) {
+        return Err(timed_out(peer, total, total));
+    }
+    let mut waits = stream::iter(documents)
+        .map(|document| confirmed(peer, document, deadline))
+        .buffer_unordered(AT_ONCE);
+    let (mut done, mut pending, mut broken) = (0, 0, None);
+    while let Some(outcome) = waits.next().await {
+        match outcome {
+            Ok(()) => done += 1,
+            Err(ConfirmError::TimedOut { .. }) => pending += 1,
+            Err(ConfirmError::Closed) => return Err(ConfirmError::Closed),
+            // The others go on; what is broken is said at the end.
+            Err(error) => broken = Some(error),
+        }
+        progress(done, total);
+    }
+    match broken {
+        Some(error) => Err(error),
+        None if pending > 0 => Err(timed_out(peer, pending, total)),
+        None => Ok(()),
+    }
+}
+
+async fn confirmed(peer: &Peer, id: DocumentId, deadline: Instant) -> Result<(), ConfirmError> {
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let document: Document = match peer.find_within(id.as_str(), left).await {
+        Ok(document) => document,
+        Err(FindError::Broken { document, reason }) => {
+            return Err(ConfirmError::Broken { document, reason });
+        }
+        Err(FindError::Closed) => return Err(ConfirmError::Closed),
+        Err(_) => return Err(timed_out(peer, 1, 1)),
+    };
+    one(peer, document.held(), deadline).await
+}
+
+fn timed_out(peer: &Peer, pending: usize, total: usize) -> ConfirmError {
+    let (_, reason) = standing(&peer.status().borrow());
+    ConfirmError::TimedOut { pending, total, reason }
+}

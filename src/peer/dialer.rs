@@ -1,0 +1,168 @@
+//! When to dial a relay, when to wait, and when to give up: no sockets, no clock.
+
+use concord_protocol::CloseCode;
+
+use super::backoff::Backoff;
+
+/// Why a connection could not be made, or ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// In words.
+    pub(super) reason: String,
+    /// Whether trying again unchanged will fail again.
+    pub(super) permanent: bool,
+    /// The relay asked not to come back before this many milliseconds.
+    pub(super) retry_after_ms: Option<u64>,
+}
+
+impl Ended {
+    /// Something that may well work the next time.
+    pub(super) fn transient(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), permanent: false, retry_after_ms: None }
+    }
+
+    /// Something that will fail again.
+    pub(super) fn permanent(reason: impl Into<String>) -> Self {
+        Self { permanent: true, ..Self::transient(reason) }
+    }
+
+    /// The other side closed with this code.
+    pub(super) fn closed(code: u16, reason: &str) -> Self {
+        let words = if reason.is_empty() { "no reason given" } else { reason };
+        Self {
+            reason: format!("the relay closed the connection ({code}): {words}"),
+            permanent: is_permanent(code),
+            retry_after_ms: None,
+        }
+    }
+}
+
+/// DESIGN section 3: 4400 to 4499 are permanent, but for those that only mean "slower". Being
+/// replaced is not: it is what a half-open connection of our own looks like.
+fn is_permanent(code: u16) -> bool {
+    (4400..4500).contains(&code)
+        && ![CloseCode::RateLimited, CloseCode::HandshakeTimeout, CloseCode::Replaced]
+            .iter()
+            .any(|transient| transient.code() == code)
+}
+
+/// Where a dialler stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// Dial now.
+    Dialling,
+    /// Speaking.
+    Online,
+    /// Dial at this time, in milliseconds of the caller's clock.
+    Waiting {
+        /// When.
+        until_ms: u64,
+        /// Why not now.
+        reason: String,
+    },
+    /// Do not dial again.
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The state machine of one relay's connection.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    state: State,
+    backoff: Backoff,
+}
+
+impl Default for Dialer {
+    fn default() -> Self {
+        Self { state: State::Dialling, backoff: Backoff::default() }
+    }
+}
+
+impl Dialer {
+    /// Where it stands.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The handshake is done.
+    pub(super) fn connected(&mut self) {
+        self.state = State::Online;
+        self.backoff.reset();
+    }
+
+    /// The attempt failed, or the connection ended. `random` is any uniform number.
+    pub(super) fn ended(&mut self, now_ms: u64, ended: Ended, random: u64) {
+        let Ended { reason, permanent, retry_after_ms } = ended;
+        if permanent {
+            self.state = State::Stopped { reason };
+            return;
+        }
+        let delay_ms = self.backoff.next(random).saturating_add(retry_after_ms.unwrap_or(0));
+        self.state = State::Waiting { until_ms: now_ms.saturating_add(delay_ms), reason };
+    }
+
+    /// Time has passed, or somebody asked to try at once.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        if matches!(self.state, State::Waiting { until_ms, .. } if until_ms <= now_ms) {
+            self.state = State::Dialling;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_for_the_drawn_delay_then_dials() {
+        let mut dialer = Dialer::default();
+        assert_eq!(*dialer.state(), State::Dialling);
+        dialer.ended(1_000, Ended::transient("refused"), 400);
+        let waiting = State::Waiting { until_ms: 1_400, reason: "refused".into() };
+        assert_eq!(*dialer.state(), waiting);
+        dialer.tick(1_399);
+        assert_eq!(*dialer.state(), waiting);
+        dialer.tick(1_400);
+        assert_eq!(*dialer.state(), State::Dialling);
+    }
+
+    #[test]
+    fn success_resets_the_backoff() {
+        let mut dialer = Dialer::default();
+        for _ in 0..5 {
+            dialer.ended(0, Ended::transient("x"), 0);
+        }
+        dialer.connected();
+        dialer.ended(0, Ended::transient("x"), 500);
+        assert_eq!(*dialer.state(), State::Waiting { until_ms: 500, reason: "x".into() });
+    }
+
+    #[test]
+    fn the_relay_s_own_delay_comes_first() {
+        let mut dialer = Dialer::default();
+        let ended = Ended { retry_after_ms: Some(5_000), ..Ended::transient("draining") };
+        dialer.ended(0, ended, 100);
+        assert_eq!(*dialer.state(), State::Waiting { until_ms: 5_100, reason: "draining".into() });
+    }
+
+    #[test]
+    fn permanent_codes_stop_and_the_others_do_not() {
+        for (code, stops) in [
+            (4401, true),
+            (4403, true),
+            (4409, true),
+            (4429, false),
+            (4408, false),
+            (4410, false),
+            (4503, false),
+            (1000, false),
+            (1013, false),
+        ] {
+            let mut dialer = Dialer::default();
+            dialer.ended(0, Ended::closed(code, ""), 0);
+            assert_eq!(matches!(dialer.state(), State::Stopped { .. }), stops, "{code}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! A handle of one document: read it, change it, watch it.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use automerge::{
+    Automerge, ReadDoc as _,
+    transaction::{CommitOptions, Transaction},
+};
+use bytes::Bytes;
+use concord_protocol::{AutomergeUrl, ChangeHash, DocumentId};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::{broadcast, oneshot},
+    task::block_in_place,
+    time::Instant,
+};
+
+use super::{
+    ChangeError, ConfirmError, DocumentEvent, EditError, FindError, Peer, confirm,
+    content::Incoming,
+    engine::Command,
+    held::{Held, Phase},
+};
+use crate::{peer::applier::Task, replica::LocalError};
+
+/// One document of a [`Peer`]. Cheap to clone; the document stays in memory while there is a
+/// handle of it.
+#[derive(Clone)]
+pub struct Document {
+    peer: Peer,
+    held: Arc<Held>,
+}
+
+/// What [`Document::change`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed<T> {
+    /// What the closure gave.
+    pub value: T,
+    /// The change, or `None` if nothing was different afterwards.
+    pub change: Option<ChangeHash>,
+}
+
+/// On its way to the disk.
+type Pending = oneshot::Receiver<Result<(), LocalError>>;
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Document").field(&self.held.id).finish()
+    }
+}
+
+impl Document {
+    pub(super) fn new(peer: Peer, held: Arc<Held>) -> Self {
+        Self { peer, held }
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &DocumentId {
+        &self.held.id
+    }
+
+    /// Its name as applications pass it around.
+    pub fn url(&self) -> AutomergeUrl {
+        AutomergeUrl(self.held.id.clone())
+    }
+
+    /// Changes the document by all that the closure does, as one change, at the first poll; it is
+    /// on disk when this returns. Where the closure fails or does nothing, nothing is written.
+    ///
+    /// The change is seen by [`Document::read`] at once and goes to the disk and the relays even
+    /// if the returned future is dropped after its first poll.
+    ///
+    /// # Errors
+    /// [`ChangeError`] says what became of the change.
+    pub async fn change<T>(
+        &self,
+        edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
+    ) -> Result<Changed<T>, ChangeError> {
+        self.change_with(None, edit).await
+    }
+
+    /// As [`Document::change`], with words on what it is for.
+    ///
+    /// # Errors
+    /// As [`Document::change`].
+    pub async fn change_with<T>(
+        &self,
+        message: Option<&str>,
+        edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
+    ) -> Result<Changed<T>, ChangeError> {
+        self.settled().await?;
+        let (changed, pending) = self.start(message, edit)?;
+        if let Some(pending) = pending {
+            pending.await.map_err(|_| ChangeError::Closed)??;
+        }
+        Ok(changed)
+    }
+
+    /// As [`Document::change`], for code that is not async.
+    ///
+    /// # Errors
+    /// As [`Document::change`]; and [`ChangeError::WouldBlock`] on a single-threaded runtime.
+    pub fn change_blocking<T>(
+        &self,
+        edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
+    ) -> Result<Changed<T>, ChangeError> {
+        let inside = Handle::try_current().ok();
+        let single = |handle: &Handle| handle.runtime_flavor() == RuntimeFlavor::CurrentThread;
+        if inside.as_ref().is_some_and(single) {
+            return Err(ChangeError::WouldBlock);
+        }
+        let (changed, pending) = self.start(None, edit)?;
+        if let Some(pending) = pending {
+            let wait = || pending.blocking_recv();
+            let done = if inside.is_some() { block_in_place(wait) } else { wait() };
+            done.map_err(|_| ChangeError::Closed)??;
+        }
+        Ok(changed)
+    }
+
+    /// Reads the document as it is now. Do not keep the document waiting: edits and incoming
+    /// changes wait until the closure returns.
+    ///
+    /// # Errors
+    /// [`FindError::Broken`] if it cannot be read any more.
+    pub fn read<T>(&self, look: impl FnOnce(&Automerge) -> T) -> Result<T, FindError> {
+        let mut ready = self.held.ready().ok_or_else(|| FindError::Broken {
+            document: self.id().clone(),
+            reason: self.why_not(),
+        })?;
+        Ok(look(ready.doc()))
+    }
+
+    /// The changes that nothing builds on yet.
+    ///
+    /// # Errors
+    /// As [`Document::read`].
+    pub fn heads(&self) -> Result<Vec<ChangeHash>, FindError> {
+        self.read(|doc| doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect())
+    }
+
+    /// What becomes of the document from now on.
+    pub fn watch(&self) -> Watcher {
+        Watcher { events: self.held.events(), _document: self.clone() }
+    }
+
+    /// Sends bytes to whoever has the document open at the moment: presence, a cursor. Nothing
+    /// of it is kept. JavaScript clients expect one CBOR value.
+    pub fn broadcast(&self, data: impl Into<Bytes>) {
+        self.peer.0.broadcast(self.id().clone(), data.into());
+    }
+
+    /// Whether a relay has all that is here, and all that it told of is here. Relays that speak
+    /// `concord.v1` name only what is on their disk; others name what they have received.
+    pub fn confirmed(&self) -> bool {
+        self.held.confirmed()
+    }
+
+    /// Waits until [`Document::confirmed`].
+    ///
+    /// # Errors
+    /// [`ConfirmError`] if that is not so in time.
+    pub async fn wait_confirmed(&self, within: Duration) -> Result<(), ConfirmError> {
+        confirm::one(&self.peer, &self.held, Instant::now() + within).await
+    }
+
+    /// An empty change, so that there is something to store and to pass on.
+    pub(super) async fn commit_empty(&self) -> Result<(), ChangeError> {
+        let pending = {
+            let mut ready = self.held.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
+            let hash = ready.doc().empty_commit(options(None));
+            self.send(ready.doc(), hash)?
+        };
+        Ok(pending.await.map_err(|_| ChangeError::Closed)??)
+    }
+
+    /// Takes over changes that were made elsewhere, in causal order.
+    pub(super) async fn adopt(&self, changes: Vec<Bytes>) -> Result<(), ChangeError> {
+        if self.held.put_in(changes.iter().cloned().map(Incoming::Change)) {
+            let task = Task::TakeIn(Arc::clone(&self.held));
+            self.peer.0.tasks.send(task).map_err(|_| ChangeError::Closed)?;
+        }
+        let mut pending = Vec::with_capacity(changes.len());
+        for change in changes {
+            pending.push(self.store(change)?);
+        }
+        for pending in pending {
+            pending.await.map_err(|_| ChangeError::Closed)??;
+        }
+        // After all that was asked before it, so the changes are in the document.
+        let (done, in_it) = oneshot::channel();
+        let call = Task::Call(Box::new(move || {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
+        }));
+        self.peer.0.tasks.send(call).map_err(|_| ChangeError::Closed)?;
+        in_it.await.map_err(|_| ChangeError::Closed)
+    }
+
+    /// Waits while the document is read anew.
+    async fn settled(&self) -> Result<(), ChangeError> {
+        let mut phase = self.held.phase();
+        let settled = phase.wait_for(|phase| *phase != Phase::Loading).await;
+        settled.map(|_| ()).map_err(|_| ChangeError::Closed)
+    }
+
+    /// The edit itself: all that happens before the disk.
+    fn start<T>(
+        &self,
+        message: Option<&str>,
+        edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
+    ) -> Result<(Changed<T>, Option<Pending>), ChangeError> {
+        if self.peer.0.engine.is_closed() {
+            return Err(ChangeError::Closed);
+        }
+        let mut ready = self.held.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
+        let edited = catch_unwind(AssertUnwindSafe(|| {
+            let mut transaction = ready.doc().transaction();
+            match edit(&mut transaction) {
+                Ok(value) => Ok((value, transaction.commit_with(options(message)).0)),
+                Err(error) => {
+                    transaction.rollback();
+                    Err(ChangeError::Edit(error))
+                }
+            }
+        }));
+        let (value, hash) = match edited {
+            Ok(edited) => edited?,
+            Err(panic) => {
+                // Whatever automerge was about to do is half done: back to what is stored.
+                ready.discard();
+                self.held.reset();
+                self.held.reread();
+                resume_unwind(panic)
+            }
+        };
+        let Some(hash) = hash else {
+            return Ok((Changed { value, change: None }, None));
+        };
+        let pending = self.send(ready.doc(), hash)?;
+        drop(ready);
+        Ok((Changed { value, change: Some(ChangeHash(hash.0)) }, Some(pending)))
+    }
+
+    /// Gives the change that was just made to the engine, in the order of the edits: the
+    /// document is locked.
+    fn send(&self, doc: &Automerge, hash: automerge::ChangeHash) -> Result<Pending, ChangeError> {
+        let change = doc
+            .get_change_by_hash(&hash)
+            .ok_or_else(|| ChangeError::Failed(format!("change {hash} is not in it")))?;
+        let pending = self.store(Bytes::copy_from_slice(change.raw_bytes()))?;
+        self.held.tell_changed(&[change], true);
+        Ok(pending)
+    }
+
+    fn store(&self, change: Bytes) -> Result<Pending, ChangeError> {
+        let (done, pending) = oneshot::channel();
+        let command = Command::Local(Arc::clone(&self.held), change, done);
+        self.peer.0.engine.send(command).map_err(|_| {
+            self.held.fail("the peer is closed");
+            ChangeError::Closed
+        })?;
+        Ok(pending)
+    }
+
+    fn why_not(&self) -> String {
+        match &*self.held.phase().borrow() {
+            Phase::Failed(reason) => reason.clone(),
+            Phase::Loading | Phase::Ready => "it is being read from the disk".to_owned(),
+            Phase::Absent | Phase::Unavailable => "nothing of it is here".to_owned(),
+        }
+    }
+}
+
+/// Author and time go with every change; automerge would write no time.
+fn options(message: Option<&str>) -> CommitOptions {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let options = CommitOptions::default().with_time(i64::try_from(now).unwrap_or(i64::MAX));
+    match message {
+        Some(message) => options.with_message(message),
+        None => options,
+    }
+}
+
+/// Events of a document, from [`Document::watch`].
+#[derive(Debug)]
+pub struct Watcher {
+    events: broadcast::Receiver<DocumentEvent>,
+    /// A document that is watched stays open.
+    _document: Document,
+}
+
+impl Watcher {
+    /// The next event; waits for it.
+    pub async fn next(&mut self) -> DocumentEvent {
+        match self.events.recv().await {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(missed)) => DocumentEvent::Lagged { missed },
+            // The sender lives in the document that we hold.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! One document in memory, shared by its handles, the applier and the engine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::{Mutex, MutexGuard},
+};
+
+use automerge::{Automerge, Change};
+use concord_protocol::{ChangeHash, DocumentId};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::replica::ConnectionId;
+
+use super::{
+    content::{self, Incoming},
+    engine::Command,
+    event::{ChangeInfo, DocumentEvent},
+    locked,
+};
+
+/// Events that a watcher may be behind before it misses some.
+const WATCH_EVENTS_MAX: usize = 1_024;
+/// Reloads after which a document that keeps breaking is given up until the next start.
+const RELOADS_MAX: u8 = 2;
+
+/// How far the content of a document is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Being read from the store.
+    Loading,
+    /// Nothing is stored here; relays are asked.
+    Absent,
+    /// Nothing is stored here, and the relays that are connected do not have it.
+    Unavailable,
+    /// There.
+    Ready,
+    /// It cannot be read or changed any more.
+    Failed(String),
+}
+
+pub(super) struct Held {
+    pub(super) id: DocumentId,
+    content: Mutex<Content>,
+    phase: watch::Sender<Phase>,
+    events: broadcast::Sender<DocumentEvent>,
+    /// Counts up whenever [`Held::confirmed`] may have changed.
+    confirmations: watch::Sender<u64>,
+    engine: mpsc::WeakUnboundedSender<Command>,
+}
+
+#[derive(Default)]
+struct Content {
+    doc: Option<Automerge>,
+    inbox: Vec<Incoming>,
+    /// A [`super::applier::Task::TakeIn`] is under way.
+    scheduled: bool,
+    reloads: u8,
+    /// What each connection's relay has on disk, as it last said.
+    relay_has: BTreeMap<ConnectionId, BTreeSet<ChangeHash>>,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The content, locked: a document that is [`Phase::Ready`].
+pub(super) struct Ready<'a>(MutexGuard<'a, Content>);
+
+impl Ready<'_> {
+    pub(super) fn doc(&mut self) -> &mut Automerge {
+        // `Held::ready` gives no guard without a document, and nobody takes it from under one.
+        self.0.doc.get_or_insert_with(Automerge::new)
+    }
+
+    /// A panic went through the instance: it is not to be used again.
+    pub(super) fn discard(mut self) {
+        self.0.doc = None;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.upgrade() {
+            // A peer that is closed has nothing open.
+            let _ = engine.send(Command::Shut(self.id.clone()));
+        }
+    }
+}
+
+impl Held {
+    pub(super) fn new(id: DocumentId, engine: mpsc::WeakUnboundedSender<Command>) -> Self {
+        Self {
+            id,
+            content: Mutex::default(),
+            phase: watch::Sender::new(Phase::Loading),
+            events: broadcast::Sender::new(WATCH_EVENTS_MAX),
+            confirmations: watch::Sender::new(0),
+            engine,
+        }
+    }
+
+    /// A document that did not exist before.
+    pub(super) fn created(id: DocumentId, engine: mpsc::WeakUnboundedSender<Command>) -> Self {
+        let held = Self::new(id, engine);
+        locked(&held.content).doc = Some(Automerge::new());
+        held.phase.send_replace(Phase::Ready);
+        held
+    }
+
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    pub(super) fn events(&self) -> broadcast::Receiver<DocumentEvent> {
+        self.events.subscribe()
+    }
+
+    pub(super) fn confirmations(&self) -> watch::Receiver<u64> {
+        self.confirmations.subscribe()
+    }
+
+    pub(super) fn is_loading(&self) -> bool {
+        *self.phase.borrow() == Phase::Loading
+    }
+
+    /// The content, if it is there.
+    pub(super) fn ready(&self) -> Option<Ready<'_>> {
+        let content = locked(&self.content);
+        let usable = content.doc.is_some() && *self.phase.borrow() == Phase::Ready;
+        usable.then(|| Ready(content))
+    }
+
+    /// Tells the watchers, if there are any; `event` is not made otherwise.
+    pub(super) fn tell(&self, event: impl FnOnce() -> DocumentEvent) {
+        if self.events.receiver_count() > 0 {
+            // The last watcher may have gone meanwhile, which is no failure.
+            let _ = self.events.send(event());
+        }
+    }
+
+    pub(super) fn tell_changed(&self, changes: &[Change], local: bool) {
+        if !changes.is_empty() {
+            self.tell(|| DocumentEvent::Changed {
+                changes: changes.iter().map(ChangeInfo::from).collect(),
+                local,
+            });
+        }
+        self.recount();
+    }
+
+    /// The content is to be made anew.
+    pub(super) fn reset(&self) {
+        let mut content = locked(&self.content);
+        content.doc = None;
+        content.inbox.clear();
+        drop(content);
+        self.phase.send_if_modified(|phase| {
+            let usable = !matches!(phase, Phase::Failed(_));
+            if usable {
+                *phase = Phase::Loading;
+            }
+            usable
+        });
+    }
+
+    /// Has the engine name what is stored once more.
+    pub(super) fn reread(&self) {
+        if let Some(engine) = self.engine.upgrade() {
+            // A peer that is closed needs no reading.
+            let _ = engine.send(Command::Open(self.id.clone()));
+        }
+    }
+
+    /// No more edits and reads.
+    pub(super) fn fail(&self, reason: &str) {
+        self.phase.send_if_modified(|phase| {
+            let first = !matches!(phase, Phase::Failed(_));
+            if first {
+                *phase = Phase::Failed(reason.to_owned());
+            }
+            first
+        });
+        self.recount();
+    }
+
+    /// The store has nothing of it.
+    pub(super) fn absent(&self) {
+        self.advance(&[Phase::Loading], Phase::Absent);
+    }
+
+    /// The connected relays have nothing of it.
+    pub(super) fn unavailable(&self) {
+        self.advance(&[Phase::Loading, Phase::Absent], Phase::Unavailable);
+    }
+
+    /// A relay came: what was unavailable may not be any more.
+    pub(super) fn ask_again(&self) {
+        self.advance(&[Phase::Unavailable], Phase::Absent);
+    }
+
+    fn advance(&self, from: &[Phase], to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let moves = from.contains(phase);
+            if moves {
+                *phase = to;
+            }
+            moves
+        });
+    }
+
+    /// Puts chunks into the inbox; whether the applier has to be told.
+    pub(super) fn put_in(&self, chunks: impl IntoIterator<Item = Incoming>) -> bool {
+        let mut content = locked(&self.content);
+        content.inbox.extend(chunks);
+        if content.inbox.is_empty() || content.scheduled {
+            return false;
+        }
+        content.scheduled = true;
+        true
+    }
+
+    /// The applier's part of loading.
+    pub(super) fn load(&self, chunks: Vec<Incoming>) {
+        if chunks.is_empty() {
+            self.absent();
+            self.take_in();
+            return;
+        }
+        match content::load(chunks) {
+            Ok(doc) => {
+                locked(&self.content).doc = Some(doc);
+                self.settle();
+                self.recount();
+            }
+            Err(reason) => self.broken(&reason.to_string()),
+        }
+    }
+
+    /// The applier's part of taking in: all that waits, at once.
+    pub(super) fn take_in(&self) {
+        let mut content = locked(&self.content);
+        content.scheduled = false;
+        let inbox = mem::take(&mut content.inbox);
+        if inbox.is_empty() {
+            return;
+        }
+        if content.doc.is_none() && *self.phase.borrow() == Phase::Loading {
+            // It is about to be loaded, and what is being loaded comes first.
+            content.inbox = inbox;
+            return;
+        }
+        let mut doc = content.doc.take().unwrap_or_default();
+        match content::take_in(&mut doc, inbox) {
+            Ok(changes) => {
+                let known = !doc.is_empty();
+                content.doc = Some(doc);
+                drop(content);
+                if known {
+                    self.advance(&[Phase::Absent, Phase::Unavailable], Phase::Ready);
+                }
+                self.tell_changed(&changes, false);
+            }
+            Err(reason) => {
+                drop(content);
+                self.broken(&reason.to_string());
+            }
+        }
+    }
+
+    /// Loaded: takes in what came meanwhile.
+    fn settle(&self) {
+        self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
+        self.take_in();
+    }
+
+    /// The instance is unusable. Storage has the last word: it is read again.
+    pub(super) fn broken(&self, reason: &str) {
+        let mut content = locked(&self.content);
+        content.reloads = content.reloads.saturating_add(1);
+        let give_up = content.reloads > RELOADS_MAX;
+        drop(content);
+        tracing::warn!(document = %self.id, reason, give_up, "the content broke");
+        if give_up {
+            self.fail(reason);
+            self.tell(|| DocumentEvent::Quarantined { reason: reason.to_owned() });
+        } else {
+            self.reset();
+            self.reread();
+        }
+    }
+
+    /// A relay says that it has these heads on its disk.
+    pub(super) fn relay_has(&self, connection: ConnectionId, heads: Vec<ChangeHash>) {
+        if heads.is_empty() {
+            return;
+        }
+        locked(&self.content).relay_has.insert(connection, heads.iter().copied().collect());
+        self.recount();
+        self.tell(|| DocumentEvent::RelayHas { heads });
+    }
+
+    fn recount(&self) {
+        self.confirmations.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Whether a relay has all that is here on its disk, and all that it told us of is here.
+    pub(super) fn confirmed(&self) -> bool {
+        let content = locked(&self.content);
+        let Some(doc) = &content.doc else {
+            return false;
+        };
+        content.relay_has.values().any(|theirs| covers(doc, theirs))
+    }
+}
+
+/// Whether these are heads of `doc` that leave none of its changes out.
+fn covers(doc: &Automerge, theirs: &BTreeSet<ChangeHash>) -> bool {
+    let ours = doc.get_heads();
+    if ours.iter().all(|head| theirs.contains(&ChangeHash(head.0))) && ours.len() == theirs.len() {
+        return true;
+    }
+    let theirs: Vec<_> = theirs.iter().map(|head| automerge::ChangeHash(head.0)).collect();
+    theirs.iter().all(|head| doc.get_change_meta_by_hash(head).is_some())
+        && doc.get_changes_meta(&theirs).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::{ROOT, transaction::Transactable as _};
+
+    use super::*;
+
+    fn nobody() -> mpsc::WeakUnboundedSender<Command> {
+        mpsc::unbounded_channel().0.downgrade()
+    }
+
+    fn held() -> Held {
+        Held::created(DocumentId::from_bytes(&[7; 16]), nobody())
+    }
+
+    fn edit(held: &Held, value: i64) -> ChangeHash {
+        let mut ready = held.ready().unwrap();
+        let hash = ready.doc().transact(|tx| tx.put(ROOT, "n", value)).unwrap().hash.unwrap();
+        ChangeHash(hash.0)
+    }
+
+    #[test]
+    fn confirmed_is_what_a_relay_has_and_nothing_less() {
+        let held = held();
+        let first = edit(&held, 1);
+        assert!(!held.confirmed());
+        held.relay_has(ConnectionId(1), vec![first]);
+        assert!(held.confirmed());
+        let second = edit(&held, 2);
+        assert!(!held.confirmed());
+        held.relay_has(ConnectionId(1), vec![second]);
+        assert!(held.confirmed());
+        held.relay_has(ConnectionId(2), vec![first]);
+        assert!(held.confirmed(), "one relay is enough");
+        held.relay_has(ConnectionId(1), vec![second, ChangeHash([9; 32])]);
+        assert!(!held.confirmed(), "the relay has something that we do not");
+    }
+
+    #[test]
+    fn what_comes_while_loading_is_taken_in_after_it() {
+        let source = held();
+        edit(&source, 1);
+        let chunks: Vec<_> = source
+            .ready()
+            .unwrap()
+            .doc()
+            .get_changes(&[])
+            .iter()
+            .map(|change| Incoming::Change(change.raw_bytes().to_vec().into()))
+            .collect();
+        let target = Held::new(source.id.clone(), nobody());
+        assert!(target.put_in(chunks.clone()));
+        assert!(!target.put_in(chunks), "one task is enough");
+        target.take_in();
+        assert!(target.ready().is_none());
+        target.load(Vec::new());
+        assert_eq!(*target.phase().borrow(), Phase::Ready);
+    }
+
+    #[test]
+    fn a_document_that_keeps_breaking_is_given_up() {
+        let held = held();
+        let mut events = held.events();
+        for _ in 0..=RELOADS_MAX {
+            assert!(!matches!(*held.phase().borrow(), Phase::Failed(_)));
+            held.load(vec![Incoming::Snapshot(bytes::Bytes::from_static(b"broken"))]);
+        }
+        assert!(matches!(*held.phase().borrow(), Phase::Failed(_)));
+        assert!(matches!(events.try_recv(), Ok(DocumentEvent::Quarantined { .. })));
+        held.reset();
+        assert!(held.ready().is_none());
+    }
+}

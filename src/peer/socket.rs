@@ -1,0 +1,194 @@
+//! One connection to a relay, from the first message to the last.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use concord_protocol::{
+    CloseCode, Limits, Message, PeerId, PeerMetadata, codec,
+    handshake::{join, welcomed},
+};
+use futures_util::{SinkExt as _, StreamExt as _, stream::SplitSink};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+use tokio_tungstenite::tungstenite::{
+    self, Message as Frame,
+    protocol::{CloseFrame, frame::coding::CloseCode as WireCode},
+};
+
+use super::{
+    dialer::Ended,
+    engine::Command,
+    transport::{Opened, Socket},
+};
+use crate::replica::{ConnectionId, Event, PeerInfo};
+
+/// Time between pings, in milliseconds (DESIGN section 3).
+const PING_MS: u64 = 15_000;
+/// Time without a frame after which the relay is taken for dead, in milliseconds.
+const DEAD_MS: u64 = 60_000;
+/// Time that the relay has to answer our close, in milliseconds.
+const CLOSE_MS: u64 = 1_000;
+
+/// What the engine has for a connection, in order.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    /// One message.
+    Send(Bytes),
+    /// Nothing more.
+    Close(CloseCode, String),
+}
+
+/// Says who we are and hears who the relay is.
+pub(super) async fn greet(
+    opened: Opened,
+    us: &PeerId,
+    metadata: &PeerMetadata,
+    limits: &Limits,
+) -> Result<(Socket, PeerInfo), Ended> {
+    let Opened { mut socket, concord } = opened;
+    let conversation = async {
+        let hello = codec::encode(&join(us, metadata));
+        socket.send(Frame::Binary(hello)).await.map_err(|error| broke(&error))?;
+        loop {
+            match socket.next().await {
+                Some(Ok(Frame::Binary(bytes))) => return Ok(bytes),
+                Some(Ok(Frame::Close(frame))) => return Err(closed(frame)),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(broke(&error)),
+                None => return Err(Ended::transient("the relay hung up before it answered")),
+            }
+        }
+    };
+    let reply = timeout(Duration::from_millis(limits.handshake_ms), conversation)
+        .await
+        .map_err(|_| Ended::transient("the relay did not say who it is"))??;
+    let not_a_relay = |error: &dyn std::fmt::Display| Ended::permanent(format!("not a relay: {error}"));
+    let messages = codec::decode(&reply, limits).map_err(|error| not_a_relay(&error))?;
+    let first = messages.first().ok_or_else(|| not_a_relay(&"it said nothing"))?;
+    let (peer, metadata) = welcomed(first, us).map_err(|error| Ended::permanent(error.to_string()))?;
+    Ok((socket, PeerInfo { peer, metadata, concord, dialled: true }))
+}
+
+/// Carries messages both ways until the end of the connection.
+pub(super) async fn carry(
+    id: ConnectionId,
+    socket: Socket,
+    limits: &Limits,
+    engine: &mpsc::Sender<Command>,
+    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+) -> Ended {
+    let (mut sink, mut frames) = socket.split();
+    let ping = Duration::from_millis(PING_MS);
+    let mut pings = interval_at(Instant::now() + ping, ping);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
+    let mut retry_after_ms = None;
+    // Writing and reading go on independently: a relay that does not read must not keep us from
+    // reading, or two full pipes would wait for each other.
+    let (drained, mut written) = mpsc::unbounded_channel();
+    let (pinged, ping_wanted) = mpsc::channel(1);
+    let writer = async {
+        let end = write(&mut sink, &mut outgoing, ping_wanted, &drained).await;
+        (end, sink)
+    };
+    tokio::pin!(writer);
+    let ended = loop {
+        tokio::select! {
+            (end, mut sink) = &mut writer => {
+                let _ = timeout(Duration::from_millis(CLOSE_MS), sink.close()).await;
+                return end;
+            }
+            Some(bytes) = written.recv() => {
+                if engine.send(Command::Event(Event::Drained(id, bytes))).await.is_err() {
+                    break Ended::permanent("the peer is closed");
+                }
+            }
+            _ = pings.tick() => {
+                if heard.elapsed() > Duration::from_millis(DEAD_MS) {
+                    break Ended::transient("the relay stopped answering");
+                }
+                // A ping that still waits to be written is enough.
+                let _ = pinged.try_send(());
+            }
+            frame = frames.next() => {
+                heard = Instant::now();
+                let bytes = match frame {
+                    Some(Ok(Frame::Binary(bytes))) => bytes,
+                    Some(Ok(Frame::Close(frame))) => break Ended { retry_after_ms, ..closed(frame) },
+                    Some(Ok(_)) => continue,
+                    Some(Err(error)) => break Ended { retry_after_ms, ..broke(&error) },
+                    None => break Ended { retry_after_ms, ..Ended::transient("the relay hung up") },
+                };
+                let messages = match codec::decode(&bytes, limits) {
+                    Ok(messages) => messages,
+                    Err(error) => {
+                        tracing::warn!(%error, "a message that is not understood is left out");
+                        continue;
+                    }
+                };
+                for message in messages {
+                    if let Message::GoAway { retry_after_ms: after, .. } = &message {
+                        retry_after_ms = Some(u64::from(*after));
+                    }
+                    if engine.send(Command::Event(Event::Received(id, message))).await.is_err() {
+                        return Ended::permanent("the peer is closed");
+                    }
+                }
+            }
+        }
+    };
+    ended
+}
+
+/// Writes what the engine has, each message flushed and reported.
+async fn write(
+    sink: &mut SplitSink<Socket, Frame>,
+    outgoing: &mut mpsc::UnboundedReceiver<Outgoing>,
+    mut pings: mpsc::Receiver<()>,
+    drained: &mpsc::UnboundedSender<usize>,
+) -> Ended {
+    loop {
+        let sent = tokio::select! {
+            next = outgoing.recv() => match next {
+                Some(Outgoing::Send(bytes)) => {
+                    let len = bytes.len();
+                    let sent = sink.send(Frame::Binary(bytes)).await;
+                    if sent.is_ok() && drained.send(len).is_err() {
+                        return Ended::permanent("the peer is closed");
+                    }
+                    sent
+                }
+                Some(Outgoing::Close(code, reason)) => {
+                    let frame = CloseFrame {
+                        code: WireCode::from(code.code()),
+                        reason: reason.as_str().into(),
+                    };
+                    let _ = timeout(Duration::from_millis(CLOSE_MS), sink.send(Frame::Close(Some(frame)))).await;
+                    return if code.is_transient() {
+                        Ended::transient(reason)
+                    } else {
+                        Ended::permanent(reason)
+                    };
+                }
+                None => return Ended::permanent("the peer is closed"),
+            },
+            Some(()) = pings.recv() => sink.send(Frame::Ping(Bytes::new())).await,
+        };
+        if let Err(error) = sent {
+            return broke(&error);
+        }
+    }
+}
+
+fn closed(frame: Option<CloseFrame>) -> Ended {
+    frame.map_or_else(
+        || Ended::transient("the relay closed the connection"),
+        |frame| Ended::closed(frame.code.into(), &frame.reason),
+    )
+}
+
+fn broke(error: &tungstenite::Error) -> Ended {
+    Ended::transient(format!("the connection broke: {error}"))
+}

@@ -1,0 +1,211 @@
+//! Reaching a relay: a URL, the byte stream under the WebSocket, and the WebSocket's opening.
+
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+
+use concord_protocol::{Limits, handshake::SUBPROTOCOL};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
+    tungstenite::{
+        self,
+        client::IntoClientRequest as _,
+        error::{Error, ProtocolError, SubProtocolError},
+        http::{HeaderValue, Uri},
+        protocol::WebSocketConfig,
+    },
+};
+
+use super::{dialer::Ended, error::PeerError};
+
+/// Read buffer of a connection, in bytes; it is allocated at once.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Largest frame read, in bytes. Browsers and native clients send a message as one frame.
+const FRAME_BYTES_MAX: usize = concord_protocol::limits::MESSAGE_BYTES_MAX;
+
+/// A byte stream that a WebSocket can run over.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
+
+/// A connection attempt under way.
+pub type Dialling = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send>>;
+
+/// How byte streams to relays are made. The default is TCP; tests use pipes in memory.
+pub trait Transport: Send + Sync + 'static {
+    /// Opens a stream to the host and port of a relay.
+    fn dial(&self, host: &str, port: u16) -> Dialling;
+}
+
+/// TCP, without Nagle's delay.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tcp;
+
+impl Transport for Tcp {
+    fn dial(&self, host: &str, port: u16) -> Dialling {
+        let host = host.trim_matches(['[', ']']).to_owned();
+        Box::pin(async move {
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn ByteStream>)
+        })
+    }
+}
+
+/// The URL of a relay, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayUrl {
+    text: String,
+    host: String,
+    port: u16,
+}
+
+impl RelayUrl {
+    /// Reads `ws://host[:port][/path]` or `wss://...`.
+    ///
+    /// # Errors
+    /// [`PeerError::RelayUrl`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, PeerError> {
+        let wrong = |reason: String| PeerError::RelayUrl { url: text.to_owned(), reason };
+        let uri: Uri = text.parse().map_err(|error| wrong(format!("{error}")))?;
+        let default_port = match uri.scheme_str() {
+            Some("ws") => 80,
+            Some("wss") => 443,
+            Some(other) => return Err(wrong(format!("the scheme {other} is not ws or wss"))),
+            None => return Err(wrong("it has no scheme".to_owned())),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host".to_owned()))?;
+        Ok(Self {
+            text: text.to_owned(),
+            host: host.to_owned(),
+            port: uri.port_u16().unwrap_or(default_port),
+        })
+    }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A WebSocket over any stream.
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn ByteStream>>>;
+
+/// An open WebSocket, before the first message.
+pub(super) struct Opened {
+    pub(super) socket: Socket,
+    /// Whether `concord.v1` was negotiated.
+    pub(super) concord: bool,
+}
+
+/// Dials and opens the WebSocket: with `concord.v1` if the relay takes it, else without.
+pub(super) async fn open(
+    transport: &dyn Transport,
+    url: &RelayUrl,
+    limits: &Limits,
+) -> Result<Opened, Ended> {
+    match attempt(transport, url, limits, true).await {
+        Err(Failure::NoSubprotocol) => match attempt(transport, url, limits, false).await {
+            Err(Failure::NoSubprotocol) => Err(Ended::permanent("the relay insists on a subprotocol")),
+            Err(Failure::Ended(ended)) => Err(ended),
+            Ok(opened) => Ok(opened),
+        },
+        Err(Failure::Ended(ended)) => Err(ended),
+        Ok(opened) => Ok(opened),
+    }
+}
+
+enum Failure {
+    /// The server does not know the subprotocol, which the client library takes for an error.
+    NoSubprotocol,
+    Ended(Ended),
+}
+
+async fn attempt(
+    transport: &dyn Transport,
+    url: &RelayUrl,
+    limits: &Limits,
+    offer: bool,
+) -> Result<Opened, Failure> {
+    let mut request = url
+        .as_str()
+        .into_client_request()
+        .map_err(|error| Failure::Ended(Ended::permanent(error.to_string())))?;
+    if offer {
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+    }
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(limits.message_bytes))
+        .max_frame_size(Some(FRAME_BYTES_MAX));
+    let opening = async {
+        let stream = transport.dial(&url.host, url.port).await.map_err(Error::Io)?;
+        let connector = tls()?;
+        client_async_tls_with_config(request, stream, Some(config), Some(connector)).await
+    };
+    match timeout(Duration::from_millis(limits.handshake_ms), opening).await {
+        Err(_) => Err(Failure::Ended(Ended::transient(format!("{} does not answer", url.as_str())))),
+        Ok(Ok((socket, response))) => {
+            let chosen = response.headers().get("Sec-WebSocket-Protocol");
+            let concord = chosen.is_some_and(|name| name.as_bytes() == SUBPROTOCOL.as_bytes());
+            Ok(Opened { socket, concord })
+        }
+        Ok(Err(Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(
+            SubProtocolError::NoSubProtocol,
+        )))) => Err(Failure::NoSubprotocol),
+        Ok(Err(error)) => Err(Failure::Ended(ended(url, &error))),
+    }
+}
+
+/// In words that help: what the operating system says, and to what.
+fn ended(url: &RelayUrl, error: &tungstenite::Error) -> Ended {
+    match error {
+        Error::Http(response) if response.status().is_client_error() => Ended::permanent(format!(
+            "{} answered HTTP {}: is it a relay, and is the path right?",
+            url.as_str(),
+            response.status()
+        )),
+        other => Ended::transient(format!("{}: {other}", url.as_str())),
+    }
+}
+
+/// TLS with the Mozilla roots, by ring.
+fn tls() -> Result<Connector, Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .map_err(|error| Error::Io(io::Error::other(error)))?
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    Ok(Connector::Rustls(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_before_anything_is_dialled() {
+        let url = RelayUrl::parse("ws://localhost:3030/sync").unwrap();
+        assert_eq!((url.host.as_str(), url.port), ("localhost", 3030));
+        assert_eq!(RelayUrl::parse("wss://example.org").unwrap().port, 443);
+        assert_eq!(RelayUrl::parse("ws://[::1]").unwrap().port, 80);
+        for wrong in ["", "localhost:3030", "http://x", "ws://", "ws:///x", "not a url"] {
+            let error = RelayUrl::parse(wrong).unwrap_err().to_string();
+            assert!(error.contains("expected ws://"), "{error}");
+        }
+    }
+
+    #[test]
+    fn tls_has_roots() {
+        assert!(tls().is_ok());
+    }
+}

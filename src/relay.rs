@@ -1,0 +1,23 @@
+//! The relay: sockets, clocks and storage around [`crate::replica`], on tokio.
+//!
+//! Nothing in here decides what the replica should decide. A connection is one task that frames,
+//! decodes and routes ([`connection`]); a shard is one task that owns one replica and carries out
+//! its effects ([`shard`]); [`server`] starts, watches and ends them.
+
+mod clock;
+mod config;
+mod connection;
+mod directory;
+mod http;
+mod hub;
+mod metered;
+mod metrics;
+mod outgoing;
+mod rate;
+mod server;
+mod shard;
+mod work;
+
+pub use config::*;
+pub use rate::{RateLimits, SUSTAINED_MS};
+pub use server::{Relay, StartError};

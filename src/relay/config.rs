@@ -1,0 +1,86 @@
+//! What a relay is told when it starts.
+
+use concord_protocol::Limits;
+
+use crate::replica;
+
+use super::RateLimits;
+
+/// Where clients connect, as the JavaScript sync server has it.
+pub const PORT: u16 = 3030;
+/// Where `/healthz`, `/readyz` and `/metrics` are.
+pub const ADMIN_PORT: u16 = 9090;
+/// The address of both unless told otherwise: there are no accounts yet.
+pub const HOST: &str = "127.0.0.1";
+/// Milliseconds between our pings: within the 5 to 15 s at which networks keep a socket open.
+pub const PING_MS: u64 = 15_000;
+/// Milliseconds of silence after which a connection is dead. Browsers stall for 30 s and more.
+pub const PONG_TIMEOUT_MS: u64 = 60_000;
+/// Connections at once; more are turned away at accept. 20 KB each makes 1 GB.
+pub const CONNECTIONS_MAX: usize = 50_000;
+
+/// Configuration of a [`super::Relay`].
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// The address that clients connect to, a name or a number.
+    pub host: String,
+    /// Its port; 0 for any that is free.
+    pub port: u16,
+    /// Address and port of the admin listener, if there is to be one.
+    pub admin: Option<(String, u16)>,
+    /// Listen beyond this machine although nobody has to say who they are.
+    pub allow_anonymous: bool,
+    /// How many replicas share the documents; 0 for one a core.
+    pub shards: usize,
+    /// See [`PING_MS`].
+    pub ping_ms: u64,
+    /// See [`PONG_TIMEOUT_MS`].
+    pub pong_timeout_ms: u64,
+    /// See [`CONNECTIONS_MAX`].
+    pub connections: usize,
+    /// What one connection may send.
+    pub rates: RateLimits,
+    /// Caps on what comes from outside, of the relay and of its replicas.
+    pub limits: Limits,
+    /// Milliseconds without an event after which a document leaves memory.
+    pub idle_ms: u64,
+    /// Milliseconds that a reader may leave its queue full before it is cut off.
+    pub stalled_ms: u64,
+    /// Materialise every change before it is stored and passed on.
+    pub strict: bool,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            host: HOST.to_owned(),
+            port: PORT,
+            admin: Some((HOST.to_owned(), ADMIN_PORT)),
+            allow_anonymous: false,
+            shards: 0,
+            ping_ms: PING_MS,
+            pong_timeout_ms: PONG_TIMEOUT_MS,
+            connections: CONNECTIONS_MAX,
+            rates: RateLimits::default(),
+            limits: Limits::default(),
+            idle_ms: replica::IDLE_MS,
+            stalled_ms: replica::STALLED_MS,
+            strict: false,
+        }
+    }
+}
+
+impl RelayConfig {
+    /// How many shards: as told, or one a core.
+    pub(super) fn shard_count(&self) -> usize {
+        /// More than any machine has cores; keeps the shard number in 16 bits.
+        const SHARDS_MAX: usize = 1_024;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = if self.shards == 0 {
+            cores()
+        } else {
+            self.shards
+        };
+        wanted.clamp(1, SHARDS_MAX)
+    }
+}

@@ -1,0 +1,326 @@
+//! Starting, watching and ending a relay.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use concord_protocol::{CloseCode, IdError, PeerId, PeerMetadata};
+use tokio::{
+    net::{TcpListener, lookup_host},
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{
+    clock::Clock,
+    config::RelayConfig,
+    http,
+    hub::{Health, Hub},
+    metrics::Metrics,
+    shard::{self, Inbound, Surroundings},
+};
+use crate::{
+    replica::{Config, Event, Replica},
+    store::{Store, StoreError},
+    worker::Materialiser,
+};
+
+/// Milliseconds from the last sync message to the close. automerge-repo 2.5 spoils a document in
+/// a client that handles one while its socket closes.
+const QUIET_MS: u64 = 150;
+/// Milliseconds that writes get to reach the disk at a shutdown.
+const SETTLE_MS: u64 = 4_000;
+/// Milliseconds that connections get to close at a shutdown.
+const PART_MS: u64 = 3_000;
+/// Milliseconds before the next accept when there are no descriptors left.
+const ACCEPT_AGAIN_MS: u64 = 100;
+
+/// Why a relay did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The name of the address is not known.
+    #[error("cannot find the address {host:?}: {error}. Give --host an address of this machine")]
+    NoAddress {
+        /// What was to be looked up.
+        host: String,
+        /// Why it was not found.
+        error: io::Error,
+    },
+    /// Somebody else has the port, or it is not ours to have.
+    #[error("cannot listen on {addr}: {error}. {}", advice(.error))]
+    Bind {
+        /// What was to be bound.
+        addr: SocketAddr,
+        /// Why it was not.
+        error: io::Error,
+    },
+    /// Others could reach it, and there are no accounts yet.
+    #[error(
+        "refused to listen on {0}: anybody who reaches it could read and change every document, \
+         because there are no accounts yet. Listen on 127.0.0.1 behind a proxy that knows its \
+         users, or say --allow-anonymous"
+    )]
+    Exposed(IpAddr),
+    /// The system has no random numbers to give.
+    #[error("cannot make a name for this relay: {0}")]
+    NoRandomness(getrandom::Error),
+    /// Never: hexadecimal digits are a name.
+    #[error(transparent)]
+    Name(#[from] IdError),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "Something is listening there already: stop it, or choose another port (0 for any)"
+        }
+        io::ErrorKind::PermissionDenied => "Choose a port above 1023",
+        io::ErrorKind::AddrNotAvailable => "Choose an address of this machine",
+        _ => "Choose another address or port",
+    }
+}
+
+/// A relay that runs. Dropping it leaves it running until the runtime ends.
+#[derive(Debug)]
+pub struct Relay {
+    hub: Arc<Hub>,
+    store: StoreHandle,
+    addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    shards: Vec<JoinHandle<()>>,
+    listeners: Vec<JoinHandle<()>>,
+    storage_id: String,
+}
+
+struct StoreHandle(Arc<dyn Store>);
+
+impl std::fmt::Debug for StoreHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Relay {
+    /// Starts a relay: once this returns, clients can connect.
+    ///
+    /// # Errors
+    /// [`StartError`] when there is no listening where the configuration says, or it may not be.
+    pub async fn start(
+        config: RelayConfig,
+        store: Arc<dyn Store>,
+        materialiser: Arc<dyn Materialiser>,
+    ) -> Result<Self, StartError> {
+        let is_open = config.allow_anonymous;
+        let clients = bind(&config.host, config.port, is_open).await?;
+        let admins = match &config.admin {
+            Some((host, port)) => Some(bind(host, *port, is_open).await?),
+            None => None,
+        };
+
+        let us = random_name()?;
+        let metadata = PeerMetadata {
+            storage_id: Some(store.storage_id()),
+            is_ephemeral: Some(false),
+        };
+        let health = watch::Sender::new(Health::Ready);
+        let surroundings = Surroundings {
+            clock: Clock::start(),
+            metrics: Arc::new(Metrics::new()),
+            store: store.clone(),
+            materialiser,
+            health: health.clone(),
+        };
+        let replicas = (0..config.shard_count())
+            .map(|_| Replica::new(replica_config(&config, us.clone(), metadata.clone())));
+        let (doors, shards) = shard::start(replicas, &surroundings);
+        let Surroundings { clock, metrics, .. } = surroundings;
+        let head_ms = config.limits.handshake_ms;
+        let hub = Arc::new(Hub::new(
+            config, us, metadata, clock, metrics, doors, health,
+        ));
+
+        let listen =
+            |listener, router| tokio::spawn(accept(hub.clone(), listener, router, head_ms));
+        let mut listeners = vec![listen(clients.1, http::clients(hub.clone()))];
+        let admin_addr = admins.as_ref().map(|(addr, _)| *addr);
+        if let Some((_, listener)) = admins {
+            // Not ended with the others: who watches a shutdown wants to see it.
+            tokio::spawn(accept_always(listener, http::admin(hub.clone()), head_ms));
+        }
+        listeners.push(tokio::spawn(close_on_failure(hub.clone())));
+        Ok(Self {
+            storage_id: store.storage_id().to_string(),
+            store: StoreHandle(store),
+            addr: clients.0,
+            admin_addr,
+            hub,
+            shards,
+            listeners,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where the admin listener is, if there is one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
+    }
+
+    /// The id of its store.
+    pub fn storage_id(&self) -> &str {
+        &self.storage_id
+    }
+
+    /// Waits until the store fails, which the relay does not outlive, and gives the reason. All
+    /// connections are being closed then.
+    pub async fn failed(&self) -> String {
+        let mut health = self.hub.watch_health();
+        let failed = health
+            .wait_for(|health| matches!(health, Health::Failed(_)))
+            .await;
+        match failed.as_deref() {
+            Ok(Health::Failed(reason)) => reason.clone(),
+            // Never: the hub holds the sender, and this holds the hub.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Ends the relay: no new connections, no more sync messages, everything on disk, connections
+    /// closed with 4503 ([`CloseCode::Draining`]), the store closed. Takes less than 10 s.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not be closed.
+    pub async fn shutdown(self) -> Result<(), StoreError> {
+        let hub = &self.hub;
+        hub.drain();
+        tracing::info!("draining");
+        hub.shards.tell_all(|| Inbound::Event(Event::Drain)).await;
+        sleep(Duration::from_millis(QUIET_MS)).await;
+        if timeout(Duration::from_millis(SETTLE_MS), hub.shards.settle())
+            .await
+            .is_err()
+        {
+            tracing::warn!("writes are still on their way to the disk; they were not acknowledged");
+        }
+        hub.close_all(CloseCode::Draining, "the relay is shutting down");
+        if timeout(Duration::from_millis(PART_MS), hub.empty())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some connections did not close in time");
+        }
+        hub.shards.tell_all(|| Inbound::Stop).await;
+        for task in self.shards.into_iter().chain(self.listeners) {
+            // Shards end by themselves; listeners have ended with `drain`.
+            let abort = task.abort_handle();
+            if timeout(Duration::from_millis(ACCEPT_AGAIN_MS * 2), task)
+                .await
+                .is_err()
+            {
+                abort.abort();
+            }
+        }
+        self.store.0.close().await
+    }
+
+    /// Waits, after [`Relay::failed`], until connections have been told so; not longer than 3 s.
+    pub async fn abandon(self) {
+        let _ = timeout(Duration::from_millis(PART_MS), self.hub.empty()).await;
+    }
+}
+
+fn replica_config(config: &RelayConfig, us: PeerId, metadata: PeerMetadata) -> Config {
+    Config {
+        limits: config.limits.clone(),
+        idle_ms: config.idle_ms,
+        stalled_ms: config.stalled_ms,
+        strict: config.strict,
+        ..Config::new(us, metadata)
+    }
+}
+
+/// A name for this run, as automerge-repo makes them for its peers.
+fn random_name() -> Result<PeerId, StartError> {
+    let random = getrandom::u64().map_err(StartError::NoRandomness)?;
+    Ok(format!("concord-{random:016x}").parse()?)
+}
+
+async fn bind(
+    host: &str,
+    port: u16,
+    is_open: bool,
+) -> Result<(SocketAddr, TcpListener), StartError> {
+    let no_address = |error| StartError::NoAddress {
+        host: host.to_owned(),
+        error,
+    };
+    let found: Vec<SocketAddr> = lookup_host((host, port))
+        .await
+        .map_err(no_address)?
+        .collect();
+    if let Some(exposed) = found
+        .iter()
+        .find(|addr| !is_open && !addr.ip().is_loopback())
+    {
+        return Err(StartError::Exposed(exposed.ip()));
+    }
+    let mut failed = no_address(io::ErrorKind::NotFound.into());
+    for addr in found {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => {
+                let bound = listener.local_addr();
+                let bound = bound.map_err(|error| StartError::Bind { addr, error })?;
+                return Ok((bound, listener));
+            }
+            Err(error) => failed = StartError::Bind { addr, error },
+        }
+    }
+    Err(failed)
+}
+
+/// Accepts until the relay drains or fails.
+async fn accept(hub: Arc<Hub>, listener: TcpListener, router: Router, head_ms: u64) {
+    let mut health = hub.watch_health();
+    tokio::select! {
+        () = accept_always(listener, router, head_ms) => {}
+        _ = health.wait_for(|health| *health != Health::Ready) => {}
+    }
+}
+
+async fn accept_always(listener: TcpListener, router: Router, head_ms: u64) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Messages are small and wait for nothing.
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(http::serve(stream, router.clone(), head_ms));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(Duration::from_millis(ACCEPT_AGAIN_MS)).await;
+            }
+        }
+    }
+}
+
+/// Ends all connections when the store fails.
+async fn close_on_failure(hub: Arc<Hub>) {
+    let mut health = hub.watch_health();
+    let ended = health.wait_for(|health| *health != Health::Ready).await;
+    if matches!(ended.as_deref(), Ok(Health::Failed(_))) {
+        drop(ended);
+        hub.close_all(
+            CloseCode::StorageFailed,
+            "the relay cannot store; nothing was acknowledged",
+        );
+    }
+}

@@ -1,0 +1,411 @@
+//! Shards: each owns one replica and the documents whose ids hash to it, and does what it asks.
+//!
+//! A shard never waits for a disk or a socket. What it sends goes into the queue of a connection,
+//! whose bytes the replica counts; what it asks of the store and the workers runs in tasks of
+//! their own and comes back as events.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use concord_protocol::DocumentId;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::sleep_until,
+};
+
+use crate::{
+    replica::{ConnectionId, Effect, Event, PeerInfo, Replica, Stats, StorageFailure},
+    store::{Store, StoreError},
+    worker::Materialiser,
+};
+
+use super::{
+    clock::Clock,
+    hub::Health,
+    metrics::Metrics,
+    outgoing::{Outbox, Outgoing},
+    work::{key, work},
+};
+
+/// Events that wait for a shard; whoever has one more waits too.
+const INBOX: usize = 1_024;
+/// Events that are handled together, so that what they cause is sent together.
+const BATCH: usize = 256;
+
+/// What a shard is told.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// A connection has joined; its queue.
+    Connected(ConnectionId, PeerInfo, Outbox),
+    /// Something happened.
+    Event(Event),
+    /// Say what is in memory.
+    Stats(oneshot::Sender<Stats>),
+    /// Say when no write is on its way any more.
+    Settle(oneshot::Sender<()>),
+    /// End.
+    Stop,
+}
+
+/// The sending ends of all shards.
+#[derive(Debug)]
+pub(super) struct Shards {
+    doors: Vec<Door>,
+}
+
+#[derive(Debug)]
+struct Door {
+    inbox: mpsc::Sender<Inbound>,
+    completions: mpsc::UnboundedSender<Event>,
+}
+
+impl Shards {
+    /// Which shard a document belongs to: FNV-1a, the same in every run.
+    pub(super) fn of(&self, document: &DocumentId) -> usize {
+        let hash = document
+            .as_str()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        // The remainder is below the number of shards, which is a usize.
+        usize::try_from(hash % self.doors.len().max(1) as u64).unwrap_or_default()
+    }
+
+    /// Tells one shard. Waits while it has much to do.
+    pub(super) async fn tell(&self, shard: usize, inbound: Inbound) {
+        if let Some(door) = self.doors.get(shard) {
+            // A shard ends only after every connection.
+            let _ = door.inbox.send(inbound).await;
+        }
+    }
+
+    /// Tells every shard.
+    pub(super) async fn tell_all(&self, mut inbound: impl FnMut() -> Inbound) {
+        for door in &self.doors {
+            let _ = door.inbox.send(inbound()).await;
+        }
+    }
+
+    /// Tells a shard what left for the network. Never waits; is handled before whatever is told
+    /// after it.
+    pub(super) fn drained(&self, shard: u16, connection: ConnectionId, bytes: usize) {
+        if let Some(door) = self.doors.get(usize::from(shard)) {
+            let _ = door.completions.send(Event::Drained(connection, bytes));
+        }
+    }
+
+    /// What all shards hold together.
+    pub(super) async fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        for stats in self.ask(Inbound::Stats).await {
+            sum.documents += stats.documents;
+            sum.connections = sum.connections.max(stats.connections);
+            sum.chunk_bytes += stats.chunk_bytes;
+            sum.queued_bytes += stats.queued_bytes;
+            sum.orphans += stats.orphans;
+            sum.jobs += stats.jobs;
+        }
+        sum
+    }
+
+    /// Waits until every write of every shard is on disk.
+    pub(super) async fn settle(&self) {
+        self.ask(Inbound::Settle).await;
+    }
+
+    async fn ask<T>(&self, question: impl Fn(oneshot::Sender<T>) -> Inbound) -> Vec<T> {
+        let mut answers = Vec::with_capacity(self.doors.len());
+        for door in &self.doors {
+            let (answer, asked) = oneshot::channel();
+            if door.inbox.send(question(answer)).await.is_ok() {
+                answers.push(asked);
+            }
+        }
+        let mut out = Vec::with_capacity(answers.len());
+        for answer in answers {
+            out.extend(answer.await.ok());
+        }
+        out
+    }
+}
+
+/// What shards do their work with.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) materialiser: Arc<dyn Materialiser>,
+    pub(super) health: watch::Sender<Health>,
+}
+
+/// Starts a task for each replica.
+pub(super) fn start(
+    replicas: impl Iterator<Item = Replica>,
+    surroundings: &Surroundings,
+) -> (Shards, Vec<tokio::task::JoinHandle<()>>) {
+    let mut doors = Vec::new();
+    let mut tasks = Vec::new();
+    for (number, replica) in (0_u16..).zip(replicas) {
+        let (inbox, inbox_end) = mpsc::channel(INBOX);
+        let (completions, completions_end) = mpsc::unbounded_channel();
+        let shard = Shard {
+            number,
+            replica,
+            surroundings: surroundings.clone(),
+            completions: completions.clone(),
+            outboxes: HashMap::new(),
+            timer: None,
+            writes: 0,
+            settling: Vec::new(),
+        };
+        let mut alarm = Alarm(Some(surroundings.health.clone()));
+        tasks.push(tokio::spawn(async move {
+            shard.run(inbox_end, completions_end).await;
+            alarm.0 = None;
+        }));
+        doors.push(Door { inbox, completions });
+    }
+    (Shards { doors }, tasks)
+}
+
+/// Goes off when a shard panics: its documents would be dead, and nobody told.
+struct Alarm(Option<watch::Sender<Health>>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(health) = &self.0
+            && std::thread::panicking()
+        {
+            let reason = "a replica panicked, which is a bug: its last words are above. \
+                          What was acknowledged is on disk; restart, and report it";
+            fail(health, reason);
+        }
+    }
+}
+
+struct Shard {
+    number: u16,
+    replica: Replica,
+    surroundings: Surroundings,
+    completions: mpsc::UnboundedSender<Event>,
+    outboxes: HashMap<ConnectionId, Outbox>,
+    /// When the replica wants to be called, in `mono_ms`.
+    timer: Option<u64>,
+    /// Writes that are not on disk yet.
+    writes: usize,
+    settling: Vec<oneshot::Sender<()>>,
+}
+
+impl Shard {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Inbound>,
+        mut completions: mpsc::UnboundedReceiver<Event>,
+    ) {
+        let mut told = Vec::with_capacity(BATCH);
+        let mut events = Vec::with_capacity(BATCH);
+        loop {
+            let clock = self.surroundings.clock;
+            let timer = self.timer;
+            let is_due = tokio::select! {
+                count = inbox.recv_many(&mut told, BATCH) => if count == 0 { return } else { false },
+                _ = completions.recv_many(&mut events, BATCH) => false,
+                () = sleep_until(clock.instant(timer.unwrap_or(u64::MAX))), if timer.is_some() => true,
+            };
+            while told.len() < BATCH
+                && let Ok(inbound) = inbox.try_recv()
+            {
+                told.push(inbound);
+            }
+            // After the inbox was looked at: what a connection drained before it was said to be
+            // gone is handled before that.
+            while events.len() < 4 * BATCH
+                && let Ok(event) = completions.try_recv()
+            {
+                events.push(event);
+            }
+            let is_full = told.len() >= BATCH || events.len() >= 4 * BATCH;
+
+            if is_due && timer.is_some_and(|at| at <= clock.mono_ms()) {
+                self.timer = None;
+                self.handle(Event::TimerFired);
+            }
+            for event in events.drain(..) {
+                self.handle(event);
+            }
+            let mut is_over = false;
+            for inbound in told.drain(..) {
+                is_over |= self.take(inbound);
+            }
+            while let Some(effect) = self.replica.poll_effect() {
+                self.perform(effect);
+            }
+            if self.writes == 0 {
+                for settled in self.settling.drain(..) {
+                    let _ = settled.send(());
+                }
+            }
+            if is_over {
+                return;
+            }
+            if is_full {
+                // Let the connections send before the next batch.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes in what the shard was told; whether that is the end.
+    fn take(&mut self, inbound: Inbound) -> bool {
+        match inbound {
+            Inbound::Connected(id, info, outbox) => {
+                self.outboxes.insert(id, outbox);
+                self.handle(Event::Connected(id, info));
+            }
+            Inbound::Event(event) => {
+                if let Event::Disconnected(id) = &event {
+                    self.outboxes.remove(id);
+                }
+                self.handle(event);
+            }
+            Inbound::Stats(answer) => _ = answer.send(self.replica.stats()),
+            Inbound::Settle(answer) => self.settling.push(answer),
+            Inbound::Stop => return true,
+        }
+        false
+    }
+
+    fn handle(&mut self, event: Event) {
+        if let Event::Stored(..) = &event {
+            self.writes = self.writes.saturating_sub(1);
+        }
+        self.replica.handle(self.surroundings.clock.now(), event);
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(to, bytes) => {
+                if let Some(outbox) = self.outboxes.get(&to) {
+                    // A connection that no longer listens is ending: `Disconnected` comes next.
+                    let _ = outbox.send(Outgoing::Frame(self.number, bytes));
+                }
+            }
+            Effect::Close(to, code, reason) => {
+                if let Some(outbox) = self.outboxes.get(&to) {
+                    let _ = outbox.send(Outgoing::Close(code, reason));
+                }
+            }
+            Effect::Load(ticket, document) => {
+                let loading = self.surroundings.store.load(key(document));
+                self.complete("load", loading, move |done| Event::Loaded(ticket, done));
+            }
+            Effect::Read(ticket, document, rows) => {
+                let reading = self.surroundings.store.read(key(document), rows);
+                self.complete("read", reading, move |done| Event::Read(ticket, done));
+            }
+            Effect::Write(ticket, document, rows) => {
+                self.writes += 1;
+                // The call, here and now, is what puts writes in order.
+                let writing = self.surroundings.store.write(key(document), rows);
+                let (start, around) = (Instant::now(), self.surroundings.clone());
+                let writing = async move {
+                    let done = writing.await;
+                    match &done {
+                        Ok(()) => around.metrics.flushed(start.elapsed()),
+                        // Refused before anything was written; the store goes on.
+                        Err(StoreError::Busy { .. } | StoreError::Full { .. }) => {}
+                        Err(error) => fail(&around.health, &error.to_string()),
+                    }
+                    done
+                };
+                self.complete("write", writing, move |done| Event::Stored(ticket, done));
+            }
+            Effect::Work(ticket, document, job) => {
+                let (around, completions) = (self.surroundings.clone(), self.completions.clone());
+                tokio::spawn(async move {
+                    let done = work(around, document, job).await;
+                    let _ = completions.send(Event::WorkDone(ticket, done));
+                });
+            }
+            Effect::SetTimer(at) => self.timer = Some(at),
+            Effect::Count(counted) => self.surroundings.metrics.count(counted),
+            // No program of this process opens documents of a relay.
+            Effect::LocalDone(..) | Effect::Publish(..) => {}
+        }
+    }
+
+    fn complete<T: Send + 'static>(
+        &self,
+        kind: &'static str,
+        doing: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+        event: impl FnOnce(Result<T, StorageFailure>) -> Event + Send + 'static,
+    ) {
+        let (metrics, completions) = (self.surroundings.metrics.clone(), self.completions.clone());
+        tokio::spawn(async move {
+            let done = doing.await.map_err(|error| {
+                metrics.store_failed(kind);
+                tracing::error!(kind, %error, "the store failed");
+                StorageFailure(error.to_string())
+            });
+            let _ = completions.send(event(done));
+        });
+    }
+}
+
+/// Ends the relay: after a failed write nothing can be acknowledged any more.
+fn fail(health: &watch::Sender<Health>, reason: &str) {
+    health.send_if_modified(|health| {
+        let is_first = !matches!(health, Health::Failed(_));
+        if is_first {
+            *health = Health::Failed(reason.to_owned());
+        }
+        is_first
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_the_same_shard_in_every_run() {
+        let doors = (0..4)
+            .map(|_| Door {
+                inbox: mpsc::channel(1).0,
+                completions: mpsc::unbounded_channel().0,
+            })
+            .collect();
+        let shards = Shards { doors };
+        let mut held = [0; 4];
+        for n in 0_u32..400 {
+            held[shards.of(&DocumentId::from_bytes(&n.to_be_bytes()))] += 1;
+        }
+        assert!(
+            held.iter().all(|&n| n > 50),
+            "documents are spread: {held:?}"
+        );
+        let one = "2akvofn6L1o4RMUEMQi7qzwRjKWZ".parse().unwrap();
+        assert_eq!(shards.of(&one), shards.of(&one));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_shard_is_a_failure_of_the_relay() {
+        let health = watch::Sender::new(Health::Ready);
+        let alarm = Alarm(Some(health.clone()));
+        let task = tokio::spawn(async move {
+            let _alarm = alarm;
+            panic!("on purpose");
+        });
+        assert!(task.await.is_err());
+        assert!(matches!(&*health.borrow(), Health::Failed(_)));
+
+        let health = watch::Sender::new(Health::Ready);
+        drop(Alarm(Some(health.clone())));
+        assert_eq!(
+            *health.borrow(),
+            Health::Ready,
+            "a runtime that ends drops tasks too"
+        );
+    }
+}
