@@ -3,6 +3,7 @@
 //! Entities are Automerge documents; every peer keeps its own durable replica, and relays store
 //! changes and pass them on. `ARCHITECTURE.md` is the map.
 
+pub mod bench;
 pub mod record;
 pub mod replica;
 pub mod store;

@@ -21,7 +21,9 @@ pub enum RecordError {
     #[error("a record of no bytes")]
     Empty,
     /// Written by a later version of this program.
-    #[error("a record of format {0}, but this version reads up to {RECORD_VERSION}: use a newer concord")]
+    #[error(
+        "a record of format {0}, but this version reads up to {RECORD_VERSION}: use a newer concord"
+    )]
     Newer(u8),
     /// Cut off, with more behind it, or never a record.
     #[error("not a record: {0}")]

@@ -37,7 +37,9 @@ pub struct DocumentKey {
 #[non_exhaustive]
 pub enum StoreError {
     /// A write may or may not be on disk; nothing is written any more. Restart to recover.
-    #[error("the store stopped after a failed write: {0}. Nothing after that was acknowledged; check the disk, then restart")]
+    #[error(
+        "the store stopped after a failed write: {0}. Nothing after that was acknowledged; check the disk, then restart"
+    )]
     Poisoned(String),
 }
 
@@ -64,11 +66,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<Result<Vec<Option<Bytes>>, StoreError>>;
 
     /// Writes rows, in order.
-    fn write(
-        &self,
-        key: DocumentKey,
-        writes: Vec<RowWrite>,
-    ) -> BoxFuture<Result<(), StoreError>>;
+    fn write(&self, key: DocumentKey, writes: Vec<RowWrite>) -> BoxFuture<Result<(), StoreError>>;
 
     /// Documents of a tenant in key order, after `after`, at most `limit`.
     fn documents(

@@ -7,7 +7,9 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 #[non_exhaustive]
 pub enum IdError {
     /// Not base58 with a valid checksum: mistyped or cut off. Copy the whole URL again.
-    #[error("{0:?} is not a document id: expected base58 with a checksum, as in automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ")]
+    #[error(
+        "{0:?} is not a document id: expected base58 with a checksum, as in automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ"
+    )]
     NotADocumentId(String),
     /// Longer than any client makes.
     #[error("a name of {len} bytes is longer than the {max} allowed")]
@@ -49,7 +51,10 @@ impl FromStr for DocumentId {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         if text.len() > ID_MAX_LEN {
-            return Err(IdError::TooLong { len: text.len(), max: ID_MAX_LEN });
+            return Err(IdError::TooLong {
+                len: text.len(),
+                max: ID_MAX_LEN,
+            });
         }
         match bs58::decode(text).with_check(None).into_vec() {
             Ok(bytes) if !bytes.is_empty() => Ok(Self(text.into())),
