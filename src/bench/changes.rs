@@ -141,11 +141,6 @@ impl Run {
         run
     }
 
-    /// How many changes there are.
-    pub(super) fn len(&self) -> usize {
-        self.chunks.len()
-    }
-
     /// Where in the run a change is, if it is one of it.
     pub(super) fn position(&self, hash: &ChangeHash) -> Option<usize> {
         self.index.get(hash).copied()

@@ -16,7 +16,7 @@ use super::{
     changes::{Document, typed_document},
     light::LightDocument,
     progress,
-    session::{Session, uploaded},
+    session::{Session, document_id, uploaded},
     stats::{Latencies, per_second, to_f64},
     trace::Trace,
     trace_document,
@@ -123,7 +123,12 @@ fn build(args: &JoinArgs) -> Result<Document, BenchError> {
 /// upload and join.
 fn name_of(document: &Document) -> DocumentId {
     let hash = Sha256::digest(&document.chunk);
-    DocumentId::from_bytes(hash.get(..16).unwrap_or_default())
+    let mut bytes = [0_u8; 16];
+    bytes
+        .iter_mut()
+        .zip(&hash[..])
+        .for_each(|(byte, hashed)| *byte = *hashed);
+    document_id(bytes)
 }
 
 async fn fetch(
