@@ -1,35 +1,60 @@
-//! Messages to and from CBOR.
+//! Messages to and from CBOR: one map a message, as `automerge-repo` writes it with cbor-x.
+//!
+//! Read generously where clients differ (lengths of any form, `undefined`, numbers as integers or
+//! floats, keys in any order, unknown keys) and strictly where nothing honest differs (tags,
+//! trailing bytes, texts in pieces). Of a key that comes twice the last one counts, as in
+//! JavaScript. Written in the one form that every client reads.
 
-use bytes::Bytes;
+mod decode;
+mod encode;
+mod error;
+mod item;
+mod writer;
 
-use crate::{Limits, Message, PeerId};
+pub use decode::{MESSAGES_PER_FRAME_MAX, decode};
+pub use encode::{encode, encode_many, encode_sync, encode_unavailable};
+pub use error::DecodeError;
 
-/// Why bytes are not an acceptable message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// It ended too early.
-    #[error("the message is cut off")]
-    Truncated,
+/// Field names and message types, as they stand on the wire.
+mod names {
+    pub(super) const ADD: &str = "add";
+    pub(super) const APPLIED: &str = "applied";
+    pub(super) const CODE: &str = "code";
+    pub(super) const COUNT: &str = "count";
+    pub(super) const DATA: &str = "data";
+    pub(super) const DOCUMENT_ID: &str = "documentId";
+    pub(super) const DURABLE: &str = "durable";
+    pub(super) const HASH: &str = "hash";
+    pub(super) const HEADS: &str = "heads";
+    pub(super) const IS_EPHEMERAL: &str = "isEphemeral";
+    pub(super) const MESSAGE: &str = "message";
+    pub(super) const NEW_HEADS: &str = "newHeads";
+    pub(super) const PEER_METADATA: &str = "peerMetadata";
+    pub(super) const REASON: &str = "reason";
+    pub(super) const REFUSED: &str = "refused";
+    pub(super) const REMOVE: &str = "remove";
+    pub(super) const RETRY_AFTER_MS: &str = "retryAfterMs";
+    pub(super) const SELECTED_VERSION: &str = "selectedProtocolVersion";
+    pub(super) const SENDER_ID: &str = "senderId";
+    pub(super) const SESSION_ID: &str = "sessionId";
+    pub(super) const STORAGE_ID: &str = "storageId";
+    pub(super) const SUPPORTED_VERSIONS: &str = "supportedProtocolVersions";
+    pub(super) const TARGET_ID: &str = "targetId";
+    pub(super) const TIMESTAMP: &str = "timestamp";
+    pub(super) const TYPE: &str = "type";
 }
 
-/// Reads one WebSocket message: one CBOR map, or with `concord.v1` also an array of maps.
-///
-/// # Errors
-/// [`DecodeError`] when it is not that, or over a limit.
-pub fn decode(frame: &Bytes, limits: &Limits) -> Result<Vec<Message>, DecodeError> {
-    let _ = (frame, limits);
-    unimplemented!()
-}
-
-/// The bytes of one message.
-pub fn encode(message: &Message) -> Bytes {
-    let _ = message;
-    unimplemented!()
-}
-
-/// `doc-unavailable` for a text that is not a document id, so that who asked does not wait.
-pub fn encode_unavailable(document: &str, sender: &PeerId, target: &PeerId) -> Bytes {
-    let _ = (document, sender, target);
-    unimplemented!()
+mod types {
+    pub(super) const ACK: &str = "concord-ack";
+    pub(super) const DOC_UNAVAILABLE: &str = "doc-unavailable";
+    pub(super) const EPHEMERAL: &str = "ephemeral";
+    pub(super) const ERROR: &str = "error";
+    pub(super) const GO_AWAY: &str = "concord-go-away";
+    pub(super) const JOIN: &str = "join";
+    pub(super) const LEAVE: &str = "leave";
+    pub(super) const PEER: &str = "peer";
+    pub(super) const REMOTE_HEADS_CHANGED: &str = "remote-heads-changed";
+    pub(super) const REMOTE_SUBSCRIPTION_CHANGE: &str = "remote-subscription-change";
+    pub(super) const REQUEST: &str = "request";
+    pub(super) const SYNC: &str = "sync";
 }

@@ -6,6 +6,8 @@ use crate::{CloseCode, Message, PeerId, PeerMetadata};
 pub const SUBPROTOCOL: &str = "concord.v1";
 /// The one version of the automerge-repo protocol.
 pub const VERSION: &str = "1";
+/// What the JavaScript server says too.
+const UNSUPPORTED: &str = "unsupported protocol version";
 
 /// How the dialled side goes on after the first message.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,16 +32,52 @@ pub enum Answer {
     },
 }
 
-/// Answers the first message of a connection that was accepted.
+/// Answers the first message of a connection that was accepted: only a [`Message::Join`] that
+/// speaks [`VERSION`] is welcome.
 pub fn answer(first: &Message, us: &PeerId, our_metadata: &PeerMetadata) -> Answer {
-    let _ = (first, us, our_metadata);
-    unimplemented!()
+    let Message::Join {
+        sender,
+        metadata,
+        versions,
+    } = first
+    else {
+        return Answer::Refuse {
+            reply: None,
+            code: CloseCode::Protocol,
+            reason: "the first message must be a join".to_owned(),
+        };
+    };
+    if versions.iter().any(|version| version == VERSION) {
+        return Answer::Welcome {
+            reply: Message::Peer {
+                sender: us.clone(),
+                target: sender.clone(),
+                metadata: our_metadata.clone(),
+                version: VERSION.to_owned(),
+            },
+            peer: sender.clone(),
+            metadata: metadata.clone(),
+        };
+    }
+    let reason = UNSUPPORTED.to_owned();
+    Answer::Refuse {
+        reply: Some(Message::Error {
+            sender: us.clone(),
+            target: sender.clone(),
+            message: reason.clone(),
+        }),
+        code: CloseCode::Protocol,
+        reason,
+    }
 }
 
 /// The first message of a connection that was dialled.
 pub fn join(us: &PeerId, our_metadata: &PeerMetadata) -> Message {
-    let _ = (us, our_metadata);
-    unimplemented!()
+    Message::Join {
+        sender: us.clone(),
+        metadata: our_metadata.clone(),
+        versions: vec![VERSION.to_owned()],
+    }
 }
 
 /// Reads the answer to [`join`].
@@ -47,8 +85,16 @@ pub fn join(us: &PeerId, our_metadata: &PeerMetadata) -> Message {
 /// # Errors
 /// The other side's reason, or that it did not speak the protocol.
 pub fn welcomed(reply: &Message, us: &PeerId) -> Result<(PeerId, PeerMetadata), HandshakeError> {
-    let _ = (reply, us);
-    unimplemented!()
+    match reply {
+        Message::Peer {
+            sender,
+            target,
+            metadata,
+            version,
+        } if target == us && version == VERSION => Ok((sender.clone(), metadata.clone())),
+        Message::Error { message, .. } => Err(HandshakeError::Refused(message.clone())),
+        _ => Err(HandshakeError::Unexpected),
+    }
 }
 
 /// Why a dialled connection did not come to speak.
@@ -61,4 +107,100 @@ pub enum HandshakeError {
     /// The other side said something else.
     #[error("expected the relay's answer to our join, got something else")]
     Unexpected,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StorageId;
+
+    fn peer(name: &str) -> PeerId {
+        name.parse().unwrap()
+    }
+
+    fn metadata() -> PeerMetadata {
+        let storage_id: StorageId = "5f3c".parse().unwrap();
+        PeerMetadata {
+            storage_id: Some(storage_id),
+            is_ephemeral: Some(false),
+        }
+    }
+
+    fn join_with(versions: &[&str]) -> Message {
+        let versions = versions.iter().map(|&version| version.to_owned()).collect();
+        Message::Join {
+            sender: peer("alice"),
+            metadata: metadata(),
+            versions,
+        }
+    }
+
+    #[test]
+    fn a_join_is_answered_with_a_peer_that_the_joiner_accepts() {
+        let (alice, relay) = (peer("alice"), peer("relay"));
+        let first = join(&alice, &PeerMetadata::default());
+        let Answer::Welcome {
+            reply,
+            peer,
+            metadata: hers,
+        } = answer(&first, &relay, &metadata())
+        else {
+            panic!("refused");
+        };
+        assert_eq!((peer, hers), (alice.clone(), PeerMetadata::default()));
+        assert_eq!(welcomed(&reply, &alice), Ok((relay, metadata())));
+        assert_eq!(
+            welcomed(&reply, &self::peer("bob")),
+            Err(HandshakeError::Unexpected)
+        );
+    }
+
+    #[test]
+    fn one_version_in_common_is_enough() {
+        let welcome = answer(&join_with(&["2", "1"]), &peer("relay"), &metadata());
+        assert!(matches!(welcome, Answer::Welcome { .. }));
+    }
+
+    #[test]
+    fn a_join_without_a_version_in_common_is_told_so() {
+        for versions in [&["2"][..], &[], &["1.0", "01"]] {
+            let refusal = answer(&join_with(versions), &peer("relay"), &metadata());
+            let Answer::Refuse {
+                reply: Some(reply),
+                code: CloseCode::Protocol,
+                ..
+            } = refusal
+            else {
+                panic!("{refusal:?}");
+            };
+            let told = welcomed(&reply, &peer("alice"));
+            assert_eq!(told, Err(HandshakeError::Refused(UNSUPPORTED.to_owned())));
+        }
+    }
+
+    #[test]
+    fn anything_before_the_join_is_refused_without_words() {
+        let leave = Message::Leave {
+            sender: peer("alice"),
+        };
+        let unknown = Message::Unknown {
+            kind: "hello".to_owned(),
+        };
+        for first in [leave, unknown] {
+            let refusal = answer(&first, &peer("relay"), &metadata());
+            let refused = matches!(
+                refusal,
+                Answer::Refuse {
+                    reply: None,
+                    code: CloseCode::Protocol,
+                    ..
+                }
+            );
+            assert!(refused, "{first:?}");
+            assert_eq!(
+                welcomed(&first, &peer("alice")),
+                Err(HandshakeError::Unexpected)
+            );
+        }
+    }
 }

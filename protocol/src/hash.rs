@@ -20,7 +20,7 @@ impl ChangeHash {
     /// Reads the bs58check form that `automerge-repo` uses in URLs and in remote heads, or the
     /// plain hex of its 1.x versions.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() == 64 {
+        if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let mut out = [0_u8; 32];
             for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
                 let pair = std::str::from_utf8(pair).ok()?;
@@ -28,7 +28,7 @@ impl ChangeHash {
             }
             return Some(Self(out));
         }
-        if text.len() > 64 {
+        if text.len() >= 64 {
             return None;
         }
         let bytes = bs58::decode(text).with_check(None).into_vec().ok()?;

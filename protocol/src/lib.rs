@@ -12,12 +12,13 @@ pub mod guard;
 pub mod handshake;
 mod hash;
 mod ids;
+mod leb;
 pub mod limits;
 mod message;
 pub mod sync;
 
 pub use close::CloseCode;
 pub use hash::{ActorId, ChangeHash};
-pub use ids::{AutomergeUrl, DocumentId, IdError, PeerId, SessionId, StorageId};
+pub use ids::{AutomergeUrl, DocumentId, ID_MAX_LEN, IdError, PeerId, SessionId, StorageId};
 pub use limits::Limits;
 pub use message::{Ack, Message, PeerMetadata, RefuseCode, Refused, RemoteHeads};

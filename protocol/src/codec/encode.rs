@@ -1,0 +1,334 @@
+use bytes::Bytes;
+
+use super::{names, types, writer::Writer};
+use crate::{Ack, Message, PeerId, PeerMetadata, Refused, RemoteHeads, StorageId};
+
+/// Room for the keys, the type and the lengths of a message, without its ids and data.
+const OVERHEAD: usize = 96;
+/// A head in its text form, with its length before it.
+const HEAD_LEN: usize = 52;
+
+/// The bytes of one message.
+pub fn encode(message: &Message) -> Bytes {
+    let mut out = Writer::with_capacity(size_hint(message));
+    write(&mut out, message);
+    out.finish()
+}
+
+/// Several messages in one frame (`concord.v1` only). No more than
+/// [`super::MESSAGES_PER_FRAME_MAX`] are read at the other end.
+pub fn encode_many(messages: &[Message]) -> Bytes {
+    let room = messages.iter().map(size_hint).sum::<usize>();
+    let mut out = Writer::with_capacity(room + 3);
+    out.array(messages.len());
+    for message in messages {
+        write(&mut out, message);
+    }
+    out.finish()
+}
+
+/// A sync message, without building a [`Message`] of it first: the way of every change to every
+/// reader.
+pub fn encode_sync(
+    document: &crate::DocumentId,
+    sender: &PeerId,
+    target: &PeerId,
+    data: &[u8],
+) -> Bytes {
+    let ids = document.as_str().len() + sender.as_str().len() + target.as_str().len();
+    let mut out = Writer::with_capacity(OVERHEAD + ids + data.len());
+    with_data(
+        &mut out,
+        types::SYNC,
+        document.as_str(),
+        (sender, target),
+        data,
+    );
+    out.finish()
+}
+
+/// `doc-unavailable` for a text that is not a document id, so that who asked does not wait.
+pub fn encode_unavailable(document: &str, sender: &PeerId, target: &PeerId) -> Bytes {
+    let ids = document.len() + sender.as_str().len() + target.as_str().len();
+    let mut out = Writer::with_capacity(OVERHEAD + ids);
+    start(&mut out, types::DOC_UNAVAILABLE, 3);
+    address(&mut out, document, (sender, target));
+    out.finish()
+}
+
+#[expect(
+    clippy::too_many_lines,
+    reason = "one flat arm for each type of message"
+)]
+fn write(out: &mut Writer, message: &Message) {
+    match message {
+        Message::Join {
+            sender,
+            metadata,
+            versions,
+        } => {
+            start(out, types::JOIN, 3);
+            text(out, names::SENDER_ID, sender.as_str());
+            write_metadata(out, metadata);
+            out.text(names::SUPPORTED_VERSIONS);
+            out.array(versions.len());
+            for version in versions {
+                out.text(version);
+            }
+        }
+        Message::Peer {
+            sender,
+            target,
+            metadata,
+            version,
+        } => {
+            start(out, types::PEER, 4);
+            ends(out, (sender, target));
+            write_metadata(out, metadata);
+            text(out, names::SELECTED_VERSION, version);
+        }
+        Message::Error {
+            sender,
+            target,
+            message,
+        } => {
+            start(out, types::ERROR, 3);
+            ends(out, (sender, target));
+            text(out, names::MESSAGE, message);
+        }
+        Message::Leave { sender } => {
+            start(out, types::LEAVE, 1);
+            text(out, names::SENDER_ID, sender.as_str());
+        }
+        Message::RemoteSubscriptionChange {
+            sender,
+            target,
+            add,
+            remove,
+        } => {
+            start(out, types::REMOTE_SUBSCRIPTION_CHANGE, 4);
+            ends(out, (sender, target));
+            write_stores(out, names::ADD, add);
+            write_stores(out, names::REMOVE, remove);
+        }
+        Message::GoAway {
+            sender,
+            retry_after_ms,
+        } => {
+            start(out, types::GO_AWAY, 2);
+            text(out, names::SENDER_ID, sender.as_str());
+            out.text(names::RETRY_AFTER_MS);
+            out.count(u64::from(*retry_after_ms));
+        }
+        Message::Request {
+            document,
+            sender,
+            target,
+            data,
+        } => {
+            with_data(
+                out,
+                types::REQUEST,
+                document.as_str(),
+                (sender, target),
+                data,
+            );
+        }
+        Message::Sync {
+            document,
+            sender,
+            target,
+            data,
+        } => {
+            with_data(out, types::SYNC, document.as_str(), (sender, target), data);
+        }
+        Message::DocUnavailable {
+            document,
+            sender,
+            target,
+        } => {
+            start(out, types::DOC_UNAVAILABLE, 3);
+            address(out, document.as_str(), (sender, target));
+        }
+        Message::Ephemeral {
+            document,
+            sender,
+            target,
+            count,
+            session,
+            data,
+        } => {
+            start(out, types::EPHEMERAL, 6);
+            address(out, document.as_str(), (sender, target));
+            out.text(names::COUNT);
+            out.count(*count);
+            text(out, names::SESSION_ID, session.as_str());
+            out.text(names::DATA);
+            out.bytes(data);
+        }
+        Message::RemoteHeadsChanged {
+            document,
+            sender,
+            target,
+            heads,
+        } => {
+            start(out, types::REMOTE_HEADS_CHANGED, 4);
+            address(out, document.as_str(), (sender, target));
+            write_remote_heads(out, heads);
+        }
+        Message::Ack {
+            document,
+            sender,
+            target,
+            ack,
+        } => {
+            start(out, types::ACK, 6);
+            address(out, document.as_str(), (sender, target));
+            write_ack(out, ack);
+        }
+        // Neither is ever meant to be sent: what can be said of them is who, and of what.
+        Message::Misaddressed {
+            document,
+            sender,
+            wants_answer,
+        } => {
+            start(
+                out,
+                if *wants_answer {
+                    types::REQUEST
+                } else {
+                    types::DOC_UNAVAILABLE
+                },
+                2,
+            );
+            text(out, names::DOCUMENT_ID, document);
+            text(out, names::SENDER_ID, sender.as_str());
+        }
+        Message::Unknown { kind } => start(out, kind, 0),
+    }
+}
+
+/// Opens the map of a message with its type and so many entries more.
+fn start(out: &mut Writer, kind: &str, entries: usize) {
+    out.map(entries + 1);
+    text(out, names::TYPE, kind);
+}
+
+fn text(out: &mut Writer, name: &str, value: &str) {
+    out.text(name);
+    out.text(value);
+}
+
+fn ends(out: &mut Writer, (sender, target): (&PeerId, &PeerId)) {
+    text(out, names::SENDER_ID, sender.as_str());
+    text(out, names::TARGET_ID, target.as_str());
+}
+
+fn address(out: &mut Writer, document: &str, from_to: (&PeerId, &PeerId)) {
+    text(out, names::DOCUMENT_ID, document);
+    ends(out, from_to);
+}
+
+fn with_data(
+    out: &mut Writer,
+    kind: &str,
+    document: &str,
+    from_to: (&PeerId, &PeerId),
+    data: &[u8],
+) {
+    start(out, kind, 4);
+    address(out, document, from_to);
+    out.text(names::DATA);
+    out.bytes(data);
+}
+
+fn write_metadata(out: &mut Writer, metadata: &PeerMetadata) {
+    let PeerMetadata {
+        storage_id,
+        is_ephemeral,
+    } = metadata;
+    out.text(names::PEER_METADATA);
+    out.map(usize::from(storage_id.is_some()) + usize::from(is_ephemeral.is_some()));
+    if let Some(storage_id) = storage_id {
+        text(out, names::STORAGE_ID, storage_id.as_str());
+    }
+    if let Some(is_ephemeral) = is_ephemeral {
+        out.text(names::IS_EPHEMERAL);
+        out.boolean(*is_ephemeral);
+    }
+}
+
+fn write_stores(out: &mut Writer, name: &str, stores: &[StorageId]) {
+    out.text(name);
+    out.array(stores.len());
+    for store in stores {
+        out.text(store.as_str());
+    }
+}
+
+fn write_remote_heads(out: &mut Writer, stores: &[RemoteHeads]) {
+    out.text(names::NEW_HEADS);
+    out.map(stores.len());
+    for RemoteHeads {
+        storage_id,
+        heads,
+        timestamp_ms,
+    } in stores
+    {
+        out.text(storage_id.as_str());
+        out.map(2);
+        out.text(names::HEADS);
+        out.array(heads.len());
+        for head in heads {
+            out.text(&head.to_bs58());
+        }
+        out.text(names::TIMESTAMP);
+        out.float(*timestamp_ms);
+    }
+}
+
+fn write_ack(
+    out: &mut Writer,
+    Ack {
+        applied,
+        durable,
+        refused,
+    }: &Ack,
+) {
+    for (name, hashes) in [(names::APPLIED, applied), (names::DURABLE, durable)] {
+        out.text(name);
+        out.array(hashes.len());
+        for hash in hashes {
+            out.text(&hash.to_bs58());
+        }
+    }
+    out.text(names::REFUSED);
+    out.array(refused.len());
+    for Refused { hash, code, reason } in refused {
+        out.map(2 + usize::from(hash.is_some()));
+        if let Some(hash) = hash {
+            text(out, names::HASH, &hash.to_bs58());
+        }
+        text(out, names::CODE, code.as_str());
+        text(out, names::REASON, reason);
+    }
+}
+
+/// About how many bytes a message takes: exact enough for those that are sent often.
+fn size_hint(message: &Message) -> usize {
+    /// A document id and two peer ids, as clients make them.
+    const IDS: usize = 160;
+    OVERHEAD
+        + IDS
+        + match message {
+            Message::Request { data, .. }
+            | Message::Sync { data, .. }
+            | Message::Ephemeral { data, .. } => data.len(),
+            Message::RemoteHeadsChanged { heads, .. } => heads
+                .iter()
+                .map(|store| 80 + store.heads.len() * HEAD_LEN)
+                .sum(),
+            Message::Ack { ack, .. } => (ack.applied.len() + ack.durable.len()) * HEAD_LEN,
+            _ => 0,
+        }
+}
