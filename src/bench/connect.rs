@@ -15,6 +15,7 @@ use super::{
     BenchError, Context, Report,
     client::Client,
     progress,
+    server_usage::Meter,
     stats::{Latencies, per_second, to_f64},
 };
 
@@ -35,7 +36,7 @@ pub(super) struct ConnectArgs {
 }
 
 pub(super) async fn run(args: &ConnectArgs, context: &Context) -> Result<Report, BenchError> {
-    let look = || context.meter.map(|meter| meter.look()).transpose();
+    let look = || context.meter.map(Meter::look).transpose();
     let idle = look()?;
     let bar = progress(args.connections as usize, "connecting");
     let turns = Arc::new(Semaphore::new(args.at_once as usize));

@@ -9,9 +9,9 @@ use std::{
 };
 
 use clap::Args;
-use concord_protocol::DocumentId;
+use concord_protocol::{ChangeHash, DocumentId};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -21,12 +21,15 @@ use super::{
     changes::{Run, typed_document},
     light::LightDocument,
     progress,
+    server_usage::Meter,
     session::{Session, random_document_id, uploaded},
     stats::{Latencies, per_second},
 };
 
 /// Sent one after the other before the clock runs, so that lazy work of the first is not counted.
 const WARM_UP: usize = 3;
+/// Readers that fetch the document at one time, before the clock runs.
+const JOINING_AT_ONCE: usize = 8;
 
 #[derive(Debug, Args)]
 pub(super) struct FanoutArgs {
@@ -60,6 +63,8 @@ struct Board {
     sent_ns: Vec<AtomicU64>,
     /// How many changes each reader has.
     delivered: Vec<AtomicUsize>,
+    /// How many readers have the document, or will never have it.
+    ready: AtomicUsize,
     /// Some reader got further.
     moved: Notify,
 }
@@ -97,33 +102,28 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
     bar.finish_and_clear();
 
     let meter = context.meter;
-    let look = || meter.map(|meter| meter.look()).transpose();
+    let look = || meter.map(Meter::look).transpose();
     let idle = look()?;
     let mut writer = uploaded(context, &id, &document, Some(changes.clone())).await?;
-    let mut readers = Vec::new();
-    let bar = progress(args.readers as usize, "joining readers");
-    for _ in 0..args.readers {
-        readers.push(joined(context, &id, &document.heads, &changes).await?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-
     let board = Arc::new(Board {
         started: Instant::now(),
         sent_ns: (0..count).map(|_| AtomicU64::new(0)).collect(),
-        delivered: readers.iter().map(|_| AtomicUsize::new(0)).collect(),
+        delivered: (0..args.readers).map(|_| AtomicUsize::new(0)).collect(),
+        ready: AtomicUsize::new(0),
         moved: Notify::new(),
     });
     let (stop, stopped) = watch::channel(false);
+    let turns = Arc::new(Semaphore::new(JOINING_AT_ONCE));
     let mut tasks = JoinSet::new();
-    for (number, reader) in readers.into_iter().enumerate() {
-        tasks.spawn(follow(
-            reader,
-            id.clone(),
+    for number in 0..args.readers as usize {
+        let reader = Reader {
+            context: context.clone(),
+            id: id.clone(),
             number,
-            board.clone(),
-            stopped.clone(),
-        ));
+            board: board.clone(),
+            stopped: stopped.clone(),
+        };
+        tasks.spawn(reader.run(document.heads.clone(), changes.clone(), turns.clone()));
     }
     let mut sender = Writer {
         session: &mut writer,
@@ -131,12 +131,12 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
         board: &board,
         sent: 0,
     };
+    sender.wait_for_readers(context).await?;
     for _ in 0..WARM_UP {
         sender.send_one().await?;
         sender.drain(context.timeout).await?;
     }
     let before = look()?;
-    let traffic_before = context.traffic.bytes_in.load(Relaxed);
     let timed = match args.saturate {
         Some(seconds) => {
             sender
@@ -148,7 +148,6 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
     sender.drain(context.timeout).await?;
     let sent = sender.sent;
     let after = look()?;
-    let received = context.traffic.bytes_in.load(Relaxed) - traffic_before;
 
     // A reader that has ended already needs no telling.
     let _ = stop.send(true);
@@ -182,7 +181,6 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
         "deliveries_per_s",
         per_second(timed.deliveries, timed.elapsed),
     );
-    report.figure("bytes_in_per_s", per_second(received, timed.elapsed));
     report.undelivered(sent * board.delivered.len() - board.delivered_in_all());
     report.server("idle", idle, None);
     report.server("joined", before, None);
@@ -190,64 +188,87 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
     Ok(report)
 }
 
-/// A reader that has the document.
-async fn joined(
-    context: &Context,
-    id: &DocumentId,
-    heads: &[concord_protocol::ChangeHash],
-    changes: &Arc<Run>,
-) -> Result<Session, BenchError> {
-    let mut reader = Session::open(context).await?;
-    reader
-        .request(id, LightDocument::expecting(Some(changes.clone())))
-        .await?;
-    while !reader
-        .document(id)
-        .is_some_and(|document| document.is_at(heads))
-    {
-        reader.exchange("fetching the document").await?;
-    }
-    Ok(reader)
-}
-
-/// Reads until told to stop, and notes when each change came.
-async fn follow(
-    mut reader: Session,
+/// One who follows the document.
+struct Reader {
+    context: Context,
     id: DocumentId,
     number: usize,
     board: Arc<Board>,
-    mut stopped: watch::Receiver<bool>,
-) -> (Latencies, Option<BenchError>) {
-    let mut latencies = Latencies::new();
-    let mut seen = 0;
-    loop {
-        let received = tokio::select! {
-            received = reader.receive() => received,
-            _ = stopped.changed() => {
-                reader.close().await;
-                return (latencies, None);
-            }
+    stopped: watch::Receiver<bool>,
+}
+
+impl Reader {
+    /// Fetches the document, then reads until told to stop, and notes when each change came.
+    async fn run(
+        mut self,
+        heads: Vec<ChangeHash>,
+        changes: Arc<Run>,
+        turns: Arc<Semaphore>,
+    ) -> (Latencies, Option<BenchError>) {
+        // It is never closed, so there is always a turn to come.
+        let turn = turns.acquire().await.ok();
+        let joined = self.join(&heads, changes).await;
+        drop(turn);
+        self.board.ready.fetch_add(1, Relaxed);
+        self.board.moved.notify_one();
+        let mut latencies = Latencies::new();
+        let failure = match joined {
+            Ok(session) => self.follow(session, &mut latencies).await.err(),
+            Err(error) => Some(error),
         };
-        let touched = match received {
-            Ok(touched) => touched,
-            Err(error) => return (latencies, Some(error)),
-        };
-        let now = board.now_ns();
-        let delivered = reader.document(&id).map_or(seen, LightDocument::delivered);
-        for sent in board.sent_ns.iter().take(delivered).skip(seen.max(WARM_UP)) {
-            let latency = now.saturating_sub(sent.load(Relaxed));
-            latencies.record(Duration::from_nanos(latency));
+        (latencies, failure)
+    }
+
+    async fn join(&self, heads: &[ChangeHash], changes: Arc<Run>) -> Result<Session, BenchError> {
+        let mut session = Session::open(&self.context).await?;
+        session
+            .request(&self.id, LightDocument::expecting(Some(changes)))
+            .await?;
+        while !session
+            .document(&self.id)
+            .is_some_and(|document| document.is_at(heads))
+        {
+            session.exchange("fetching the document").await?;
         }
-        if delivered > seen {
-            seen = delivered;
-            if let Some(count) = board.delivered.get(number) {
-                count.store(delivered, Relaxed);
+        Ok(session)
+    }
+
+    async fn follow(
+        &mut self,
+        mut session: Session,
+        latencies: &mut Latencies,
+    ) -> Result<(), BenchError> {
+        let mut seen = 0;
+        loop {
+            let touched = tokio::select! {
+                touched = session.receive() => touched?,
+                _ = self.stopped.changed() => break,
+            };
+            let now = self.board.now_ns();
+            let delivered = session
+                .document(&self.id)
+                .map_or(seen, LightDocument::delivered);
+            for sent in self
+                .board
+                .sent_ns
+                .iter()
+                .take(delivered)
+                .skip(seen.max(WARM_UP))
+            {
+                let latency = now.saturating_sub(sent.load(Relaxed));
+                latencies.record(Duration::from_nanos(latency));
             }
-            board.moved.notify_one();
+            if delivered > seen {
+                seen = delivered;
+                if let Some(count) = self.board.delivered.get(self.number) {
+                    count.store(delivered, Relaxed);
+                }
+                self.board.moved.notify_one();
+            }
+            session.answer(&touched).await?;
         }
-        if let Err(error) = reader.answer(&touched).await {
-            return (latencies, Some(error));
-        }
+        session.close().await;
+        Ok(())
     }
 }
 
@@ -295,6 +316,21 @@ impl Writer<'_> {
                     self.session.answer(&touched).await?;
                 }
             }
+        }
+    }
+
+    /// Waits until every reader has the document, or has said why not. Answers the server
+    /// meanwhile: it drops who does not.
+    async fn wait_for_readers(&mut self, context: &Context) -> Result<(), BenchError> {
+        let bar = progress(self.board.delivered.len(), "joining readers");
+        loop {
+            let ready = self.board.ready.load(Relaxed);
+            bar.set_position(u64::try_from(ready).unwrap_or(0));
+            if ready == self.board.delivered.len() {
+                bar.finish_and_clear();
+                return Ok(());
+            }
+            context.within("joining readers", self.listen()).await?;
         }
     }
 

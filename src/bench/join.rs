@@ -9,18 +9,25 @@ use std::{
 use clap::Args;
 use concord_protocol::{ChangeHash, DocumentId};
 use sha2::{Digest, Sha256};
-use tokio::{sync::Barrier, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use super::{
     BenchError, Context, Report,
     changes::{Document, typed_document},
     light::LightDocument,
     progress,
+    server_usage::Meter,
     session::{Session, document_id, uploaded},
     stats::{Latencies, per_second, to_f64},
     trace::Trace,
     trace_document,
 };
+
+/// A client gives up after so many times --timeout, whatever still comes.
+const PATIENCE_FACTOR: u32 = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct JoinArgs {
@@ -47,7 +54,7 @@ pub(super) struct JoinArgs {
 pub(super) async fn run(args: &JoinArgs, context: &Context) -> Result<Report, BenchError> {
     let document = build(args)?;
     let id = name_of(&document);
-    let look = || context.meter.map(|meter| meter.look()).transpose();
+    let look = || context.meter.map(Meter::look).transpose();
     let idle = look()?;
     let mut report = Report::new("join");
     report.setting("clients", args.clients);
@@ -69,36 +76,45 @@ pub(super) async fn run(args: &JoinArgs, context: &Context) -> Result<Report, Be
     }
 
     let bar = progress(args.clients as usize, "fetching");
-    let start = Arc::new(Barrier::new(args.clients as usize + 1));
+    let (phase, phases) = watch::channel(Phase::Wait);
+    let (done, mut dones) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
     let heads: Arc<[ChangeHash]> = document.heads.as_slice().into();
     for _ in 0..args.clients {
         let session = Session::open(context).await?;
-        tasks.spawn(fetch(session, id.clone(), heads.clone(), start.clone()));
+        let fetch = Fetch {
+            id: id.clone(),
+            heads: heads.clone(),
+            patience: context.timeout,
+        };
+        tasks.spawn(fetch.run(session, phases.clone(), done.clone()));
     }
-    start.wait().await;
+    drop((done, phases));
     let started = Instant::now();
+    // Those that failed by now say so below.
+    let _ = phase.send(Phase::Fetch);
     let mut latencies = Latencies::new();
     let (mut first, mut last) = (None, Duration::ZERO);
-    let (mut complete, mut sessions) = (0_usize, Vec::new());
-    while let Some(ended) = tasks.join_next().await {
-        match ended? {
-            Ok((session, at)) => {
-                let elapsed = at.saturating_duration_since(started);
-                latencies.record(elapsed);
-                first = Some(first.map_or(elapsed, |first: Duration| first.min(elapsed)));
-                last = last.max(elapsed);
-                complete += 1;
-                sessions.push(session);
-                bar.inc(1);
-            }
-            Err(error) => report.failure(error.to_string()),
-        }
+    let mut complete = 0_usize;
+    for _ in 0..args.clients {
+        // Each says once that it has everything, or that it gave up.
+        let Some(Some(at)) = dones.recv().await else {
+            continue;
+        };
+        let elapsed = Instant::saturating_duration_since(&at, started);
+        latencies.record(elapsed);
+        first.get_or_insert(elapsed);
+        last = last.max(elapsed);
+        complete += 1;
+        bar.inc(1);
     }
     bar.finish_and_clear();
     let after = look()?;
-    for session in sessions {
-        session.close().await;
+    let _ = phase.send(Phase::Leave);
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended? {
+            report.failure(error.to_string());
+        }
     }
     report.latency(latencies.percentiles());
     report.figure("first_client_s", first.unwrap_or_default().as_secs_f64());
@@ -131,21 +147,81 @@ fn name_of(document: &Document) -> DocumentId {
     document_id(bytes)
 }
 
-async fn fetch(
-    mut session: Session,
+/// What the clients are to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Wait,
+    Fetch,
+    Leave,
+}
+
+/// What one client fetches.
+struct Fetch {
     id: DocumentId,
     heads: Arc<[ChangeHash]>,
-    start: Arc<Barrier>,
-) -> Result<(Session, Instant), BenchError> {
-    start.wait().await;
-    session.request(&id, LightDocument::expecting(None)).await?;
-    loop {
-        session.exchange("fetching the document").await?;
-        if session
-            .document(&id)
-            .is_some_and(|document| document.is_at(&heads))
-        {
-            return Ok((session, Instant::now()));
+    patience: Duration,
+}
+
+impl Fetch {
+    /// Waits for the start, fetches, says when it was done, and stays until all are.
+    async fn run(
+        self,
+        mut session: Session,
+        mut phases: watch::Receiver<Phase>,
+        done: mpsc::UnboundedSender<Option<Instant>>,
+    ) -> Result<(), BenchError> {
+        let fetched = self.fetch(&mut session, &mut phases).await;
+        // The counter outlives this task.
+        let _ = done.send(fetched.as_ref().ok().copied());
+        fetched?;
+        read_until(&mut session, &mut phases, Phase::Leave).await?;
+        session.close().await;
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        session: &mut Session,
+        phases: &mut watch::Receiver<Phase>,
+    ) -> Result<Instant, BenchError> {
+        read_until(session, phases, Phase::Fetch).await?;
+        session
+            .request(&self.id, LightDocument::expecting(None))
+            .await?;
+        let complete = async {
+            while !session
+                .document(&self.id)
+                .is_some_and(|d| d.is_at(&self.heads))
+            {
+                session.exchange("fetching the document").await?;
+            }
+            Ok(Instant::now())
+        };
+        let seconds = self.patience.as_secs();
+        // Messages alone are no progress: a server may answer for ever without the document.
+        tokio::time::timeout(self.patience * PATIENCE_FACTOR, complete)
+            .await
+            .unwrap_or(Err(BenchError::Stalled {
+                what: "fetching the document",
+                seconds,
+            }))
+    }
+}
+
+/// Reads and answers, so that the server sees that we are there.
+async fn read_until(
+    session: &mut Session,
+    phases: &mut watch::Receiver<Phase>,
+    phase: Phase,
+) -> Result<(), BenchError> {
+    while *phases.borrow_and_update() != phase {
+        tokio::select! {
+            touched = session.receive() => {
+                let touched = touched?;
+                session.answer(&touched).await?;
+            }
+            changed = phases.changed() => if changed.is_err() { break },
         }
     }
+    Ok(())
 }

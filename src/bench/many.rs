@@ -15,6 +15,7 @@ use super::{
     changes::{Document, typed_document},
     light::LightDocument,
     progress,
+    server_usage::Meter,
     session::{Session, random_document_id},
     stats::{Latencies, per_second},
 };
@@ -61,7 +62,7 @@ pub(super) async fn run(args: &ManyArgs, context: &Context) -> Result<Report, Be
     }
     bar.finish_and_clear();
 
-    let look = || context.meter.map(|meter| meter.look()).transpose();
+    let look = || context.meter.map(Meter::look).transpose();
     let idle = look()?;
     let mut creator = Session::open(context).await?;
     let (done, mut dones) = mpsc::unbounded_channel();
@@ -90,7 +91,7 @@ pub(super) async fn run(args: &ManyArgs, context: &Context) -> Result<Report, Be
     let after = look()?;
 
     if args.hold > 0 {
-        tokio::time::sleep(Duration::from_secs(args.hold.into())).await;
+        stay(&mut creator, Duration::from_secs(args.hold.into())).await?;
     }
     let held = look()?;
     drop(offers);
@@ -125,6 +126,17 @@ pub(super) async fn run(args: &ManyArgs, context: &Context) -> Result<Report, Be
         report.figure("memory_added_mib", held.rss_mib - idle.rss_mib);
     }
     Ok(report)
+}
+
+/// Stays connected for a time: reads, so that pings are answered.
+async fn stay(session: &mut Session, span: Duration) -> Result<(), BenchError> {
+    let read = async {
+        loop {
+            let touched = session.receive().await?;
+            session.answer(&touched).await?;
+        }
+    };
+    tokio::time::timeout(span, read).await.unwrap_or(Ok(()))
 }
 
 /// A document on its way.

@@ -35,7 +35,7 @@ impl Meter {
     }
 
     /// Adds up the process and its descendants.
-    pub(super) fn look(&self) -> Result<Usage, BenchError> {
+    pub(super) fn look(self) -> Result<Usage, BenchError> {
         let failed = |source| BenchError::Process {
             pid: self.pid,
             source,
