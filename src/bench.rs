@@ -41,7 +41,7 @@ pub struct BenchArgs {
     url: String,
     /// Print one JSON object instead of a table
     #[arg(long, global = true)]
-    json: bool,
+    pub json: bool,
     /// Process id of the server: reports its CPU and memory, children included (Linux)
     #[arg(long, global = true)]
     pid: Option<u32>,
