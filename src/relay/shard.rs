@@ -159,10 +159,10 @@ pub(super) fn start(
             writes: 0,
             settling: Vec::new(),
         };
-        let mut alarm = Alarm(Some(surroundings.health.clone()));
+        let alarm = Alarm(surroundings.health.clone());
         tasks.push(tokio::spawn(async move {
+            let _alarm = alarm;
             shard.run(inbox_end, completions_end).await;
-            alarm.0 = None;
         }));
         doors.push(Door { inbox, completions });
     }
@@ -170,16 +170,14 @@ pub(super) fn start(
 }
 
 /// Goes off when a shard panics: its documents would be dead, and nobody told.
-struct Alarm(Option<watch::Sender<Health>>);
+struct Alarm(watch::Sender<Health>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        if let Some(health) = &self.0
-            && std::thread::panicking()
-        {
+        if std::thread::panicking() {
             let reason = "a replica panicked, which is a bug: its last words are above. \
                           What was acknowledged is on disk; restart, and report it";
-            fail(health, reason);
+            fail(&self.0, reason);
         }
     }
 }
@@ -392,7 +390,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_shard_is_a_failure_of_the_relay() {
         let health = watch::Sender::new(Health::Ready);
-        let alarm = Alarm(Some(health.clone()));
+        let alarm = Alarm(health.clone());
         let task = tokio::spawn(async move {
             let _alarm = alarm;
             panic!("on purpose");
@@ -401,7 +399,7 @@ mod tests {
         assert!(matches!(&*health.borrow(), Health::Failed(_)));
 
         let health = watch::Sender::new(Health::Ready);
-        drop(Alarm(Some(health.clone())));
+        drop(Alarm(health.clone()));
         assert_eq!(
             *health.borrow(),
             Health::Ready,
