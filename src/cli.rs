@@ -53,6 +53,9 @@ enum Command {
     /// Bring documents and the relay in step, once
     #[command(after_help = EXIT_CODES)]
     Sync(sync::SyncArgs),
+    /// Measure a server that speaks automerge-repo version 1, this one or another
+    #[command(after_help = EXIT_CODES)]
+    Bench(concord::bench::BenchArgs),
     /// Print the version
     Version {
         /// Print JSON, for programs
@@ -78,11 +81,16 @@ pub(crate) fn run() -> ExitCode {
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
         Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),
         Command::Sync(args) => (args.common.json, asynchronously(sync::run(args))),
+        Command::Bench(args) => (args.json, asynchronously(bench(args))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(json),
     }
+}
+
+async fn bench(args: concord::bench::BenchArgs) -> Result<(), Failure> {
+    concord::bench::run(args).await.map_err(|error| Failure::failed(error.to_string()))
 }
 
 fn serve(args: serve::ServeArgs) -> ExitCode {

@@ -4,6 +4,7 @@
 //! changes and pass them on. `ARCHITECTURE.md` is the map.
 
 pub mod peer;
+pub mod bench;
 pub mod record;
 pub mod relay;
 pub mod replica;

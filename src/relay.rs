@@ -16,6 +16,7 @@ mod outgoing;
 mod rate;
 mod server;
 mod shard;
+mod work;
 
 pub use config::*;
 pub use rate::{RateLimits, SUSTAINED_MS};

@@ -1,5 +1,6 @@
 //! Real JavaScript clients against the relay: runs the files of `tests/interop` with Node.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -29,10 +30,12 @@ fn node_test(file: &str) {
         dir.join("node_modules").is_dir(),
         "the JavaScript clients are not installed: run `cargo xtask test`, or `npm ci` in tests/interop"
     );
+    // CONCORD_BIN puts another build in its place.
+    let program = env::var_os("CONCORD_BIN").unwrap_or(env!("CARGO_BIN_EXE_concord").into());
     let output = Command::new("node")
         .args(["--test", "--test-force-exit", "--test-reporter=spec", file])
         .current_dir(&dir)
-        .env("CONCORD_BIN", env!("CARGO_BIN_EXE_concord"))
+        .env("CONCORD_BIN", program)
         .output()
         .unwrap_or_else(|error| {
             panic!("node did not start ({error}): install Node 20.14 or newer and run `cargo xtask test`")

@@ -12,8 +12,12 @@ pub const FRAME_BYTES_MAX: usize = 256 * KIB;
 pub const CHANGE_BYTES_MAX: usize = MIB;
 /// Bytes of one change once inflated. A 972 KB change can inflate to a gigabyte.
 pub const CHANGE_INFLATED_BYTES_MAX: usize = 4 * MIB;
-/// Operations in one change: a 113-byte change can declare ten million (22 s, 6.5 GB).
+/// Operations in one change that its bytes do not pay for: a 113-byte change can declare ten
+/// million nulls (22 s, 6.5 GB). A pasted text pays a byte of value for each operation.
 pub const CHANGE_OPS_MAX: u64 = 100_000;
+/// Operations in one change, all together: pasting, or deleting, a text of a million characters
+/// at once. Deletions pay with what they delete.
+pub const CHANGE_OPS_TOTAL_MAX: u64 = 1_000_000;
 /// Dependencies of one change.
 pub const CHANGE_DEPS_MAX: usize = 1_024;
 /// Other actors named in one change.
@@ -57,7 +61,8 @@ const _: () = {
     assert!(CHANGE_BYTES_MAX <= MESSAGE_BYTES_MAX);
     assert!(CHANGE_BYTES_MAX <= CHANGE_INFLATED_BYTES_MAX);
     assert!(CHANGE_INFLATED_BYTES_MAX <= ORPHAN_BYTES_MAX);
-    assert!(CHANGE_OPS_MAX < COUNTER_MAX);
+    assert!(CHANGE_OPS_MAX <= CHANGE_OPS_TOTAL_MAX);
+    assert!(CHANGE_OPS_TOTAL_MAX < COUNTER_MAX);
 };
 
 /// The limits in force. [`Limits::default`] is what DESIGN section 7 lists.
@@ -72,6 +77,8 @@ pub struct Limits {
     pub change_inflated_bytes: usize,
     /// See [`CHANGE_OPS_MAX`].
     pub change_ops: u64,
+    /// See [`CHANGE_OPS_TOTAL_MAX`].
+    pub change_ops_total: u64,
     /// See [`CHANGE_DEPS_MAX`].
     pub change_deps: usize,
     /// See [`CHANGE_ACTORS_MAX`].
@@ -113,6 +120,7 @@ impl Default for Limits {
             change_bytes: CHANGE_BYTES_MAX,
             change_inflated_bytes: CHANGE_INFLATED_BYTES_MAX,
             change_ops: CHANGE_OPS_MAX,
+            change_ops_total: CHANGE_OPS_TOTAL_MAX,
             change_deps: CHANGE_DEPS_MAX,
             change_actors: CHANGE_ACTORS_MAX,
             change_columns: CHANGE_COLUMNS_MAX,

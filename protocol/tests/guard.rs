@@ -150,3 +150,19 @@ quickcheck! {
         true
     }
 }
+
+#[test]
+fn a_long_text_may_be_pasted_and_deleted_at_once() {
+    use automerge::{AutoCommit, ObjType, ROOT, transaction::Transactable as _};
+    let mut doc = AutoCommit::new();
+    let text = doc.put_object(ROOT, "text", ObjType::Text).unwrap();
+    doc.commit();
+    let last = |doc: &mut AutoCommit| {
+        doc.commit();
+        Bytes::copy_from_slice(doc.get_last_local_change().unwrap().raw_bytes())
+    };
+    doc.splice_text(&text, 0, 0, &"x".repeat(150_000)).unwrap();
+    assert_eq!(check(&last(&mut doc)).unwrap().ops, 150_000);
+    doc.splice_text(&text, 0, 150_000, "").unwrap();
+    assert_eq!(check(&last(&mut doc)).unwrap().ops, 150_000);
+}

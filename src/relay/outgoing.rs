@@ -132,7 +132,7 @@ mod tests {
     fn small_messages_are_one_frame_and_large_ones_add_up() {
         let mut queue = Queue::default();
         let large: Bytes = (0..FRAGMENT_BYTES * 2 + 5)
-            .map(|i| (i % 251) as u8)
+            .map(|i| i.to_le_bytes()[0])
             .collect();
         queue.push(None, Bytes::from_static(b"first"));
         queue.push(Some(3), large.clone());

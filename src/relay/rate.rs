@@ -159,7 +159,7 @@ mod tests {
             limiter.charge(&LIMITS, 0, 5_000),
             Verdict::PauseUntil(3_000)
         );
-        assert_eq!(limiter.charge(&LIMITS, 3_100, 1), Verdict::Abuse);
+        assert_eq!(limiter.charge(&LIMITS, 3_100, 1), Verdict::Go);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use concord_protocol::DocumentId;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -14,12 +13,9 @@ use tokio::{
 };
 
 use crate::{
-    replica::{
-        ChunkSource, ConnectionId, Effect, Event, Job, JobError, JobOutput, PeerInfo, Replica,
-        RowKey, Stats, StorageFailure,
-    },
-    store::{DocumentKey, Store, StoreError, Tenant},
-    worker::{Materialiser, WorkerJob},
+    replica::{ConnectionId, Effect, Event, PeerInfo, Replica, Stats, StorageFailure},
+    store::{Store, StoreError},
+    worker::Materialiser,
 };
 
 use super::{
@@ -27,6 +23,7 @@ use super::{
     hub::Health,
     metrics::Metrics,
     outgoing::{Outbox, Outgoing},
+    work::{key, work},
 };
 
 /// Events that wait for a shard; whoever has one more waits too.
@@ -162,10 +159,27 @@ pub(super) fn start(
             writes: 0,
             settling: Vec::new(),
         };
-        tasks.push(tokio::spawn(shard.run(inbox_end, completions_end)));
+        let alarm = Alarm(surroundings.health.clone());
+        tasks.push(tokio::spawn(async move {
+            let _alarm = alarm;
+            shard.run(inbox_end, completions_end).await;
+        }));
         doors.push(Door { inbox, completions });
     }
     (Shards { doors }, tasks)
+}
+
+/// Goes off when a shard panics: its documents would be dead, and nobody told.
+struct Alarm(watch::Sender<Health>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "a replica panicked, which is a bug: its last words are above. \
+                          What was acknowledged is on disk; restart, and report it";
+            fail(&self.0, reason);
+        }
+    }
 }
 
 struct Shard {
@@ -299,7 +313,7 @@ impl Shard {
                         Ok(()) => around.metrics.flushed(start.elapsed()),
                         // Refused before anything was written; the store goes on.
                         Err(StoreError::Busy { .. } | StoreError::Full { .. }) => {}
-                        Err(error) => fail(&around.health, error),
+                        Err(error) => fail(&around.health, &error.to_string()),
                     }
                     done
                 };
@@ -337,105 +351,15 @@ impl Shard {
     }
 }
 
-fn key(document: DocumentId) -> DocumentKey {
-    DocumentKey {
-        tenant: Tenant::default(),
-        document,
-    }
-}
-
-/// A failed write is the end of this relay: nothing can be acknowledged any more.
-fn fail(health: &watch::Sender<Health>, error: &StoreError) {
+/// Ends the relay: after a failed write nothing can be acknowledged any more.
+fn fail(health: &watch::Sender<Health>, reason: &str) {
     health.send_if_modified(|health| {
         let is_first = !matches!(health, Health::Failed(_));
         if is_first {
-            *health = Health::Failed(error.to_string());
+            *health = Health::Failed(reason.to_owned());
         }
         is_first
     });
-}
-
-/// Gets what a job needs from storage, and has it done.
-async fn work(around: Surroundings, document: DocumentId, job: Job) -> Result<JobOutput, JobError> {
-    let start = Instant::now();
-    let kind = match &job {
-        Job::Build { .. } => "build",
-        Job::Extract { .. } => "extract",
-        Job::Check { .. } => "check",
-    };
-    let done = match resolve(&*around.store, document, job).await {
-        Ok(job) => around.materialiser.run(job).await,
-        Err(error) => Err(error),
-    };
-    let outcome = match &done {
-        Ok(_) => "ok",
-        Err(JobError::Incoming(_)) => "incoming",
-        Err(JobError::Breaks { .. }) => "breaks",
-        Err(JobError::Base(_)) => "base",
-        Err(JobError::OverLimit(_)) => "over-limit",
-        Err(JobError::Storage(_)) => "storage",
-        Err(JobError::Unavailable(_)) => "unavailable",
-    };
-    around.metrics.job_done(kind, outcome, start.elapsed());
-    done
-}
-
-async fn resolve(store: &dyn Store, document: DocumentId, job: Job) -> Result<WorkerJob, JobError> {
-    Ok(match job {
-        Job::Build {
-            base,
-            incoming,
-            explode_max,
-        } => WorkerJob::Build {
-            base: chunks(store, &document, base).await?,
-            incoming,
-            explode_max,
-        },
-        Job::Extract { snapshot, hashes } => {
-            let mut found = chunks(store, &document, vec![snapshot]).await?;
-            let snapshot = found
-                .pop()
-                .ok_or_else(|| JobError::Storage("no snapshot".to_owned()))?;
-            WorkerJob::Extract { snapshot, hashes }
-        }
-        Job::Check { base, incoming } => WorkerJob::Check {
-            base: chunks(store, &document, base).await?,
-            incoming: chunks(store, &document, incoming).await?,
-        },
-    })
-}
-
-/// The bytes of chunks, in order, with one read for all that are stored.
-async fn chunks(
-    store: &dyn Store,
-    document: &DocumentId,
-    sources: Vec<ChunkSource>,
-) -> Result<Vec<Bytes>, JobError> {
-    let rows: Vec<RowKey> = sources
-        .iter()
-        .filter_map(|source| match source {
-            ChunkSource::Stored(row) => Some(*row),
-            ChunkSource::Inline(_) => None,
-        })
-        .collect();
-    let mut stored = if rows.is_empty() {
-        Vec::new()
-    } else {
-        let reading = store.read(key(document.clone()), rows);
-        reading
-            .await
-            .map_err(|error| JobError::Storage(error.to_string()))?
-    }
-    .into_iter();
-    sources
-        .into_iter()
-        .map(|source| match source {
-            ChunkSource::Inline(bytes) => Ok(bytes),
-            ChunkSource::Stored(row) => stored.next().flatten().ok_or_else(|| {
-                JobError::Storage(format!("no row of kind {:?} where there was one", row.kind))
-            }),
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -461,5 +385,25 @@ mod tests {
         );
         let one = "2akvofn6L1o4RMUEMQi7qzwRjKWZ".parse().unwrap();
         assert_eq!(shards.of(&one), shards.of(&one));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_shard_is_a_failure_of_the_relay() {
+        let health = watch::Sender::new(Health::Ready);
+        let alarm = Alarm(health.clone());
+        let task = tokio::spawn(async move {
+            let _alarm = alarm;
+            panic!("on purpose");
+        });
+        assert!(task.await.is_err());
+        assert!(matches!(&*health.borrow(), Health::Failed(_)));
+
+        let health = watch::Sender::new(Health::Ready);
+        drop(Alarm(health.clone()));
+        assert_eq!(
+            *health.borrow(),
+            Health::Ready,
+            "a runtime that ends drops tasks too"
+        );
     }
 }

@@ -456,8 +456,12 @@ impl Document {
             Ok(JobOutput::Changes(chunks)) => {
                 let mut changes = VecDeque::with_capacity(chunks.len());
                 for chunk in chunks {
-                    if let Ok(header) = guard::check_change(&chunk, &core.config.limits) {
-                        changes.push_back((header, chunk));
+                    match guard::check_change(&chunk, &core.config.limits) {
+                        Ok(header) => changes.push_back((header, chunk)),
+                        Err(error) => {
+                            let refusal = refused(None, RefuseCode::Malformed, error.to_string());
+                            core.refuse(from, &self.id, refusal, self.durable());
+                        }
                     }
                 }
                 self.put_back(Inbound::Changes {

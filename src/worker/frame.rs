@@ -43,6 +43,7 @@ pub(super) struct Settings {
     change_bytes: u64,
     change_inflated_bytes: u64,
     change_ops: u64,
+    change_ops_total: u64,
     change_deps: u64,
     change_actors: u64,
     change_columns: u64,
@@ -59,6 +60,7 @@ impl Settings {
             change_bytes: changes.change_bytes as u64,
             change_inflated_bytes: changes.change_inflated_bytes as u64,
             change_ops: changes.change_ops,
+            change_ops_total: changes.change_ops_total,
             change_deps: changes.change_deps as u64,
             change_actors: changes.change_actors as u64,
             change_columns: changes.change_columns as u64,
@@ -77,6 +79,7 @@ impl Settings {
         limits.changes.change_bytes = size(self.change_bytes);
         limits.changes.change_inflated_bytes = size(self.change_inflated_bytes);
         limits.changes.change_ops = self.change_ops;
+        limits.changes.change_ops_total = self.change_ops_total;
         limits.changes.change_deps = size(self.change_deps);
         limits.changes.change_actors = size(self.change_actors);
         limits.changes.change_columns = size(self.change_columns);

@@ -95,6 +95,7 @@ impl WorkerLimits {
         limits.change_ops = limits
             .change_ops
             .max(concord_protocol::limits::COUNTER_MAX - 1);
+        limits.change_ops_total = limits.change_ops.max(limits.change_ops_total);
         limits.change_deps = usize::MAX;
         limits.change_actors = usize::MAX;
         limits.change_columns = usize::MAX;

@@ -54,7 +54,7 @@ for (const [name, bytes] of Object.entries(garbage)) {
   }
 }
 
-for (const documentId of ["", "nonsense", "1111", "x".repeat(10_000), "4NMNnkMhL8jXrdJ9jamS58PAVdXw"]) {
+for (const documentId of ["", "nonsense", "1111", "x".repeat(200), "4NMNnkMhL8jXrdJ9jamS58PAVdXw"]) {
   const name = documentId.length > 40 ? `${documentId.length} letters` : `"${documentId}"`
   test(`a request for the invalid id ${name} is refused at once`, { timeout }, async t => {
     const world = await World.start(t)
@@ -65,6 +65,16 @@ for (const documentId of ["", "nonsense", "1111", "x".repeat(10_000), "4NMNnkMhL
     assert.equal(refusal.targetId, raw.peerId)
   })
 }
+
+test("an id longer than any is refused or ends its connection, at once", { timeout }, async t => {
+  const world = await World.start(t)
+  const raw = await world.raw()
+  raw.send({ type: "request", documentId: "x".repeat(10_000), data: emptySync() })
+  const refused = raw.next("doc-unavailable", { ms: PROMPT_MS })
+  await deadline(PROMPT_MS, "a refusal", Promise.any([refused, raw.closed]))
+  await refused.catch(() => {})
+  assert.ok((await world.raw()).open)
+})
 
 test("each later request for a document nobody has is refused again", { timeout }, async t => {
   const world = await World.start(t)

@@ -1,7 +1,9 @@
 //! The relay as a process of its own, for black-box tests.
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
+#![allow(clippy::expect_used, reason = "a test that cannot run its relay fails")]
 
+use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,7 +17,7 @@ const START_MAX: Duration = Duration::from_secs(20);
 const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// A running relay. It is killed when this is dropped.
-pub struct Relay {
+pub(crate) struct Relay {
     child: Child,
     port: u16,
     args: Vec<String>,
@@ -24,7 +26,7 @@ pub struct Relay {
 
 impl Relay {
     /// Starts a relay on a free port of the loopback interface, with its data in `dir`.
-    pub fn start(args: &[&str], dir: &Path) -> Self {
+    pub(crate) fn start(args: &[&str], dir: &Path) -> Self {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let (child, port) = spawn(&args, dir, 0);
         Self {
@@ -36,23 +38,23 @@ impl Relay {
     }
 
     /// Where clients connect.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("ws://127.0.0.1:{}", self.port)
     }
 
     /// The process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Ends it without warning; nothing is flushed.
-    pub fn kill9(&mut self) {
+    pub(crate) fn kill9(&mut self) {
         self.child.kill().expect("the relay is ours to kill");
         self.child.wait().expect("a killed child can be waited for");
     }
 
     /// Asks it to stop and waits until it did.
-    pub fn terminate(&mut self) -> ExitStatus {
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
         let pid = i32::try_from(self.child.id()).expect("process ids are positive");
         let pid = rustix::process::Pid::from_raw(pid).expect("process ids are not zero");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)
@@ -62,14 +64,17 @@ impl Relay {
             if let Some(status) = self.child.try_wait().expect("our child can be asked") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "no end {STOP_MAX:?} after SIGTERM");
+            assert!(
+                Instant::now() < deadline,
+                "no end {STOP_MAX:?} after SIGTERM"
+            );
             thread::sleep(Duration::from_millis(10));
         }
     }
 
     /// Starts it again, after [`kill9`](Self::kill9) or [`terminate`](Self::terminate) or else
     /// after stopping it, on the same port and directory.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             self.terminate();
         }
@@ -88,7 +93,9 @@ impl Drop for Relay {
 }
 
 fn spawn(args: &[String], dir: &Path, port: u16) -> (Child, u16) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_concord"))
+    // CONCORD_BIN puts another build in its place, as for the JavaScript tests.
+    let program = env::var_os("CONCORD_BIN").unwrap_or(env!("CARGO_BIN_EXE_concord").into());
+    let mut child = Command::new(program)
         .args(["serve", "--host", "127.0.0.1", "--no-admin", "--port"])
         .arg(port.to_string())
         .arg("--data-dir")

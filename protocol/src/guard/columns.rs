@@ -72,7 +72,8 @@ pub(super) fn read(
             .map_or(&[][..], |c| c.data)
     };
 
-    let (count, objects_made) = read_actions(data(ACTION), start_op, limits)?;
+    let paid = data(VALUE_META + 1).len() as u64;
+    let (count, objects_made) = read_actions(data(ACTION), start_op, paid, limits)?;
     let rows = u64::from(count);
     let objects_named = read_objects(data(OBJECT_ACTOR), data(OBJECT_COUNTER), rows, position_max)?;
     let positions = |data, column, rows_max| {
@@ -113,6 +114,9 @@ pub(super) fn read(
     })
 }
 
+/// The action that deletes.
+const DELETE: u64 = 3;
+
 /// Reads the specifications, checks their order, and cuts the data at the lengths.
 fn read_layout<'a>(
     reader: &mut Reader<'a>,
@@ -152,23 +156,33 @@ fn read_layout<'a>(
         .collect()
 }
 
-/// Counts the operations, and lists the counters of those that make an object.
+/// Counts the operations, and lists the counters of those that make an object. `paid` is how
+/// many the bytes of their values allow.
 fn read_actions(
     data: &[u8],
     start_op: u32,
+    paid: u64,
     limits: &Limits,
 ) -> Result<(u32, Vec<u32>), GuardError> {
     let mut runs = Runs::new(data, "action");
     let mut made = Vec::new();
-    let mut count = 0_u64;
+    let (mut count, mut deletes) = (0_u64, 0_u64);
     while let Some(Run { value, rows }) = runs.next(Reader::unsigned)? {
         let first = u64::from(start_op) + count;
         count = count.saturating_add(rows);
-        if count > limits.change_ops {
+        if value == Some(DELETE) {
+            deletes = deletes.saturating_add(rows);
+        }
+        let max = limits
+            .change_ops
+            .max(paid)
+            .saturating_add(deletes)
+            .min(limits.change_ops_total);
+        if count > max {
             return Err(GuardError::TooMany {
                 what: "operations",
                 count,
-                max: limits.change_ops,
+                max,
             });
         }
         let last = first + rows;
@@ -323,7 +337,7 @@ struct Sum {
 
 /// Sums a group column: how many rows its members have.
 fn sum(data: &[u8], column: &'static str, rows: u64, limits: &Limits) -> Result<Sum, GuardError> {
-    let max = limits.change_ops.saturating_mul(GROUP_FACTOR);
+    let max = limits.change_ops_total.saturating_mul(GROUP_FACTOR);
     let mut sum = 0_u64;
     let tally = Runs::new(data, column).walk(rows, Reader::unsigned, |each, rows| {
         sum = sum.saturating_add(each.saturating_mul(rows));

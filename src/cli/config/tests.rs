@@ -1,6 +1,6 @@
 use std::io;
 
-use super::*;
+use super::{find::SERVE_KEYS, *};
 
 fn resolve(
     args: &ServeArgs,
@@ -129,4 +129,22 @@ fn only_this_machine_is_not_exposed() {
     };
     assert!(!exposed("127.0.0.1") && !exposed("::1") && !exposed("localhost"));
     assert!(exposed("0.0.0.0") && exposed("example.org"));
+}
+
+#[test]
+fn the_example_file_names_every_setting_with_its_default() {
+    let example = include_str!("../../../concord.example.toml");
+    let values = |file| {
+        let config = resolve(&ServeArgs::default(), &[], file).unwrap();
+        config.lines
+    };
+    let (examples, defaults) = (values(Some(example)), values(None));
+    for (example, default) in examples.iter().zip(&defaults) {
+        assert_eq!(example.2, default.2, "the default of {}", default.1);
+        assert!(
+            matches!(example.3, Source::File(..)),
+            "{} is left out",
+            default.1
+        );
+    }
 }

@@ -64,7 +64,8 @@ async fn say_goodbye(socket: &mut Socket, code: CloseCode, reason: &str) {
     let stream = socket.get_mut();
     stream.lift();
     let _ = stream.shutdown().await;
-    let mut scratch = [0; 1_024];
+    // On the heap: an array would be part of every connection's task all its life.
+    let mut scratch = vec![0; 16 * 1_024];
     let mut left = LINGER_BYTES;
     while let Ok(count @ 1..) = stream.read(&mut scratch).await
         && left > 0

@@ -66,9 +66,11 @@ impl Connection {
             self.hub.metrics.bad_frame("undecodable");
             End::protocol(error.to_string())
         })?;
-        if !self.concord && messages.len() > 1 {
+        if !self.concord && messages.len() != 1 {
             self.hub.metrics.bad_frame("batch");
-            return Err(End::protocol("several messages in a frame need concord.v1"));
+            return Err(End::protocol(
+                "one message a frame, unless concord.v1 was negotiated",
+            ));
         }
         Ok(messages)
     }

@@ -2,7 +2,7 @@
 // does not show.
 import { once } from "node:events"
 import { next as Automerge } from "@automerge/automerge"
-import { cbor, parseAutomergeUrl, stringifyAutomergeUrl } from "@automerge/automerge-repo"
+import { cbor, generateAutomergeUrl, parseAutomergeUrl } from "@automerge/automerge-repo"
 import { WebSocket } from "ws"
 import { deadline, WAIT_MS } from "./wait.mjs"
 
@@ -20,7 +20,7 @@ export class RawPeer {
     peer.#socket = new WebSocket(url)
     peer.#socket.on("message", data => peer.#receive(cbor.decode(new Uint8Array(data))))
     peer.#socket.on("error", () => {})
-    peer.closed = once(peer.#socket, "close").then(([code]) => code)
+    peer.closed = new Promise(resolve => peer.#socket.on("close", resolve))
     await deadline(WAIT_MS, "the WebSocket to open", once(peer.#socket, "open"))
     if (join) {
       peer.join({ storageId })
@@ -61,7 +61,10 @@ export class RawPeer {
     return deadline(ms, `a ${type} message`, arrived)
   }
 
-  /** Synchronises `doc` until the server names its heads, and returns the merged document. */
+  /**
+   * Synchronises `doc` until the server names its heads, and returns the merged document. Each call
+   * starts over, as a peer that has lost its memory does.
+   */
   async sync(documentId, doc = Automerge.init()) {
     let state = Automerge.initSyncState()
     for (;;) {
@@ -99,8 +102,5 @@ export function emptySync() {
 
 /** A document id that nobody has. */
 export function unknownDocumentId() {
-  const documentId = crypto.getRandomValues(new Uint8Array(16))
-  return parseAutomergeUrl(stringifyAutomergeUrl({ documentId })).documentId
+  return parseAutomergeUrl(generateAutomergeUrl()).documentId
 }
-
-export const documentIdOf = handle => handle.documentId

@@ -1,0 +1,264 @@
+//! `concord bench`: a load generator for any server that speaks automerge-repo version 1.
+//!
+//! Its clients are light: they follow heads and count change chunks, and never hold a document,
+//! so that one core of them can load a server of many. Every scenario ends by itself, at a count
+//! or a time limit.
+
+mod changes;
+mod client;
+mod connect;
+mod fanout;
+mod join;
+mod light;
+mod many;
+mod report;
+mod server_usage;
+mod session;
+mod stats;
+mod target;
+pub mod trace;
+mod trace_document;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::{Args, Subcommand};
+use concord_protocol::{Limits, codec, guard, handshake, sync};
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub use report::Report;
+
+use client::Traffic;
+use server_usage::Meter;
+use target::Target;
+
+/// What to measure, and where.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    scenario: Scenario,
+    /// The server, any that speaks automerge-repo version 1
+    #[arg(long, global = true, default_value = "ws://127.0.0.1:3030")]
+    url: String,
+    /// Print one JSON object instead of a table
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Process id of the server: reports its CPU and memory, children included (Linux)
+    #[arg(long, global = true)]
+    pid: Option<u32>,
+    /// Seconds without any progress after which what is missing counts as undelivered
+    #[arg(long, global = true, default_value_t = 60)]
+    timeout: u64,
+    /// Allow a server that is not on this machine. Only load servers that are yours
+    #[arg(long, global = true)]
+    allow_remote: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// One writer, many readers, one document: latency, or changes per second
+    Fanout(fanout::FanoutArgs),
+    /// Many small documents, three clients each
+    Many(many::ManyArgs),
+    /// Idle connections: how fast they join, and what each costs
+    Connect(connect::ConnectArgs),
+    /// Many clients fetch one large document at once
+    Join(join::JoinArgs),
+    /// Replay a recorded editing history and compare the text it ends with
+    Trace(TraceArgs),
+}
+
+#[derive(Debug, Args)]
+struct TraceArgs {
+    /// The trace, `.json` or `.json.gz`. Without it, one is made up
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// Transactions of the trace that is made up
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    transactions: u32,
+}
+
+/// Why a measurement did not come to an end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// The URL is not usable.
+    #[error("{url:?} is not a WebSocket address: {reason}; expected ws://HOST:PORT/ or wss://")]
+    Address {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server is elsewhere, and nobody said that it may be.
+    #[error("{0} is not on this machine; if the server is yours, add --allow-remote")]
+    Remote(String),
+    /// No connection.
+    #[error("cannot connect to {url}: {source}; is the server running?")]
+    Connect {
+        /// Where to.
+        url: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The WebSocket failed.
+    #[error("the connection failed: {0}")]
+    Socket(Box<tokio_tungstenite::tungstenite::Error>),
+    /// The server closed while something was still expected.
+    #[error("the server closed the connection{0}")]
+    Closed(String),
+    /// The server did not take us in.
+    #[error(transparent)]
+    Handshake(#[from] handshake::HandshakeError),
+    /// The server sent what is not a message.
+    #[error("the server sent an unreadable message: {0}")]
+    Message(#[from] codec::DecodeError),
+    /// The server sent what is not a sync message.
+    #[error("the server sent an unreadable sync message: {0}")]
+    Sync(#[from] sync::SyncError),
+    /// The server sent a chunk that is none.
+    #[error("the server sent an unreadable chunk: {0}")]
+    Chunk(#[from] guard::GuardError),
+    /// Nothing came for too long.
+    #[error("{what}: no progress for {seconds} s; raise --timeout if the server is that slow")]
+    Stalled {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        seconds: u64,
+    },
+    /// The server's process cannot be watched.
+    #[error("cannot read the state of process {pid}: {source}; is --pid the server's?")]
+    Process {
+        /// Which.
+        pid: u32,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The trace cannot be used.
+    #[error(transparent)]
+    Trace(#[from] trace::TraceError),
+    /// The document to send could not be made.
+    #[error("cannot make the document to send: {0}")]
+    Document(String),
+    /// No randomness for names.
+    #[error("the system gave no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// A part of the load generator ended early.
+    #[error("a client ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl From<tokio_tungstenite::tungstenite::Error> for BenchError {
+    fn from(error: tokio_tungstenite::tungstenite::Error) -> Self {
+        Self::Socket(Box::new(error))
+    }
+}
+
+/// What all clients of a measurement share.
+#[derive(Clone)]
+struct Context {
+    target: Target,
+    traffic: Arc<Traffic>,
+    limits: Arc<Limits>,
+    timeout: Duration,
+    meter: Option<Meter>,
+}
+
+impl Context {
+    /// Waits for something, but not for ever.
+    async fn within<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, BenchError>>,
+    ) -> Result<T, BenchError> {
+        tokio::time::timeout(self.timeout, work)
+            .await
+            .unwrap_or(Err(BenchError::Stalled {
+                what,
+                seconds: self.timeout.as_secs(),
+            }))
+    }
+}
+
+/// Measures, and prints what was found.
+///
+/// # Errors
+/// [`BenchError`] when nothing could be measured. Changes that did not arrive are no error: they
+/// are counted in the report.
+pub async fn run(args: BenchArgs) -> Result<(), BenchError> {
+    let json = args.json;
+    let report = measure(args).await?;
+    if json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
+
+/// Measures, and returns what was found.
+///
+/// # Errors
+/// As [`run`].
+pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
+    if let Scenario::Trace(trace_args) = &args.scenario {
+        return replay_locally(trace_args);
+    }
+    raise_open_files_limit();
+    let context = Context {
+        target: Target::resolve(&args.url, args.allow_remote).await?,
+        traffic: Arc::default(),
+        limits: Arc::default(),
+        timeout: Duration::from_secs(args.timeout),
+        meter: args.pid.map(Meter::new).transpose()?,
+    };
+    let mut report = match &args.scenario {
+        Scenario::Fanout(args) => fanout::run(args, &context).await?,
+        Scenario::Many(args) => many::run(args, &context).await?,
+        Scenario::Connect(args) => connect::run(args, &context).await?,
+        Scenario::Join(args) => join::run(args, &context).await?,
+        Scenario::Trace(args) => replay_locally(args)?,
+    };
+    report.setting("url", args.url);
+    report.traffic(&context.traffic);
+    Ok(report)
+}
+
+/// Replays a trace into a document, without any network.
+fn replay_locally(args: &TraceArgs) -> Result<Report, BenchError> {
+    let trace = match &args.trace {
+        Some(path) => trace::Trace::read(path)?,
+        None => trace::Trace::generate(1, args.transactions),
+    };
+    let started = std::time::Instant::now();
+    let document = trace_document::build(&trace, 1_000)?;
+    let elapsed = started.elapsed();
+    let mut report = Report::new("trace");
+    report.setting("transactions", trace.transactions.len());
+    report.figure("local_replay_s", elapsed.as_secs_f64());
+    report.figure(
+        "transactions_per_s",
+        stats::per_second(trace.transactions.len(), elapsed),
+    );
+    report.figure("document_bytes", stats::to_f64(document.chunk.len()));
+    Ok(report)
+}
+
+/// A socket is an open file, and the usual limit of 1,024 is below what a server must bear.
+fn raise_open_files_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where this is not allowed, opening the connection that is one too many says so.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(length: usize, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(u64::try_from(length).unwrap_or(u64::MAX));
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar.set_message(what);
+    bar
+}
