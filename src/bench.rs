@@ -10,6 +10,7 @@ mod connect;
 mod fanout;
 mod join;
 mod light;
+mod live;
 mod many;
 mod report;
 mod server_usage;
@@ -63,7 +64,7 @@ enum Scenario {
     Connect(connect::ConnectArgs),
     /// Many clients fetch one large document at once
     Join(join::JoinArgs),
-    /// Replay a recorded editing history and compare the text it ends with
+    /// Replay a recorded editing history through two live peers, and compare both texts with its end
     Trace(TraceArgs),
 }
 
@@ -75,6 +76,9 @@ struct TraceArgs {
     /// Transactions of the trace that is made up
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     transactions: u32,
+    /// Keep the peers' replicas on disk, each edit with its fsync, instead of in memory
+    #[arg(long)]
+    durable: bool,
 }
 
 /// Why a measurement did not come to an end.
@@ -201,9 +205,6 @@ pub async fn run(args: BenchArgs) -> Result<(), BenchError> {
 /// # Errors
 /// As [`run`].
 pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
-    if let Scenario::Trace(trace_args) = &args.scenario {
-        return replay_locally(trace_args);
-    }
     raise_open_files_limit();
     let context = Context {
         target: Target::resolve(&args.url, args.allow_remote).await?,
@@ -217,31 +218,20 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::Many(args) => many::run(args, &context).await?,
         Scenario::Connect(args) => connect::run(args, &context).await?,
         Scenario::Join(args) => join::run(args, &context).await?,
-        Scenario::Trace(args) => replay_locally(args)?,
+        Scenario::Trace(trace_args) => replay(trace_args, &args.url, &context).await?,
     };
     report.setting("url", args.url);
     report.traffic(&context.traffic);
     Ok(report)
 }
 
-/// Replays a trace into a document, without any network.
-fn replay_locally(args: &TraceArgs) -> Result<Report, BenchError> {
+/// Replays a trace through two live peers and the relay.
+async fn replay(args: &TraceArgs, url: &str, context: &Context) -> Result<Report, BenchError> {
     let trace = match &args.trace {
         Some(path) => trace::Trace::read(path)?,
         None => trace::Trace::generate(1, args.transactions),
     };
-    let started = std::time::Instant::now();
-    let document = trace_document::build(&trace, 1_000)?;
-    let elapsed = started.elapsed();
-    let mut report = Report::new("trace");
-    report.setting("transactions", trace.transactions.len());
-    report.figure("local_replay_s", elapsed.as_secs_f64());
-    report.figure(
-        "transactions_per_s",
-        stats::per_second(trace.transactions.len(), elapsed),
-    );
-    report.figure("document_bytes", stats::to_f64(document.chunk.len()));
-    Ok(report)
+    live::run(&trace, url, args.durable, context.timeout).await
 }
 
 /// A socket is an open file, and the usual limit of 1,024 is below what a server must bear.

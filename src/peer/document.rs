@@ -8,7 +8,7 @@ use std::{
 };
 
 use automerge::{
-    Automerge, ReadDoc as _,
+    Automerge, PatchLog, ReadDoc as _,
     transaction::{CommitOptions, Transaction},
 };
 use bytes::Bytes;
@@ -98,11 +98,38 @@ impl Document {
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
         self.settled().await?;
-        let (changed, pending) = self.start(message, edit)?;
+        let (changed, pending) = self.start(None, message, edit)?;
         if let Some(pending) = pending {
             pending.await.map_err(|_| ChangeError::Closed)??;
         }
         Ok(changed)
+    }
+
+    /// As [`Document::change`], but made on the document as it was at these heads: what somebody
+    /// did who had seen no more than that.
+    ///
+    /// # Errors
+    /// As [`Document::change`]; and [`ChangeError::Failed`] if a head is not in the document.
+    pub async fn change_at<T>(
+        &self,
+        heads: &[ChangeHash],
+        edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
+    ) -> Result<Changed<T>, ChangeError> {
+        self.settled().await?;
+        let (changed, pending) = self.start(Some(heads), None, edit)?;
+        if let Some(pending) = pending {
+            pending.await.map_err(|_| ChangeError::Closed)??;
+        }
+        Ok(changed)
+    }
+
+    /// Whether a change is in the document.
+    ///
+    /// # Errors
+    /// As [`Document::read`].
+    pub fn holds(&self, change: ChangeHash) -> Result<bool, FindError> {
+        let hash = automerge::ChangeHash(change.0);
+        self.read(|doc| doc.get_change_meta_by_hash(&hash).is_some())
     }
 
     /// As [`Document::change`], for code that is not async.
@@ -118,10 +145,14 @@ impl Document {
         if inside.as_ref().is_some_and(single) {
             return Err(ChangeError::WouldBlock);
         }
-        let (changed, pending) = self.start(None, edit)?;
+        let (changed, pending) = self.start(None, None, edit)?;
         if let Some(pending) = pending {
             let wait = || pending.blocking_recv();
-            let done = if inside.is_some() { block_in_place(wait) } else { wait() };
+            let done = if inside.is_some() {
+                block_in_place(wait)
+            } else {
+                wait()
+            };
             done.map_err(|_| ChangeError::Closed)??;
         }
         Ok(changed)
@@ -145,12 +176,20 @@ impl Document {
     /// # Errors
     /// As [`Document::read`].
     pub fn heads(&self) -> Result<Vec<ChangeHash>, FindError> {
-        self.read(|doc| doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect())
+        self.read(|doc| {
+            doc.get_heads()
+                .iter()
+                .map(|head| ChangeHash(head.0))
+                .collect()
+        })
     }
 
     /// What becomes of the document from now on.
     pub fn watch(&self) -> Watcher {
-        Watcher { events: self.held.events(), _document: self.clone() }
+        Watcher {
+            events: self.held.events(),
+            _document: self.clone(),
+        }
     }
 
     /// Sends bytes to whoever has the document open at the moment: presence, a cursor. Nothing
@@ -176,7 +215,10 @@ impl Document {
     /// An empty change, so that there is something to store and to pass on.
     pub(super) async fn commit_empty(&self) -> Result<(), ChangeError> {
         let pending = {
-            let mut ready = self.held.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
+            let mut ready = self
+                .held
+                .ready()
+                .ok_or_else(|| ChangeError::Failed(self.why_not()))?;
             let hash = ready.doc().empty_commit(options(None));
             self.send(ready.doc(), hash)?
         };
@@ -185,9 +227,16 @@ impl Document {
 
     /// Takes over changes that were made elsewhere, in causal order.
     pub(super) async fn adopt(&self, changes: Vec<Bytes>) -> Result<(), ChangeError> {
-        if self.held.put_in(changes.iter().cloned().map(Incoming::Change)) {
+        if self
+            .held
+            .put_in(changes.iter().cloned().map(Incoming::Change))
+        {
             let task = Task::TakeIn(Arc::clone(&self.held));
-            self.peer.0.tasks.send(task).map_err(|_| ChangeError::Closed)?;
+            self.peer
+                .0
+                .tasks
+                .send(task)
+                .map_err(|_| ChangeError::Closed)?;
         }
         let mut pending = Vec::with_capacity(changes.len());
         for change in changes {
@@ -202,7 +251,11 @@ impl Document {
             // Whoever asked may have stopped waiting.
             let _ = done.send(());
         }));
-        self.peer.0.tasks.send(call).map_err(|_| ChangeError::Closed)?;
+        self.peer
+            .0
+            .tasks
+            .send(call)
+            .map_err(|_| ChangeError::Closed)?;
         in_it.await.map_err(|_| ChangeError::Closed)
     }
 
@@ -216,15 +269,23 @@ impl Document {
     /// The edit itself: all that happens before the disk.
     fn start<T>(
         &self,
+        at: Option<&[ChangeHash]>,
         message: Option<&str>,
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<(Changed<T>, Option<Pending>), ChangeError> {
         if self.peer.0.engine.is_closed() {
             return Err(ChangeError::Closed);
         }
-        let mut ready = self.held.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
+        let mut ready = self
+            .held
+            .ready()
+            .ok_or_else(|| ChangeError::Failed(self.why_not()))?;
         let edited = catch_unwind(AssertUnwindSafe(|| {
-            let mut transaction = ready.doc().transaction();
+            let doc = ready.doc();
+            let mut transaction = match at {
+                None => doc.transaction(),
+                Some(heads) => transaction_at(doc, heads)?,
+            };
             match edit(&mut transaction) {
                 Ok(value) => Ok((value, transaction.commit_with(options(message)).0)),
                 Err(error) => {
@@ -244,11 +305,23 @@ impl Document {
             }
         };
         let Some(hash) = hash else {
-            return Ok((Changed { value, change: None }, None));
+            return Ok((
+                Changed {
+                    value,
+                    change: None,
+                },
+                None,
+            ));
         };
         let pending = self.send(ready.doc(), hash)?;
         drop(ready);
-        Ok((Changed { value, change: Some(ChangeHash(hash.0)) }, Some(pending)))
+        Ok((
+            Changed {
+                value,
+                change: Some(ChangeHash(hash.0)),
+            },
+            Some(pending),
+        ))
     }
 
     /// Gives the change that was just made to the engine, in the order of the edits: the
@@ -281,9 +354,31 @@ impl Document {
     }
 }
 
+/// A transaction on the document as it was.
+fn transaction_at<'a>(
+    doc: &'a mut Automerge,
+    heads: &[ChangeHash],
+) -> Result<Transaction<'a>, ChangeError> {
+    let heads: Vec<_> = heads
+        .iter()
+        .map(|head| automerge::ChangeHash(head.0))
+        .collect();
+    if let Some(head) = heads
+        .iter()
+        .find(|head| doc.get_change_meta_by_hash(head).is_none())
+    {
+        return Err(ChangeError::Failed(format!("change {head} is not in it")));
+    }
+    doc.transaction_at(PatchLog::inactive(), &heads)
+        .map_err(|error| ChangeError::Failed(error.to_string()))
+}
+
 /// Author and time go with every change; automerge would write no time.
 fn options(message: Option<&str>) -> CommitOptions {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let options = CommitOptions::default().with_time(i64::try_from(now).unwrap_or(i64::MAX));
     match message {
         Some(message) => options.with_message(message),
