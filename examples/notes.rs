@@ -10,7 +10,9 @@
 
 use std::{env, error::Error, io::BufRead as _, thread};
 
-use automerge::{AutomergeError, ObjId, ObjType, ROOT, ReadDoc as _, transaction::Transactable as _};
+use automerge::{
+    AutomergeError, ObjId, ObjType, ROOT, ReadDoc as _, transaction::Transactable as _,
+};
 use concord::peer::{Document, DocumentEvent, Peer, Status};
 use tokio::sync::mpsc;
 
@@ -64,7 +66,8 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
 async fn create(peer: &Peer) -> Result<Document, Box<dyn Error + Send + Sync>> {
     let note = peer.create().await?;
-    note.change(|tx| Ok(tx.put_object(ROOT, "text", ObjType::Text)?)).await?;
+    note.change(|tx| Ok(tx.put_object(ROOT, "text", ObjType::Text)?))
+        .await?;
     Ok(note)
 }
 

@@ -3,8 +3,8 @@
 //! Entities are Automerge documents; every peer keeps its own durable replica, and relays store
 //! changes and pass them on. `ARCHITECTURE.md` is the map.
 
-pub mod peer;
 pub mod bench;
+pub mod peer;
 pub mod record;
 pub mod relay;
 pub mod replica;

@@ -84,9 +84,11 @@ pub(super) async fn run(args: DocArgs) -> Result<(), Failure> {
         DocCommand::Ls { ids } => list(&peer, &common, ids).await,
         DocCommand::Get { doc, path } => get(&peer, &common, &doc, &path).await,
         DocCommand::Create { content } => create(&peer, &common, content).await,
-        DocCommand::Export { doc, output, format } => {
-            export(&peer, &common, &doc, output.as_deref(), format).await
-        }
+        DocCommand::Export {
+            doc,
+            output,
+            format,
+        } => export(&peer, &common, &doc, output.as_deref(), format).await,
         DocCommand::Import { file } => import(&peer, &common, &file).await,
     };
     peer.close().await?;
@@ -105,7 +107,10 @@ async fn list(peer: &Peer, common: &Common, only_ids: bool) -> Result<(), Failur
     for id in ids {
         let row = match peer.find_within(id.as_str(), common.within()).await {
             Ok(document) => document.read(Row::of)?,
-            Err(error) => Row { preview: format!("({error})"), ..Row::default() },
+            Err(error) => Row {
+                preview: format!("({error})"),
+                ..Row::default()
+            },
         };
         if common.json {
             items.push(json!({
@@ -120,14 +125,21 @@ async fn list(peer: &Peer, common: &Common, only_ids: bool) -> Result<(), Failur
             } else {
                 output::ago(row.time, output::now())
             };
-            rows.push(vec![id.to_string(), row.changes.to_string(), changed, row.preview]);
+            rows.push(vec![
+                id.to_string(),
+                row.changes.to_string(),
+                changed,
+                row.preview,
+            ]);
         }
     }
     if common.json {
         return output::json(&Json::Array(items));
     }
     if rows.is_empty() {
-        return output::line("no documents here yet: concord doc create '{\"title\": \"Shopping\"}'");
+        return output::line(
+            "no documents here yet: concord doc create '{\"title\": \"Shopping\"}'",
+        );
     }
     output::table(&["DOCUMENT", "CHANGES", "CHANGED", "CONTENT"], &rows)
 }
@@ -142,10 +154,16 @@ struct Row {
 impl Row {
     fn of(doc: &Automerge) -> Self {
         let heads = doc.get_heads();
-        let latest = heads.iter().filter_map(|head| doc.get_change_meta_by_hash(head));
+        let latest = heads
+            .iter()
+            .filter_map(|head| doc.get_change_meta_by_hash(head));
         let time = latest.map(|change| change.timestamp).max().unwrap_or(0);
         let changes = usize::try_from(doc.stats().num_changes).unwrap_or(usize::MAX);
-        Self { changes, time, preview: preview(doc) }
+        Self {
+            changes,
+            time,
+            preview: preview(doc),
+        }
     }
 }
 
@@ -163,13 +181,21 @@ fn preview(doc: &Automerge) -> String {
         }
     }
     let keys: Vec<String> = doc.keys(ROOT).take(8).collect();
-    if keys.is_empty() { "(empty)".to_owned() } else { output::short(&format!("{{{}}}", keys.join(", ")), WIDTH) }
+    if keys.is_empty() {
+        "(empty)".to_owned()
+    } else {
+        output::short(&format!("{{{}}}", keys.join(", ")), WIDTH)
+    }
 }
 
 async fn get(peer: &Peer, common: &Common, doc: &str, path: &DocPath) -> Result<(), Failure> {
     let document = peer.find_within(doc, common.within()).await?;
     let json = read(&document, path)?;
-    if common.json { output::json(&json) } else { output::line(pretty(&json)) }
+    if common.json {
+        output::json(&json)
+    } else {
+        output::line(pretty(&json))
+    }
 }
 
 fn read(document: &Document, path: &DocPath) -> Result<Json, Failure> {
@@ -199,7 +225,9 @@ fn object(text: &str) -> Result<Json, Failure> {
     if json.is_object() {
         Ok(json)
     } else {
-        Err(Failure::usage("a document is a JSON object, as in {\"title\": \"Shopping\"}"))
+        Err(Failure::usage(
+            "a document is a JSON object, as in {\"title\": \"Shopping\"}",
+        ))
     }
 }
 
@@ -231,7 +259,9 @@ async fn export(
         _ => Format::Automerge,
     });
     if to.is_none() && format == Format::Automerge && io::stdout().is_terminal() {
-        return Err(Failure::usage("not writing bytes to a terminal: give -o FILE, or --format json"));
+        return Err(Failure::usage(
+            "not writing bytes to a terminal: give -o FILE, or --format json",
+        ));
     }
     let document = peer.find_within(doc, common.within()).await?;
     let bytes = match format {
@@ -242,18 +272,26 @@ async fn export(
             text.into_bytes()
         }
     };
-    let Some(path) = to else { return output::raw(&bytes) };
+    let Some(path) = to else {
+        return output::raw(&bytes);
+    };
     save(path, &bytes)
         .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
     if common.json {
         return output::json(&json!({ "file": path.display().to_string(), "bytes": bytes.len() }));
     }
-    output::line(format_args!("wrote {} ({} bytes)", path.display(), bytes.len()))
+    output::line(format_args!(
+        "wrote {} ({} bytes)",
+        path.display(),
+        bytes.len()
+    ))
 }
 
 /// The whole file or none of it: an interrupted export does not leave half a document.
 fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("it has no file name"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::other("it has no file name"))?;
     let mut part = name.to_owned();
     part.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(part);
@@ -271,7 +309,8 @@ fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 async fn import(peer: &Peer, common: &Common, file: &Path) -> Result<(), Failure> {
     let name = file.display();
-    let bytes = slurp(file).map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
+    let bytes =
+        slurp(file).map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
     let document = if bytes.starts_with(&MAGIC) {
         peer.import(bytes.into()).await?
     } else {
@@ -287,12 +326,17 @@ async fn import(peer: &Peer, common: &Common, file: &Path) -> Result<(), Failure
 }
 
 fn slurp(file: &Path) -> io::Result<Vec<u8>> {
-    let input: Box<dyn io::Read> =
-        if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(fs::File::open(file)?) };
+    let input: Box<dyn io::Read> = if file == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(fs::File::open(file)?)
+    };
     let mut bytes = Vec::new();
     input.take(IMPORT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > IMPORT_BYTES_MAX {
-        return Err(io::Error::other(format!("it is larger than {IMPORT_BYTES_MAX} bytes")));
+        return Err(io::Error::other(format!(
+            "it is larger than {IMPORT_BYTES_MAX} bytes"
+        )));
     }
     Ok(bytes)
 }

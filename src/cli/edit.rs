@@ -27,7 +27,11 @@ pub(super) struct EditArgs {
     /// What to set, as in items[0].title; the index after a list's last adds to it
     path: DocPath,
     /// JSON, or any other text as it is; - reads standard input
-    #[arg(required_unless_present = "delete", conflicts_with = "delete", allow_hyphen_values = true)]
+    #[arg(
+        required_unless_present = "delete",
+        conflicts_with = "delete",
+        allow_hyphen_values = true
+    )]
     value: Option<String>,
     /// Remove what is there
     #[arg(long)]
@@ -38,7 +42,14 @@ pub(super) struct EditArgs {
 }
 
 pub(super) async fn run(args: EditArgs) -> Result<(), Failure> {
-    let EditArgs { common, doc, path, value, message, .. } = args;
+    let EditArgs {
+        common,
+        doc,
+        path,
+        value,
+        message,
+        ..
+    } = args;
     let new = value.map(text_of).transpose()?;
     let peer = open::peer(&common).await?;
     let edited = async {
@@ -67,7 +78,8 @@ pub(super) async fn run(args: EditArgs) -> Result<(), Failure> {
             }))?;
         } else {
             const WIDTH: usize = 60;
-            let [before, after] = [before, after].map(|value| output::short(&value.to_string(), WIDTH));
+            let [before, after] =
+                [before, after].map(|value| output::short(&value.to_string(), WIDTH));
             match changed.change {
                 None => output::line(format_args!("{path}: {before}, as it was"))?,
                 Some(_) => output::line(format_args!("{path}: {before} -> {after}"))?,
@@ -112,9 +124,16 @@ fn remove(tx: &mut Transaction<'_>, path: &DocPath, place: &Place) -> Result<(),
     Ok(())
 }
 
-fn set(tx: &mut Transaction<'_>, path: &DocPath, place: &Place, new: &str) -> Result<(), EditError> {
+fn set(
+    tx: &mut Transaction<'_>,
+    path: &DocPath,
+    place: &Place,
+    new: &str,
+) -> Result<(), EditError> {
     let Place { parent, prop } = place;
-    let there = tx.get(parent, prop.clone())?.map(|(value, id)| (value.into_owned(), id));
+    let there = tx
+        .get(parent, prop.clone())?
+        .map(|(value, id)| (value.into_owned(), id));
     let json = serde_json::from_str::<Json>(new);
     match there {
         // What somebody else types at the same time stays: only what differs is written.
@@ -139,7 +158,8 @@ fn set(tx: &mut Transaction<'_>, path: &DocPath, place: &Place, new: &str) -> Re
             let length = tx.length(parent);
             let insert = matches!(prop, Prop::Seq(_));
             if matches!(prop, Prop::Seq(index) if *index > length) {
-                let message = format!("{path} is past the end of a list of {length}: [{length}] adds to it");
+                let message =
+                    format!("{path} is past the end of a list of {length}: [{length}] adds to it");
                 return Err(Failure::not_found(message).into());
             }
             let json = json.unwrap_or_else(|_| Json::String(new.to_owned()));
@@ -159,7 +179,10 @@ fn replace(
     if let Value::Scalar(scalar) = there {
         match (scalar.as_ref(), &json) {
             (ScalarValue::Counter(counter), Json::Number(number)) if number.is_i64() => {
-                let by = number.as_i64().unwrap_or_default().saturating_sub(i64::from(counter));
+                let by = number
+                    .as_i64()
+                    .unwrap_or_default()
+                    .saturating_sub(i64::from(counter));
                 return Ok(tx.increment(parent, prop.clone(), by)?);
             }
             (ScalarValue::Str(_), Json::String(text)) => {

@@ -27,7 +27,9 @@ pub(super) struct SyncArgs {
 pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
     let SyncArgs { common, docs } = args;
     let Some(url) = common.url.clone() else {
-        return Err(Failure::usage("no relay to sync with: give --url ws://host:port or CONCORD_URL"));
+        return Err(Failure::usage(
+            "no relay to sync with: give --url ws://host:port or CONCORD_URL",
+        ));
     };
     let started = Instant::now();
     let peer = open::peer(&common).await?;
@@ -69,7 +71,9 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
         }))?;
     } else {
         let plural = if total == 1 { "" } else { "s" };
-        output::line(format_args!("{done} of {total} document{plural} confirmed by {url} in {seconds:.1} s"))?;
+        output::line(format_args!(
+            "{done} of {total} document{plural} confirmed by {url} in {seconds:.1} s"
+        ))?;
     }
     flushed?;
     fetched
@@ -86,11 +90,15 @@ pub(super) async fn confirm(
     Some(confirmed.map_err(|error| match error {
         ConfirmError::TimedOut { .. } => {
             let why = match &*peer.status().borrow() {
-                Status::Online { relay } => format!("{relay} did not confirm it in {} s", common.deadline),
+                Status::Online { relay } => {
+                    format!("{relay} did not confirm it in {} s", common.deadline)
+                }
                 Status::Connecting => "the relay does not answer".to_owned(),
                 Status::Offline { reason, .. } => reason.clone(),
             };
-            Failure::unconfirmed(format!("not confirmed ({why}); it is safe on this disk: concord sync sends it later"))
+            Failure::unconfirmed(format!(
+                "not confirmed ({why}); it is safe on this disk: concord sync sends it later"
+            ))
         }
         other => other.into(),
     }))

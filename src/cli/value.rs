@@ -13,13 +13,20 @@ pub(super) fn to_json(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId) -> Resu
     nested(doc, value, id, DEPTH_MAX)
 }
 
-fn nested(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId, depth: usize) -> Result<Json, Failure> {
+fn nested(
+    doc: &impl ReadDoc,
+    value: &Value<'_>,
+    id: &ObjId,
+    depth: usize,
+) -> Result<Json, Failure> {
     let kind = match value {
         Value::Scalar(scalar) => return Ok(single(scalar)),
         Value::Object(kind) => *kind,
     };
     let below = depth.checked_sub(1).ok_or_else(|| {
-        Failure::failed(format!("the document is nested more than {DEPTH_MAX} levels deep: give a PATH into it"))
+        Failure::failed(format!(
+            "the document is nested more than {DEPTH_MAX} levels deep: give a PATH into it"
+        ))
     })?;
     match kind {
         ObjType::Text => Ok(Json::String(doc.text(id)?)),
@@ -31,9 +38,9 @@ fn nested(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId, depth: usize) -> Re
             entries.collect::<Result<_, Failure>>().map(Json::Object)
         }
         ObjType::List => {
-            let items = doc.list_range(id, ..).map(|item| {
-                nested(doc, &item.value.clone().into(), &item.id(), below)
-            });
+            let items = doc
+                .list_range(id, ..)
+                .map(|item| nested(doc, &item.value.clone().into(), &item.id(), below));
             items.collect::<Result<_, Failure>>().map(Json::Array)
         }
     }
@@ -43,7 +50,12 @@ fn nested(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId, depth: usize) -> Re
 fn single(scalar: &ScalarValue) -> Json {
     match scalar {
         ScalarValue::Bytes(bytes) => {
-            json!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+            json!(
+                bytes
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect::<String>()
+            )
         }
         ScalarValue::Str(text) => json!(text.as_str()),
         ScalarValue::Int(number) | ScalarValue::Timestamp(number) => json!(number),

@@ -102,7 +102,10 @@ impl PeerBuilder {
         let store = match self.store {
             Some(store) => store,
             None => store::open(&self.directory, self.engine, &Options::default()).map_err(
-                |source| PeerError::Store { directory: self.directory.clone(), source },
+                |source| PeerError::Store {
+                    directory: self.directory.clone(),
+                    source,
+                },
             )?,
         };
         let materialiser = match self.materialiser {
@@ -116,8 +119,10 @@ impl PeerBuilder {
         // New at every start: a name that is reused takes the place of its earlier connection.
         let us: PeerId = name("peer")?;
         let session: SessionId = name("session")?;
-        let metadata =
-            PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
+        let metadata = PeerMetadata {
+            storage_id: Some(store.storage_id()),
+            is_ephemeral: Some(false),
+        };
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
         let registry = Arc::new(Registry::default());
@@ -183,7 +188,10 @@ fn in_process(limits: &Limits) -> Result<Arc<dyn Materialiser>, PeerError> {
 }
 
 fn name<T: std::str::FromStr<Err = concord_protocol::IdError>>(kind: &str) -> Result<T, PeerError> {
-    format!("{kind}-{:016x}", random_number()).parse().map_err(|error: concord_protocol::IdError| {
-        PeerError::System { what: "a name", reason: error.to_string() }
-    })
+    format!("{kind}-{:016x}", random_number()).parse().map_err(
+        |error: concord_protocol::IdError| PeerError::System {
+            what: "a name",
+            reason: error.to_string(),
+        },
+    )
 }

@@ -16,17 +16,16 @@ use super::{
 const AT_ONCE: usize = 32;
 
 /// Waits for one document.
-pub(super) async fn one(
-    peer: &Peer,
-    held: &Held,
-    deadline: Instant,
-) -> Result<(), ConfirmError> {
+pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(), ConfirmError> {
     let mut confirmations = held.confirmations();
     let phase = held.phase();
     loop {
         confirmations.borrow_and_update();
         if let Phase::Failed(reason) = phase.borrow().clone() {
-            return Err(ConfirmError::Broken { document: held.id.clone(), reason });
+            return Err(ConfirmError::Broken {
+                document: held.id.clone(),
+                reason,
+            });
         }
         if held.confirmed() {
             return Ok(());
@@ -81,7 +80,9 @@ pub(super) async fn all(
 }
 
 async fn confirmed(peer: &Peer, id: DocumentId, deadline: Instant) -> Result<(), ConfirmError> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let left = deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
     let document: Document = match peer.find_within(id.as_str(), left).await {
         Ok(document) => document,
         Err(FindError::Broken { document, reason }) => {
@@ -95,5 +96,9 @@ async fn confirmed(peer: &Peer, id: DocumentId, deadline: Instant) -> Result<(),
 
 fn timed_out(peer: &Peer, pending: usize, total: usize) -> ConfirmError {
     let (_, reason) = standing(&peer.status().borrow());
-    ConfirmError::TimedOut { pending, total, reason }
+    ConfirmError::TimedOut {
+        pending,
+        total,
+        reason,
+    }
 }

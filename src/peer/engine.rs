@@ -15,13 +15,13 @@ use tokio::{
 };
 
 use super::{
-    applier::Task, chunks, content::Incoming, event::DocumentEvent, held::Held,
-    registry::Registry, socket::Outgoing,
+    applier::Task, chunks, content::Incoming, event::DocumentEvent, held::Held, registry::Registry,
+    socket::Outgoing,
 };
 use crate::{
     replica::{
-        ConnectionId, Effect, Event, LocalError, Now, PeerInfo, Published, Replica,
-        StorageFailure, Ticket,
+        ConnectionId, Effect, Event, LocalError, Now, PeerInfo, Published, Replica, StorageFailure,
+        Ticket,
     },
     store::{DocumentKey, Store, Tenant},
     worker::Materialiser,
@@ -96,7 +96,9 @@ impl Engine {
                 }
             }
             for _ in 0..BATCH_MAX {
-                let Ok(command) = local.try_recv().or_else(|_| sockets.try_recv()) else { break };
+                let Ok(command) = local.try_recv().or_else(|_| sockets.try_recv()) else {
+                    break;
+                };
                 self.take(command);
             }
             while let Some(effect) = self.replica.poll_effect() {
@@ -113,8 +115,13 @@ impl Engine {
     }
 
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono_ms: millis(self.started.elapsed()), wall_ms: millis(wall) }
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            mono_ms: millis(self.started.elapsed()),
+            wall_ms: millis(wall),
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -123,9 +130,16 @@ impl Engine {
     }
 
     fn deadline(&self) -> Instant {
-        let timer = self.state.timer.map(|ms| self.started + Duration::from_millis(ms));
+        let timer = self
+            .state
+            .timer
+            .map(|ms| self.started + Duration::from_millis(ms));
         let closing = self.state.closing.as_ref().map(|(_, until)| *until);
-        timer.into_iter().chain(closing).min().unwrap_or_else(Instant::now)
+        timer
+            .into_iter()
+            .chain(closing)
+            .min()
+            .unwrap_or_else(Instant::now)
     }
 
     fn timer_fired(&mut self) {
@@ -138,7 +152,10 @@ impl Engine {
 
     fn is_done(&self) -> bool {
         let idle = self.state.under_way == 0 && self.state.connections.is_empty();
-        self.state.closing.as_ref().is_some_and(|(_, until)| idle || *until <= Instant::now())
+        self.state
+            .closing
+            .as_ref()
+            .is_some_and(|(_, until)| idle || *until <= Instant::now())
     }
 
     fn close(&mut self, done: Option<oneshot::Sender<()>>) {
@@ -160,7 +177,10 @@ impl Engine {
                     Event::Disconnected(id) => {
                         self.state.connections.remove(id);
                     }
-                    Event::Loaded(..) | Event::Read(..) | Event::Stored(..) | Event::WorkDone(..) => {
+                    Event::Loaded(..)
+                    | Event::Read(..)
+                    | Event::Stored(..)
+                    | Event::WorkDone(..) => {
                         self.state.under_way = self.state.under_way.saturating_sub(1);
                     }
                     _ => {}
@@ -264,7 +284,9 @@ impl Engine {
         tokio::spawn(async move {
             let mut after = None;
             loop {
-                let page = store.documents(Tenant::default(), after.take(), DOCUMENTS_PAGE).await;
+                let page = store
+                    .documents(Tenant::default(), after.take(), DOCUMENTS_PAGE)
+                    .await;
                 let page = match page {
                     Ok(page) => page,
                     Err(error) => {
@@ -272,7 +294,9 @@ impl Engine {
                         return;
                     }
                 };
-                let Some(last) = page.last().cloned() else { return };
+                let Some(last) = page.last().cloned() else {
+                    return;
+                };
                 after = Some(last);
                 for document in page {
                     let event = Event::SyncWith(connection, document);
@@ -285,12 +309,16 @@ impl Engine {
     }
 
     fn local_done(&mut self, ticket: Ticket, result: Result<(), LocalError>) {
-        let Some((held, done)) = self.state.local.remove(&ticket) else { return };
+        let Some((held, done)) = self.state.local.remove(&ticket) else {
+            return;
+        };
         match &result {
             Ok(()) => {}
             Err(LocalError::Storage(reason)) => {
                 held.fail(&reason.to_string());
-                held.tell(|| DocumentEvent::Failed { reason: reason.to_string() });
+                held.tell(|| DocumentEvent::Failed {
+                    reason: reason.to_string(),
+                });
             }
             Err(LocalError::Refused { .. }) => {
                 // The content holds a change that nothing else has: back to what is stored.
@@ -303,7 +331,9 @@ impl Engine {
     }
 
     fn publish(&mut self, document: &DocumentId, published: Published) {
-        let Some(held) = self.registry.find(document) else { return };
+        let Some(held) = self.registry.find(document) else {
+            return;
+        };
         match published {
             Published::Opened(sources) => {
                 if !held.is_loading() {
@@ -353,7 +383,10 @@ impl Engine {
 }
 
 fn key(document: DocumentId) -> DocumentKey {
-    DocumentKey { tenant: Tenant::default(), document }
+    DocumentKey {
+        tenant: Tenant::default(),
+        document,
+    }
 }
 
 fn failure(error: impl std::fmt::Display) -> StorageFailure {

@@ -59,7 +59,9 @@ pub enum FindError {
     #[error(transparent)]
     Id(#[from] IdError),
     /// Not stored here, and the relays that were asked do not have it.
-    #[error("document {0} is neither stored here nor on the relay: check the URL, or ask who made it to connect once")]
+    #[error(
+        "document {0} is neither stored here nor on the relay: check the URL, or ask who made it to connect once"
+    )]
     Unavailable(DocumentId),
     /// Not stored here, and no relay can be asked.
     #[error("document {document} is not stored here and no relay can be asked ({reason})")]
@@ -93,7 +95,9 @@ pub enum ChangeError {
     #[error("{0}")]
     Edit(EditError),
     /// It may not be on disk. The document takes no more changes until the program restarts.
-    #[error("the change may not be on disk ({0}): check the disk, then restart; the document takes no more changes until then")]
+    #[error(
+        "the change may not be on disk ({0}): check the disk, then restart; the document takes no more changes until then"
+    )]
     NotDurable(String),
     /// It breaks a limit. It was rolled back.
     #[error("the change was refused ({}): {reason}. It was rolled back", code.as_str())]
@@ -128,7 +132,9 @@ impl From<LocalError> for ChangeError {
 #[non_exhaustive]
 pub enum ConfirmError {
     /// The deadline passed. What is not confirmed is on our disk and will be sent later.
-    #[error("{pending} of {total} documents not confirmed by a relay in time ({reason}); they are safe on this disk and will be sent later")]
+    #[error(
+        "{pending} of {total} documents not confirmed by a relay in time ({reason}); they are safe on this disk and will be sent later"
+    )]
     TimedOut {
         /// How many are not confirmed.
         pending: usize,

@@ -47,10 +47,16 @@ pub(super) async fn greet(
     metadata: &PeerMetadata,
     limits: &Limits,
 ) -> Result<(Socket, PeerInfo), Ended> {
-    let Opened { mut socket, concord } = opened;
+    let Opened {
+        mut socket,
+        concord,
+    } = opened;
     let conversation = async {
         let hello = codec::encode(&join(us, metadata));
-        socket.send(Frame::Binary(hello)).await.map_err(|error| broke(&error))?;
+        socket
+            .send(Frame::Binary(hello))
+            .await
+            .map_err(|error| broke(&error))?;
         loop {
             match socket.next().await {
                 Some(Ok(Frame::Binary(bytes))) => return Ok(bytes),
@@ -64,11 +70,23 @@ pub(super) async fn greet(
     let reply = timeout(Duration::from_millis(limits.handshake_ms), conversation)
         .await
         .map_err(|_| Ended::transient("the relay did not say who it is"))??;
-    let not_a_relay = |error: &dyn std::fmt::Display| Ended::permanent(format!("not a relay: {error}"));
+    let not_a_relay =
+        |error: &dyn std::fmt::Display| Ended::permanent(format!("not a relay: {error}"));
     let messages = codec::decode(&reply, limits).map_err(|error| not_a_relay(&error))?;
-    let first = messages.first().ok_or_else(|| not_a_relay(&"it said nothing"))?;
-    let (peer, metadata) = welcomed(first, us).map_err(|error| Ended::permanent(error.to_string()))?;
-    Ok((socket, PeerInfo { peer, metadata, concord, dialled: true }))
+    let first = messages
+        .first()
+        .ok_or_else(|| not_a_relay(&"it said nothing"))?;
+    let (peer, metadata) =
+        welcomed(first, us).map_err(|error| Ended::permanent(error.to_string()))?;
+    Ok((
+        socket,
+        PeerInfo {
+            peer,
+            metadata,
+            concord,
+            dialled: true,
+        },
+    ))
 }
 
 /// Carries messages both ways until the end of the connection.
