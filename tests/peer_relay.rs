@@ -1,5 +1,7 @@
 //! Peers and a relay over real sockets: edits travel, survive separation, and are confirmed.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
 use std::{sync::Arc, time::Duration};
 
 use automerge::{ObjId, ObjType, ROOT, ReadDoc as _, transaction::Transactable as _};
@@ -15,10 +17,12 @@ const ABSENT: &str = "automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ";
 const SOON: Duration = Duration::from_secs(20);
 
 async fn relay(store: Arc<dyn Store>, port: u16) -> Relay {
-    let mut config = RelayConfig::default();
-    config.port = port;
-    config.admin = None;
-    config.shards = 2;
+    let config = RelayConfig {
+        port,
+        admin: None,
+        shards: 2,
+        ..RelayConfig::default()
+    };
     let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
     Relay::start(config, store, worker).await.unwrap()
 }
