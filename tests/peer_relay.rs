@@ -98,7 +98,8 @@ async fn two_peers_edit_one_text_live() {
             hers.change(|tx| Ok(tx.splice_text(&ids.0, 0, 0, "a")?)),
             his.change(|tx| Ok(tx.splice_text(&ids.1, 0, 0, "b")?)),
         );
-        (one.unwrap(), two.unwrap());
+        one.unwrap();
+        two.unwrap();
     }
     until(&hers, |text| text.len() == 40).await;
     until(&his, |text| text.len() == 40).await;

@@ -100,8 +100,8 @@ impl From<io::Error> for Failure {
 impl From<PeerError> for Failure {
     fn from(error: PeerError) -> Self {
         let exit = match &error {
-            PeerError::RelayUrl { .. } => Exit::Usage,
-            PeerError::Store {
+            PeerError::RelayUrl { .. }
+            | PeerError::Store {
                 source:
                     StoreError::Locked { .. }
                     | StoreError::Newer { .. }
