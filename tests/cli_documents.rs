@@ -1,5 +1,7 @@
 //! The real command on documents: outputs, exit codes, and nothing lost under kill -9.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
 use std::{
     path::Path,
     process::{Command, Output, Stdio},

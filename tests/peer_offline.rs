@@ -1,5 +1,7 @@
 //! A peer without a relay: durable, always writable, honest about what it does not have.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
 use std::time::Duration;
 
 use automerge::{AutomergeError, ObjType, ROOT, ReadDoc as _, transaction::Transactable as _};

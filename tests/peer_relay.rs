@@ -1,5 +1,7 @@
 //! Peers and a relay over real sockets: edits travel, survive separation, and are confirmed.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
 use std::{sync::Arc, time::Duration};
 
 use automerge::{ObjId, ObjType, ROOT, ReadDoc as _, transaction::Transactable as _};
@@ -15,10 +17,12 @@ const ABSENT: &str = "automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ";
 const SOON: Duration = Duration::from_secs(20);
 
 async fn relay(store: Arc<dyn Store>, port: u16) -> Relay {
-    let mut config = RelayConfig::default();
-    config.port = port;
-    config.admin = None;
-    config.shards = 2;
+    let config = RelayConfig {
+        port,
+        admin: None,
+        shards: 2,
+        ..RelayConfig::default()
+    };
     let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
     Relay::start(config, store, worker).await.unwrap()
 }
@@ -94,7 +98,8 @@ async fn two_peers_edit_one_text_live() {
             hers.change(|tx| Ok(tx.splice_text(&ids.0, 0, 0, "a")?)),
             his.change(|tx| Ok(tx.splice_text(&ids.1, 0, 0, "b")?)),
         );
-        (one.unwrap(), two.unwrap());
+        one.unwrap();
+        two.unwrap();
     }
     until(&hers, |text| text.len() == 40).await;
     until(&his, |text| text.len() == 40).await;

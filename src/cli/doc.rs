@@ -9,6 +9,7 @@ use std::{
 use automerge::{Automerge, ObjType, ROOT, ReadDoc as _, Value};
 use clap::{Args, Subcommand, ValueEnum};
 use concord::peer::{Document, Peer};
+use concord_protocol::DocumentId;
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -99,7 +100,9 @@ async fn list(peer: &Peer, common: &Common, only_ids: bool) -> Result<(), Failur
     let ids = peer.documents().await?;
     if only_ids {
         if common.json {
-            return output::json(&json!(ids.iter().map(|id| id.as_str()).collect::<Vec<_>>()));
+            return output::json(&json!(
+                ids.iter().map(DocumentId::as_str).collect::<Vec<_>>()
+            ));
         }
         return ids.iter().try_for_each(output::line);
     }

@@ -100,14 +100,15 @@ impl From<io::Error> for Failure {
 impl From<PeerError> for Failure {
     fn from(error: PeerError) -> Self {
         let exit = match &error {
-            PeerError::RelayUrl { .. } => Exit::Usage,
-            PeerError::Store { source, .. } => match source {
-                StoreError::Locked { .. }
-                | StoreError::Newer { .. }
-                | StoreError::NotOurs { .. }
-                | StoreError::OtherEngine { .. } => Exit::Usage,
-                _ => Exit::Failed,
-            },
+            PeerError::RelayUrl { .. }
+            | PeerError::Store {
+                source:
+                    StoreError::Locked { .. }
+                    | StoreError::Newer { .. }
+                    | StoreError::NotOurs { .. }
+                    | StoreError::OtherEngine { .. },
+                ..
+            } => Exit::Usage,
             _ => Exit::Failed,
         };
         let reason = match error {

@@ -14,10 +14,10 @@ use super::Failure;
 /// What every command on documents takes.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Common {
-    /// Where documents are kept [default: $XDG_DATA_HOME/concord or ~/.local/share/concord]
+    /// Where documents are kept [default: `$XDG_DATA_HOME/concord` or `~/.local/share/concord`]
     #[arg(long, global = true, env = "CONCORD_DIR", value_name = "DIRECTORY")]
     pub(super) dir: Option<PathBuf>,
-    /// The relay to keep in step with, ws://host:port or wss://host
+    /// The relay to keep in step with, `ws://host:port` or `wss://host`
     #[arg(long, global = true, env = "CONCORD_URL", value_name = "URL")]
     pub(super) url: Option<String>,
     /// Print JSON, for programs

@@ -1,6 +1,9 @@
 //! Paths into documents: `title`, `items[0].done`, `["a key with dots"].x`.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use automerge::{Automerge, ObjId, ObjType, Prop, ROOT, ReadDoc, Value};
 
@@ -52,11 +55,19 @@ impl FromStr for DocPath {
                 steps.push(Prop::Seq(index));
                 rest = after;
             } else {
+<<<<<<< HEAD
                 let key = match steps.is_empty() {
                     true => rest,
                     false => rest
                         .strip_prefix('.')
                         .ok_or_else(|| wrong("no . before a key"))?,
+=======
+                let key = if steps.is_empty() {
+                    rest
+                } else {
+                    rest.strip_prefix('.')
+                        .ok_or_else(|| wrong("no . before a key"))?
+>>>>>>> peer
                 };
                 let end = key.find(['.', '[']).unwrap_or(key.len());
                 if end == 0 {
@@ -79,11 +90,14 @@ impl fmt::Display for DocPath {
 /// A path as people write it.
 pub(super) fn written<'a>(steps: impl Iterator<Item = &'a Prop>) -> String {
     let mut out = String::new();
+    // Writing to a String does not fail.
     for step in steps {
         match step {
-            Prop::Seq(index) => out.push_str(&format!("[{index}]")),
+            Prop::Seq(index) => {
+                let _ = write!(out, "[{index}]");
+            }
             Prop::Map(key) if key.is_empty() || key.contains(['.', '[', '"']) => {
-                out.push_str(&format!("[\"{key}\"]"));
+                let _ = write!(out, "[\"{key}\"]");
             }
             Prop::Map(key) => {
                 if !out.is_empty() {

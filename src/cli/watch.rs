@@ -76,9 +76,8 @@ impl View {
             match watcher.next().await {
                 DocumentEvent::Changed { changes, .. } => {
                     let places = self.advance(document)?;
-                    let (last, others) = match changes.split_last() {
-                        Some(split) => split,
-                        None => continue,
+                    let Some((last, others)) = changes.split_last() else {
+                        continue;
                     };
                     // What a batch did is said with its last change.
                     others

@@ -178,8 +178,10 @@ impl std::fmt::Debug for PeerBuilder {
 }
 
 fn in_process(limits: &Limits) -> Result<Arc<dyn Materialiser>, PeerError> {
-    let mut worker_limits = WorkerLimits::default();
-    worker_limits.changes = limits.clone();
+    let worker_limits = WorkerLimits {
+        changes: limits.clone(),
+        ..WorkerLimits::default()
+    };
     let worker = InProcess::start(worker_limits).map_err(|error| PeerError::System {
         what: "a thread",
         reason: error.to_string(),

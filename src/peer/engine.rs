@@ -36,6 +36,9 @@ pub(super) const DOCUMENTS_PAGE: usize = 500;
 /// Milliseconds that closing waits for writes under way and for relays to say goodbye.
 const CLOSE_MS: u64 = 5_000;
 
+/// Told when a local change is on disk, or is not going to be.
+type LocalDone = oneshot::Sender<Result<(), LocalError>>;
+
 /// What the engine is told.
 pub(super) enum Command {
     /// For the replica.
@@ -43,7 +46,7 @@ pub(super) enum Command {
     /// A relay answered.
     Connected(ConnectionId, PeerInfo, mpsc::UnboundedSender<Outgoing>),
     /// A change made here.
-    Local(Arc<Held>, Bytes, oneshot::Sender<Result<(), LocalError>>),
+    Local(Arc<Held>, Bytes, LocalDone),
     /// The document is wanted here. Read it from the store, again if it was open.
     Open(DocumentId),
     /// Nobody has a handle of it any more, perhaps.
@@ -68,7 +71,7 @@ pub(super) struct Engine {
 pub(super) struct State {
     connections: HashMap<ConnectionId, mpsc::UnboundedSender<Outgoing>>,
     open: HashSet<DocumentId>,
-    local: HashMap<Ticket, (Arc<Held>, oneshot::Sender<Result<(), LocalError>>)>,
+    local: HashMap<Ticket, (Arc<Held>, LocalDone)>,
     next_ticket: u64,
     timer: Option<u64>,
     /// Effects whose answers are still to come.

@@ -112,7 +112,7 @@ pub(super) async fn carry(
         (end, sink)
     };
     tokio::pin!(writer);
-    let ended = loop {
+    loop {
         tokio::select! {
             (end, mut sink) = &mut writer => {
                 let _ = timeout(Duration::from_millis(CLOSE_MS), sink.close()).await;
@@ -156,8 +156,7 @@ pub(super) async fn carry(
                 }
             }
         }
-    };
-    ended
+    }
 }
 
 /// Writes what the engine has, each message flushed and reported.

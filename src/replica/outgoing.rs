@@ -327,6 +327,11 @@ impl Document {
             self.id.clone(),
             Published::Durable(durable),
         ));
+        // What relays said before the program asked.
+        let connections: Vec<ConnectionId> = self.readers.keys().copied().collect();
+        for connection in connections {
+            self.publish_heard(core, connection);
+        }
     }
 }
 

@@ -77,7 +77,6 @@ impl Document {
             return;
         };
         let metadata = &state.info.metadata;
-        let dialled = state.info.dialled;
         let heads = self
             .readers
             .get(&connection)
@@ -86,25 +85,30 @@ impl Document {
         if let Some(storage) = metadata.storage_id.clone()
             && metadata.is_ephemeral != Some(true)
         {
-            self.remote_heads_changed(
-                core,
-                Some(connection),
-                &storage,
-                heads.clone(),
-                now_ms(core),
-            );
+            self.remote_heads_changed(core, Some(connection), &storage, heads, now_ms(core));
         }
-        if dialled && self.opened {
-            let ack = Ack {
-                applied: heads.clone(),
-                durable: heads,
-                refused: Vec::new(),
-            };
-            core.effect(Effect::Publish(
-                self.id.clone(),
-                Published::RelayHas { connection, ack },
-            ));
+        self.publish_heard(core, connection);
+    }
+
+    /// Tells the program what a relay that we dialled last said of its heads.
+    pub(super) fn publish_heard(&self, core: &mut Core, connection: ConnectionId) {
+        let state = core.connections.get(&connection);
+        if !self.opened || !state.is_some_and(|state| state.info.dialled) {
+            return;
         }
+        let reader = self.readers.get(&connection);
+        let Some(heads) = reader.and_then(|reader| reader.their_heads.clone()) else {
+            return;
+        };
+        let ack = Ack {
+            applied: heads.clone(),
+            durable: heads,
+            refused: Vec::new(),
+        };
+        core.effect(Effect::Publish(
+            self.id.clone(),
+            Published::RelayHas { connection, ack },
+        ));
     }
 
     /// Heads of a store changed: remembers them and tells those who follow the store.
