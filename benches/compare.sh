@@ -71,8 +71,8 @@ run() {
   case $1 in
     spaced-small) options=(fanout --readers 10 --rate 20 --changes 200) ;;
     spaced-large) options=(fanout --readers 10 --rate 5 --changes 50 --operations 100000) ;;
-    saturate-small) options=(fanout --readers "$readers_many" --saturate 10) ;;
-    saturate-large) options=(fanout --readers "$readers_many" --saturate 10 --operations 100000) ;;
+    saturate-small) options=(fanout --readers "$readers_many" --saturate 10 --window 256) ;;
+    saturate-large) options=(fanout --readers "$readers_many" --saturate 10 --window 256 --operations 100000) ;;
     many) options=(many --documents 1000 --hold 2 --settle "${SETTLE:-30}") ;;
     connect) options=(connect --connections 1000) ;;
     join)

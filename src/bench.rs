@@ -46,7 +46,7 @@ pub struct BenchArgs {
     /// Process id of the server: reports its CPU and memory, children included (Linux)
     #[arg(long, global = true)]
     pid: Option<u32>,
-    /// Seconds without any progress after which what is missing counts as undelivered
+    /// Seconds to wait for what was sent; what is missing then counts as undelivered
     #[arg(long, global = true, default_value_t = 60)]
     timeout: u64,
     /// Allow a server that is not on this machine. Only load servers that are yours

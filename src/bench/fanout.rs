@@ -130,6 +130,8 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
         id: &id,
         board: &board,
         sent: 0,
+        to_all: 0,
+        arrived: Instant::now(),
     };
     sender.wait_for_readers(context).await?;
     for _ in 0..WARM_UP {
@@ -137,15 +139,19 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
         sender.drain(context.timeout).await?;
     }
     let before = look()?;
-    let timed = match args.saturate {
+    let clock = Clock::start(&board);
+    match args.saturate {
         Some(seconds) => {
             sender
                 .saturate(Duration::from_secs(seconds.into()), args.window)
-                .await?
+                .await?;
         }
         None => sender.spaced(args.rate).await?,
-    };
+    }
     sender.drain(context.timeout).await?;
+    // Until the last arrival: some servers deliver in bursts seconds apart, and what they still
+    // owe when the sending ends takes its time too.
+    let timed = clock.stop(&board, sender.arrived);
     let sent = sender.sent;
     let after = look()?;
 
@@ -272,7 +278,7 @@ impl Reader {
     }
 }
 
-/// What happened while the clock ran.
+/// What happened until the last change came to all.
 struct Timed {
     elapsed: Duration,
     /// Changes that came to all readers.
@@ -287,6 +293,10 @@ struct Writer<'a> {
     id: &'a DocumentId,
     board: &'a Board,
     sent: usize,
+    /// How many changes all readers had when last looked.
+    to_all: usize,
+    /// When that last rose.
+    arrived: Instant,
 }
 
 impl Writer<'_> {
@@ -310,7 +320,14 @@ impl Writer<'_> {
     async fn listen(&mut self) -> Result<(), BenchError> {
         loop {
             tokio::select! {
-                () = self.board.moved.notified() => return Ok(()),
+                () = self.board.moved.notified() => {
+                    let to_all = self.board.delivered_to_all();
+                    if to_all > self.to_all {
+                        self.to_all = to_all;
+                        self.arrived = Instant::now();
+                    }
+                    return Ok(());
+                }
                 touched = self.session.receive() => {
                     let touched = touched?;
                     self.session.answer(&touched).await?;
@@ -334,23 +351,24 @@ impl Writer<'_> {
         }
     }
 
-    /// Waits until everything that was sent has come to everybody, or nothing more comes.
+    /// Waits, at most so long, until everything that was sent has come to everybody.
     async fn drain(&mut self, patience: Duration) -> Result<(), BenchError> {
-        while self.board.delivered_to_all() < self.sent {
-            match tokio::time::timeout(patience, self.listen()).await {
-                Ok(listened) => listened?,
-                Err(_) => return Ok(()),
+        let arrived = async {
+            while self.board.delivered_to_all() < self.sent {
+                self.listen().await?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        tokio::time::timeout(patience, arrived)
+            .await
+            .unwrap_or(Ok(()))
     }
 
     /// One change at a time, evenly spaced.
-    async fn spaced(&mut self, rate: f64) -> Result<Timed, BenchError> {
+    async fn spaced(&mut self, rate: f64) -> Result<(), BenchError> {
         let bar = progress(self.board.sent_ns.len(), "spaced changes");
         let mut ticks = interval(Duration::from_secs_f64(1.0 / rate.clamp(0.01, 100_000.0)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let clock = Clock::start(self.board);
         while self.sent < self.board.sent_ns.len() {
             tokio::select! {
                 _ = ticks.tick() => {
@@ -361,15 +379,14 @@ impl Writer<'_> {
             }
         }
         bar.finish_and_clear();
-        Ok(clock.stop(self.board))
+        Ok(())
     }
 
     /// As many as the readers take, with a bounded number on their way.
-    async fn saturate(&mut self, span: Duration, window: u32) -> Result<Timed, BenchError> {
+    async fn saturate(&mut self, span: Duration, window: u32) -> Result<(), BenchError> {
         let window = window as usize;
         let bar = progress(self.board.sent_ns.len(), "changes at full speed");
-        let clock = Clock::start(self.board);
-        let end = clock.started + span;
+        let end = Instant::now() + span;
         'timed: while Instant::now() < end {
             let to_all = self.board.delivered_to_all();
             bar.set_position(u64::try_from(to_all).unwrap_or(0));
@@ -391,7 +408,7 @@ impl Writer<'_> {
         }
         self.session.flush().await?;
         bar.finish_and_clear();
-        Ok(clock.stop(self.board))
+        Ok(())
     }
 }
 
@@ -411,9 +428,9 @@ impl Clock {
         }
     }
 
-    fn stop(&self, board: &Board) -> Timed {
+    fn stop(&self, board: &Board, last_arrival: Instant) -> Timed {
         Timed {
-            elapsed: self.started.elapsed(),
+            elapsed: last_arrival.saturating_duration_since(self.started),
             to_all: board.delivered_to_all() - self.to_all,
             deliveries: board.delivered_in_all() - self.deliveries,
         }
