@@ -42,7 +42,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn start(
+    fn start(
         url: &str,
         directory: &std::path::Path,
         durable: bool,
@@ -99,8 +99,8 @@ pub(super) async fn run(
     timeout: Duration,
 ) -> Result<Report, BenchError> {
     let directory = Scratch::new()?;
-    let first = Writer::start(url, &directory.0.join("first"), durable).await?;
-    let second = Writer::start(url, &directory.0.join("second"), durable).await?;
+    let first = Writer::start(url, &directory.0.join("first"), durable)?;
+    let second = Writer::start(url, &directory.0.join("second"), durable)?;
     let document = first.create().await.map_err(failed)?;
     let start_content = trace.start_content.clone();
     let begun = document

@@ -55,19 +55,11 @@ impl FromStr for DocPath {
                 steps.push(Prop::Seq(index));
                 rest = after;
             } else {
-<<<<<<< HEAD
-                let key = match steps.is_empty() {
-                    true => rest,
-                    false => rest
-                        .strip_prefix('.')
-                        .ok_or_else(|| wrong("no . before a key"))?,
-=======
                 let key = if steps.is_empty() {
                     rest
                 } else {
                     rest.strip_prefix('.')
                         .ok_or_else(|| wrong("no . before a key"))?
->>>>>>> peer
                 };
                 let end = key.find(['.', '[']).unwrap_or(key.len());
                 if end == 0 {

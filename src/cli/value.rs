@@ -52,21 +52,12 @@ fn nested(
 fn single(scalar: &ScalarValue) -> Json {
     match scalar {
         ScalarValue::Bytes(bytes) => {
-<<<<<<< HEAD
-            json!(
-                bytes
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect::<String>()
-            )
-=======
             let mut hex = String::with_capacity(bytes.len() * 2);
             for byte in bytes {
                 // Writing to a String does not fail.
                 let _ = write!(hex, "{byte:02x}");
             }
             Json::String(hex)
->>>>>>> peer
         }
         ScalarValue::Str(text) => json!(text.as_str()),
         ScalarValue::Int(number) | ScalarValue::Timestamp(number) => json!(number),
