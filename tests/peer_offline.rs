@@ -144,7 +144,7 @@ async fn a_change_over_the_limits_is_refused_and_rolled_back() {
         .await
         .unwrap()
         .value;
-    let large = "x".repeat(100_001);
+    let large = "x".repeat(1_000_001);
     let refused = document
         .change(|tx| Ok(tx.splice_text(&text, 0, 0, &large)?))
         .await;

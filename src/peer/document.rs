@@ -261,6 +261,11 @@ impl Document {
 
     /// Waits while the document is read anew.
     async fn settled(&self) -> Result<(), ChangeError> {
+        // Without a wait where there is nothing to wait for: a future of tokio may ask to be
+        // polled again even then, and callers count on the edit being made at the first poll.
+        if !self.held.is_loading() {
+            return Ok(());
+        }
         let mut phase = self.held.phase();
         let settled = phase.wait_for(|phase| *phase != Phase::Loading).await;
         settled.map(|_| ()).map_err(|_| ChangeError::Closed)
