@@ -341,6 +341,34 @@ impl Graph {
         self.durable_heads = durable_heads;
     }
 
+    /// Those of some positions that are no ancestors of others of them. Costs the distance
+    /// between the first and the last.
+    pub(super) fn maximal(&self, positions: BTreeSet<u32>) -> Result<BTreeSet<u32>, Missing> {
+        let Some(&first) = positions.first() else {
+            return Ok(positions);
+        };
+        let mut maximal = positions.clone();
+        let mut left = positions.len();
+        let mut queue: BTreeMap<u32, bool> = positions.iter().map(|at| (*at, false)).collect();
+        while left > 0 {
+            let Some((position, below)) = queue.pop_last() else {
+                break;
+            };
+            if positions.contains(&position) {
+                left -= 1;
+                if below {
+                    maximal.remove(&position);
+                }
+            }
+            for &dep in self.deps_at(position)? {
+                if dep >= first {
+                    queue.insert(dep, true);
+                }
+            }
+        }
+        Ok(maximal)
+    }
+
     /// What we serve that is no ancestor of `theirs`, from the heads down.
     ///
     /// `probe` says whether the other side seems to have a change that is no known ancestor of

@@ -171,17 +171,19 @@ impl Reader {
                 None => orphans.needed_for(*head, &mut unknown),
             }
         }
+        // What it had at its last sync lies below its heads: news only where a head is unknown.
         let mut lost = false;
-        for have in &self.their_have {
-            for hash in &have.last_sync {
-                match graph.position(hash)? {
-                    Some(position) => {
-                        common.insert(position);
-                    }
-                    None => lost = true,
+        for hash in self.their_have.iter().flat_map(|have| &have.last_sync) {
+            match graph.position(hash)? {
+                Some(position) if !unknown.is_empty() => {
+                    common.insert(position);
                 }
+                Some(_) => {}
+                None => lost = true,
             }
         }
+        // Each side names what both have: without this, each would repeat all that was ever named.
+        let common = graph.maximal(common)?;
         if lost && !self.reset {
             // It builds on what we had once: ask for everything from the start.
             let have = vec![Have::default()];

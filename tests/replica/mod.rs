@@ -314,6 +314,11 @@ impl World {
                         "it cannot read more"
                     );
                 }
+                let named = message.have.iter().map(|have| have.last_sync.len()).max();
+                assert!(
+                    named.is_none_or(|named| named <= 16),
+                    "{named:?} heads in common"
+                );
                 this.acknowledged
                     .extend(message.heads.iter().map(|hash| ChangeHash(hash.0)));
                 this.doc
