@@ -39,7 +39,8 @@ use self::{
 #[derive(Debug)]
 pub struct Replica {
     core: Core,
-    documents: BTreeMap<DocumentId, Document>,
+    /// Boxed, so that the map's nodes, which have room for eleven, stay small.
+    documents: BTreeMap<DocumentId, Box<Document>>,
 }
 
 /// What a replica holds in memory.
@@ -91,9 +92,7 @@ impl Replica {
                 }
             }),
             Event::Stored(ticket, result) => self.answered(ticket, |document, core| {
-                if let Some(written) = document.written.remove(&ticket) {
-                    document.stored(core, written, result);
-                }
+                document.stored(core, ticket, result);
             }),
             Event::WorkDone(ticket, result) => self.answered(ticket, |document, core| {
                 document.work_done(core, ticket, result);
@@ -162,7 +161,11 @@ impl Replica {
                 .filter(|document| document.is_resident())
                 .count(),
             connections: self.core.connections.len(),
-            chunk_bytes: self.documents.values().map(Document::chunk_bytes).sum(),
+            chunk_bytes: self
+                .documents
+                .values()
+                .map(|document| document.chunk_bytes())
+                .sum(),
             queued_bytes: self.core.queued_bytes(),
             orphans: self
                 .documents
@@ -178,7 +181,7 @@ impl Replica {
         let document = self
             .documents
             .entry(id)
-            .or_insert_with_key(|id| Document::new(id.clone()));
+            .or_insert_with_key(|id| Box::new(Document::new(id.clone())));
         (&mut self.core, document)
     }
 

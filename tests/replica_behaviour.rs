@@ -561,3 +561,27 @@ fn a_large_upload_becomes_a_snapshot_that_all_joiners_get_as_it_lies_on_disk() {
         assert_eq!(run[8] == 0, snapshot, "chunk type 0 is a document");
     }
 }
+
+#[test]
+fn word_of_writes_may_come_in_any_order() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    let mut writer = Writer::new(1);
+    for number in 0..3 {
+        let (hash, bytes) = writer.put(number);
+        world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
+    }
+    world.finish_writes_backwards();
+    let last = ChangeHash(writer.0.get_heads()[0].0);
+    for message in syncs(world.taken(author)) {
+        assert!(
+            message.heads.is_empty() || message.heads == vec![last],
+            "{message:?}"
+        );
+    }
+    world.finish_all();
+    world.pass_time(1_000);
+    let late = join(&mut world, 2);
+    world.ask(late, &document());
+    assert_eq!(syncs(world.taken(late))[0].heads, vec![last]);
+}

@@ -75,6 +75,8 @@ pub(super) enum Inbound {
 /// What a write was for.
 #[derive(Debug, Default)]
 pub(super) struct Written {
+    /// It is on disk; writes before it have not been heard of yet.
+    done: bool,
     changes: Vec<ChangeHash>,
     locals: Vec<Ticket>,
     /// A snapshot that takes effect once it is on disk.
@@ -86,7 +88,7 @@ pub(super) struct Written {
 pub(super) struct Document {
     pub(super) id: DocumentId,
     state: State,
-    pub(super) readers: BTreeMap<ConnectionId, Reader>,
+    pub(super) readers: BTreeMap<ConnectionId, Box<Reader>>,
     /// A program in this process has it open.
     pub(super) opened: bool,
     inbox: VecDeque<Inbound>,
@@ -96,7 +98,7 @@ pub(super) struct Document {
     pub(super) meta: Meta,
     pub(super) writes: Vec<RowWrite>,
     pub(super) writing: Written,
-    pub(super) written: BTreeMap<Ticket, Written>,
+    written: BTreeMap<Ticket, Written>,
     pub(super) pages: Option<(Ticket, Vec<u32>)>,
     pub(super) jobs: Jobs,
     /// Changes to be published with the next flush.
@@ -602,22 +604,38 @@ impl Document {
         ));
     }
 
-    /// A write is on disk, or failed.
+    /// A write is on disk, or failed. Word of writes may come in another order than the writes,
+    /// which are durable in theirs: they take effect in that order, so that a change never counts
+    /// as durable before what it builds on.
     pub(super) fn stored(
         &mut self,
         core: &mut Core,
-        written: Written,
+        ticket: Ticket,
         result: Result<(), StorageFailure>,
     ) {
         if let Err(failure) = result {
+            let written = self.written.remove(&ticket).unwrap_or_default();
             for ticket in written.locals {
-                core.effect(Effect::LocalDone(
-                    ticket,
-                    Err(LocalError::Storage(failure.clone())),
-                ));
+                let error = LocalError::Storage(failure.clone());
+                core.effect(Effect::LocalDone(ticket, Err(error)));
             }
             return self.fail(core, &failure);
         }
+        if let Some(written) = self.written.get_mut(&ticket) {
+            written.done = true;
+        }
+        while let Some(first) = self.written.first_entry()
+            && first.get().done
+        {
+            let written = first.remove();
+            self.durably(core, written);
+        }
+        self.consider_background(core);
+        core.dirty.insert(self.id.clone());
+    }
+
+    /// A write takes effect.
+    fn durably(&mut self, core: &mut Core, written: Written) {
         for ticket in written.locals {
             core.effect(Effect::LocalDone(ticket, Ok(())));
         }
@@ -636,8 +654,6 @@ impl Document {
         if written.adopt {
             self.adopt_snapshot(core);
         }
-        self.consider_background(core);
-        core.dirty.insert(self.id.clone());
     }
 
     /// Storage failed: nothing can be said of this document until it is read again.

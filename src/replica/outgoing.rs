@@ -98,7 +98,7 @@ impl Document {
         let Some(reader) = self.readers.get(&connection) else {
             return Ok(());
         };
-        let before = reader.clone();
+        let before = Reader::clone(reader);
         let known = made.iter().find(|(like, _, _)| like.alike(&before));
         let (outcome, mut after) = if let Some((_, outcome, after)) = known {
             (outcome.clone(), after.clone())
@@ -109,7 +109,7 @@ impl Document {
         };
         after.asks = before.asks && after.asks;
         after.dirty = matches!(outcome, Outcome::Data { more: true, .. });
-        self.readers.insert(connection, after);
+        self.readers.insert(connection, Box::new(after));
         match outcome {
             Outcome::Nothing => {}
             Outcome::ConfirmLater => {

@@ -422,6 +422,19 @@ impl World {
         }
     }
 
+    /// As [`World::finish_writes`], but word of the last write comes first.
+    pub(crate) fn finish_writes_backwards(&mut self) {
+        let writes = std::mem::take(&mut self.writes);
+        for (_, rows) in &writes {
+            for row in rows.clone() {
+                Self::apply(&mut self.disk, row);
+            }
+        }
+        for (ticket, _) in writes.into_iter().rev() {
+            self.handle(Event::Stored(ticket, Ok(())));
+        }
+    }
+
     fn resolve(&self, source: ChunkSource) -> Option<Bytes> {
         match source {
             ChunkSource::Inline(bytes) => Some(bytes),
