@@ -42,11 +42,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(
-        url: &str,
-        directory: &std::path::Path,
-        durable: bool,
-    ) -> Result<Peer, BenchError> {
+    fn start(url: &str, directory: &std::path::Path, durable: bool) -> Result<Peer, BenchError> {
         let mut builder = Peer::builder(directory).relay(url);
         if !durable {
             builder = builder.store(store::memory().map_err(failed)?);
