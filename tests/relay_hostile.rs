@@ -4,7 +4,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test ends where it fails"
+    clippy::cast_possible_truncation,
+    reason = "a test ends where it fails, and makes bytes of numbers"
 )]
 
 #[path = "relay_hostile/attacker.rs"]
@@ -20,6 +21,8 @@ mod corpus;
 mod handmade;
 #[path = "relay_hostile/honest.rs"]
 mod honest;
+#[path = "relay_hostile/replica.rs"]
+mod replica;
 mod worker_common;
 #[path = "relay_hostile/world.rs"]
 mod world;

@@ -78,6 +78,21 @@ impl Attacker {
         self.listen(|message| message.need.contains(&head)).await
     }
 
+    /// Waits until something is refused so.
+    pub(crate) async fn refused(&mut self, code: &str) {
+        loop {
+            match self.client.hear().await {
+                Heard::Message(Message::Error { message, .. })
+                    if message.contains(&format!("({code})")) =>
+                {
+                    return;
+                }
+                Heard::Message(_) | Heard::Ping => {}
+                other => panic!("heard {other:?}"),
+            }
+        }
+    }
+
     async fn listen(&mut self, decides: impl Fn(&SyncMessage) -> bool) -> Outcome {
         loop {
             let Ok(heard) = timeout(SILENCE, self.client.hear()).await else {

@@ -33,7 +33,7 @@ async fn refused(world: &World, code: &str, what: &str, change: Bytes) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sync_messages_that_cost_more_than_their_bytes_end_the_connection() {
-    let world = World::strict(false).await;
+    let world = World::new().await;
     let no_bits = vec![0x42, 0, 0, 1, 0, 3, 1, 0, 7, 0];
     let mut probes = vec![0x42, 0, 0, 1, 0, 7, 1, 8];
     chunks::number(&mut probes, 10_000_000);
@@ -54,7 +54,7 @@ async fn sync_messages_that_cost_more_than_their_bytes_end_the_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_that_cost_more_than_their_bytes_are_refused() {
-    let world = World::strict(false).await;
+    let world = World::new().await;
     // That it is a legal change, and what it says, is shown on a small one.
     let doc = chunks::apply(&chunks::nulls(1_000));
     let (_, list) = doc.get(ROOT, "l").unwrap().unwrap();
@@ -73,7 +73,7 @@ async fn changes_that_cost_more_than_their_bytes_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forged_changes_are_refused() {
-    let world = World::strict(false).await;
+    let world = World::new().await;
     // Counters: an honest change with another one, and its checksum, is let in.
     let outcome = attack(&world, SyncVersion::V1, vec![chunks::with_start_op(1_000)]).await;
     assert_eq!(outcome, Outcome::Answered);
@@ -104,7 +104,7 @@ async fn forged_changes_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crowds_are_bounded() {
-    let world = World::strict(false).await;
+    let world = World::new().await;
     let changes = |count: u32, deps: &[automerge::ChangeHash]| -> Vec<Bytes> {
         let change = |n: u32| chunks::first_change(&n.to_be_bytes(), 1, deps.to_vec());
         (0..count).map(change).collect()
@@ -124,7 +124,7 @@ async fn crowds_are_bounded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deep_nesting_goes_through_and_ends_nobody() {
-    let world = World::strict(false).await;
+    let world = World::new().await;
     let (document, changes) = chunks::nested(300);
     assert_eq!(changes.len(), 3);
     for (version, chunks) in [

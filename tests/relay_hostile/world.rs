@@ -35,7 +35,18 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn strict(strict: bool) -> Self {
+    /// The relay as it is by default: what automerge cannot apply is found only after it was
+    /// passed on.
+    pub(crate) async fn new() -> Self {
+        Self::start(false, true).await
+    }
+
+    /// Every change is applied before it is passed on.
+    pub(crate) async fn strict() -> Self {
+        Self::start(true, false).await
+    }
+
+    async fn start(strict: bool, is_light: bool) -> Self {
         let alone = ALONE.lock().await;
         let mut limits = WorkerLimits::default();
         limits.incoming_ms = INCOMING_MS;
@@ -55,7 +66,7 @@ impl World {
             .await
             .unwrap();
         let shared = DocumentId::from_bytes(&[1; 16]);
-        let honest = Pair::start(&url(&relay), &shared).await;
+        let honest = Pair::start(&url(&relay), &shared, is_light).await;
         honest.round().await;
         Self {
             relay,
