@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use crate::client::{Client, Heard};
 
 /// Silence after which nothing more is expected.
 const SILENCE: Duration = Duration::from_millis(1_500);
+/// How long an upload may wait for its turn here, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What a relay may close with on account of what a peer sent.
 const CLOSES: [CloseCode; 3] = [
     CloseCode::Protocol,
@@ -45,6 +47,7 @@ impl Outcome {
 pub(crate) struct Attacker {
     pub(crate) client: Client,
     pub(crate) document: DocumentId,
+    joined: Instant,
 }
 
 impl Attacker {
@@ -52,6 +55,7 @@ impl Attacker {
         Self {
             client: Client::join(url, &format!("mallory-{}", number())).await,
             document: document.clone(),
+            joined: Instant::now(),
         }
     }
 
@@ -89,6 +93,16 @@ impl Attacker {
                 }
                 Heard::Message(_) | Heard::Ping => {}
                 other => panic!("heard {other:?}"),
+            }
+        }
+    }
+
+    /// As [`Self::dealt_with`], of a message that waits for its turn.
+    pub(crate) async fn dealt_with_in_time(&mut self, head: ChangeHash) -> Outcome {
+        loop {
+            let outcome = self.dealt_with(head).await;
+            if outcome != Outcome::Silent || self.joined.elapsed() > PATIENCE {
+                return outcome;
             }
         }
     }
