@@ -6,10 +6,6 @@ use std::process::ExitCode;
 
 use concord::worker;
 
-/// Gives memory back when documents leave it; glibc's keeps what bursts once needed.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // Before anything starts a thread: a worker confines itself first.
     if std::env::args_os()

@@ -63,11 +63,6 @@ fn one_author_of_a_program() {
 }
 
 #[test]
-fn one_author_of_a_text() {
-    recorded("json-crdt-patch.json.gz");
-}
-
-#[test]
 fn two_authors_at_once() {
     recorded("concurrent/friendsforever.json.gz");
 }

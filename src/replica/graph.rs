@@ -72,6 +72,8 @@ pub(super) struct Graph {
     heads: BTreeSet<ChangeHash>,
     durable_heads: BTreeSet<ChangeHash>,
     tail_bytes: usize,
+    /// Changes of the tail that are served and that no materialiser has applied yet.
+    unchecked: usize,
 }
 
 impl Graph {
@@ -134,6 +136,19 @@ impl Graph {
     /// Changes since the snapshot, in causal order.
     pub(super) fn tail(&self) -> &[Node] {
         &self.tail
+    }
+
+    /// Whether a change of the tail that is served was applied by no materialiser yet.
+    pub(super) fn has_unchecked(&self) -> bool {
+        self.unchecked > 0
+    }
+
+    fn count_unchecked(&mut self) {
+        self.unchecked = self
+            .tail
+            .iter()
+            .filter(|node| !node.withheld && !node.checked)
+            .count();
     }
 
     /// Bytes of the tail's chunks.
@@ -260,6 +275,7 @@ impl Graph {
         };
         if !withheld {
             advance(&mut self.heads, &node);
+            self.unchecked += 1;
         }
         let position = self.base() + u32::try_from(self.tail.len()).unwrap_or(u32::MAX);
         self.by_hash.insert(node.hash, position);
@@ -294,6 +310,7 @@ impl Graph {
                 node.checked = true;
             }
         }
+        self.count_unchecked();
     }
 
     /// Withholds a change of the tail and all that builds on it; gives their hashes.
@@ -339,6 +356,7 @@ impl Graph {
         }
         self.heads = heads;
         self.durable_heads = durable_heads;
+        self.count_unchecked();
     }
 
     /// Those of some positions that are no ancestors of others of them. Costs the distance

@@ -88,6 +88,8 @@ pub(super) struct Jobs {
     extract: Option<Extract>,
     /// No background job before this.
     not_before_ms: u64,
+    /// It was searched already for the change that keeps the document from being opened.
+    searched: bool,
 }
 
 impl Jobs {
@@ -315,23 +317,22 @@ impl Document {
     /// Starts a snapshot or a check where one is due.
     pub(super) fn consider_background(&mut self, core: &mut Core) {
         let Some(graph) = self.graph() else { return };
-        if !self.jobs.is_idle() || core.now.mono_ms < self.jobs.not_before_ms {
+        // Whatever is at work calls again when it ends.
+        if !self.jobs.is_idle() {
             return;
         }
-        let served = graph
-            .tail()
-            .iter()
-            .filter(|node| !node.withheld && node.durable);
-        let (mut changes, mut bytes, mut unchecked) = (0, 0, false);
-        for node in served {
-            changes += 1;
-            bytes += node.bytes.len();
-            unchecked |= !node.checked;
-        }
+        let (changes, bytes) = (graph.tail().len(), graph.tail_bytes());
+        let unchecked = graph.has_unchecked();
         let snapshot_bytes = graph
             .snapshot
             .as_ref()
             .map_or(0, |s| s.index.root.snapshot_bytes);
+        if core.now.mono_ms < self.jobs.not_before_ms {
+            if changes > 0 {
+                self.wake_for_check(core, self.jobs.not_before_ms);
+            }
+            return;
+        }
         let long = changes >= core.config.compact_changes;
         let large = bytes as u64 >= (core.config.compact_bytes as u64).max(snapshot_bytes);
         if long || large {
@@ -348,13 +349,14 @@ impl Document {
                     explode_max: 0,
                 },
             );
-        } else if unchecked && !self.check_set {
-            self.check_set = true;
-            core.wake_at(
-                core.now.mono_ms + core.config.check_ms,
-                &self.id,
-                Wake::Check,
-            );
+        } else if unchecked {
+            self.wake_for_check(core, core.now.mono_ms + core.config.check_ms);
+        }
+    }
+
+    fn wake_for_check(&mut self, core: &mut Core, at_ms: u64) {
+        if !std::mem::replace(&mut self.check_set, true) {
+            core.wake_at(at_ms, &self.id, Wake::Check);
         }
     }
 
@@ -434,12 +436,14 @@ impl Document {
             }
             Purpose::Check { hashes } => {
                 core.free_job_slot();
-                self.jobs.not_before_ms = core.now.mono_ms + took_ms * BACKGROUND_SHARE;
+                let next_ms = core.now.mono_ms + took_ms * BACKGROUND_SHARE;
+                self.jobs.not_before_ms = self.jobs.not_before_ms.max(next_ms);
                 self.check_done(core, &hashes, result);
             }
             Purpose::Admit { from, changes } => self.admit_done(core, from, changes, result),
         }
         self.start_upload(core);
+        self.consider_background(core);
         self.drive(core);
     }
 
@@ -486,6 +490,12 @@ impl Document {
                 core.wake_at(core.now.mono_ms + RETRY_MS, &self.id, Wake::Check);
                 done = false;
             }
+            Err(JobError::Base(_)) if !self.jobs.searched => {
+                // Not its fault either: somebody else's change has to be found first.
+                self.jobs.uploads.push_front((from, heads, bytes));
+                self.search(core);
+                done = false;
+            }
             Err(error) => {
                 let code = match &error {
                     JobError::OverLimit(_) => RefuseCode::Quota,
@@ -515,26 +525,32 @@ impl Document {
                 self.write_snapshot(core, snapshot, &index, None);
             }
             Err(JobError::Breaks { hash, reason }) => self.quarantine(core, hash, &reason),
-            Err(JobError::Base(_)) => {
-                // Which of the changes is it?
-                let Some(graph) = self.graph() else { return };
-                let tail = || graph.tail().iter().filter(|node| !node.withheld);
-                let hashes = tail().map(|node| node.hash).collect();
-                let incoming = tail()
-                    .map(|node| ChunkSource::Inline(node.bytes.clone()))
-                    .collect();
-                let base = sources(graph, |_| false);
-                core.jobs += 1;
-                self.start(
-                    core,
-                    Purpose::Check { hashes },
-                    Job::Check { base, incoming },
-                );
-                self.jobs.not_before_ms = core.now.mono_ms + HOPELESS_MS;
-            }
+            Err(JobError::Base(_)) => self.search(core),
             Err(error) => self.postpone(core, &error),
             Ok(_) => {}
         }
+    }
+
+    /// The document cannot be opened: which of its changes is it?
+    fn search(&mut self, core: &mut Core) {
+        let Some(graph) = self.graph() else {
+            return;
+        };
+        let tail = || graph.tail().iter().filter(|node| !node.withheld);
+        let hashes = tail().map(|node| node.hash).collect();
+        let incoming = tail()
+            .map(|node| ChunkSource::Inline(node.bytes.clone()))
+            .collect();
+        let base = sources(graph, |_| false);
+        // Not one of those that wait for a slot: until it is done the document is stuck.
+        core.jobs += 1;
+        self.jobs.searched = true;
+        self.jobs.not_before_ms = core.now.mono_ms + HOPELESS_MS;
+        self.start(
+            core,
+            Purpose::Check { hashes },
+            Job::Check { base, incoming },
+        );
     }
 
     fn check_done(
@@ -647,6 +663,7 @@ impl Document {
             reader.dirty = true;
         }
         self.jobs.not_before_ms = 0;
+        self.jobs.searched = false;
     }
 
     /// Writes a snapshot; it takes effect when it is on disk. Gives whether there was anything

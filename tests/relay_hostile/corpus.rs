@@ -104,7 +104,6 @@ async fn what_breaks_a_document_is_taken_out_again() {
 
 /// As above, with somebody who uploads a document before the relay finds out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the relay blames the uploader until it has found the change that breaks the document"]
 async fn what_breaks_a_document_is_taken_out_after_an_upload() {
     poison(true).await;
 }
@@ -166,7 +165,6 @@ async fn an_honest_upload_gets_its_turn_after_hostile_ones() {
 
 /// Not materialised before they are passed on: honest edits go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the sync files beside it keep the relay from finding the change that breaks the document"]
 async fn honest_edits_go_on_where_nothing_is_materialised_first() {
     let Some(files) = files() else { return };
     let world = World::new().await;
