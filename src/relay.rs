@@ -1,8 +1,8 @@
 //! The relay: sockets, clocks and storage around [`crate::replica`], on tokio.
 //!
 //! Nothing in here decides what the replica should decide. A connection is one task that frames,
-//! decodes and routes ([`connection`]); a shard is one task that owns one replica and carries out
-//! its effects ([`shard`]); [`server`] starts, watches and ends them.
+//! decodes and routes (`connection`); a shard is one task that owns one replica and carries out
+//! its effects (`shard`); `server` starts, watches and ends them.
 
 mod clock;
 mod config;
