@@ -66,8 +66,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
 async fn create(peer: &Peer) -> Result<Document, Box<dyn Error + Send + Sync>> {
     let note = peer.create().await?;
-    note.change(|tx| Ok(tx.put_object(ROOT, "text", ObjType::Text)?))
-        .await?;
+    note.change(|tx| Ok(tx.put_object(ROOT, "text", ObjType::Text)?)).await?;
     Ok(note)
 }
 

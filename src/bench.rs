@@ -177,10 +177,7 @@ impl Context {
     ) -> Result<T, BenchError> {
         tokio::time::timeout(self.timeout, work)
             .await
-            .unwrap_or(Err(BenchError::Stalled {
-                what,
-                seconds: self.timeout.as_secs(),
-            }))
+            .unwrap_or(Err(BenchError::Stalled { what, seconds: self.timeout.as_secs() }))
     }
 }
 

@@ -90,9 +90,7 @@ pub(crate) fn run() -> ExitCode {
 }
 
 async fn bench(args: concord::bench::BenchArgs) -> Result<(), Failure> {
-    concord::bench::run(args)
-        .await
-        .map_err(|error| Failure::failed(error.to_string()))
+    concord::bench::run(args).await.map_err(|error| Failure::failed(error.to_string()))
 }
 
 fn serve(args: serve::ServeArgs) -> ExitCode {
@@ -121,10 +119,7 @@ fn log_to_stderr() {
         .with_default_directive(tracing::level_filters::LevelFilter::ERROR.into())
         .with_env_var("CONCORD_LOG")
         .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 #[cfg(test)]

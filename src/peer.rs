@@ -107,9 +107,7 @@ impl Drop for Inner {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer")
-            .field("directory", &self.0.directory)
-            .finish_non_exhaustive()
+        f.debug_struct("Peer").field("directory", &self.0.directory).finish_non_exhaustive()
     }
 }
 
@@ -151,10 +149,7 @@ impl Peer {
             // Whoever asked may have stopped waiting.
             let _ = done.send(changes);
         };
-        self.0
-            .tasks
-            .send(Task::Call(Box::new(call)))
-            .map_err(|_| PeerError::Closed)?;
+        self.0.tasks.send(Task::Call(Box::new(call))).map_err(|_| PeerError::Closed)?;
         let changes = loaded
             .await
             .map_err(|_| PeerError::Closed)?
@@ -192,17 +187,11 @@ impl Peer {
             match now {
                 Phase::Ready => return Ok(document),
                 Phase::Failed(reason) => {
-                    return Err(FindError::Broken {
-                        document: id,
-                        reason,
-                    });
+                    return Err(FindError::Broken { document: id, reason });
                 }
                 Phase::Unavailable if online => return Err(FindError::Unavailable(id)),
                 Phase::Absent | Phase::Unavailable if !self.0.link.status.may_come_online() => {
-                    return Err(FindError::Offline {
-                        document: id,
-                        reason,
-                    });
+                    return Err(FindError::Offline { document: id, reason });
                 }
                 Phase::Loading | Phase::Absent | Phase::Unavailable => {}
             }
@@ -218,10 +207,7 @@ impl Peer {
                 Ok(false) => return Err(FindError::Closed),
                 Err(_) if online => return Err(FindError::TimedOut(id)),
                 Err(_) => {
-                    return Err(FindError::Offline {
-                        document: id,
-                        reason,
-                    });
+                    return Err(FindError::Offline { document: id, reason });
                 }
             }
         }
@@ -235,10 +221,7 @@ impl Peer {
         let mut documents: Vec<DocumentId> = Vec::new();
         loop {
             let after = documents.last().cloned();
-            let page = self
-                .0
-                .store
-                .documents(Tenant::default(), after, DOCUMENTS_PAGE);
+            let page = self.0.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
             let page = page.await.map_err(|source| self.0.store_error(source))?;
             if page.is_empty() {
                 return Ok(documents);
@@ -254,9 +237,7 @@ impl Peer {
     /// [`PeerError::RelayUrl`] for what is no such URL.
     pub fn connect(&self, url: &str) -> Result<(), PeerError> {
         let url = RelayUrl::parse(url)?;
-        let online = Status::Online {
-            relay: url.as_str().to_owned(),
-        };
+        let online = Status::Online { relay: url.as_str().to_owned() };
         let mut links = locked(&self.0.links);
         if let Some(at) = links.iter().position(|(known, _)| *known == url) {
             if self.0.link.status.of(&url) == Some(online) {
@@ -265,10 +246,7 @@ impl Peer {
             links.swap_remove(at).1.abort();
         }
         self.0.link.status.set(url.as_str(), Status::Connecting);
-        let link = self
-            .0
-            .runtime
-            .spawn(link::keep(Arc::clone(&self.0.link), url.clone()));
+        let link = self.0.runtime.spawn(link::keep(Arc::clone(&self.0.link), url.clone()));
         links.push((url, link.abort_handle()));
         Ok(())
     }
@@ -306,10 +284,7 @@ impl Peer {
     /// [`PeerError::Closed`] if it was closed before.
     pub async fn close(&self) -> Result<(), PeerError> {
         let (done, closed) = oneshot::channel();
-        self.0
-            .engine
-            .send(Command::Close(done))
-            .map_err(|_| PeerError::Closed)?;
+        self.0.engine.send(Command::Close(done)).map_err(|_| PeerError::Closed)?;
         let closed = closed.await.map_err(|_| PeerError::Closed);
         for (_, link) in locked(&self.0.links).drain(..) {
             link.abort();
@@ -333,10 +308,8 @@ impl Peer {
         name[..8].copy_from_slice(&random_number().to_le_bytes());
         name[8..].copy_from_slice(&random_number().to_le_bytes());
         let id = DocumentId::from_bytes(&name);
-        let (held, _) = self
-            .0
-            .registry
-            .find_or(&id, || Held::created(id.clone(), self.0.engine.downgrade()));
+        let (held, _) =
+            self.0.registry.find_or(&id, || Held::created(id.clone(), self.0.engine.downgrade()));
         // As in `hold`.
         let _ = self.0.engine.send(Command::Open(id));
         Document::new(self.clone(), held)
@@ -345,21 +318,13 @@ impl Peer {
 
 impl Inner {
     fn store_error(&self, source: StoreError) -> PeerError {
-        PeerError::Store {
-            directory: self.directory.clone(),
-            source,
-        }
+        PeerError::Store { directory: self.directory.clone(), source }
     }
 
     fn broadcast(&self, document: DocumentId, data: Bytes) {
         let count = self.next_broadcast.fetch_add(1, Ordering::Relaxed);
         let session = self.session.clone();
-        let event = Event::Broadcast {
-            document,
-            count,
-            session,
-            data,
-        };
+        let event = Event::Broadcast { document, count, session, data };
         // Presence of a closed peer reaches nobody.
         let _ = self.engine.send(Command::Event(event));
     }

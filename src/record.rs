@@ -57,9 +57,9 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordError> {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     match bytes.split_first() {
         None => Err(RecordError::Empty),
-        Some((&RECORD_VERSION, body)) => options()
-            .deserialize(body)
-            .map_err(|error| RecordError::Malformed(error.to_string())),
+        Some((&RECORD_VERSION, body)) => {
+            options().deserialize(body).map_err(|error| RecordError::Malformed(error.to_string()))
+        }
         Some((&version, _)) => Err(RecordError::Newer(version)),
     }
 }
@@ -110,9 +110,7 @@ mod tests {
             bytes: vec![1, 2, 3],
             maybe: Some(9),
             pairs: vec![(1, 2)],
-            choice: Choice::Named {
-                name: "x".to_owned(),
-            },
+            choice: Choice::Named { name: "x".to_owned() },
         }
     }
 
@@ -142,10 +140,7 @@ mod tests {
             changes: 1,
             heads: vec![[0xcd; 32]],
             head_positions: vec![0],
-            actors: vec![IndexActor {
-                actor: vec![8, 9],
-                seq: 2,
-            }],
+            actors: vec![IndexActor { actor: vec![8, 9], seq: 2 }],
             objects: vec![(1, 0)],
             max_op: 3,
             snapshot_bytes: 4,
@@ -178,10 +173,7 @@ mod tests {
     #[test]
     fn wincode_reads_and_writes_the_same_bytes() {
         let bytes = encode(&sample()).unwrap();
-        assert_eq!(
-            wincode::deserialize_exact::<Sample>(&bytes[1..]).unwrap(),
-            sample()
-        );
+        assert_eq!(wincode::deserialize_exact::<Sample>(&bytes[1..]).unwrap(), sample());
         assert_eq!(wincode::serialize(&sample()).unwrap(), bytes[1..]);
     }
 
@@ -191,35 +183,21 @@ mod tests {
         assert_eq!(decode::<Sample>(&[]), Err(RecordError::Empty));
         for len in 1..whole.len() {
             let cut = decode::<Sample>(&whole[..len]);
-            assert!(
-                matches!(cut, Err(RecordError::Malformed(_))),
-                "{len} bytes: {cut:?}"
-            );
+            assert!(matches!(cut, Err(RecordError::Malformed(_))), "{len} bytes: {cut:?}");
         }
         let longer = decode::<Sample>(&[&whole[..], &[0]].concat());
         assert!(matches!(longer, Err(RecordError::Malformed(_))));
         let newer = decode::<Sample>(&[&[2], &whole[1..]].concat());
         assert_eq!(newer, Err(RecordError::Newer(2)));
-        assert!(
-            newer
-                .unwrap_err()
-                .to_string()
-                .contains("use a newer concord")
-        );
+        assert!(newer.unwrap_err().to_string().contains("use a newer concord"));
     }
 
     #[test]
     fn a_length_beyond_the_bytes_allocates_nothing() {
         // 2^40 elements are said to follow; an allocation of that would end the process.
         let bytes = [&[RECORD_VERSION][..], &(1_u64 << 40).to_le_bytes()].concat();
-        assert!(matches!(
-            decode::<Vec<u64>>(&bytes),
-            Err(RecordError::Malformed(_))
-        ));
-        assert!(matches!(
-            decode::<String>(&bytes),
-            Err(RecordError::Malformed(_))
-        ));
+        assert!(matches!(decode::<Vec<u64>>(&bytes), Err(RecordError::Malformed(_))));
+        assert!(matches!(decode::<String>(&bytes), Err(RecordError::Malformed(_))));
     }
 
     #[test]

@@ -18,11 +18,14 @@ mod event;
 mod graph;
 pub mod index;
 mod jobs;
+mod loading;
 mod orphans;
 mod outgoing;
 mod presence;
 mod reader;
 mod receive;
+mod snapshots;
+mod uploads;
 
 use std::collections::BTreeMap;
 
@@ -63,10 +66,7 @@ pub struct Stats {
 impl Replica {
     /// A replica with nothing in memory.
     pub fn new(config: Config) -> Self {
-        Self {
-            core: Core::new(config),
-            documents: BTreeMap::new(),
-        }
+        Self { core: Core::new(config), documents: BTreeMap::new() }
     }
 
     /// Takes in one event.
@@ -101,12 +101,7 @@ impl Replica {
                 self.local_change(ticket, document, bytes);
             }
             Event::SyncWith(connection, document) => self.sync_with(connection, document),
-            Event::Broadcast {
-                document,
-                count,
-                session,
-                data,
-            } => {
+            Event::Broadcast { document, count, session, data } => {
                 let us = self.core.config.us.clone();
                 if let Some(document) = self.documents.get_mut(&document) {
                     document.ephemeral(&mut self.core, None, &us, count, &session, &data);
@@ -155,33 +150,19 @@ impl Replica {
     /// What is in memory, for metrics.
     pub fn stats(&self) -> Stats {
         Stats {
-            documents: self
-                .documents
-                .values()
-                .filter(|document| document.is_resident())
-                .count(),
+            documents: self.documents.values().filter(|document| document.is_resident()).count(),
             connections: self.core.connections.len(),
-            chunk_bytes: self
-                .documents
-                .values()
-                .map(|document| document.chunk_bytes())
-                .sum(),
+            chunk_bytes: self.documents.values().map(|document| document.chunk_bytes()).sum(),
             queued_bytes: self.core.queued_bytes(),
-            orphans: self
-                .documents
-                .values()
-                .map(|document| document.orphans.len())
-                .sum(),
+            orphans: self.documents.values().map(|document| document.orphans.len()).sum(),
             jobs: self.core.jobs,
         }
     }
 
     /// The document of this name, made if it was not known, and what all documents share.
     fn document(&mut self, id: DocumentId) -> (&mut Core, &mut Document) {
-        let document = self
-            .documents
-            .entry(id)
-            .or_insert_with_key(|id| Box::new(Document::new(id.clone())));
+        let document =
+            self.documents.entry(id).or_insert_with_key(|id| Box::new(Document::new(id.clone())));
         (&mut self.core, document)
     }
 
@@ -229,10 +210,7 @@ impl Replica {
             .collect();
         for connection in concord {
             let sender = self.core.config.us.clone();
-            let message = Message::GoAway {
-                sender,
-                retry_after_ms: GO_AWAY_RETRY_MS,
-            };
+            let message = Message::GoAway { sender, retry_after_ms: GO_AWAY_RETRY_MS };
             self.core.send_message(connection, &message);
         }
     }

@@ -16,10 +16,7 @@ const NO_RELAY: &str = "ws://127.0.0.1:1";
 
 fn concord(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
-    command
-        .env_remove("CONCORD_URL")
-        .env("CONCORD_DIR", directory)
-        .stdin(Stdio::null());
+    command.env_remove("CONCORD_URL").env("CONCORD_DIR", directory).stdin(Stdio::null());
     command
 }
 
@@ -30,15 +27,8 @@ fn run(directory: &Path, args: &[&str]) -> Output {
 /// Standard output of a command that must succeed.
 fn ok(directory: &Path, args: &[&str]) -> String {
     let output = run(directory, args);
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .trim_end()
-        .to_owned()
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
 fn json_of(directory: &Path, args: &[&str]) -> Value {
@@ -58,33 +48,18 @@ fn fails(directory: &Path, args: &[&str]) -> (i32, String) {
 fn a_document_is_made_shown_edited_and_listed() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();
-    let doc = ok(
-        dir,
-        &[
-            "doc",
-            "create",
-            r#"{"title":"Shopping","items":[1],"done":false}"#,
-        ],
-    );
+    let doc = ok(dir, &["doc", "create", r#"{"title":"Shopping","items":[1],"done":false}"#]);
     assert!(doc.starts_with("automerge:"));
     assert_eq!(
         json_of(dir, &["doc", "get", &doc, "--json"]),
         json!({ "title": "Shopping", "items": [1], "done": false })
     );
-    ok(
-        dir,
-        &["edit", &doc, "title", "Shopping list", "-m", "rename"],
-    );
+    ok(dir, &["edit", &doc, "title", "Shopping list", "-m", "rename"]);
     ok(dir, &["edit", &doc, "items[1]", r#"{"name":"bread"}"#]);
     ok(dir, &["edit", &doc, "done", "--delete"]);
     let edited = json_of(dir, &["edit", &doc, "items[0]", "2", "--json"]);
     assert_eq!(
-        (
-            &edited["before"],
-            &edited["after"],
-            &edited["durable"],
-            &edited["confirmed"]
-        ),
+        (&edited["before"], &edited["after"], &edited["durable"], &edited["confirmed"]),
         (&json!(1), &json!(2), &json!(true), &Value::Null)
     );
     assert_eq!(
@@ -93,10 +68,7 @@ fn a_document_is_made_shown_edited_and_listed() {
     );
     assert_eq!(ok(dir, &["doc", "get", &doc, "items[1].name"]), "\"bread\"");
     let listed = ok(dir, &["doc", "ls"]);
-    assert!(
-        listed.contains("Shopping list") && listed.contains("just now"),
-        "{listed}"
-    );
+    assert!(listed.contains("Shopping list") && listed.contains("just now"), "{listed}");
     let watched = ok(dir, &["watch", &doc, "--last", "4", "--count", "0"]);
     assert!(watched.contains("rename"), "{watched}");
     let same = ok(dir, &["edit", &doc, "items[0]", "2"]);
@@ -107,14 +79,7 @@ fn a_document_is_made_shown_edited_and_listed() {
 fn documents_go_out_and_come_in_whole() {
     let home = tempfile::tempdir().unwrap();
     let dir = &home.path().join("data");
-    let doc = ok(
-        dir,
-        &[
-            "doc",
-            "create",
-            r#"{"title":"Shopping","n":[1,2.5,null,true]}"#,
-        ],
-    );
+    let doc = ok(dir, &["doc", "create", r#"{"title":"Shopping","n":[1,2.5,null,true]}"#]);
     ok(dir, &["edit", &doc, "title", "Shops"]);
     for file in ["copy.automerge", "copy.json"] {
         let file = home.path().join(file);
@@ -154,19 +119,7 @@ fn failures_have_their_own_exit_codes() {
         (3, vec!["edit", &doc, "list[7]", "1"]),
         (3, vec!["edit", &doc, "absent", "--delete"]),
         (4, vec!["sync", "--url", NO_RELAY, "--deadline", "1"]),
-        (
-            4,
-            vec![
-                "edit",
-                &doc,
-                "title",
-                "y",
-                "--url",
-                NO_RELAY,
-                "--deadline",
-                "1",
-            ],
-        ),
+        (4, vec!["edit", &doc, "title", "y", "--url", NO_RELAY, "--deadline", "1"]),
         (1, vec!["doc", "import", "/nowhere/at/all.json"]),
     ] {
         let (found, words) = fails(dir, &args);
@@ -187,21 +140,12 @@ fn a_directory_in_use_and_a_reader_that_leaves_are_no_panic() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();
     let doc = ok(dir, &["doc", "create", r#"{"title":"x"}"#]);
-    let mut watching = concord(dir)
-        .args(["watch", &doc])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watching = concord(dir).args(["watch", &doc]).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
-    BufReader::new(watching.stdout.take().unwrap())
-        .read_line(&mut first)
-        .unwrap();
+    BufReader::new(watching.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert!(first.starts_with("watching automerge:"), "{first}");
     let (code, words) = fails(dir, &["doc", "ls"]);
-    assert!(
-        code == 2 && words.contains("another process"),
-        "{code}: {words}"
-    );
+    assert!(code == 2 && words.contains("another process"), "{code}: {words}");
     watching.kill().unwrap();
     watching.wait().unwrap();
 

@@ -42,8 +42,5 @@ fn node_test(file: &str) {
         });
     print!("{}", String::from_utf8_lossy(&output.stdout));
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    assert!(
-        output.status.success(),
-        "tests/interop/{file} failed: see above"
-    );
+    assert!(output.status.success(), "tests/interop/{file} failed: see above");
 }

@@ -10,13 +10,7 @@ use concord::peer::{ChangeError, Document, DocumentEvent, FindError, Peer, PeerE
 const ABSENT: &str = "automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ";
 
 fn number(document: &Document, key: &str) -> Option<i64> {
-    document
-        .read(|doc| {
-            doc.get(ROOT, key)
-                .unwrap()
-                .and_then(|(value, _)| value.as_i64())
-        })
-        .unwrap()
+    document.read(|doc| doc.get(ROOT, key).unwrap().and_then(|(value, _)| value.as_i64())).unwrap()
 }
 
 #[tokio::test]
@@ -26,10 +20,7 @@ async fn edits_outlive_a_restart_and_go_on_under_a_new_actor() {
     let document = peer.create().await.unwrap();
     let url = document.url().to_string();
     for n in 0..20_i64 {
-        let changed = document
-            .change(|tx| Ok(tx.put(ROOT, "n", n)?))
-            .await
-            .unwrap();
+        let changed = document.change(|tx| Ok(tx.put(ROOT, "n", n)?)).await.unwrap();
         assert!(changed.change.is_some());
     }
     let actor = document.read(|doc| doc.get_actor().clone()).unwrap();
@@ -45,10 +36,7 @@ async fn edits_outlive_a_restart_and_go_on_under_a_new_actor() {
     assert_eq!(number(&document, "n"), Some(19));
     assert_eq!(document.heads().unwrap(), heads);
     assert_ne!(document.read(|doc| doc.get_actor().clone()).unwrap(), actor);
-    document
-        .change(|tx| Ok(tx.put(ROOT, "n", 20)?))
-        .await
-        .unwrap();
+    document.change(|tx| Ok(tx.put(ROOT, "n", 20)?)).await.unwrap();
     peer.close().await.unwrap();
 }
 
@@ -58,18 +46,12 @@ async fn a_handle_that_is_let_go_and_taken_again_shows_the_same() {
     let peer = Peer::open(directory.path()).unwrap();
     let document = peer.create().await.unwrap();
     let id = document.id().clone();
-    document
-        .change(|tx| Ok(tx.put(ROOT, "n", 1)?))
-        .await
-        .unwrap();
+    document.change(|tx| Ok(tx.put(ROOT, "n", 1)?)).await.unwrap();
     drop(document);
     for n in 2..10_i64 {
         let document = peer.find(id.as_str()).await.unwrap();
         assert_eq!(number(&document, "n"), Some(n - 1));
-        document
-            .change(|tx| Ok(tx.put(ROOT, "n", n)?))
-            .await
-            .unwrap();
+        document.change(|tx| Ok(tx.put(ROOT, "n", n)?)).await.unwrap();
     }
     peer.close().await.unwrap();
 }
@@ -79,16 +61,10 @@ async fn nothing_is_written_where_nothing_changed() {
     let directory = tempfile::tempdir().unwrap();
     let peer = Peer::open(directory.path()).unwrap();
     let document = peer.create().await.unwrap();
-    document
-        .change(|tx| Ok(tx.put(ROOT, "n", 1)?))
-        .await
-        .unwrap();
+    document.change(|tx| Ok(tx.put(ROOT, "n", 1)?)).await.unwrap();
     let heads = document.heads().unwrap();
 
-    let same = document
-        .change(|tx| Ok(tx.put(ROOT, "n", 1)?))
-        .await
-        .unwrap();
+    let same = document.change(|tx| Ok(tx.put(ROOT, "n", 1)?)).await.unwrap();
     assert_eq!(same.change, None);
     let failed = document
         .change(|tx| {
@@ -107,10 +83,7 @@ async fn a_closure_that_panics_leaves_the_document_as_stored() {
     let directory = tempfile::tempdir().unwrap();
     let peer = Peer::open(directory.path()).unwrap();
     let document = peer.create().await.unwrap();
-    document
-        .change(|tx| Ok(tx.put(ROOT, "n", 1)?))
-        .await
-        .unwrap();
+    document.change(|tx| Ok(tx.put(ROOT, "n", 1)?)).await.unwrap();
     let other = document.clone();
     let panicked = tokio::spawn(async move {
         other
@@ -123,14 +96,8 @@ async fn a_closure_that_panics_leaves_the_document_as_stored() {
             .await
     });
     assert!(panicked.await.is_err_and(|error| error.is_panic()));
-    document
-        .change(|tx| Ok(tx.put(ROOT, "m", 3)?))
-        .await
-        .unwrap();
-    assert_eq!(
-        (number(&document, "n"), number(&document, "m")),
-        (Some(1), Some(3))
-    );
+    document.change(|tx| Ok(tx.put(ROOT, "m", 3)?)).await.unwrap();
+    assert_eq!((number(&document, "n"), number(&document, "m")), (Some(1), Some(3)));
     peer.close().await.unwrap();
 }
 
@@ -139,27 +106,13 @@ async fn a_change_over_the_limits_is_refused_and_rolled_back() {
     let directory = tempfile::tempdir().unwrap();
     let peer = Peer::open(directory.path()).unwrap();
     let document = peer.create().await.unwrap();
-    let text = document
-        .change(|tx| Ok(tx.put_object(ROOT, "text", ObjType::Text)?))
-        .await
-        .unwrap()
-        .value;
+    let text =
+        document.change(|tx| Ok(tx.put_object(ROOT, "text", ObjType::Text)?)).await.unwrap().value;
     let large = "x".repeat(1_000_001);
-    let refused = document
-        .change(|tx| Ok(tx.splice_text(&text, 0, 0, &large)?))
-        .await;
-    assert!(
-        matches!(refused, Err(ChangeError::Refused { .. })),
-        "{refused:?}"
-    );
-    document
-        .change(|tx| Ok(tx.splice_text(&text, 0, 0, "small")?))
-        .await
-        .unwrap();
-    assert_eq!(
-        document.read(|doc| doc.text(&text).unwrap()).unwrap(),
-        "small"
-    );
+    let refused = document.change(|tx| Ok(tx.splice_text(&text, 0, 0, &large)?)).await;
+    assert!(matches!(refused, Err(ChangeError::Refused { .. })), "{refused:?}");
+    document.change(|tx| Ok(tx.splice_text(&text, 0, 0, "small")?)).await.unwrap();
+    assert_eq!(document.read(|doc| doc.text(&text).unwrap()).unwrap(), "small");
     peer.close().await.unwrap();
 }
 
@@ -180,18 +133,9 @@ async fn what_is_not_here_is_said_at_once_without_a_relay() {
     let peer = Peer::open(directory.path()).unwrap();
     let offline = peer.find(ABSENT).await.unwrap_err();
     assert!(matches!(offline, FindError::Offline { .. }), "{offline}");
-    assert!(matches!(
-        peer.find("automerge:nonsense").await,
-        Err(FindError::Id(_))
-    ));
-    assert!(matches!(
-        peer.connect("http://x"),
-        Err(PeerError::RelayUrl { .. })
-    ));
-    assert!(matches!(
-        *peer.status().borrow(),
-        Status::Offline { next_try: None, .. }
-    ));
+    assert!(matches!(peer.find("automerge:nonsense").await, Err(FindError::Id(_))));
+    assert!(matches!(peer.connect("http://x"), Err(PeerError::RelayUrl { .. })));
+    assert!(matches!(*peer.status().borrow(), Status::Offline { next_try: None, .. }));
     peer.close().await.unwrap();
     assert!(matches!(peer.find(ABSENT).await, Err(FindError::Closed)));
 }
@@ -200,40 +144,17 @@ async fn what_is_not_here_is_said_at_once_without_a_relay() {
 async fn a_relay_that_is_not_there_is_tried_again_and_edits_go_on() {
     let directory = tempfile::tempdir().unwrap();
     // Nothing listens on a port that was just given back.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let peer = Peer::builder(directory.path())
-        .relay(format!("ws://127.0.0.1:{port}"))
-        .open()
-        .unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let peer =
+        Peer::builder(directory.path()).relay(format!("ws://127.0.0.1:{port}")).open().unwrap();
     let mut status = peer.status();
-    let offline = |status: &Status| {
-        matches!(
-            status,
-            Status::Offline {
-                next_try: Some(_),
-                ..
-            }
-        )
-    };
+    let offline = |status: &Status| matches!(status, Status::Offline { next_try: Some(_), .. });
     status.wait_for(offline).await.unwrap();
     let document = peer.create().await.unwrap();
-    document
-        .change(|tx| Ok(tx.put(ROOT, "n", 1)?))
-        .await
-        .unwrap();
+    document.change(|tx| Ok(tx.put(ROOT, "n", 1)?)).await.unwrap();
     let error = peer.flush(Duration::from_millis(50)).await.unwrap_err();
-    assert!(
-        error.to_string().contains("1 of 1 documents not confirmed"),
-        "{error}"
-    );
-    let missing = peer
-        .find_within(ABSENT, Duration::from_millis(50))
-        .await
-        .unwrap_err();
+    assert!(error.to_string().contains("1 of 1 documents not confirmed"), "{error}");
+    let missing = peer.find_within(ABSENT, Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(missing, FindError::Offline { .. }), "{missing}");
     peer.close().await.unwrap();
 }
@@ -253,10 +174,7 @@ async fn watchers_hear_of_local_changes_with_time_and_message() {
         }
     };
     assert_eq!(changed.len(), 1);
-    assert_eq!(
-        (changed[0].hash, changed[0].message.as_deref()),
-        (hash, Some("first"))
-    );
+    assert_eq!((changed[0].hash, changed[0].message.as_deref()), (hash, Some("first")));
     assert!(changed[0].time > 1_700_000_000);
     loop {
         if let DocumentEvent::Durable { heads } = watcher.next().await
@@ -273,17 +191,11 @@ async fn blocking_code_can_edit_too() {
     let directory = tempfile::tempdir().unwrap();
     let peer = Peer::open(directory.path()).unwrap();
     let document = peer.create().await.unwrap();
-    document
-        .change_blocking(|tx| Ok(tx.put(ROOT, "n", 1)?))
-        .unwrap();
+    document.change_blocking(|tx| Ok(tx.put(ROOT, "n", 1)?)).unwrap();
     let other = document.clone();
-    std::thread::spawn(move || {
-        other
-            .change_blocking(|tx| Ok(tx.put(ROOT, "n", 2)?))
-            .unwrap()
-    })
-    .join()
-    .unwrap();
+    std::thread::spawn(move || other.change_blocking(|tx| Ok(tx.put(ROOT, "n", 2)?)).unwrap())
+        .join()
+        .unwrap();
     assert_eq!(number(&document, "n"), Some(2));
     peer.close().await.unwrap();
 }

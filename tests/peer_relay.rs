@@ -17,12 +17,7 @@ const ABSENT: &str = "automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ";
 const SOON: Duration = Duration::from_secs(20);
 
 async fn relay(store: Arc<dyn Store>, port: u16) -> Relay {
-    let config = RelayConfig {
-        port,
-        admin: None,
-        shards: 2,
-        ..RelayConfig::default()
-    };
+    let config = RelayConfig { port, admin: None, shards: 2, ..RelayConfig::default() };
     let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
     Relay::start(config, store, worker).await.unwrap()
 }
@@ -38,18 +33,12 @@ struct Home {
 
 fn home(url: &str) -> Home {
     let directory = tempfile::tempdir().unwrap();
-    Home {
-        peer: Peer::builder(directory.path()).relay(url).open().unwrap(),
-        _directory: directory,
-    }
+    Home { peer: Peer::builder(directory.path()).relay(url).open().unwrap(), _directory: directory }
 }
 
 async fn note(peer: &Peer) -> (Document, ObjId) {
     let document = peer.create().await.unwrap();
-    let text = document
-        .change(|tx| Ok(tx.put_object(ROOT, "text", ObjType::Text)?))
-        .await
-        .unwrap();
+    let text = document.change(|tx| Ok(tx.put_object(ROOT, "text", ObjType::Text)?)).await.unwrap();
     (document, text.value)
 }
 
@@ -81,18 +70,10 @@ async fn two_peers_edit_one_text_live() {
     let (alice, bob) = (home(&url(&relay)), home(&url(&relay)));
     let (hers, id) = note(&alice.peer).await;
     hers.wait_confirmed(SOON).await.unwrap();
-    let his = bob
-        .peer
-        .find_within(&hers.url().to_string(), SOON)
-        .await
-        .unwrap();
+    let his = bob.peer.find_within(&hers.url().to_string(), SOON).await.unwrap();
     until(&his, |_| his.heads().unwrap() == hers.heads().unwrap()).await;
 
-    let ids = (
-        id.clone(),
-        his.read(|doc| doc.get(ROOT, "text").unwrap().unwrap().1)
-            .unwrap(),
-    );
+    let ids = (id.clone(), his.read(|doc| doc.get(ROOT, "text").unwrap().unwrap().1).unwrap());
     for _ in 0..20 {
         let (one, two) = tokio::join!(
             hers.change(|tx| Ok(tx.splice_text(&ids.0, 0, 0, "a")?)),
@@ -125,19 +106,12 @@ async fn offline_edits_of_an_earlier_run_converge_after_reconnecting() {
 
     let bob = home(&url(&relay));
     let his = bob.peer.find_within(&name, SOON).await.unwrap();
-    let his_id = his
-        .read(|doc| doc.get(ROOT, "text").unwrap().unwrap().1)
-        .unwrap();
-    his.change(|tx| Ok(tx.splice_text(&his_id, 0, 0, "bob")?))
-        .await
-        .unwrap();
+    let his_id = his.read(|doc| doc.get(ROOT, "text").unwrap().unwrap().1).unwrap();
+    his.change(|tx| Ok(tx.splice_text(&his_id, 0, 0, "bob")?)).await.unwrap();
 
     let peer = Peer::open(directory.path()).unwrap();
     let document = peer.find(&name).await.unwrap();
-    document
-        .change(|tx| Ok(tx.splice_text(&id, 0, 0, "offline ")?))
-        .await
-        .unwrap();
+    document.change(|tx| Ok(tx.splice_text(&id, 0, 0, "offline ")?)).await.unwrap();
     drop(document);
     peer.close().await.unwrap();
     drop(peer);
@@ -145,10 +119,7 @@ async fn offline_edits_of_an_earlier_run_converge_after_reconnecting() {
     // Nobody opens the document in this run: it goes to the relay all the same.
     let peer = Peer::open(directory.path()).unwrap();
     peer.connect(&url(&relay)).unwrap();
-    until(&his, |text| {
-        text.contains("offline") && text.contains("bob")
-    })
-    .await;
+    until(&his, |text| text.contains("offline") && text.contains("bob")).await;
     peer.flush(SOON).await.unwrap();
     let document = peer.find(&name).await.unwrap();
     until(&document, |text| text.contains("bob")).await;
@@ -161,14 +132,8 @@ async fn offline_edits_of_an_earlier_run_converge_after_reconnecting() {
 #[tokio::test]
 async fn a_relay_that_goes_and_comes_back_is_found_again() {
     let data = tempfile::tempdir().unwrap();
-    let open = || {
-        store::open(
-            data.path(),
-            store::Engine::Fjall,
-            &store::Options::default(),
-        )
-        .unwrap()
-    };
+    let open =
+        || store::open(data.path(), store::Engine::Fjall, &store::Options::default()).unwrap();
     let first = relay(open(), 0).await;
     let port = first.addr().port();
     let alice = home(&url(&first));
@@ -177,9 +142,7 @@ async fn a_relay_that_goes_and_comes_back_is_found_again() {
     let mut status = alice.peer.status();
     first.shutdown().await.unwrap();
     status.wait_for(|status| !status.is_online()).await.unwrap();
-    hers.change(|tx| Ok(tx.splice_text(&id, 0, 0, "meanwhile")?))
-        .await
-        .unwrap();
+    hers.change(|tx| Ok(tx.splice_text(&id, 0, 0, "meanwhile")?)).await.unwrap();
     assert!(!hers.confirmed());
 
     let second = relay(open(), port).await;
@@ -187,11 +150,7 @@ async fn a_relay_that_goes_and_comes_back_is_found_again() {
     alice.peer.connect(&url(&second)).unwrap();
     hers.wait_confirmed(SOON).await.unwrap();
     let bob = home(&url(&second));
-    let his = bob
-        .peer
-        .find_within(&hers.url().to_string(), SOON)
-        .await
-        .unwrap();
+    let his = bob.peer.find_within(&hers.url().to_string(), SOON).await.unwrap();
     until(&his, |text| text == "meanwhile").await;
     assert!(matches!(&*status.borrow(), Status::Online { .. }));
     alice.peer.close().await.unwrap();
@@ -209,10 +168,7 @@ async fn what_no_relay_has_is_unavailable_until_somebody_brings_it() {
 
     let (hers, _) = note(&alice.peer).await;
     hers.wait_confirmed(SOON).await.unwrap();
-    bob.peer
-        .find_within(&hers.url().to_string(), SOON)
-        .await
-        .unwrap();
+    bob.peer.find_within(&hers.url().to_string(), SOON).await.unwrap();
     alice.peer.close().await.unwrap();
     bob.peer.close().await.unwrap();
     relay.shutdown().await.unwrap();
@@ -224,11 +180,7 @@ async fn presence_reaches_those_who_have_the_document_open() {
     let (alice, bob) = (home(&url(&relay)), home(&url(&relay)));
     let (hers, _) = note(&alice.peer).await;
     hers.wait_confirmed(SOON).await.unwrap();
-    let his = bob
-        .peer
-        .find_within(&hers.url().to_string(), SOON)
-        .await
-        .unwrap();
+    let his = bob.peer.find_within(&hers.url().to_string(), SOON).await.unwrap();
     his.wait_confirmed(SOON).await.unwrap();
     let mut watcher = his.watch();
     hers.broadcast(&b"\x65hello"[..]);
@@ -239,10 +191,7 @@ async fn presence_reaches_those_who_have_the_document_open() {
             }
         }
     };
-    assert_eq!(
-        tokio::time::timeout(SOON, heard).await.unwrap(),
-        &b"\x65hello"[..]
-    );
+    assert_eq!(tokio::time::timeout(SOON, heard).await.unwrap(), &b"\x65hello"[..]);
     alice.peer.close().await.unwrap();
     bob.peer.close().await.unwrap();
     relay.shutdown().await.unwrap();
@@ -252,25 +201,15 @@ async fn presence_reaches_those_who_have_the_document_open() {
 async fn a_thousand_changes_made_offline_arrive() {
     let relay = relay(store::memory().unwrap(), 0).await;
     let directory = tempfile::tempdir().unwrap();
-    let peer = Peer::builder(directory.path())
-        .engine(store::Engine::Fjall)
-        .open()
-        .unwrap();
+    let peer = Peer::builder(directory.path()).engine(store::Engine::Fjall).open().unwrap();
     let (document, id) = note(&peer).await;
     for _ in 0..1_000 {
-        document
-            .change(|tx| Ok(tx.splice_text(&id, 0, 0, "x")?))
-            .await
-            .unwrap();
+        document.change(|tx| Ok(tx.splice_text(&id, 0, 0, "x")?)).await.unwrap();
     }
     peer.connect(&url(&relay)).unwrap();
     document.wait_confirmed(SOON).await.unwrap();
     let bob = home(&url(&relay));
-    let his = bob
-        .peer
-        .find_within(&document.url().to_string(), SOON)
-        .await
-        .unwrap();
+    let his = bob.peer.find_within(&document.url().to_string(), SOON).await.unwrap();
     until(&his, |text| text.len() == 1_000).await;
     peer.close().await.unwrap();
     bob.peer.close().await.unwrap();

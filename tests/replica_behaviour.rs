@@ -20,10 +20,7 @@ use concord_protocol::{
 use self::replica::{World, WorldOptions, sync_message};
 
 fn world() -> World {
-    World::new(WorldOptions {
-        compact_changes: 10_000,
-        ..WorldOptions::default()
-    })
+    World::new(WorldOptions { compact_changes: 10_000, ..WorldOptions::default() })
 }
 
 /// Changes of one actor, one after another: hash and bytes.
@@ -38,10 +35,7 @@ impl Writer {
         self.0.put(ROOT, "key", value).unwrap();
         self.0.commit();
         let change = self.0.get_last_local_change().unwrap();
-        (
-            ChangeHash(change.hash().0),
-            Bytes::copy_from_slice(change.raw_bytes()),
-        )
+        (ChangeHash(change.hash().0), Bytes::copy_from_slice(change.raw_bytes()))
     }
 }
 
@@ -87,19 +81,11 @@ fn a_change_is_passed_on_at_once_and_acknowledged_when_it_is_on_disk() {
     world.taken(reader);
 
     let (second, bytes) = writer.put(2);
-    world.say(
-        author,
-        &document(),
-        &sync_message(vec![second], vec![bytes.clone()]),
-    );
+    world.say(author, &document(), &sync_message(vec![second], vec![bytes.clone()]));
     let passed_on = syncs(world.taken(reader));
     assert_eq!(passed_on.len(), 1);
     assert_eq!(passed_on[0].changes, vec![bytes], "before the flush");
-    assert_eq!(
-        passed_on[0].heads,
-        vec![first],
-        "but named are only heads on disk"
-    );
+    assert_eq!(passed_on[0].heads, vec![first], "but named are only heads on disk");
     assert!(world.taken(author).is_empty(), "nothing to acknowledge yet");
 
     world.finish_writes();
@@ -119,28 +105,14 @@ fn who_asks_for_nothing_hears_at_once_and_gets_it_when_it_comes() {
     let asker = join(&mut world, 1);
     world.ask(asker, &document());
     let answer = world.taken(asker);
-    assert!(
-        answer
-            .iter()
-            .any(|m| matches!(m, Message::DocUnavailable { .. })),
-        "{answer:?}"
-    );
+    assert!(answer.iter().any(|m| matches!(m, Message::DocUnavailable { .. })), "{answer:?}");
     world.ask(asker, &document());
     let again = world.taken(asker);
-    assert!(
-        again
-            .iter()
-            .any(|m| matches!(m, Message::DocUnavailable { .. })),
-        "{again:?}"
-    );
+    assert!(again.iter().any(|m| matches!(m, Message::DocUnavailable { .. })), "{again:?}");
 
     let author = join(&mut world, 2);
     let (hash, bytes) = Writer::new(1).put(1);
-    world.say(
-        author,
-        &document(),
-        &sync_message(vec![hash], vec![bytes.clone()]),
-    );
+    world.say(author, &document(), &sync_message(vec![hash], vec![bytes.clone()]));
     let arrived = syncs(world.taken(asker));
     assert_eq!(arrived[0].changes, vec![bytes]);
 }
@@ -154,21 +126,9 @@ fn who_asks_while_somebody_is_sending_waits_for_it() {
     let asked = syncs(world.taken(author));
     assert_eq!(asked[0].need, vec![hash]);
     world.ask(asker, &document());
-    assert!(
-        !world
-            .taken(asker)
-            .iter()
-            .any(|m| matches!(m, Message::DocUnavailable { .. }))
-    );
-    world.say(
-        author,
-        &document(),
-        &sync_message(vec![hash], vec![bytes.clone()]),
-    );
-    assert_eq!(
-        syncs(world.taken(asker)).last().unwrap().changes,
-        vec![bytes]
-    );
+    assert!(!world.taken(asker).iter().any(|m| matches!(m, Message::DocUnavailable { .. })));
+    world.say(author, &document(), &sync_message(vec![hash], vec![bytes.clone()]));
+    assert_eq!(syncs(world.taken(asker)).last().unwrap().changes, vec![bytes]);
 }
 
 #[test]
@@ -185,12 +145,7 @@ fn who_waits_for_somebody_who_goes_hears_that_there_is_nothing() {
             world.pass_time(6_000);
         }
         let answer = world.taken(asker);
-        assert!(
-            answer
-                .iter()
-                .any(|m| matches!(m, Message::DocUnavailable { .. })),
-            "{answer:?}"
-        );
+        assert!(answer.iter().any(|m| matches!(m, Message::DocUnavailable { .. })), "{answer:?}");
     }
 }
 
@@ -212,10 +167,7 @@ fn ephemeral_messages_reach_the_others_once() {
         ));
     };
     let ephemerals = |messages: Vec<Message>| {
-        messages
-            .into_iter()
-            .filter(|m| matches!(m, Message::Ephemeral { .. }))
-            .count()
+        messages.into_iter().filter(|m| matches!(m, Message::Ephemeral { .. })).count()
     };
     world.ask(connections[1], &document());
     say(&mut world, connections[0], 1);
@@ -223,27 +175,15 @@ fn ephemeral_messages_reach_the_others_once() {
     say(&mut world, connections[0], 3);
     say(&mut world, connections[0], 2);
     assert_eq!(ephemerals(world.taken(connections[1])), 2, "1 and 3");
-    assert_eq!(
-        ephemerals(world.taken(connections[0])),
-        0,
-        "not to the sender"
-    );
-    assert_eq!(
-        ephemerals(world.taken(connections[2])),
-        0,
-        "not to who does not hold it"
-    );
+    assert_eq!(ephemerals(world.taken(connections[0])), 0, "not to the sender");
+    assert_eq!(ephemerals(world.taken(connections[2])), 0, "not to who does not hold it");
     assert!(world.counts.contains(&Counted::EphemeralDropped(1)));
 }
 
 #[test]
 fn a_second_change_with_the_same_number_is_refused_and_nobody_else_notices() {
     let mut world = world();
-    let (author, liar, reader) = (
-        join(&mut world, 1),
-        join(&mut world, 2),
-        join(&mut world, 3),
-    );
+    let (author, liar, reader) = (join(&mut world, 1), join(&mut world, 2), join(&mut world, 3));
     let (hash, bytes) = Writer::new(1).put(1);
     let (forged, forged_bytes) = Writer::new(1).put(2);
     world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
@@ -251,28 +191,16 @@ fn a_second_change_with_the_same_number_is_refused_and_nobody_else_notices() {
     world.finish_all();
     world.pass_time(200);
     world.taken(reader);
-    world.say(
-        liar,
-        &document(),
-        &sync_message(vec![forged], vec![forged_bytes]),
-    );
+    world.say(liar, &document(), &sync_message(vec![forged], vec![forged_bytes]));
     world.finish_all();
     let told = world.taken(liar);
     assert!(errors(&told)[0].contains("equivocation"), "{told:?}");
     assert!(syncs(world.taken(reader)).is_empty());
-    assert!(
-        world
-            .counts
-            .contains(&Counted::ChangeRefused(RefuseCode::Equivocation))
-    );
+    assert!(world.counts.contains(&Counted::ChangeRefused(RefuseCode::Equivocation)));
     // It says so again and again; it is not asked for it again.
     world.taken(liar);
     world.say(liar, &document(), &sync_message(vec![forged], vec![]));
-    assert!(
-        syncs(world.taken(liar))
-            .iter()
-            .all(|message| message.need.is_empty())
-    );
+    assert!(syncs(world.taken(liar)).iter().all(|message| message.need.is_empty()));
     assert!(world.closed.is_empty());
 }
 
@@ -284,17 +212,11 @@ fn orphans_wait_within_bounds_and_are_taken_in_when_their_time_comes() {
     let changes: Vec<(ChangeHash, Bytes)> = (0..2_000).map(|n| writer.put(n)).collect();
     let last = changes.last().unwrap().0;
     for (_, bytes) in changes[1..].iter().rev() {
-        world.say(
-            author,
-            &document(),
-            &sync_message(vec![last], vec![bytes.clone()]),
-        );
+        world.say(author, &document(), &sync_message(vec![last], vec![bytes.clone()]));
     }
     assert_eq!(world.relay.stats().orphans, 1_000);
     assert!(
-        world
-            .counts
-            .contains(&Counted::ChangeRefused(RefuseCode::Quota)),
+        world.counts.contains(&Counted::ChangeRefused(RefuseCode::Quota)),
         "the writer is told"
     );
     let all: Vec<Bytes> = changes.iter().map(|(_, bytes)| bytes.clone()).collect();
@@ -314,16 +236,11 @@ fn a_document_has_no_more_heads_than_a_change_may_depend_on() {
         doc.put(ROOT, "key", i64::from(number)).unwrap();
         doc.commit();
         let change = doc.get_last_local_change().unwrap();
-        let (hash, bytes) = (
-            ChangeHash(change.hash().0),
-            Bytes::copy_from_slice(change.raw_bytes()),
-        );
+        let (hash, bytes) =
+            (ChangeHash(change.hash().0), Bytes::copy_from_slice(change.raw_bytes()));
         world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
     }
-    let refused = world
-        .counts
-        .iter()
-        .filter(|c| **c == Counted::ChangeRefused(RefuseCode::Quota));
+    let refused = world.counts.iter().filter(|c| **c == Counted::ChangeRefused(RefuseCode::Quota));
     assert_eq!(refused.count(), 200);
     assert!(world.closed.is_empty());
 }
@@ -331,28 +248,13 @@ fn a_document_has_no_more_heads_than_a_change_may_depend_on() {
 #[test]
 fn a_change_that_breaks_the_document_is_withheld_and_its_writer_told() {
     for compact_changes in [10_000, 2] {
-        let mut world = World::new(WorldOptions {
-            compact_changes,
-            ..WorldOptions::default()
-        });
-        let (author, other, late) = (
-            join(&mut world, 1),
-            join(&mut world, 2),
-            join(&mut world, 3),
-        );
+        let mut world = World::new(WorldOptions { compact_changes, ..WorldOptions::default() });
+        let (author, other, late) = (join(&mut world, 1), join(&mut world, 2), join(&mut world, 3));
         let (good, good_bytes) = Writer::new(1).put(1);
         let (bad, bad_bytes) = Writer::new(2).put(2);
         world.breaks.insert(bad);
-        world.say(
-            other,
-            &document(),
-            &sync_message(vec![good], vec![good_bytes]),
-        );
-        world.say(
-            author,
-            &document(),
-            &sync_message(vec![bad], vec![bad_bytes]),
-        );
+        world.say(other, &document(), &sync_message(vec![good], vec![good_bytes]));
+        world.say(author, &document(), &sync_message(vec![bad], vec![bad_bytes]));
         world.finish_all();
         world.pass_time(5_000);
         world.finish_all();
@@ -360,10 +262,7 @@ fn a_change_that_breaks_the_document_is_withheld_and_its_writer_told() {
         world.finish_all();
         assert!(world.counts.contains(&Counted::Quarantined));
         let told = world.taken(author);
-        assert!(
-            errors(&told).iter().any(|e| e.contains("unmaterialisable")),
-            "{told:?}"
-        );
+        assert!(errors(&told).iter().any(|e| e.contains("unmaterialisable")), "{told:?}");
         assert!(errors(&world.taken(other)).is_empty());
 
         // It stays so over a restart, and who comes late is not given it.
@@ -400,16 +299,8 @@ fn an_idle_document_leaves_memory_and_comes_back() {
     assert_eq!(stats.connections, 2);
     world.taken(reader);
     let (second, bytes) = writer.put(2);
-    world.say(
-        author,
-        &document(),
-        &sync_message(vec![second], vec![bytes.clone()]),
-    );
-    assert_eq!(
-        syncs(world.taken(reader))[0].changes,
-        vec![bytes],
-        "still subscribed"
-    );
+    world.say(author, &document(), &sync_message(vec![second], vec![bytes.clone()]));
+    assert_eq!(syncs(world.taken(reader))[0].changes, vec![bytes], "still subscribed");
 }
 
 #[test]
@@ -421,11 +312,7 @@ fn a_failed_write_acknowledges_nothing_and_closes() {
     world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
     world.finish_all();
     assert_eq!(world.closed, vec![(author, 4507)]);
-    assert!(
-        syncs(world.taken(author))
-            .iter()
-            .all(|message| message.heads.is_empty())
-    );
+    assert!(syncs(world.taken(author)).iter().all(|message| message.heads.is_empty()));
 }
 
 #[test]
@@ -437,10 +324,8 @@ fn a_reader_that_takes_nothing_is_bounded_then_closed_and_others_go_on() {
     doc.commit();
     let send = |world: &mut World, doc: &mut AutoCommit| {
         let change = doc.get_last_local_change().unwrap();
-        let (hash, bytes) = (
-            ChangeHash(change.hash().0),
-            Bytes::copy_from_slice(change.raw_bytes()),
-        );
+        let (hash, bytes) =
+            (ChangeHash(change.hash().0), Bytes::copy_from_slice(change.raw_bytes()));
         world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
         world.finish_all();
         hash
@@ -472,10 +357,7 @@ fn a_reader_that_takes_nothing_is_bounded_then_closed_and_others_go_on() {
 fn heads_of_followed_stores_are_told() {
     let mut world = world();
     let storage: StorageId = "their-storage".parse().unwrap();
-    let metadata = PeerMetadata {
-        storage_id: Some(storage.clone()),
-        is_ephemeral: Some(false),
-    };
+    let metadata = PeerMetadata { storage_id: Some(storage.clone()), is_ephemeral: Some(false) };
     let author = world.bare(1, metadata);
     let follower = join(&mut world, 2);
     let (hash, bytes) = Writer::new(1).put(1);
@@ -496,13 +378,9 @@ fn heads_of_followed_stores_are_told() {
             _ => vec![],
         };
         let all = messages.into_iter().flat_map(heads);
-        all.map(|remote| (remote.storage_id.to_string(), remote.heads))
-            .collect()
+        all.map(|remote| (remote.storage_id.to_string(), remote.heads)).collect()
     };
-    assert_eq!(
-        told(world.taken(follower)),
-        vec![("their-storage".to_owned(), vec![hash])]
-    );
+    assert_eq!(told(world.taken(follower)), vec![("their-storage".to_owned(), vec![hash])]);
     world.finish_writes();
     assert_eq!(
         told(world.taken(follower)),
@@ -520,11 +398,7 @@ fn a_large_upload_becomes_a_snapshot_that_all_joiners_get_as_it_lies_on_disk() {
         doc.put(ROOT, "key", number).unwrap();
         doc.commit();
     }
-    let heads: Vec<ChangeHash> = doc
-        .get_heads()
-        .iter()
-        .map(|hash| ChangeHash(hash.0))
-        .collect();
+    let heads: Vec<ChangeHash> = doc.get_heads().iter().map(|hash| ChangeHash(hash.0)).collect();
     let mut upload = sync_message(heads.clone(), vec![Bytes::from(doc.save())]);
     upload.version = SyncVersion::V2;
     world.say(author, &document(), &upload);
@@ -547,17 +421,10 @@ fn a_large_upload_becomes_a_snapshot_that_all_joiners_get_as_it_lies_on_disk() {
     for (behind, snapshot) in [(10_usize, false), (1_490, true)] {
         let reader = join(&mut world, 100 + behind as u64);
         let known = doc.get_changes(&[])[1_499 - behind].hash();
-        world.say(
-            reader,
-            &document(),
-            &sync_message(vec![ChangeHash(known.0)], vec![]),
-        );
+        world.say(reader, &document(), &sync_message(vec![ChangeHash(known.0)], vec![]));
         world.finish_all();
         let got = syncs(world.taken(reader));
-        let run = got
-            .iter()
-            .find_map(|message| message.changes.first())
-            .unwrap();
+        let run = got.iter().find_map(|message| message.changes.first()).unwrap();
         assert_eq!(run[8] == 0, snapshot, "chunk type 0 is a document");
     }
 }
@@ -574,10 +441,7 @@ fn word_of_writes_may_come_in_any_order() {
     world.finish_writes_backwards();
     let last = ChangeHash(writer.0.get_heads()[0].0);
     for message in syncs(world.taken(author)) {
-        assert!(
-            message.heads.is_empty() || message.heads == vec![last],
-            "{message:?}"
-        );
+        assert!(message.heads.is_empty() || message.heads == vec![last], "{message:?}");
     }
     world.finish_all();
     world.pass_time(1_000);

@@ -33,25 +33,13 @@ fn edit(rng: &mut Rng, doc: &mut AutoCommit) {
             let length = doc.length(&text);
             let at = rng.below(length as u64 + 1) as usize;
             let delete = rng.below(3).min((length - at) as u64) as isize;
-            doc.splice_text(
-                &text,
-                at,
-                delete,
-                ["a", "bc", "é", "𝄞xy", ""][rng.below(5) as usize],
-            )
-            .unwrap();
+            doc.splice_text(&text, at, delete, ["a", "bc", "é", "𝄞xy", ""][rng.below(5) as usize])
+                .unwrap();
         }
-        4 => doc
-            .put(ROOT, format!("key{}", rng.below(3)), rng.below(100) as i64)
-            .unwrap(),
+        4 => doc.put(ROOT, format!("key{}", rng.below(3)), rng.below(100) as i64).unwrap(),
         5 => {
             let length = doc.length(&list);
-            doc.insert(
-                &list,
-                rng.below(length as u64 + 1) as usize,
-                rng.below(9) as i64,
-            )
-            .unwrap();
+            doc.insert(&list, rng.below(length as u64 + 1) as usize, rng.below(9) as i64).unwrap();
         }
         6 => {
             if doc.length(&list) > 0 {
@@ -63,8 +51,7 @@ fn edit(rng: &mut Rng, doc: &mut AutoCommit) {
             if doc.get(ROOT, "counter").unwrap().is_none() {
                 doc.put(ROOT, "counter", ScalarValue::counter(0)).unwrap();
             }
-            doc.increment(ROOT, "counter", rng.below(5) as i64 + 1)
-                .unwrap();
+            doc.increment(ROOT, "counter", rng.below(5) as i64 + 1).unwrap();
         }
         _ => {
             let key = format!("map{}", rng.below(2));
@@ -115,27 +102,15 @@ fn history(seed: u64, options: &WorldOptions) -> TestResult {
 
 fn check(tests: u64, options: WorldOptions) {
     // One failing seed is a kept regression: put it in front of the random ones.
-    if let Some(seed) = std::env::var("CONCORD_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-    {
+    if let Some(seed) = std::env::var("CONCORD_SEED").ok().and_then(|seed| seed.parse().ok()) {
         assert!(!history(seed, &options).is_failure(), "seed {seed}");
         return;
     }
     for seed in REGRESSIONS {
-        assert!(
-            !history(*seed, &options).is_failure(),
-            "regression seed {seed}"
-        );
+        assert!(!history(*seed, &options).is_failure(), "regression seed {seed}");
     }
-    let tests = std::env::var("CONCORD_SEEDS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(tests);
-    QuickCheck::new()
-        .tests(tests)
-        .max_tests(tests * 2)
-        .quickcheck(Seeds(options));
+    let tests = std::env::var("CONCORD_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(tests);
+    QuickCheck::new().tests(tests).max_tests(tests * 2).quickcheck(Seeds(options));
 }
 
 /// Seeds that failed once.
@@ -158,35 +133,19 @@ impl quickcheck::Testable for Seeds {
 
 #[test]
 fn clients_converge_through_a_relay_that_keeps_changes() {
-    check(
-        150,
-        WorldOptions {
-            compact_changes: 10_000,
-            ..WorldOptions::default()
-        },
-    );
+    check(150, WorldOptions { compact_changes: 10_000, ..WorldOptions::default() });
 }
 
 #[test]
 fn clients_converge_through_a_relay_that_compacts_all_the_time() {
-    check(
-        150,
-        WorldOptions {
-            compact_changes: 4,
-            ..WorldOptions::default()
-        },
-    );
+    check(150, WorldOptions { compact_changes: 4, ..WorldOptions::default() });
 }
 
 #[test]
 fn clients_of_both_versions_converge() {
     check(
         150,
-        WorldOptions {
-            compact_changes: 6,
-            mixed_versions: true,
-            ..WorldOptions::default()
-        },
+        WorldOptions { compact_changes: 6, mixed_versions: true, ..WorldOptions::default() },
     );
 }
 
@@ -207,11 +166,6 @@ fn nothing_acknowledged_is_lost_in_crashes() {
 fn strict_relays_converge_too() {
     check(
         60,
-        WorldOptions {
-            compact_changes: 6,
-            strict: true,
-            crashes: true,
-            ..WorldOptions::default()
-        },
+        WorldOptions { compact_changes: 6, strict: true, crashes: true, ..WorldOptions::default() },
     );
 }

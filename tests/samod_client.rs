@@ -1,10 +1,6 @@
 //! samod, the Rust sibling of automerge-repo, as a client of the relay.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
@@ -108,15 +104,13 @@ async fn find(repo: &Repo, original: &DocHandle) -> DocHandle {
 
 fn titled(title: &str) -> Automerge {
     let mut doc = Automerge::new();
-    doc.transact(|tx| tx.put(automerge::ROOT, "title", title))
-        .unwrap();
+    doc.transact(|tx| tx.put(automerge::ROOT, "title", title)).unwrap();
     doc
 }
 
 fn put(handle: &DocHandle, key: &str, value: &str) {
     handle.with_document(|doc| {
-        doc.transact(|tx| tx.put(automerge::ROOT, key, value))
-            .unwrap();
+        doc.transact(|tx| tx.put(automerge::ROOT, key, value)).unwrap();
     });
 }
 
@@ -133,9 +127,7 @@ fn value(handle: &DocHandle, key: &str) -> Option<String> {
 /// Until all have these keys and the same heads.
 async fn converged(handles: &[&DocHandle], keys: &[&str]) {
     let mut changes = futures_util::stream::select_all(
-        handles
-            .iter()
-            .map(|handle| Box::pin(handle.changes().map(|_| ()))),
+        handles.iter().map(|handle| Box::pin(handle.changes().map(|_| ()))),
     );
     let complete = || {
         let heads = |handle: &DocHandle| handle.with_document(|doc| doc.get_heads());
@@ -171,9 +163,8 @@ impl Dialer for WebSocketDialer {
     fn connect(&self) -> BoxFuture<'static, Result<Transport, DialError<Infallible>>> {
         let url = self.0.to_string();
         Box::pin(async move {
-            let (socket, _) = tokio_tungstenite::connect_async(url)
-                .await
-                .map_err(DialError::transient)?;
+            let (socket, _) =
+                tokio_tungstenite::connect_async(url).await.map_err(DialError::transient)?;
             let (sink, stream) = socket.split();
             let stream = stream.filter_map(|message| {
                 ready(match message {

@@ -25,11 +25,7 @@ enum Home {
 }
 
 fn options() -> Options {
-    Options {
-        cache_bytes: 4 << 20,
-        reserve_bytes: 1 << 20,
-        ..Options::default()
-    }
+    Options { cache_bytes: 4 << 20, reserve_bytes: 1 << 20, ..Options::default() }
 }
 
 fn open(path: &Path, engine: Engine) -> Result<Arc<dyn Store>, StoreError> {
@@ -39,26 +35,16 @@ fn open(path: &Path, engine: Engine) -> Result<Arc<dyn Store>, StoreError> {
 impl Place {
     fn memory() -> Self {
         let (store, faults) = store::memory_with_faults("memory".parse().unwrap());
-        Self {
-            store,
-            home: Home::Memory(faults),
-        }
+        Self { store, home: Home::Memory(faults) }
     }
 
     fn disk(engine: Engine) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            store: open(dir.path(), engine).unwrap(),
-            home: Home::Disk(dir, engine),
-        }
+        Self { store: open(dir.path(), engine).unwrap(), home: Home::Disk(dir, engine) }
     }
 
     fn all() -> [Self; 3] {
-        [
-            Self::memory(),
-            Self::disk(Engine::Sled),
-            Self::disk(Engine::Fjall),
-        ]
+        [Self::memory(), Self::disk(Engine::Sled), Self::disk(Engine::Fjall)]
     }
 
     fn name(&self) -> &'static str {
@@ -73,32 +59,21 @@ impl Place {
         match self.home {
             Home::Memory(faults) => {
                 let (store, faults) = faults.after_crash();
-                Self {
-                    store,
-                    home: Home::Memory(faults),
-                }
+                Self { store, home: Home::Memory(faults) }
             }
-            Home::Disk(dir, engine) => Self {
-                store: open(dir.path(), engine).unwrap(),
-                home: Home::Disk(dir, engine),
-            },
+            Home::Disk(dir, engine) => {
+                Self { store: open(dir.path(), engine).unwrap(), home: Home::Disk(dir, engine) }
+            }
         }
     }
 }
 
 fn document(n: u8) -> DocumentKey {
-    DocumentKey {
-        tenant: Tenant::default(),
-        document: DocumentId::from_bytes(&[n; 16]),
-    }
+    DocumentKey { tenant: Tenant::default(), document: DocumentId::from_bytes(&[n; 16]) }
 }
 
 fn row(kind: Kind, id: u8) -> RowKey {
-    RowKey {
-        kind,
-        id: [id; 32],
-        part: 0,
-    }
+    RowKey { kind, id: [id; 32], part: 0 }
 }
 
 fn put(row: RowKey, bytes: impl Into<Bytes>) -> RowWrite {
@@ -109,9 +84,7 @@ fn noise(len: usize) -> Bytes {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..len)
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             state.to_be_bytes()[0]
         })
         .collect()
@@ -125,22 +98,8 @@ async fn read_one(store: &dyn Store, key: &DocumentKey, row: RowKey) -> Option<B
 async fn rows_of_every_size_come_back_and_survive_a_restart() {
     for place in Place::all() {
         let name = place.name();
-        let sizes = [
-            0,
-            1,
-            120,
-            4074,
-            4075,
-            4076,
-            4095,
-            4096,
-            4097,
-            8162,
-            8163,
-            65_536,
-            1 << 20,
-            3 << 20,
-        ];
+        let sizes =
+            [0, 1, 120, 4074, 4075, 4076, 4095, 4096, 4097, 8162, 8163, 65_536, 1 << 20, 3 << 20];
         let mut writes = Vec::new();
         for (n, len) in (0_u8..).zip(sizes) {
             for kind in [Kind::Snapshot, Kind::Change] {
@@ -164,28 +123,11 @@ async fn rows_of_every_size_come_back_and_survive_a_restart() {
 #[tokio::test]
 async fn rows_are_read_in_the_order_asked_for() {
     for place in Place::all() {
-        let (a, b, none) = (
-            row(Kind::Change, 1),
-            row(Kind::Change, 2),
-            row(Kind::Change, 3),
-        );
-        place
-            .store
-            .write(document(1), vec![put(b, "b"), put(a, "a")])
-            .await
-            .unwrap();
-        let found = place
-            .store
-            .read(document(1), vec![b, none, a, b])
-            .await
-            .unwrap();
+        let (a, b, none) = (row(Kind::Change, 1), row(Kind::Change, 2), row(Kind::Change, 3));
+        place.store.write(document(1), vec![put(b, "b"), put(a, "a")]).await.unwrap();
+        let found = place.store.read(document(1), vec![b, none, a, b]).await.unwrap();
         let some = |text: &'static str| Some(Bytes::from(text));
-        assert_eq!(
-            found,
-            [some("b"), None, some("a"), some("b")],
-            "{}",
-            place.name()
-        );
+        assert_eq!(found, [some("b"), None, some("a"), some("b")], "{}", place.name());
     }
 }
 
@@ -194,11 +136,7 @@ async fn meta_is_overwritten_longer_and_shorter() {
     for mut place in Place::all() {
         let meta = row(Kind::Meta, 0);
         for len in [10, 20_000, 5_000, 0, 9_000, 100] {
-            place
-                .store
-                .write(document(1), vec![put(meta, noise(len))])
-                .await
-                .unwrap();
+            place.store.write(document(1), vec![put(meta, noise(len))]).await.unwrap();
             let found = read_one(&*place.store, &document(1), meta).await;
             assert!(found == Some(noise(len)), "{}: {len}", place.name());
             place = place.reopen().await;
@@ -226,43 +164,24 @@ async fn writes_happen_in_order_within_a_group() {
         first.await.unwrap();
         second.await.unwrap();
         let place = place.reopen().await;
-        assert_eq!(
-            read_one(&*place.store, &document(1), a).await,
-            Some("a".into())
-        );
-        assert!(
-            read_one(&*place.store, &document(1), b).await == Some(large),
-            "{}",
-            place.name()
-        );
+        assert_eq!(read_one(&*place.store, &document(1), a).await, Some("a".into()));
+        assert!(read_one(&*place.store, &document(1), b).await == Some(large), "{}", place.name());
     }
 }
 
 #[tokio::test]
 async fn deleted_rows_are_gone_with_all_their_pieces() {
     for place in Place::all() {
-        let rows = [
-            row(Kind::Change, 1),
-            row(Kind::Snapshot, 2),
-            row(Kind::Meta, 0),
-        ];
+        let rows = [row(Kind::Change, 1), row(Kind::Snapshot, 2), row(Kind::Meta, 0)];
         let writes = rows.map(|row| put(row, noise(2 << 20))).to_vec();
         place.store.write(document(1), writes).await.unwrap();
-        place
-            .store
-            .write(document(2), vec![put(rows[0], "stays")])
-            .await
-            .unwrap();
+        place.store.write(document(2), vec![put(rows[0], "stays")]).await.unwrap();
         let deletes = rows.map(RowWrite::Delete).to_vec();
         place.store.write(document(1), deletes).await.unwrap();
         let place = place.reopen().await;
         let found = place.store.read(document(1), rows.to_vec()).await.unwrap();
         assert_eq!(found, [None, None, None], "{}", place.name());
-        let documents = place
-            .store
-            .documents(Tenant::default(), None, 10)
-            .await
-            .unwrap();
+        let documents = place.store.documents(Tenant::default(), None, 10).await.unwrap();
         assert_eq!(documents, [document(2).document], "{}", place.name());
     }
 }
@@ -270,10 +189,7 @@ async fn deleted_rows_are_gone_with_all_their_pieces() {
 #[tokio::test]
 async fn load_gives_all_but_snapshots_and_pages() {
     for place in Place::all() {
-        let page = RowKey {
-            part: 3,
-            ..row(Kind::IndexPage, 9)
-        };
+        let page = RowKey { part: 3, ..row(Kind::IndexPage, 9) };
         let writes = vec![
             put(row(Kind::Snapshot, 9), noise(100_000)),
             put(page, "page"),
@@ -284,31 +200,18 @@ async fn load_gives_all_but_snapshots_and_pages() {
             put(row(Kind::Quarantine, 3), "bad"),
         ];
         place.store.write(document(1), writes).await.unwrap();
-        place
-            .store
-            .write(document(2), vec![put(row(Kind::Change, 7), "other")])
-            .await
-            .unwrap();
+        place.store.write(document(2), vec![put(row(Kind::Change, 7), "other")]).await.unwrap();
         let place = place.reopen().await;
-        let StoredDocument {
-            meta,
-            roots,
-            mut changes,
-            corrupt,
-        } = place.store.load(document(1)).await.unwrap();
+        let StoredDocument { meta, roots, mut changes, corrupt } =
+            place.store.load(document(1)).await.unwrap();
         changes.sort();
         assert_eq!(meta, Some("meta".into()));
         assert_eq!(roots, [([9; 32], "root".into())]);
-        let expected = [
-            (ChangeHash([1; 32]), noise(5_000)),
-            (ChangeHash([2; 32]), "change".into()),
-        ];
+        let expected =
+            [(ChangeHash([1; 32]), noise(5_000)), (ChangeHash([2; 32]), "change".into())];
         assert_eq!(changes, expected, "{}", place.name());
         assert_eq!(corrupt, []);
-        assert_eq!(
-            read_one(&*place.store, &document(1), page).await,
-            Some("page".into())
-        );
+        assert_eq!(read_one(&*place.store, &document(1), page).await, Some("page".into()));
         let unknown = place.store.load(document(3)).await.unwrap();
         assert!(unknown.meta.is_none() && unknown.roots.is_empty() && unknown.changes.is_empty());
     }
@@ -328,11 +231,7 @@ async fn documents_come_in_order_and_in_pages() {
         let mut found = Vec::new();
         loop {
             let after = found.last().cloned();
-            let page = place
-                .store
-                .documents(Tenant::default(), after, 7)
-                .await
-                .unwrap();
+            let page = place.store.documents(Tenant::default(), after, 7).await.unwrap();
             assert!(page.len() <= 7);
             if page.is_empty() {
                 break;
@@ -340,14 +239,7 @@ async fn documents_come_in_order_and_in_pages() {
             found.extend(page);
         }
         assert_eq!(found, expected, "{}", place.name());
-        assert_eq!(
-            place
-                .store
-                .documents(Tenant::default(), None, 0)
-                .await
-                .unwrap(),
-            []
-        );
+        assert_eq!(place.store.documents(Tenant::default(), None, 0).await.unwrap(), []);
     }
 }
 
@@ -355,9 +247,8 @@ async fn documents_come_in_order_and_in_pages() {
 async fn a_read_sees_the_writes_that_were_called_before_it() {
     for place in Place::all() {
         for n in 0..20 {
-            let write = place
-                .store
-                .write(document(1), vec![put(row(Kind::Change, n), noise(9_000))]);
+            let write =
+                place.store.write(document(1), vec![put(row(Kind::Change, n), noise(9_000))]);
             let stored = place.store.load(document(1)).await.unwrap();
             assert_eq!(stored.changes.len(), usize::from(n) + 1, "{}", place.name());
             write.await.unwrap();
@@ -368,11 +259,7 @@ async fn a_read_sees_the_writes_that_were_called_before_it() {
 #[tokio::test]
 async fn a_write_goes_on_when_nobody_waits_for_it() {
     for place in Place::all() {
-        drop(
-            place
-                .store
-                .write(document(1), vec![put(row(Kind::Change, 1), "x")]),
-        );
+        drop(place.store.write(document(1), vec![put(row(Kind::Change, 1), "x")]));
         let place = place.reopen().await;
         let found = read_one(&*place.store, &document(1), row(Kind::Change, 1)).await;
         assert_eq!(found, Some("x".into()), "{}", place.name());
@@ -385,14 +272,8 @@ async fn many_writers_share_flushes() {
         let name = place.name();
         let all = (0..400_u32)
             .map(|n| {
-                let id = RowKey {
-                    kind: Kind::Change,
-                    id: [0; 32],
-                    part: n,
-                };
-                place
-                    .store
-                    .write(document(n.to_be_bytes()[3]), vec![put(id, noise(120))])
+                let id = RowKey { kind: Kind::Change, id: [0; 32], part: n };
+                place.store.write(document(n.to_be_bytes()[3]), vec![put(id, noise(120))])
             })
             .collect::<Vec<_>>();
         for write in all {
@@ -425,15 +306,9 @@ async fn a_closed_store_refuses() {
     for place in Place::all() {
         place.store.close().await.unwrap();
         place.store.close().await.unwrap();
-        let write = place
-            .store
-            .write(document(1), vec![put(row(Kind::Change, 1), "x")])
-            .await;
+        let write = place.store.write(document(1), vec![put(row(Kind::Change, 1), "x")]).await;
         assert_eq!(write, Err(StoreError::Closed));
-        assert_eq!(
-            place.store.load(document(1)).await.unwrap_err(),
-            StoreError::Closed
-        );
+        assert_eq!(place.store.load(document(1)).await.unwrap_err(), StoreError::Closed);
     }
 }
 
@@ -449,11 +324,8 @@ const KINDS: [Kind; 4] = [Kind::Meta, Kind::IndexRoot, Kind::Snapshot, Kind::Cha
 
 impl Arbitrary for Step {
     fn arbitrary(g: &mut Gen) -> Self {
-        let (document, kind, id) = (
-            u8::arbitrary(g) % 3,
-            u8::arbitrary(g) % 4,
-            u8::arbitrary(g) % 4,
-        );
+        let (document, kind, id) =
+            (u8::arbitrary(g) % 3, u8::arbitrary(g) % 4, u8::arbitrary(g) % 4);
         let lens = [0, 3, 4_075, 4_076, 12_000, 1_100_000];
         match u8::arbitrary(g) % 16 {
             0 => Self::Reopen,
@@ -465,9 +337,7 @@ impl Arbitrary for Step {
 
 fn model_agrees(start: fn() -> Place, steps: Vec<Step>) -> bool {
     type Model = std::collections::BTreeMap<(u8, RowKey), Bytes>;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let mut place = start();
         let mut model = Model::new();
@@ -507,10 +377,8 @@ fn model_agrees(start: fn() -> Place, steps: Vec<Step>) -> bool {
                 }
             }
             let stored = place.store.load(document(on)).await.unwrap();
-            let changes = model
-                .keys()
-                .filter(|(d, row)| *d == on && row.kind == Kind::Change)
-                .count();
+            let changes =
+                model.keys().filter(|(d, row)| *d == on && row.kind == Kind::Change).count();
             if stored.changes.len() != changes || !stored.corrupt.is_empty() {
                 return false;
             }

@@ -18,11 +18,7 @@ use tempfile::TempDir;
 const ENGINES: [Engine; 2] = [Engine::Sled, Engine::Fjall];
 
 fn open(path: &Path, engine: Engine) -> Result<Arc<dyn Store>, StoreError> {
-    let options = Options {
-        cache_bytes: 4 << 20,
-        reserve_bytes: 1 << 20,
-        ..Options::default()
-    };
+    let options = Options { cache_bytes: 4 << 20, reserve_bytes: 1 << 20, ..Options::default() };
     store::open(path, engine, &options)
 }
 
@@ -34,28 +30,19 @@ fn refusal(path: &Path, engine: Engine) -> StoreError {
 }
 
 fn document() -> DocumentKey {
-    DocumentKey {
-        tenant: Tenant::default(),
-        document: DocumentId::from_bytes(&[1; 16]),
-    }
+    DocumentKey { tenant: Tenant::default(), document: DocumentId::from_bytes(&[1; 16]) }
 }
 
 fn row(id: u8) -> RowKey {
-    RowKey {
-        kind: Kind::Change,
-        id: [id; 32],
-        part: 0,
-    }
+    RowKey { kind: Kind::Change, id: [id; 32], part: 0 }
 }
 
 /// A closed store with two changes, `first` and `second`.
 async fn written(engine: Engine) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), engine).unwrap();
-    let writes = vec![
-        RowWrite::Put(row(1), "first".into()),
-        RowWrite::Put(row(2), "second".into()),
-    ];
+    let writes =
+        vec![RowWrite::Put(row(1), "first".into()), RowWrite::Put(row(2), "second".into())];
     store.write(document(), writes).await.unwrap();
     store.close().await.unwrap();
     dir
@@ -74,10 +61,7 @@ async fn the_marker_says_what_it_is() {
     let store = open(dir.path(), Engine::Sled).unwrap();
     let id = store.storage_id();
     let text = fs::read_to_string(dir.path().join("CONCORD")).unwrap();
-    assert_eq!(
-        text,
-        format!("concord store\nformat 1\nengine sled\nid {id}\nstate ready\n")
-    );
+    assert_eq!(text, format!("concord store\nformat 1\nengine sled\nid {id}\nstate ready\n"));
     let shape = id.as_str().split('-').map(str::len).collect::<Vec<_>>();
     assert_eq!(shape, [8, 4, 4, 4, 12], "{id}");
     assert_eq!(&id.as_str()[14..15], "4", "{id}");
@@ -90,9 +74,7 @@ async fn two_at_once_are_refused() {
         let store = open(dir.path(), engine).unwrap();
         assert_eq!(
             refusal(dir.path(), engine),
-            StoreError::Locked {
-                directory: dir.path().into()
-            }
+            StoreError::Locked { directory: dir.path().into() }
         );
         store.close().await.unwrap();
         open(dir.path(), engine).unwrap();
@@ -113,21 +95,10 @@ fn a_dropped_store_frees_its_directory() {
 async fn a_newer_format_is_refused_whatever_follows() {
     for engine in ENGINES {
         let dir = written(engine).await;
-        fs::write(
-            dir.path().join("CONCORD"),
-            "concord store\nformat 7\nsomething=else",
-        )
-        .unwrap();
+        fs::write(dir.path().join("CONCORD"), "concord store\nformat 7\nsomething=else").unwrap();
         let error = refusal(dir.path(), engine);
         let directory = dir.path().into();
-        assert_eq!(
-            error,
-            StoreError::Newer {
-                directory,
-                found: 7,
-                known: FORMAT
-            }
-        );
+        assert_eq!(error, StoreError::Newer { directory, found: 7, known: FORMAT });
         assert!(error.to_string().contains("use a newer concord"), "{error}");
     }
 }
@@ -146,18 +117,12 @@ async fn vanished_data_is_never_served_as_empty() {
         let dir = written(engine).await;
         let data = dir.path().join(engine.as_str());
         fs::remove_dir_all(&data).unwrap();
-        assert!(
-            matches!(refusal(dir.path(), engine), StoreError::Vanished { .. }),
-            "{engine}"
-        );
+        assert!(matches!(refusal(dir.path(), engine), StoreError::Vanished { .. }), "{engine}");
         assert!(!data.exists(), "{engine}: nothing was made in its place");
         fs::create_dir(&data).unwrap();
         for _ in 0..2 {
             let error = refusal(dir.path(), engine);
-            assert!(
-                matches!(error, StoreError::Vanished { .. }),
-                "{engine}: {error}"
-            );
+            assert!(matches!(error, StoreError::Vanished { .. }), "{engine}: {error}");
         }
     }
 }
@@ -169,10 +134,7 @@ async fn another_stores_data_is_refused() {
         let data = dir.path().join(engine.as_str());
         fs::remove_dir_all(&data).unwrap();
         fs::rename(other.path().join(engine.as_str()), &data).unwrap();
-        assert!(
-            matches!(refusal(dir.path(), engine), StoreError::Vanished { .. }),
-            "{engine}"
-        );
+        assert!(matches!(refusal(dir.path(), engine), StoreError::Vanished { .. }), "{engine}");
     }
 }
 
@@ -199,34 +161,21 @@ async fn what_is_not_ours_is_left_alone() {
         fs::create_dir(dir.path().join(name)).unwrap();
         for engine in ENGINES {
             let error = refusal(dir.path(), engine);
-            assert!(
-                matches!(error, StoreError::NotOurs { .. }),
-                "{name}: {error}"
-            );
+            assert!(matches!(error, StoreError::NotOurs { .. }), "{name}: {error}");
         }
         assert!(!dir.path().join("CONCORD").exists());
     }
-    for text in [
-        "",
-        "concord store",
-        "concord store\nformat x\n",
-        "concord store\nformat 0\n",
-        "\u{0}",
-    ] {
+    for text in
+        ["", "concord store", "concord store\nformat x\n", "concord store\nformat 0\n", "\u{0}"]
+    {
         let dir = written(Engine::Sled).await;
         fs::write(dir.path().join("CONCORD"), text).unwrap();
         let error = refusal(dir.path(), Engine::Sled);
-        assert!(
-            matches!(error, StoreError::NotOurs { .. }),
-            "{text:?}: {error}"
-        );
+        assert!(matches!(error, StoreError::NotOurs { .. }), "{text:?}: {error}");
     }
     let dir = written(Engine::Sled).await;
     edit_marker(dir.path(), "engine sled", "engine redb");
-    assert!(matches!(
-        refusal(dir.path(), Engine::Sled),
-        StoreError::NotOurs { .. }
-    ));
+    assert!(matches!(refusal(dir.path(), Engine::Sled), StoreError::NotOurs { .. }));
 }
 
 #[test]
@@ -235,10 +184,7 @@ fn a_file_in_the_way_is_a_clear_error() {
     let path = dir.path().join("file");
     fs::write(&path, "x").unwrap();
     let error = refusal(&path, Engine::Sled).to_string();
-    assert!(
-        error.contains("could not make the directory") && error.contains("file"),
-        "{error}"
-    );
+    assert!(error.contains("could not make the directory") && error.contains("file"), "{error}");
 }
 
 #[tokio::test]
@@ -262,11 +208,7 @@ async fn a_crash_while_it_was_made_is_made_good() {
         let writes = vec![RowWrite::Put(row(1), "x".into())];
         store.write(document(), writes).await.unwrap();
         store.close().await.unwrap();
-        let stored = open(dir.path(), engine)
-            .unwrap()
-            .load(document())
-            .await
-            .unwrap();
+        let stored = open(dir.path(), engine).unwrap().load(document()).await.unwrap();
         assert_eq!(stored.changes.len(), 1, "{engine}");
     }
 }
@@ -287,23 +229,16 @@ fn rot(engine: Engine, data: PathBuf, end: &[u8]) {
                 }
                 std::thread::yield_now();
             };
-            let found = db
-                .iter()
-                .map(Result::unwrap)
-                .find(|(_, value)| value.ends_with(end));
+            let found = db.iter().map(Result::unwrap).find(|(_, value)| value.ends_with(end));
             let (key, value) = found.unwrap();
             db.insert(key, flipped(&value)).unwrap();
             db.flush().unwrap();
         }
         Engine::Fjall => {
             let db = fjall::Database::builder(data).open().unwrap();
-            let rows = db
-                .keyspace("rows", fjall::KeyspaceCreateOptions::default)
-                .unwrap();
-            let found = rows
-                .iter()
-                .map(|item| item.into_inner().unwrap())
-                .find(|(_, v)| v.ends_with(end));
+            let rows = db.keyspace("rows", fjall::KeyspaceCreateOptions::default).unwrap();
+            let found =
+                rows.iter().map(|item| item.into_inner().unwrap()).find(|(_, v)| v.ends_with(end));
             let (key, value) = found.unwrap();
             rows.insert(key, flipped(&value)).unwrap();
             db.persist(fjall::PersistMode::SyncAll).unwrap();
@@ -323,30 +258,19 @@ async fn a_corrupt_row_is_reported_and_hurts_no_other() {
             assert_eq!(stored.changes.len(), 1, "{engine}");
             assert_eq!(stored.changes[0].1, "first");
         }
-        let error = store
-            .read(document(), vec![row(1), row(2)])
-            .await
-            .unwrap_err();
+        let error = store.read(document(), vec![row(1), row(2)]).await.unwrap_err();
         assert!(matches!(&error, StoreError::Corrupt { row: found, .. } if *found == row(2)));
         assert!(error.to_string().contains("change 0202"), "{error}");
         let first = store.read(document(), vec![row(1)]).await.unwrap();
         assert_eq!(first, [Some("first".into())]);
         let stats = store.stats();
-        assert_eq!(
-            (stats.corrupt.len(), stats.corrupt_reads),
-            (1, 3),
-            "{engine}"
-        );
+        assert_eq!((stats.corrupt.len(), stats.corrupt_reads), (1, 3), "{engine}");
 
         // A peer sends it again: the row is whole again.
         let again = vec![RowWrite::Put(row(2), "second".into())];
         store.write(document(), again).await.unwrap();
         let stored = store.load(document()).await.unwrap();
-        assert_eq!(
-            (stored.corrupt.len(), stored.changes.len()),
-            (0, 2),
-            "{engine}"
-        );
+        assert_eq!((stored.corrupt.len(), stored.changes.len()), (0, 2), "{engine}");
     }
 }
 
@@ -355,15 +279,8 @@ async fn a_rotten_first_row_is_refused() {
     for engine in ENGINES {
         let dir = written(engine).await;
         let id = open(dir.path(), engine).unwrap().storage_id();
-        rot(
-            engine,
-            dir.path().join(engine.as_str()),
-            id.as_str().as_bytes(),
-        );
-        assert!(
-            matches!(refusal(dir.path(), engine), StoreError::Vanished { .. }),
-            "{engine}"
-        );
+        rot(engine, dir.path().join(engine.as_str()), id.as_str().as_bytes());
+        assert!(matches!(refusal(dir.path(), engine), StoreError::Vanished { .. }), "{engine}");
     }
 }
 
@@ -384,15 +301,9 @@ async fn sled_makes_no_blob_files() {
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_writes_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        reserve_bytes: u64::MAX,
-        ..Options::default()
-    };
+    let options = Options { reserve_bytes: u64::MAX, ..Options::default() };
     let store = store::open(dir.path(), Engine::Fjall, &options).unwrap();
-    let error = store
-        .write(document(), vec![RowWrite::Put(row(1), "x".into())])
-        .await
-        .unwrap_err();
+    let error = store.write(document(), vec![RowWrite::Put(row(1), "x".into())]).await.unwrap_err();
     assert!(matches!(error, StoreError::Full { .. }), "{error}");
     assert_eq!(store.load(document()).await.unwrap().changes, []);
 }

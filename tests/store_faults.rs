@@ -9,25 +9,15 @@ use concord::{
 use concord_protocol::DocumentId;
 
 fn document(n: u8) -> DocumentKey {
-    DocumentKey {
-        tenant: Tenant::default(),
-        document: DocumentId::from_bytes(&[n; 16]),
-    }
+    DocumentKey { tenant: Tenant::default(), document: DocumentId::from_bytes(&[n; 16]) }
 }
 
 fn row(kind: Kind, id: u8) -> RowKey {
-    RowKey {
-        kind,
-        id: [id; 32],
-        part: 0,
-    }
+    RowKey { kind, id: [id; 32], part: 0 }
 }
 
 fn put(id: u8) -> Vec<RowWrite> {
-    vec![RowWrite::Put(
-        row(Kind::Change, id),
-        vec![id; 10_000].into(),
-    )]
+    vec![RowWrite::Put(row(Kind::Change, id), vec![id; 10_000].into())]
 }
 
 #[tokio::test]
@@ -35,22 +25,13 @@ async fn a_failed_flush_ends_all_writing_until_a_restart() {
     let (store, faults) = store::memory_with_faults("faulty".parse().unwrap());
     store.write(document(1), put(1)).await.unwrap();
     faults.fail_flushes(true);
-    assert!(matches!(
-        store.write(document(2), put(2)).await,
-        Err(StoreError::Poisoned(_))
-    ));
+    assert!(matches!(store.write(document(2), put(2)).await, Err(StoreError::Poisoned(_))));
     // A second fsync may succeed without having written anything.
     faults.fail_flushes(false);
-    assert!(matches!(
-        store.write(document(3), put(3)).await,
-        Err(StoreError::Poisoned(_))
-    ));
+    assert!(matches!(store.write(document(3), put(3)).await, Err(StoreError::Poisoned(_))));
     // What is there for certain is still served; what may not be on disk is not.
     assert_eq!(store.load(document(1)).await.unwrap().changes.len(), 1);
-    assert!(matches!(
-        store.load(document(2)).await,
-        Err(StoreError::Poisoned(_))
-    ));
+    assert!(matches!(store.load(document(2)).await, Err(StoreError::Poisoned(_))));
 
     let (store, _) = faults.after_crash();
     assert_eq!(store.load(document(1)).await.unwrap().changes.len(), 1);
@@ -62,10 +43,7 @@ async fn a_failed_flush_ends_all_writing_until_a_restart() {
 async fn a_failed_write_ends_all_writing_too() {
     let (store, faults) = store::memory_with_faults("faulty".parse().unwrap());
     faults.fail_writes(true);
-    assert!(matches!(
-        store.write(document(1), put(1)).await,
-        Err(StoreError::Poisoned(_))
-    ));
+    assert!(matches!(store.write(document(1), put(1)).await, Err(StoreError::Poisoned(_))));
     faults.fail_writes(false);
     let error = store.write(document(1), put(1)).await.unwrap_err();
     assert!(error.to_string().contains("restart"), "{error}");
@@ -84,17 +62,10 @@ async fn lost_pieces_are_corruption_but_for_unfinished_snapshots() {
             if kind == Kind::Snapshot && piece == 0 {
                 assert_eq!(read, Ok(vec![None]));
             } else {
-                assert!(
-                    matches!(read, Err(StoreError::Corrupt { .. })),
-                    "{kind:?} {piece}"
-                );
+                assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{kind:?} {piece}");
             }
             let corrupt = store.load(document(1)).await.unwrap().corrupt;
-            let loaded = if kind == Kind::Snapshot {
-                vec![]
-            } else {
-                vec![row]
-            };
+            let loaded = if kind == Kind::Snapshot { vec![] } else { vec![row] };
             assert_eq!(corrupt, loaded, "{kind:?} {piece}");
             store.write(document(1), writes).await.unwrap();
             assert!(store.read(document(1), vec![row]).await.unwrap()[0].is_some());
@@ -107,10 +78,7 @@ async fn a_full_disk_refuses_and_the_store_goes_on() {
     let (store, faults) = store::memory_with_faults("faulty".parse().unwrap());
     faults.set_free_bytes(Some(1000));
     let error = store.write(document(1), put(1)).await.unwrap_err();
-    assert!(
-        matches!(error, StoreError::Full { free: 1000, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::Full { free: 1000, .. }), "{error}");
     assert_eq!(store.load(document(1)).await.unwrap().changes, []);
     faults.set_free_bytes(None);
     store.write(document(1), put(1)).await.unwrap();

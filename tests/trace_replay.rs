@@ -14,10 +14,8 @@ use std::{
 use support::Relay;
 
 fn traces() -> PathBuf {
-    let shared = env::var_os("CONCORD_SHARED").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
+    let shared = env::var_os("CONCORD_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     shared.join("traces")
 }
 
@@ -26,15 +24,7 @@ fn replay(arguments: &[&str]) -> serde_json::Value {
     let directory = tempfile::tempdir().unwrap();
     let relay = Relay::start(&[], directory.path());
     let output = Command::new(env!("CARGO_BIN_EXE_concord"))
-        .args([
-            "bench",
-            "trace",
-            "--json",
-            "--timeout",
-            "120",
-            "--url",
-            &relay.url(),
-        ])
+        .args(["bench", "trace", "--json", "--timeout", "120", "--url", &relay.url()])
         .args(arguments)
         .output()
         .unwrap();
@@ -48,10 +38,7 @@ fn recorded(name: &str) {
     let report = if path.exists() {
         replay(&["--trace", path.to_str().unwrap()])
     } else {
-        println!(
-            "skipped: {} is not there; a trace of its shape instead",
-            path.display()
-        );
+        println!("skipped: {} is not there; a trace of its shape instead", path.display());
         replay(&["--transactions", "5000"])
     };
     println!("{name}: {report}");

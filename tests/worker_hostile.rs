@@ -1,11 +1,7 @@
 //! The hostile corpus as documents through a pool: an error or a success in time, within memory,
 //! and the pool goes on.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test ends where it fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
 mod worker_common;
 
@@ -35,13 +31,7 @@ async fn every_hostile_document_is_harmless() {
     let pool = pool(limits).await;
     let base = worker_common::small();
     let mut files = Vec::new();
-    for folder in [
-        "load",
-        "load_unverified",
-        "load_incremental",
-        "change",
-        "handmade",
-    ] {
+    for folder in ["load", "load_unverified", "load_incremental", "change", "handmade"] {
         for entry in std::fs::read_dir(hostile.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if folder != "handmade" || path.extension().is_some_and(|end| end == "doc") {
@@ -59,11 +49,7 @@ async fn every_hostile_document_is_harmless() {
         } else {
             Vec::new()
         };
-        let job = WorkerJob::Build {
-            base,
-            incoming: vec![bytes],
-            explode_max: 0,
-        };
+        let job = WorkerJob::Build { base, incoming: vec![bytes], explode_max: 0 };
         (path, job)
     });
     let mut outcomes = [0; 3];

@@ -1,14 +1,7 @@
 //! Jobs on real automerge histories give what automerge itself gives, and poison is named.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test ends where it fails"
-)]
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "quickcheck gives properties values"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
+#![allow(clippy::needless_pass_by_value, reason = "quickcheck gives properties values")]
 
 mod worker_common;
 
@@ -46,9 +39,8 @@ impl History {
         let list = root.put_object(ROOT, "list", ObjType::List).unwrap();
         root.put(ROOT, "count", ScalarValue::counter(0)).unwrap();
         root.commit();
-        let mut writers: Vec<AutoCommit> = (0..3_u8)
-            .map(|writer| root.fork().with_actor(ActorId::from([writer; 16])))
-            .collect();
+        let mut writers: Vec<AutoCommit> =
+            (0..3_u8).map(|writer| root.fork().with_actor(ActorId::from([writer; 16]))).collect();
         for &(writer, what, value) in &self.0 {
             let other = usize::from(value) % writers.len();
             let mut seen = writers[other].clone();
@@ -60,15 +52,10 @@ impl History {
                 1 => doc
                     .splice_text(&text, place, (length - place).min(2).cast_signed(), "")
                     .unwrap(),
-                2 => doc
-                    .put(ROOT, format!("key{}", value % 4), i64::from(value))
-                    .unwrap(),
+                2 => doc.put(ROOT, format!("key{}", value % 4), i64::from(value)).unwrap(),
                 3 => doc.increment(ROOT, "count", i64::from(value)).unwrap(),
                 4 => doc.insert(&list, 0, u64::from(value)).unwrap(),
-                5 => drop(
-                    doc.put_object(ROOT, format!("map{}", value % 3), ObjType::Map)
-                        .unwrap(),
-                ),
+                5 => drop(doc.put_object(ROOT, format!("map{}", value % 3), ObjType::Map).unwrap()),
                 _ => drop(doc.merge(&mut seen).unwrap()),
             }
             doc.commit();
@@ -90,11 +77,7 @@ fn run(job: &WorkerJob) -> Result<JobOutput, JobError> {
 }
 
 fn build(base: Vec<Bytes>, incoming: Vec<Bytes>) -> WorkerJob {
-    WorkerJob::Build {
-        base,
-        incoming,
-        explode_max: 0,
-    }
+    WorkerJob::Build { base, incoming, explode_max: 0 }
 }
 
 fn built(result: Result<JobOutput, JobError>) -> (Bytes, concord::replica::index::SnapshotIndex) {
@@ -127,9 +110,8 @@ fn build_is_what_automerge_merges() {
         let mut whole = History::merged(&mut writers);
         // The first writer's document as snapshot, the second's as a tail of changes, the
         // third's as what a peer uploads.
-        let base: Vec<Bytes> = std::iter::once(writers[0].save().into())
-            .chain(chunks(&mut writers[1]))
-            .collect();
+        let base: Vec<Bytes> =
+            std::iter::once(writers[0].save().into()).chain(chunks(&mut writers[1])).collect();
         let incoming = vec![writers[2].save().into()];
         let (snapshot, index) = built(run(&build(base, incoming)));
         let changes = whole.get_changes(&[]);
@@ -147,9 +129,7 @@ fn build_is_what_automerge_merges() {
             && index.root.objects.len() <= ops
             && index.root.objects.len() >= 2
     }
-    QuickCheck::new()
-        .tests(60)
-        .quickcheck(property as fn(History) -> bool);
+    QuickCheck::new().tests(60).quickcheck(property as fn(History) -> bool);
 }
 
 #[test]
@@ -169,9 +149,7 @@ fn new_changes_are_given_one_by_one_where_they_are_few() {
             return false;
         };
         let fits = given.len() == new.len()
-            && given
-                .iter()
-                .all(|chunk| guard::check_change(chunk, &Limits::default()).is_ok());
+            && given.iter().all(|chunk| guard::check_change(chunk, &Limits::default()).is_ok());
         let mut applied = writers[0].clone();
         for chunk in &given {
             let change = automerge::Change::try_from(&chunk[..]).unwrap();
@@ -181,9 +159,7 @@ fn new_changes_are_given_one_by_one_where_they_are_few() {
         fits && applied.get_heads() == both.get_heads()
             && (new.is_empty() || matches!(run(&job(one_less)), Ok(JobOutput::Built { .. })))
     }
-    QuickCheck::new()
-        .tests(40)
-        .quickcheck(property as fn(History) -> bool);
+    QuickCheck::new().tests(40).quickcheck(property as fn(History) -> bool);
 }
 
 #[test]
@@ -192,15 +168,11 @@ fn extract_gives_the_bytes() {
         let mut writers = history.play();
         let mut whole = History::merged(&mut writers);
         let changes = whole.get_changes(&[]);
-        let picked: Vec<_> = (picks.iter())
-            .map(|pick| &changes[usize::from(*pick) % changes.len()])
-            .collect();
+        let picked: Vec<_> =
+            (picks.iter()).map(|pick| &changes[usize::from(*pick) % changes.len()]).collect();
         let job = WorkerJob::Extract {
             snapshot: whole.save().into(),
-            hashes: picked
-                .iter()
-                .map(|change| ChangeHash(change.hash().0))
-                .collect(),
+            hashes: picked.iter().map(|change| ChangeHash(change.hash().0)).collect(),
         };
         let Ok(JobOutput::Extracted(given)) = run(&job) else {
             return false;
@@ -211,9 +183,7 @@ fn extract_gives_the_bytes() {
                 again.raw_bytes() == change.raw_bytes() && given.len() <= change.raw_bytes().len()
             })
     }
-    QuickCheck::new()
-        .tests(60)
-        .quickcheck(property as fn(History, Vec<u8>) -> bool);
+    QuickCheck::new().tests(60).quickcheck(property as fn(History, Vec<u8>) -> bool);
 }
 
 #[test]
@@ -223,10 +193,7 @@ fn a_change_that_the_snapshot_lacks_is_an_error_of_the_base() {
     for others in [0, 5] {
         let mut hashes = vec![ChangeHash(doc.get_heads()[0].0); others];
         hashes.push(ChangeHash([7; 32]));
-        let job = WorkerJob::Extract {
-            snapshot: doc.save().into(),
-            hashes,
-        };
+        let job = WorkerJob::Extract { snapshot: doc.save().into(), hashes };
         assert!(matches!(run(&job), Err(JobError::Base(_))));
     }
 }
@@ -241,24 +208,15 @@ fn orphans_are_named_and_never_saved() {
     }
     all.extend(chunks(&mut doc));
     let orphans = all[1..].to_vec();
-    assert!(matches!(
-        run(&build(vec![], orphans.clone())),
-        Err(JobError::Incoming(_))
-    ));
-    assert!(matches!(
-        run(&build(orphans.clone(), vec![])),
-        Err(JobError::Base(_))
-    ));
+    assert!(matches!(run(&build(vec![], orphans.clone())), Err(JobError::Incoming(_))));
+    assert!(matches!(run(&build(orphans.clone(), vec![])), Err(JobError::Base(_))));
     // A document with a change behind it that does not belong to it.
     let mut other = AutoCommit::new();
     other.put(ROOT, "b", 1).unwrap();
     let mut run_of_chunks = other.save();
     run_of_chunks.extend_from_slice(&all[2]);
     let incoming = vec![run_of_chunks.into()];
-    assert!(matches!(
-        run(&build(vec![], incoming)),
-        Err(JobError::Incoming(_))
-    ));
+    assert!(matches!(run(&build(vec![], incoming)), Err(JobError::Incoming(_))));
 }
 
 #[test]
@@ -277,10 +235,7 @@ fn whose_bytes_fail_is_told_apart() {
     *bad.last_mut().unwrap() ^= 1;
     let bad = Bytes::from(bad);
     let incoming = run(&build(vec![good.clone()], vec![bad.clone()]));
-    assert!(
-        matches!(incoming, Err(JobError::Incoming(_))),
-        "{incoming:?}"
-    );
+    assert!(matches!(incoming, Err(JobError::Incoming(_))), "{incoming:?}");
     let base = run(&build(vec![bad], vec![good]));
     assert!(matches!(base, Err(JobError::Base(_))), "{base:?}");
 }
@@ -314,10 +269,7 @@ fn a_change_over_a_peers_limits_is_taken_from_us_and_not_from_a_peer() {
     let mut later = doc.fork();
     later.put(ROOT, "a", 1).unwrap();
     let later = Bytes::from(later.save());
-    assert!(matches!(
-        run(&[&chunk], &[&later]),
-        Ok(JobOutput::Built { .. })
-    ));
+    assert!(matches!(run(&[&chunk], &[&later]), Ok(JobOutput::Built { .. })));
 }
 
 #[test]
@@ -326,10 +278,7 @@ fn check_names_the_change_that_breaks() {
         let mut writers = history.play();
         let mut whole = History::merged(&mut writers);
         let mut incoming = chunks(&mut whole);
-        let fine = WorkerJob::Check {
-            base: vec![],
-            incoming: incoming.clone(),
-        };
+        let fine = WorkerJob::Check { base: vec![], incoming: incoming.clone() };
         let poison = worker_common::poison(&incoming[0]);
         let place = 1 + usize::from(place) % incoming.len();
         let job = WorkerJob::Check {
@@ -339,15 +288,11 @@ fn check_names_the_change_that_breaks() {
                 incoming
             },
         };
-        let hash = guard::check_change(&poison, &Limits::default())
-            .unwrap()
-            .hash;
+        let hash = guard::check_change(&poison, &Limits::default()).unwrap().hash;
         matches!(run(&fine), Ok(JobOutput::Checked))
             && matches!(run(&job), Err(JobError::Breaks { hash: named, .. }) if named == hash)
     }
-    QuickCheck::new()
-        .tests(10)
-        .quickcheck(property as fn(History, u8) -> bool);
+    QuickCheck::new().tests(10).quickcheck(property as fn(History, u8) -> bool);
 }
 
 #[tokio::test]
@@ -355,9 +300,8 @@ async fn in_process_threads_do_jobs_and_end_panics() {
     let threads = InProcess::start(WorkerLimits::default()).unwrap();
     let mut doc = AutoCommit::new();
     doc.put(ROOT, "a", 1).unwrap();
-    let jobs: Vec<_> = (0..8)
-        .map(|_| threads.run(build(vec![], vec![doc.save().into()])))
-        .collect();
+    let jobs: Vec<_> =
+        (0..8).map(|_| threads.run(build(vec![], vec![doc.save().into()]))).collect();
     for job in jobs {
         assert!(same(&built(job.await).0, &mut doc));
     }

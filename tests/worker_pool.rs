@@ -1,10 +1,6 @@
 //! A pool of worker processes: cheap for small jobs, whole after any fault.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test ends where it fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
 mod worker_common;
 
@@ -53,9 +49,7 @@ async fn a_small_document_is_built_in_another_process() {
 async fn many_jobs_at_once_use_the_workers_there_are() {
     let pool = pool(WorkerLimits::default()).await;
     let document = small();
-    let jobs: Vec<_> = (0..50)
-        .map(|_| tokio::spawn(pool.run(build(&[&document]))))
-        .collect();
+    let jobs: Vec<_> = (0..50).map(|_| tokio::spawn(pool.run(build(&[&document])))).collect();
     for job in jobs {
         assert!(matches!(job.await.unwrap(), Ok(JobOutput::Built { .. })));
     }
@@ -121,9 +115,7 @@ async fn idle_workers_are_stopped_but_for_one() {
     limits.idle_ms = 50;
     let pool = pool(limits).await;
     let document = small();
-    let jobs: Vec<_> = (0..20)
-        .map(|_| tokio::spawn(pool.run(build(&[&document]))))
-        .collect();
+    let jobs: Vec<_> = (0..20).map(|_| tokio::spawn(pool.run(build(&[&document])))).collect();
     for job in jobs {
         job.await.unwrap().unwrap();
     }
@@ -160,9 +152,7 @@ async fn deep_nesting_is_harmless() {
     let mut doc = AutoCommit::new();
     let mut object = ROOT;
     for _ in 0..300 {
-        object = doc
-            .put_object(&object, "m", automerge::ObjType::Map)
-            .unwrap();
+        object = doc.put_object(&object, "m", automerge::ObjType::Map).unwrap();
     }
     let document = Bytes::from(doc.save());
     let Ok(JobOutput::Built { index, .. }) = pool.run(build(&[&document])).await else {
@@ -185,10 +175,7 @@ async fn a_panic_in_automerge_names_the_change_and_costs_one_process() {
     }
     let poison = worker_common::poison(&changes[0]);
     changes.insert(6, poison.clone());
-    let job = WorkerJob::Check {
-        base: vec![],
-        incoming: changes,
-    };
+    let job = WorkerJob::Check { base: vec![], incoming: changes };
     let Err(JobError::Breaks { hash, reason }) = pool.run(job).await else {
         panic!("not named");
     };
@@ -204,19 +191,10 @@ async fn a_panic_in_automerge_names_the_change_and_costs_one_process() {
 async fn a_program_that_is_no_worker_is_no_fault_of_the_peer() {
     let missing =
         ProcessPool::start_program("/nonexistent/concord".into(), WorkerLimits::default());
-    assert!(
-        missing
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("/nonexistent/concord")
-    );
+    assert!(missing.await.unwrap_err().to_string().contains("/nonexistent/concord"));
     let other = ProcessPool::start_program("/bin/false".into(), WorkerLimits::default()).await;
     if let Ok(other) = other {
         let result = other.run(build(&[&small()])).await;
-        assert!(
-            matches!(result, Err(JobError::Unavailable(_))),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(JobError::Unavailable(_))), "{result:?}");
     }
 }

@@ -1,11 +1,7 @@
 //! A long real history through a pool: what a first upload, a compaction and a look into the past
 //! cost. Run with `cargo test --release --test worker_trace -- --ignored --nocapture`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test ends where it fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
 mod worker_common;
 
@@ -31,15 +27,11 @@ fn replay(trace: &serde_json::Value) -> Automerge {
         for patch in transaction["patches"].as_array().unwrap() {
             let number = |place: usize| usize::try_from(patch[place].as_u64().unwrap()).unwrap();
             let inserted = patch[2].as_str().unwrap();
-            edit.splice_text(&text, number(0), number(1).cast_signed(), inserted)
-                .unwrap();
+            edit.splice_text(&text, number(0), number(1).cast_signed(), inserted).unwrap();
         }
         edit.commit();
     }
-    assert_eq!(
-        doc.text(&text).unwrap(),
-        trace["endContent"].as_str().unwrap()
-    );
+    assert_eq!(doc.text(&text).unwrap(), trace["endContent"].as_str().unwrap());
     doc
 }
 
@@ -56,11 +48,7 @@ async fn the_automerge_paper_is_built_and_read() {
     let start = Instant::now();
     let doc = replay(&serde_json::from_str(&json).unwrap());
     let changes = doc.get_changes(&[]);
-    println!(
-        "replayed {} changes in {:?}",
-        changes.len(),
-        start.elapsed()
-    );
+    println!("replayed {} changes in {:?}", changes.len(), start.elapsed());
     let document = Bytes::from(doc.save());
 
     let mut limits = WorkerLimits::default();
@@ -84,27 +72,15 @@ async fn the_automerge_paper_is_built_and_read() {
     assert_eq!(index.root.changes as usize, changes.len());
 
     let middle = changes.len() - 1_000;
-    let base = std::iter::once(Bytes::from(
-        doc.fork_at(&[changes[middle].hash()]).unwrap().save(),
-    ))
-    .chain(
-        changes[middle + 1..]
-            .iter()
-            .map(|change| Bytes::copy_from_slice(change.raw_bytes())),
-    )
-    .collect();
-    let compaction = WorkerJob::Build {
-        base,
-        incoming: vec![],
-        explode_max: 0,
-    };
+    let base = std::iter::once(Bytes::from(doc.fork_at(&[changes[middle].hash()]).unwrap().save()))
+        .chain(
+            changes[middle + 1..].iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())),
+        )
+        .collect();
+    let compaction = WorkerJob::Build { base, incoming: vec![], explode_max: 0 };
     let start = Instant::now();
     let result = pool.run(compaction).await;
-    println!(
-        "compaction with a tail of 1,000: {:?}, peak {} MiB",
-        start.elapsed(),
-        peak()
-    );
+    println!("compaction with a tail of 1,000: {:?}, peak {} MiB", start.elapsed(), peak());
     assert!(matches!(result, Ok(JobOutput::Built { snapshot: ours, .. }) if ours == snapshot));
 
     for wanted in [1, 4, 5, 100, 10_000] {

@@ -20,10 +20,7 @@ fn measure<T>(what: &str, rounds: u32, mut work: impl FnMut() -> T) {
     for _ in 0..rounds {
         black_box(work());
     }
-    println!(
-        "{what:<58} {:>9.3} us",
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds)
-    );
+    println!("{what:<58} {:>9.3} us", start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -42,10 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut change = doc.get_last_local_change().ok_or("no change")?;
     let large = Bytes::copy_from_slice(&change.bytes());
 
-    for (name, chunk, rounds) in [
-        ("one letter", &small, ROUNDS),
-        ("20,000 letters", &large, 500),
-    ] {
+    for (name, chunk, rounds) in [("one letter", &small, ROUNDS), ("20,000 letters", &large, 500)] {
         guard::check_change(chunk, &limits)?;
         let what = format!("check_change, {name}, {} bytes", chunk.len());
         measure(&what, rounds, || guard::check_change(chunk, &limits));
@@ -55,33 +49,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         version: SyncVersion::V1,
         heads: vec![hash],
         need: vec![],
-        have: vec![Have {
-            last_sync: vec![hash],
-            bloom: Bloom::default(),
-        }],
+        have: vec![Have { last_sync: vec![hash], bloom: Bloom::default() }],
         changes: vec![small],
         flags: Some(SyncFlags::default()),
     };
     let data = message.encode();
-    measure("SyncMessage::encode, one letter", ROUNDS, || {
-        message.encode()
-    });
-    measure("SyncMessage::decode, one letter", ROUNDS, || {
-        SyncMessage::decode(&data, &limits)
-    });
+    measure("SyncMessage::encode, one letter", ROUNDS, || message.encode());
+    measure("SyncMessage::decode, one letter", ROUNDS, || SyncMessage::decode(&data, &limits));
 
     let document = DocumentId::from_bytes(&[7; 16]);
     let sender: PeerId = "storage-server-5f3c9a".parse()?;
     let target: PeerId = "peer-8kq2m4x7".parse()?;
-    measure("encode_sync", ROUNDS, || {
-        codec::encode_sync(&document, &sender, &target, &data)
-    });
-    let frame = codec::encode(&Message::Sync {
-        document,
-        sender,
-        target,
-        data,
-    });
+    measure("encode_sync", ROUNDS, || codec::encode_sync(&document, &sender, &target, &data));
+    let frame = codec::encode(&Message::Sync { document, sender, target, data });
     let what = format!("decode, a sync frame of {} bytes", frame.len());
     measure(&what, ROUNDS, || codec::decode(&frame, &limits));
     Ok(())

@@ -35,12 +35,7 @@ pub enum Answer {
 /// Answers the first message of a connection that was accepted: only a [`Message::Join`] that
 /// speaks [`VERSION`] is welcome.
 pub fn answer(first: &Message, us: &PeerId, our_metadata: &PeerMetadata) -> Answer {
-    let Message::Join {
-        sender,
-        metadata,
-        versions,
-    } = first
-    else {
+    let Message::Join { sender, metadata, versions } = first else {
         return Answer::Refuse {
             reply: None,
             code: CloseCode::Protocol,
@@ -86,12 +81,11 @@ pub fn join(us: &PeerId, our_metadata: &PeerMetadata) -> Message {
 /// The other side's reason, or that it did not speak the protocol.
 pub fn welcomed(reply: &Message, us: &PeerId) -> Result<(PeerId, PeerMetadata), HandshakeError> {
     match reply {
-        Message::Peer {
-            sender,
-            target,
-            metadata,
-            version,
-        } if target == us && version == VERSION => Ok((sender.clone(), metadata.clone())),
+        Message::Peer { sender, target, metadata, version }
+            if target == us && version == VERSION =>
+        {
+            Ok((sender.clone(), metadata.clone()))
+        }
         Message::Error { message, .. } => Err(HandshakeError::Refused(message.clone())),
         _ => Err(HandshakeError::Unexpected),
     }
@@ -120,39 +114,25 @@ mod tests {
 
     fn metadata() -> PeerMetadata {
         let storage_id: StorageId = "5f3c".parse().unwrap();
-        PeerMetadata {
-            storage_id: Some(storage_id),
-            is_ephemeral: Some(false),
-        }
+        PeerMetadata { storage_id: Some(storage_id), is_ephemeral: Some(false) }
     }
 
     fn join_with(versions: &[&str]) -> Message {
         let versions = versions.iter().map(|&version| version.to_owned()).collect();
-        Message::Join {
-            sender: peer("alice"),
-            metadata: metadata(),
-            versions,
-        }
+        Message::Join { sender: peer("alice"), metadata: metadata(), versions }
     }
 
     #[test]
     fn a_join_is_answered_with_a_peer_that_the_joiner_accepts() {
         let (alice, relay) = (peer("alice"), peer("relay"));
         let first = join(&alice, &PeerMetadata::default());
-        let Answer::Welcome {
-            reply,
-            peer,
-            metadata: hers,
-        } = answer(&first, &relay, &metadata())
+        let Answer::Welcome { reply, peer, metadata: hers } = answer(&first, &relay, &metadata())
         else {
             panic!("refused");
         };
         assert_eq!((peer, hers), (alice.clone(), PeerMetadata::default()));
         assert_eq!(welcomed(&reply, &alice), Ok((relay, metadata())));
-        assert_eq!(
-            welcomed(&reply, &self::peer("bob")),
-            Err(HandshakeError::Unexpected)
-        );
+        assert_eq!(welcomed(&reply, &self::peer("bob")), Err(HandshakeError::Unexpected));
     }
 
     #[test]
@@ -165,11 +145,7 @@ mod tests {
     fn a_join_without_a_version_in_common_is_told_so() {
         for versions in [&["2"][..], &[], &["1.0", "01"]] {
             let refusal = answer(&join_with(versions), &peer("relay"), &metadata());
-            let Answer::Refuse {
-                reply: Some(reply),
-                code: CloseCode::Protocol,
-                ..
-            } = refusal
+            let Answer::Refuse { reply: Some(reply), code: CloseCode::Protocol, .. } = refusal
             else {
                 panic!("{refusal:?}");
             };
@@ -180,27 +156,14 @@ mod tests {
 
     #[test]
     fn anything_before_the_join_is_refused_without_words() {
-        let leave = Message::Leave {
-            sender: peer("alice"),
-        };
-        let unknown = Message::Unknown {
-            kind: "hello".to_owned(),
-        };
+        let leave = Message::Leave { sender: peer("alice") };
+        let unknown = Message::Unknown { kind: "hello".to_owned() };
         for first in [leave, unknown] {
             let refusal = answer(&first, &peer("relay"), &metadata());
-            let refused = matches!(
-                refusal,
-                Answer::Refuse {
-                    reply: None,
-                    code: CloseCode::Protocol,
-                    ..
-                }
-            );
+            let refused =
+                matches!(refusal, Answer::Refuse { reply: None, code: CloseCode::Protocol, .. });
             assert!(refused, "{first:?}");
-            assert_eq!(
-                welcomed(&first, &peer("alice")),
-                Err(HandshakeError::Unexpected)
-            );
+            assert_eq!(welcomed(&first, &peer("alice")), Err(HandshakeError::Unexpected));
         }
     }
 }

@@ -50,10 +50,7 @@ impl fmt::Display for ChangeHash {
 impl fmt::Debug for ChangeHash {
     /// The first eight hex digits: enough to tell changes apart in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .take(4)
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

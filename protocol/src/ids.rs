@@ -51,10 +51,7 @@ impl FromStr for DocumentId {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         if text.len() > ID_MAX_LEN {
-            return Err(IdError::TooLong {
-                len: text.len(),
-                max: ID_MAX_LEN,
-            });
+            return Err(IdError::TooLong { len: text.len(), max: ID_MAX_LEN });
         }
         match bs58::decode(text).with_check(None).into_vec() {
             Ok(bytes) if !bytes.is_empty() => Ok(Self(text.into())),

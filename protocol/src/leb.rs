@@ -62,10 +62,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(crate) fn length(&mut self) -> Result<usize, Fault> {
         let len = self.unsigned()?;
-        usize::try_from(len)
-            .ok()
-            .filter(|&len| len <= self.remaining())
-            .ok_or(Fault::Truncated)
+        usize::try_from(len).ok().filter(|&len| len <= self.remaining()).ok_or(Fault::Truncated)
     }
 
     #[inline]
@@ -84,11 +81,7 @@ impl<'a> Reader<'a> {
             }
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return if byte == 0 {
-                    Err(Fault::Number)
-                } else {
-                    Ok(value)
-                };
+                return if byte == 0 { Err(Fault::Number) } else { Ok(value) };
             }
             shift += 7;
         }
@@ -169,36 +162,13 @@ mod tests {
 
     #[test]
     fn the_edges_of_both_kinds_come_back() {
-        for value in [
-            0,
-            1,
-            127,
-            128,
-            16_383,
-            16_384,
-            u64::from(u32::MAX),
-            u64::MAX - 1,
-            u64::MAX,
-        ] {
+        for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
             let mut out = Vec::new();
             write(&mut out, value);
             assert_eq!(out.len(), size(value), "{value}");
             assert_eq!(Reader::new(&out).unsigned(), Ok(value));
         }
-        for value in [
-            0,
-            1,
-            -1,
-            63,
-            64,
-            -64,
-            -65,
-            8191,
-            -8192,
-            -8193,
-            i64::MAX,
-            i64::MIN,
-        ] {
+        for value in [0, 1, -1, 63, 64, -64, -65, 8191, -8192, -8193, i64::MAX, i64::MIN] {
             let mut out = Vec::new();
             write_signed(&mut out, value);
             assert_eq!(Reader::new(&out).signed(), Ok(value), "{value}");

@@ -99,29 +99,16 @@ impl SyncMessage {
         let mut have = Vec::with_capacity(count);
         for _ in 0..count {
             let last_sync = read_hashes(&mut reader, "shared heads", limits.sync_heads)?;
-            have.push(Have {
-                last_sync,
-                bloom: Bloom::decode(&read_slice(&mut reader, data)?)?,
-            });
+            have.push(Have { last_sync, bloom: Bloom::decode(&read_slice(&mut reader, data)?)? });
         }
         let count = read_count(&mut reader, "changes", limits.sync_changes, 1)?;
         let mut changes = Vec::with_capacity(count);
         for _ in 0..count {
             changes.push(read_slice(&mut reader, data)?);
         }
-        let flags = if reader.is_empty() {
-            None
-        } else {
-            Some(SyncFlags::read(reader.prefixed()?))
-        };
-        Ok(Self {
-            version,
-            heads,
-            need,
-            have,
-            changes,
-            flags,
-        })
+        let flags =
+            if reader.is_empty() { None } else { Some(SyncFlags::read(reader.prefixed()?)) };
+        Ok(Self { version, heads, need, have, changes, flags })
     }
 
     /// The bytes on the wire.
@@ -156,10 +143,8 @@ impl SyncMessage {
             let bloom = have.bloom.encoded_len();
             hashes_len(&have.last_sync) + leb::size(bloom as u64) + bloom
         });
-        let changes = self
-            .changes
-            .iter()
-            .map(|change| leb::size(change.len() as u64) + change.len());
+        let changes =
+            self.changes.iter().map(|change| leb::size(change.len() as u64) + change.len());
         1 + hashes_len(&self.heads)
             + hashes_len(&self.need)
             + leb::size(self.have.len() as u64)
@@ -174,10 +159,8 @@ impl SyncFlags {
     /// Reads the section. Bytes without the mark are what older versions wrote; unknown bits are
     /// what newer ones will.
     fn read(section: &[u8]) -> Self {
-        let bits = section
-            .iter()
-            .filter(|&&byte| byte & BIT_FIELD != 0)
-            .fold(0, |bits, byte| bits | byte);
+        let bits =
+            section.iter().filter(|&&byte| byte & BIT_FIELD != 0).fold(0, |bits, byte| bits | byte);
         Self {
             reset: bits & RESET != 0,
             read_only: bits & READ_ONLY != 0,
@@ -188,11 +171,7 @@ impl SyncFlags {
     const fn bits(self) -> u8 {
         (if self.reset { RESET } else { 0 })
             | (if self.read_only { READ_ONLY } else { 0 })
-            | (if self.supports_reset {
-                SUPPORTS_RESET
-            } else {
-                0
-            })
+            | (if self.supports_reset { SUPPORTS_RESET } else { 0 })
     }
 }
 
@@ -212,21 +191,14 @@ impl Bloom {
                 }
             }
         }
-        Self {
-            entries,
-            bits_per_entry: BITS_PER_ENTRY,
-            probes: PROBES,
-            bits: bits.into(),
-        }
+        Self { entries, bits_per_entry: BITS_PER_ENTRY, probes: PROBES, bits: bits.into() }
     }
 
     /// Whether the hash is in it, with about one false yes in a hundred.
     pub fn contains(&self, hash: &ChangeHash) -> bool {
         !self.is_empty()
             && probes(hash, self.probes, self.bits.len()).all(|probe| {
-                self.bits
-                    .get(probe >> 3)
-                    .is_some_and(|byte| byte & (1 << (probe & 7)) != 0)
+                self.bits.get(probe >> 3).is_some_and(|byte| byte & (1 << (probe & 7)) != 0)
             })
     }
 
@@ -245,10 +217,7 @@ impl Bloom {
         let (entries, bits_per_entry, probes) = (number()?, number()?, number()?);
         let allowed = 1..=BLOOM_PARAM_MAX;
         if !allowed.contains(&bits_per_entry) || !allowed.contains(&probes) {
-            return Err(SyncError::BloomParameters {
-                bits_per_entry,
-                probes,
-            });
+            return Err(SyncError::BloomParameters { bits_per_entry, probes });
         }
         let (expected, got) = (bits_len(entries, bits_per_entry), reader.remaining());
         if got != expected {
@@ -257,12 +226,7 @@ impl Bloom {
         if entries == 0 {
             return Ok(Self::default());
         }
-        Ok(Self {
-            entries,
-            bits_per_entry,
-            probes,
-            bits: data.slice(reader.position()..),
-        })
+        Ok(Self { entries, bits_per_entry, probes, bits: data.slice(reader.position()..) })
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -280,10 +244,7 @@ impl Bloom {
             return 0;
         }
         let numbers = [self.entries, self.bits_per_entry, self.probes];
-        numbers
-            .into_iter()
-            .map(|number| leb::size(u64::from(number)))
-            .sum::<usize>()
+        numbers.into_iter().map(|number| leb::size(u64::from(number))).sum::<usize>()
             + self.bits.len()
     }
 }
@@ -293,9 +254,7 @@ impl Bloom {
 fn probes(hash: &ChangeHash, count: u32, bytes: usize) -> impl Iterator<Item = usize> {
     let [x, y, z] = [0, 4, 8].map(|at| {
         let word = &hash.as_bytes()[at..at + 4];
-        word.iter()
-            .rev()
-            .fold(0_u64, |value, byte| value << 8 | u64::from(*byte))
+        word.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte))
     });
     let modulo = (bytes as u64 * 8).max(1);
     let (mut x, mut y, z) = (x % modulo, y % modulo, z % modulo);
@@ -337,10 +296,7 @@ fn read_hashes(
 ) -> Result<Vec<ChangeHash>, SyncError> {
     let count = read_count(reader, what, max, HASH_LEN)?;
     let bytes = reader.take(count * HASH_LEN)?;
-    Ok(bytes
-        .chunks_exact(HASH_LEN)
-        .filter_map(ChangeHash::from_slice)
-        .collect())
+    Ok(bytes.chunks_exact(HASH_LEN).filter_map(ChangeHash::from_slice).collect())
 }
 
 /// A run of bytes with its length before it, shared with the message.

@@ -1,9 +1,6 @@
 //! Messages to CBOR and back: every type, every form that clients write, and what none does.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "in a test, a failure to prepare is a failure"
-)]
+#![allow(clippy::unwrap_used, reason = "in a test, a failure to prepare is a failure")]
 
 use bytes::Bytes;
 use concord_protocol::{
@@ -77,35 +74,12 @@ impl Arbitrary for Any {
                 metadata: metadata(g),
                 versions: some(g, |g| name::<PeerId>(g).as_str().chars().take(8).collect()),
             },
-            1 => Message::Peer {
-                sender,
-                target,
-                metadata: metadata(g),
-                version: "1".to_owned(),
-            },
-            2 => Message::Error {
-                sender,
-                target,
-                message: Arbitrary::arbitrary(g),
-            },
+            1 => Message::Peer { sender, target, metadata: metadata(g), version: "1".to_owned() },
+            2 => Message::Error { sender, target, message: Arbitrary::arbitrary(g) },
             3 => Message::Leave { sender },
-            4 => Message::Request {
-                document,
-                sender,
-                target,
-                data: data(g),
-            },
-            5 => Message::Sync {
-                document,
-                sender,
-                target,
-                data: data(g),
-            },
-            6 => Message::DocUnavailable {
-                document,
-                sender,
-                target,
-            },
+            4 => Message::Request { document, sender, target, data: data(g) },
+            5 => Message::Sync { document, sender, target, data: data(g) },
+            6 => Message::DocUnavailable { document, sender, target },
             7 => Message::Ephemeral {
                 document,
                 sender,
@@ -140,18 +114,13 @@ impl Arbitrary for Any {
                     refused: some(g, refused),
                 },
             },
-            11 => Message::GoAway {
-                sender,
-                retry_after_ms: Arbitrary::arbitrary(g),
-            },
+            11 => Message::GoAway { sender, retry_after_ms: Arbitrary::arbitrary(g) },
             12 => Message::Misaddressed {
                 document: name::<PeerId>(g).to_string(),
                 sender,
                 wants_answer: Arbitrary::arbitrary(g),
             },
-            _ => Message::Unknown {
-                kind: format!("x{}", name::<PeerId>(g)),
-            },
+            _ => Message::Unknown { kind: format!("x{}", name::<PeerId>(g)) },
         })
     }
 }
@@ -219,11 +188,7 @@ const ID: &str = "2akvofn6L1o4RMUEMQi7qzwRjKWZ";
 
 /// A text as CBOR, up to 255 bytes.
 fn text(text: &str) -> Vec<u8> {
-    [
-        &[0x78, u8::try_from(text.len()).unwrap()][..],
-        text.as_bytes(),
-    ]
-    .concat()
+    [&[0x78, u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat()
 }
 
 /// A map as cbor-x writes it: its length in two bytes, whatever it is.
@@ -254,10 +219,7 @@ fn the_join_of_a_real_client_is_read() {
     };
     let expected = Message::Join {
         sender: peer("peer-1"),
-        metadata: PeerMetadata {
-            storage_id: None,
-            is_ephemeral: Some(true),
-        },
+        metadata: PeerMetadata { storage_id: None, is_ephemeral: Some(true) },
         versions: vec!["1".to_owned()],
     };
     assert_eq!(join(&versions), Ok(vec![expected.clone()]));
@@ -267,9 +229,8 @@ fn the_join_of_a_real_client_is_read() {
 
 #[test]
 fn keys_come_in_any_order_and_unknown_ones_are_passed_over() {
-    let nested = [
-        0xbf, 0x01, 0x9f, 0xc1, 0xfb, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0x41, 0x00, 0xe0, 0xff,
-    ];
+    let nested =
+        [0xbf, 0x01, 0x9f, 0xc1, 0xfb, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0x41, 0x00, 0xe0, 0xff];
     let entries: &[(&str, &[u8])] = &[
         ("data", &[0xd8, 64, 0x42, 7, 8]),
         ("later", &nested),
@@ -316,16 +277,8 @@ fn numbers_are_written_as_javascript_reads_them() {
 #[test]
 fn heads_of_older_clients_are_read_from_hex() {
     let head = ChangeHash([0xab; 32]);
-    let heads = [
-        &[0x82][..],
-        &text(&head.to_string()),
-        &text(&head.to_bs58()),
-    ]
-    .concat();
-    let store = map(&[
-        ("heads", &heads),
-        ("timestamp", &[0x1b, 0, 0, 1, 0x8f, 0, 0, 0, 0]),
-    ]);
+    let heads = [&[0x82][..], &text(&head.to_string()), &text(&head.to_bs58())].concat();
+    let store = map(&[("heads", &heads), ("timestamp", &[0x1b, 0, 0, 1, 0x8f, 0, 0, 0, 0])]);
     let read = decode(map(&[
         ("type", &text("remote-heads-changed")),
         ("documentId", &text(ID)),
@@ -333,24 +286,16 @@ fn heads_of_older_clients_are_read_from_hex() {
         ("targetId", &text("b")),
         ("newHeads", &map(&[("store", &store)])),
     ]));
-    let Message::RemoteHeadsChanged { heads, .. } = read.unwrap().remove(0) else {
-        panic!()
-    };
+    let Message::RemoteHeadsChanged { heads, .. } = read.unwrap().remove(0) else { panic!() };
     assert_eq!(heads[0].heads, [head, head]);
-    assert_eq!(
-        heads[0].timestamp_ms.to_bits(),
-        f64::to_bits(1_713_691_951_104.0)
-    );
+    assert_eq!(heads[0].timestamp_ms.to_bits(), f64::to_bits(1_713_691_951_104.0));
 }
 
 #[test]
 fn a_document_id_that_is_none_is_answered_not_refused() {
     let with = |kind: &str, id: &str| {
-        let entries: &[(&str, &[u8])] = &[
-            ("type", &text(kind)),
-            ("documentId", &text(id)),
-            ("senderId", &text("a")),
-        ];
+        let entries: &[(&str, &[u8])] =
+            &[("type", &text(kind)), ("documentId", &text(id)), ("senderId", &text("a"))];
         decode(map(entries)).map(|mut messages| messages.remove(0))
     };
     for id in ["", "nonsense", "2akvofn6L1o4RMUEMQi7qzwRjKWY", "0OIl"] {
@@ -363,11 +308,7 @@ fn a_document_id_that_is_none_is_answered_not_refused() {
             ("concord-ack", false),
         ] {
             let document = id.to_owned();
-            let expected = Message::Misaddressed {
-                document,
-                sender: peer("a"),
-                wants_answer,
-            };
+            let expected = Message::Misaddressed { document, sender: peer("a"), wants_answer };
             assert_eq!(with(kind, id), Ok(expected));
         }
     }
@@ -386,10 +327,7 @@ fn what_crashes_the_javascript_servers_is_refused() {
 }
 
 fn not_a_map() -> DecodeError {
-    DecodeError::Field {
-        field: "frame",
-        expected: "a map",
-    }
+    DecodeError::Field { field: "frame", expected: "a map" }
 }
 
 #[test]
@@ -414,10 +352,7 @@ fn limits_hold_before_anything_is_built() {
         session: "s".parse().unwrap(),
         data: vec![0; limits.ephemeral_bytes + 1].into(),
     };
-    assert!(matches!(
-        decode(codec::encode(&large)),
-        Err(DecodeError::TooLarge { .. })
-    ));
+    assert!(matches!(decode(codec::encode(&large)), Err(DecodeError::TooLarge { .. })));
     let stores = |count: usize| Message::RemoteSubscriptionChange {
         sender: peer("a"),
         target: peer("b"),
@@ -426,63 +361,29 @@ fn limits_hold_before_anything_is_built() {
     };
     assert!(decode(codec::encode(&stores(limits.remote_subscriptions))).is_ok());
     let many = codec::encode(&stores(limits.remote_subscriptions + 1));
-    assert!(matches!(
-        decode(many),
-        Err(DecodeError::TooMany { what: "add", .. })
-    ));
+    assert!(matches!(decode(many), Err(DecodeError::TooMany { what: "add", .. })));
     let leave = Message::Leave { sender: peer("a") };
-    assert_eq!(
-        decode(codec::encode_many(&vec![leave.clone(); 100]))
-            .unwrap()
-            .len(),
-        100
-    );
+    assert_eq!(decode(codec::encode_many(&vec![leave.clone(); 100])).unwrap().len(), 100);
     let frame = codec::encode_many(&vec![leave; 101]);
-    assert!(matches!(
-        decode(frame),
-        Err(DecodeError::TooMany {
-            what: "messages",
-            ..
-        })
-    ));
+    assert!(matches!(decode(frame), Err(DecodeError::TooMany { what: "messages", .. })));
     let declared = [&[0x9b, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff][..], &[0xa0]].concat();
     assert_eq!(decode(declared), Err(DecodeError::Missing("type")));
     let mut small = limits;
     small.message_bytes = 4;
     let frame = Bytes::from_static(&[0xa0, 0, 0, 0, 0]);
-    assert!(matches!(
-        codec::decode(&frame, &small),
-        Err(DecodeError::TooLarge { len: 5, .. })
-    ));
+    assert!(matches!(codec::decode(&frame, &small), Err(DecodeError::TooLarge { len: 5, .. })));
 }
 
 #[test]
 fn ids_that_would_damage_logs_are_refused() {
     for sender in ["", "a\nb", "\u{7f}"] {
-        let read = decode(map(&[
-            ("type", &text("leave")),
-            ("senderId", &text(sender)),
-        ]));
-        assert!(
-            matches!(
-                read,
-                Err(DecodeError::Id {
-                    field: "senderId",
-                    ..
-                })
-            ),
-            "{sender:?}"
-        );
+        let read = decode(map(&[("type", &text("leave")), ("senderId", &text(sender))]));
+        assert!(matches!(read, Err(DecodeError::Id { field: "senderId", .. })), "{sender:?}");
     }
 }
 
 #[test]
 fn types_of_later_versions_are_unknown_not_wrong() {
     let read = decode(map(&[("type", &text("hologram")), ("senderId", &[0x01])]));
-    assert_eq!(
-        read,
-        Ok(vec![Message::Unknown {
-            kind: "hologram".to_owned()
-        }])
-    );
+    assert_eq!(read, Ok(vec![Message::Unknown { kind: "hologram".to_owned() }]));
 }

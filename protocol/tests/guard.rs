@@ -1,9 +1,6 @@
 //! The guard against automerge itself: what it says of real changes, and what it lets through.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "in a test, a failure to prepare is a failure"
-)]
+#![allow(clippy::unwrap_used, reason = "in a test, a failure to prepare is a failure")]
 
 mod common;
 
@@ -47,11 +44,7 @@ fn expected(change: &automerge::Change, chunk: &Bytes) -> ChangeHeader {
         start_op,
         ops: u32::try_from(change.len()).unwrap(),
         time: change.timestamp(),
-        other_actors: change
-            .other_actor_ids()
-            .iter()
-            .map(|a| a.to_bytes().into())
-            .collect(),
+        other_actors: change.other_actor_ids().iter().map(|a| a.to_bytes().into()).collect(),
         objects_made: made,
         objects_named: named.into_iter().collect(),
         inflated_bytes: u32::try_from(change.raw_bytes().len()).unwrap(),

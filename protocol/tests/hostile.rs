@@ -1,9 +1,6 @@
 //! Inputs that break automerge: the shared corpus, and those named by hand, built here.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "in a test, a failure to prepare is a failure"
-)]
+#![allow(clippy::unwrap_used, reason = "in a test, a failure to prepare is a failure")]
 
 mod common;
 
@@ -30,11 +27,7 @@ fn check(chunk: &Bytes) -> Result<ChangeHeader, GuardError> {
 fn in_time<T>(name: &str, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();
-    assert!(
-        start.elapsed() < TIME_MAX,
-        "{name} took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < TIME_MAX, "{name} took {:?}", start.elapsed());
     result
 }
 
@@ -77,13 +70,8 @@ fn nulls(rows: u64) -> Bytes {
     let zeros = run(rows, 0);
     let insert = [vec![0], leb(rows)].concat();
     let action = run(rows, 1);
-    let columns: [(u32, &[u8]); 5] = [
-        (0x13, &zeros),
-        (0x34, &insert),
-        (0x42, &action),
-        (0x56, &zeros),
-        (0x70, &zeros),
-    ];
+    let columns: [(u32, &[u8]); 5] =
+        [(0x13, &zeros), (0x34, &insert), (0x42, &action), (0x56, &zeros), (0x70, &zeros)];
     framed(1, &change_with(1, 1, 0, &columns))
 }
 
@@ -109,14 +97,7 @@ fn a_small_change_that_declares_millions_of_operations_is_refused() {
         assert!(chunk.len() < 150);
         let refused = in_time("rle", || check(&chunk));
         let what = "operations";
-        assert_eq!(
-            refused,
-            Err(GuardError::TooMany {
-                what,
-                count: rows,
-                max: 100_000
-            })
-        );
+        assert_eq!(refused, Err(GuardError::TooMany { what, count: rows, max: 100_000 }));
     }
 }
 
@@ -124,13 +105,8 @@ fn a_small_change_that_declares_millions_of_operations_is_refused() {
 fn other_columns_may_not_go_on_longer_than_the_actions() {
     let (zeros, action) = (run(1, 0), run(1, 1));
     let insert = [0, 1];
-    let base: [(u32, &[u8]); 5] = [
-        (0x13, &zeros),
-        (0x34, &insert),
-        (0x42, &action),
-        (0x56, &zeros),
-        (0x70, &zeros),
-    ];
+    let base: [(u32, &[u8]); 5] =
+        [(0x13, &zeros), (0x34, &insert), (0x42, &action), (0x56, &zeros), (0x70, &zeros)];
     check(&framed(1, &change_with(1, 1, 0, &base))).unwrap();
     let long = run(10_000_000, 0);
     let long_nulls = [vec![0], leb(10_000_000)].concat();
@@ -149,11 +125,8 @@ fn other_columns_may_not_go_on_longer_than_the_actions() {
         (0x142, &long_nulls),
         (0x150, &many_predecessors),
     ] {
-        let mut columns: Vec<_> = base
-            .iter()
-            .filter(|(other, _)| *other != spec)
-            .copied()
-            .collect();
+        let mut columns: Vec<_> =
+            base.iter().filter(|(other, _)| *other != spec).copied().collect();
         columns.push((spec, data));
         columns.sort_by_key(|(spec, _)| *spec);
         let refused = check(&framed(1, &change_with(1, 1, 0, &columns)));
@@ -189,15 +162,7 @@ fn counters_near_the_end_of_their_range_are_refused() {
     let check = |seq, start_op| check(&framed(1, &empty_change(seq, start_op)));
     assert!(check(1, (1 << 31) - 1).is_ok());
     assert!(check((1 << 31) - 1, 1).is_ok());
-    for value in [
-        0,
-        1 << 31,
-        (1 << 32) - 2,
-        (1 << 32) - 1,
-        1 << 32,
-        (1 << 63) - 1,
-        u64::MAX,
-    ] {
+    for value in [0, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, u64::MAX] {
         let what = "the first operation's counter";
         assert_eq!(check(1, value), Err(GuardError::Counter { what, value }));
         let what = "the sequence number";
@@ -208,23 +173,12 @@ fn counters_near_the_end_of_their_range_are_refused() {
 #[test]
 fn operations_may_not_run_over_the_end_of_the_counters() {
     let (zeros, action) = (run(2, 0), run(2, 1));
-    let columns: [(u32, &[u8]); 5] = [
-        (0x13, &zeros),
-        (0x34, &[0, 2]),
-        (0x42, &action),
-        (0x56, &zeros),
-        (0x70, &zeros),
-    ];
+    let columns: [(u32, &[u8]); 5] =
+        [(0x13, &zeros), (0x34, &[0, 2]), (0x42, &action), (0x56, &zeros), (0x70, &zeros)];
     let check = |start_op| check(&framed(1, &change_with(1, start_op, 0, &columns)));
     assert_eq!(check((1 << 31) - 2).unwrap().max_op(), (1 << 31) - 1);
     let what = "the last operation's counter";
-    assert_eq!(
-        check((1 << 31) - 1),
-        Err(GuardError::Counter {
-            what,
-            value: 1 << 31
-        })
-    );
+    assert_eq!(check((1 << 31) - 1), Err(GuardError::Counter { what, value: 1 << 31 }));
 }
 
 #[test]
@@ -245,20 +199,8 @@ fn objects_of_actors_that_are_not_listed_are_refused() {
     };
     assert_eq!(with(0, 0).unwrap().objects_named, [(5, 0)]);
     assert_eq!(with(2, 2).unwrap().objects_named, [(5, 2)]);
-    assert!(matches!(
-        with(1, 0),
-        Err(GuardError::Column {
-            column: "object",
-            ..
-        })
-    ));
-    assert!(matches!(
-        with(3, 2),
-        Err(GuardError::Column {
-            column: "object",
-            ..
-        })
-    ));
+    assert!(matches!(with(1, 0), Err(GuardError::Column { column: "object", .. })));
+    assert!(matches!(with(3, 2), Err(GuardError::Column { column: "object", .. })));
 }
 
 #[test]
@@ -272,14 +214,7 @@ fn a_bomb_is_given_up_at_the_limit() {
     let max = Limits::default().change_inflated_bytes as u64;
     let refused = in_time("bomb", || check(&bomb));
     let what = "an inflated change";
-    assert_eq!(
-        refused,
-        Err(GuardError::TooLarge {
-            what,
-            len: max + 1,
-            max
-        })
-    );
+    assert_eq!(refused, Err(GuardError::TooLarge { what, len: max + 1, max }));
 }
 
 #[test]
@@ -302,34 +237,16 @@ fn frames_that_are_not_one_change_are_refused() {
     assert_eq!(with(0, 0x84), Err(GuardError::Magic));
     assert_eq!(with(4, good[4] ^ 1), Err(GuardError::Checksum));
     assert_eq!(with(8, 9), Err(GuardError::UnknownKind(9)));
-    assert_eq!(
-        with(8, 0),
-        Err(GuardError::WrongKind {
-            expected: "change",
-            found: 0
-        })
-    );
-    assert_eq!(
-        with(8, 3),
-        Err(GuardError::WrongKind {
-            expected: "change",
-            found: 3
-        })
-    );
+    assert_eq!(with(8, 0), Err(GuardError::WrongKind { expected: "change", found: 0 }));
+    assert_eq!(with(8, 3), Err(GuardError::WrongKind { expected: "change", found: 3 }));
     let longer: Bytes = [&good[..], &[0]].concat().into();
     assert_eq!(check(&longer), Err(GuardError::TrailingBytes(1)));
     let limits = Limits::default();
-    let wrong = GuardError::WrongKind {
-        expected: "document",
-        found: 1,
-    };
+    let wrong = GuardError::WrongKind { expected: "document", found: 1 };
     assert_eq!(guard::check_document(&good, &limits), Err(wrong));
     let huge: Bytes = [&good[..9], &leb(u64::MAX)].concat().into();
     assert!(matches!(check(&huge), Err(GuardError::TooLarge { .. })));
-    assert!(matches!(
-        guard::split(&huge, &limits),
-        Err(GuardError::TooLarge { .. })
-    ));
+    assert!(matches!(guard::split(&huge, &limits), Err(GuardError::TooLarge { .. })));
 }
 
 #[test]
@@ -338,45 +255,27 @@ fn lists_in_the_head_of_a_change_are_bounded() {
     let deps = [&many[..], &[0; 64]].concat();
     assert!(matches!(
         check(&framed(1, &deps)),
-        Err(GuardError::TooMany {
-            what: "dependencies",
-            ..
-        })
+        Err(GuardError::TooMany { what: "dependencies", .. })
     ));
     let few = [&leb(1_000)[..], &[0; 64]].concat();
     assert_eq!(check(&framed(1, &few)), Err(GuardError::Truncated));
     let mut body = vec![0, 65];
     body.extend([7; 65]);
-    assert!(matches!(
-        check(&framed(1, &body)),
-        Err(GuardError::TooLarge { len: 65, .. })
-    ));
+    assert!(matches!(check(&framed(1, &body)), Err(GuardError::TooLarge { len: 65, .. })));
     let actors = [&[0, 1, 1, 1, 1, 0, 0][..], &many].concat();
     assert!(matches!(
         check(&framed(1, &actors)),
-        Err(GuardError::TooMany {
-            what: "other actors",
-            ..
-        })
+        Err(GuardError::TooMany { what: "other actors", .. })
     ));
     let columns = [&[0, 1, 1, 1, 1, 0, 0, 0][..], &many].concat();
     assert!(matches!(
         check(&framed(1, &columns)),
-        Err(GuardError::TooMany {
-            what: "columns",
-            ..
-        })
+        Err(GuardError::TooMany { what: "columns", .. })
     ));
     let message = [&[0, 1, 1, 1, 1, 0][..], &many].concat();
-    assert!(matches!(
-        check(&framed(1, &message)),
-        Err(GuardError::TooLarge { .. })
-    ));
+    assert!(matches!(check(&framed(1, &message)), Err(GuardError::TooLarge { .. })));
     let not_text = [0, 1, 1, 1, 1, 0, 1, 0xff, 0, 0];
-    assert_eq!(
-        check(&framed(1, &not_text)),
-        Err(GuardError::NotUtf8("the change's message"))
-    );
+    assert_eq!(check(&framed(1, &not_text)), Err(GuardError::NotUtf8("the change's message")));
 }
 
 #[test]
@@ -401,31 +300,22 @@ fn columns_in_a_wrong_make_up_are_refused() {
         &[(0x70, &[]), (0x72, &[])],
     ] {
         let refused = layout(columns);
-        assert!(
-            matches!(refused, Err(GuardError::Layout { .. })),
-            "{columns:x?}: {refused:?}"
-        );
+        assert!(matches!(refused, Err(GuardError::Layout { .. })), "{columns:x?}: {refused:?}");
     }
 }
 
 #[test]
 fn two_megabytes_of_anything_are_decoded_in_linear_time() {
     let limits = Limits::default();
-    for fill in [
-        0x00_u8, 0x01, 0x7f, 0x80, 0x81, 0xa1, 0xbf, 0x9f, 0xc1, 0xd8, 0xf6, 0xff,
-    ] {
+    for fill in [0x00_u8, 0x01, 0x7f, 0x80, 0x81, 0xa1, 0xbf, 0x9f, 0xc1, 0xd8, 0xf6, 0xff] {
         let mut bytes = vec![fill; 2 << 20];
         in_time("change", || drop(check(&framed(1, &bytes[..1 << 19]))));
         let _ = in_time("codec", || codec::decode(&bytes.clone().into(), &limits));
         let _ = in_time("split", || guard::split(&bytes.clone().into(), &limits));
         bytes[0] = 0x42;
-        let _ = in_time("sync", || {
-            SyncMessage::decode(&bytes.clone().into(), &limits)
-        });
+        let _ = in_time("sync", || SyncMessage::decode(&bytes.clone().into(), &limits));
         bytes[1..4].fill(0);
-        let _ = in_time("sync", || {
-            SyncMessage::decode(&bytes.clone().into(), &limits)
-        });
+        let _ = in_time("sync", || SyncMessage::decode(&bytes.clone().into(), &limits));
         // A map with as many entries as there are bytes.
         bytes[..5].copy_from_slice(&[0xba, 0, 0x20, 0, 0]);
         let _ = in_time("codec", || codec::decode(&bytes.clone().into(), &limits));
@@ -442,10 +332,7 @@ fn the_corpus_of_changes_gives_typed_results() {
     for (name, bytes) in &files {
         refused += usize::from(in_time(name, || check(bytes)).is_err());
     }
-    println!(
-        "{refused} of {} refused; the rest only breaks with its document",
-        files.len()
-    );
+    println!("{refused} of {} refused; the rest only breaks with its document", files.len());
     assert!(refused > 0);
 }
 
@@ -458,9 +345,7 @@ fn the_corpus_of_documents_gives_typed_results() {
         for (name, bytes) in common::files(&folder) {
             let chunks = in_time(&name, || guard::split(&bytes, &Limits::default()));
             for chunk in chunks.unwrap_or_default() {
-                let _ = in_time(&name, || {
-                    guard::check_document(&chunk.bytes, &Limits::default())
-                });
+                let _ = in_time(&name, || guard::check_document(&chunk.bytes, &Limits::default()));
                 let _ = in_time(&name, || check(&chunk.bytes));
             }
         }

@@ -1,9 +1,6 @@
 //! Sync messages against automerge's own, in both directions.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "in a test, a failure to prepare is a failure"
-)]
+#![allow(clippy::unwrap_used, reason = "in a test, a failure to prepare is a failure")]
 
 mod common;
 
@@ -31,28 +28,18 @@ fn hashes(g: &mut Gen) -> Vec<ChangeHash> {
 impl Arbitrary for Any {
     fn arbitrary(g: &mut Gen) -> Self {
         let mut have: Vec<_> = (0..u8::arbitrary(g) % 3)
-            .map(|_| Have {
-                last_sync: hashes(g),
-                bloom: Bloom::from_hashes(hashes(g).iter()),
-            })
+            .map(|_| Have { last_sync: hashes(g), bloom: Bloom::from_hashes(hashes(g).iter()) })
             .collect();
         if bool::arbitrary(g) {
             let many: Vec<_> = (0..200).map(|_| hash(g)).collect();
-            have.push(Have {
-                last_sync: vec![],
-                bloom: Bloom::from_hashes(many.iter()),
-            });
+            have.push(Have { last_sync: vec![], bloom: Bloom::from_hashes(many.iter()) });
         }
         let flags = SyncFlags {
             reset: bool::arbitrary(g),
             read_only: bool::arbitrary(g),
             supports_reset: bool::arbitrary(g),
         };
-        let version = if bool::arbitrary(g) {
-            SyncVersion::V1
-        } else {
-            SyncVersion::V2
-        };
+        let version = if bool::arbitrary(g) { SyncVersion::V1 } else { SyncVersion::V2 };
         let changes: Vec<Vec<u8>> = Arbitrary::arbitrary(g);
         Self(SyncMessage {
             version,
@@ -194,29 +181,16 @@ fn with_filter(filter: &[u8]) -> Vec<u8> {
 
 #[test]
 fn filters_that_break_automerge_are_refused() {
-    let parameters = |bits_per_entry, probes| {
-        Err(SyncError::BloomParameters {
-            bits_per_entry,
-            probes,
-        })
-    };
+    let parameters =
+        |bits_per_entry, probes| Err(SyncError::BloomParameters { bits_per_entry, probes });
     assert_eq!(decode(with_filter(&[1, 0, 7])), parameters(0, 7));
     assert_eq!(decode(with_filter(&[1, 8, 0, 0])), parameters(8, 0));
     assert_eq!(decode(with_filter(&[1, 8, 65, 0])), parameters(8, 65));
-    assert_eq!(
-        decode(with_filter(&[1, 8, 0x80, 0xad, 0xe2, 4, 0])),
-        parameters(8, 10_000_000)
-    );
-    let size = Err(SyncError::BloomSize {
-        expected: 2,
-        got: 3,
-    });
+    assert_eq!(decode(with_filter(&[1, 8, 0x80, 0xad, 0xe2, 4, 0])), parameters(8, 10_000_000));
+    let size = Err(SyncError::BloomSize { expected: 2, got: 3 });
     assert_eq!(decode(with_filter(&[1, 10, 7, 0, 0, 0])), size);
     let vast = [0xff, 0xff, 0xff, 0xff, 0x0f, 64, 7, 0];
-    assert!(matches!(
-        decode(with_filter(&vast)),
-        Err(SyncError::BloomSize { got: 1, .. })
-    ));
+    assert!(matches!(decode(with_filter(&vast)), Err(SyncError::BloomSize { got: 1, .. })));
     assert!(decode(with_filter(&[1, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0])).is_ok());
 }
 
@@ -226,15 +200,9 @@ fn counts_are_compared_before_anything_is_allocated() {
     let million = [0xc0, 0x84, 0x3d];
     let frame = |before: &[u8]| [&[0x42][..], before, &million].concat();
     assert_eq!(decode(frame(&[])), too_many("heads", 1_000_000, 4_096));
-    assert_eq!(
-        decode(frame(&[0])),
-        too_many("needed hashes", 1_000_000, 100_000)
-    );
+    assert_eq!(decode(frame(&[0])), too_many("needed hashes", 1_000_000, 100_000));
     assert_eq!(decode(frame(&[0, 0])), too_many("haves", 1_000_000, 8));
-    assert_eq!(
-        decode(frame(&[0, 0, 0])),
-        too_many("changes", 1_000_000, 100_000)
-    );
+    assert_eq!(decode(frame(&[0, 0, 0])), too_many("changes", 1_000_000, 100_000));
     assert_eq!(decode(vec![0x42, 2, 0, 0]), Err(SyncError::Truncated));
     assert_eq!(decode(vec![0x41]), Err(SyncError::UnknownVersion(0x41)));
     assert_eq!(decode(vec![]), Err(SyncError::Truncated));
@@ -242,24 +210,13 @@ fn counts_are_compared_before_anything_is_allocated() {
 
 #[test]
 fn flags_of_older_and_newer_versions_are_understood() {
-    let flags = |section: &[u8]| {
-        decode([&[0x42, 0, 0, 0, 0][..], section].concat())
-            .unwrap()
-            .flags
-    };
+    let flags = |section: &[u8]| decode([&[0x42, 0, 0, 0, 0][..], section].concat()).unwrap().flags;
     assert_eq!(flags(&[]), None);
     assert_eq!(flags(&[1, 2]), Some(SyncFlags::default()));
     assert_eq!(flags(&[0]), Some(SyncFlags::default()));
-    let all = SyncFlags {
-        reset: true,
-        read_only: true,
-        supports_reset: true,
-    };
+    let all = SyncFlags { reset: true, read_only: true, supports_reset: true };
     assert_eq!(flags(&[2, 2, 0x87]), Some(all));
-    assert_eq!(
-        flags(&[4, 2, 1, 0x80, 0xf8, 9, 9]),
-        Some(SyncFlags::default())
-    );
+    assert_eq!(flags(&[4, 2, 1, 0x80, 0xf8, 9, 9]), Some(SyncFlags::default()));
 }
 
 #[test]
@@ -267,12 +224,6 @@ fn the_first_request_of_a_client_is_read() {
     let bytes = vec![0x42, 0, 0, 1, 0, 0, 0, 2, 2, 0x84];
     let read = decode(bytes.clone()).unwrap();
     assert_eq!(read.have, [Have::default()]);
-    assert_eq!(
-        read.flags,
-        Some(SyncFlags {
-            supports_reset: true,
-            ..SyncFlags::default()
-        })
-    );
+    assert_eq!(read.flags, Some(SyncFlags { supports_reset: true, ..SyncFlags::default() }));
     assert_eq!(read.encode(), bytes);
 }

@@ -1,9 +1,6 @@
 //! What the real JavaScript packages wrote, recorded (`vectors/README.md`).
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "in a test, a failure to prepare is a failure"
-)]
+#![allow(clippy::unwrap_used, reason = "in a test, a failure to prepare is a failure")]
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -63,24 +60,12 @@ fn every_recorded_frame_is_read_and_written_again() {
             let at = format!("{file}: frame {number} by the {side}");
             let read =
                 codec::decode(frame, &limits).unwrap_or_else(|error| panic!("{at}: {error}"));
-            let [message] = &read[..] else {
-                panic!("{at}: {read:?}")
-            };
-            assert_eq!(
-                codec::decode(&codec::encode(message), &limits).as_ref(),
-                Ok(&read),
-                "{at}"
-            );
+            let [message] = &read[..] else { panic!("{at}: {read:?}") };
+            assert_eq!(codec::decode(&codec::encode(message), &limits).as_ref(), Ok(&read), "{at}");
             kinds.insert(kind(message));
             let (sender, target) = ends(message);
-            assert!(
-                ["alice", "bob", "server"].contains(&sender),
-                "{at}: {message:?}"
-            );
-            assert!(
-                target.is_none_or(|target| (target == "server") == (side == "client")),
-                "{at}"
-            );
+            assert!(["alice", "bob", "server"].contains(&sender), "{at}: {message:?}");
+            assert!(target.is_none_or(|target| (target == "server") == (side == "client")), "{at}");
             content(message, &at);
         }
         let all = [
@@ -116,30 +101,15 @@ fn ends(message: &Message) -> (&str, Option<&str>) {
 /// What the session must have said, message by message.
 fn content(message: &Message, at: &str) {
     match message {
-        Message::Join {
-            metadata, versions, ..
-        } => {
+        Message::Join { metadata, versions, .. } => {
             assert_eq!(versions, &["1"], "{at}");
-            assert!(
-                metadata.storage_id.is_some() && metadata.is_ephemeral == Some(false),
-                "{at}"
-            );
+            assert!(metadata.storage_id.is_some() && metadata.is_ephemeral == Some(false), "{at}");
         }
-        Message::Peer {
-            metadata, version, ..
-        } => {
+        Message::Peer { metadata, version, .. } => {
             assert_eq!(version, "1", "{at}");
-            assert!(
-                metadata.storage_id.is_some() && metadata.is_ephemeral == Some(false),
-                "{at}"
-            );
+            assert!(metadata.storage_id.is_some() && metadata.is_ephemeral == Some(false), "{at}");
         }
-        Message::Ephemeral {
-            count,
-            session,
-            data,
-            ..
-        } => {
+        Message::Ephemeral { count, session, data, .. } => {
             assert!(*count >= 1 && !session.as_str().is_empty(), "{at}");
             assert!(data.windows(6).any(|part| part == b"cursor"), "{at}");
         }
@@ -147,13 +117,8 @@ fn content(message: &Message, at: &str) {
             assert_eq!((add.len(), remove.len()), (1, 0), "{at}");
         }
         Message::RemoteHeadsChanged { heads, .. } => {
-            let [store] = &heads[..] else {
-                panic!("{at}: {heads:?}")
-            };
-            assert!(
-                !store.heads.is_empty() && store.timestamp_ms > 1.6e12,
-                "{at}"
-            );
+            let [store] = &heads[..] else { panic!("{at}: {heads:?}") };
+            assert!(!store.heads.is_empty() && store.timestamp_ms > 1.6e12, "{at}");
         }
         Message::Request { data, .. } | Message::Sync { data, .. } => sync(data, at),
         _ => {}
@@ -166,11 +131,7 @@ fn sync(data: &Bytes, at: &str) {
     let message =
         SyncMessage::decode(data, &limits).unwrap_or_else(|error| panic!("{at}: {error}"));
     let written = message.encode();
-    assert_eq!(
-        SyncMessage::decode(&written, &limits).as_ref(),
-        Ok(&message),
-        "{at}"
-    );
+    assert_eq!(SyncMessage::decode(&written, &limits).as_ref(), Ok(&message), "{at}");
     // Clients of 1.x list in the flags what they read; later ones have bits there.
     if !data.ends_with(&[2, 1, 2]) {
         assert_eq!(written, data, "{at}");
@@ -200,39 +161,21 @@ fn every_recorded_change_passes_the_guard() {
                 guard::check_change(chunk, &limits).unwrap_or_else(|error| panic!("{at}: {error}"));
             let theirs = automerge::Change::from_bytes(chunk.to_vec()).unwrap();
             assert_eq!(header.hash.as_bytes(), &theirs.hash().0, "{at}");
-            assert_eq!(
-                header.actor.as_bytes(),
-                theirs.actor_id().to_bytes(),
-                "{at}"
-            );
+            assert_eq!(header.actor.as_bytes(), theirs.actor_id().to_bytes(), "{at}");
             assert_eq!(u64::from(header.seq), theirs.seq(), "{at}");
             assert_eq!(u64::from(header.start_op), theirs.start_op().get(), "{at}");
             assert_eq!(header.ops as usize, theirs.len(), "{at}");
             assert_eq!(header.time, theirs.timestamp(), "{at}");
             assert_eq!(header.deps.len(), theirs.deps().len(), "{at}");
-            assert_eq!(
-                header.inflated_bytes as usize,
-                theirs.raw_bytes().len(),
-                "{at}"
-            );
+            assert_eq!(header.inflated_bytes as usize, theirs.raw_bytes().len(), "{at}");
             deflated += usize::from(chunk[8] == 2);
             others = others.max(header.other_actors.len());
             made += header.objects_made.len();
         }
         assert!(changes.len() >= 22, "{file}");
-        assert!(
-            others >= 2 && made >= 5,
-            "{file}: {others} other actors, {made} objects"
-        );
-        let run = changes
-            .iter()
-            .flat_map(|(_, chunk)| chunk.iter().copied())
-            .collect();
-        assert_eq!(
-            guard::split(&run, &limits).unwrap().len(),
-            changes.len(),
-            "{file}"
-        );
+        assert!(others >= 2 && made >= 5, "{file}: {others} other actors, {made} objects");
+        let run = changes.iter().flat_map(|(_, chunk)| chunk.iter().copied()).collect();
+        assert_eq!(guard::split(&run, &limits).unwrap().len(), changes.len(), "{file}");
     }
     assert!(deflated >= 4, "{deflated}");
 }

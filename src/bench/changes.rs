@@ -31,13 +31,7 @@ impl Typist {
     /// Starts an empty text; the first change makes it.
     pub(super) fn new(actor: &[u8]) -> (Self, Change) {
         let actor = automerge::ActorId::from(actor);
-        let mut typist = Self {
-            text: OpId::new(1, &actor),
-            actor,
-            seq: 0,
-            next_op: 1,
-            last: None,
-        };
+        let mut typist = Self { text: OpId::new(1, &actor), actor, seq: 0, next_op: 1, last: None };
         let make = Op {
             action: OpType::Make(ObjType::Text),
             obj: ObjectId::Root,
@@ -96,9 +90,7 @@ pub(super) fn typed_document(
     let mut changes = vec![first];
     changes.extend((0..characters).map(|_| typist.type_one()));
     let mut document = Automerge::new();
-    document
-        .apply_changes(changes)
-        .map_err(|error| BenchError::Document(error.to_string()))?;
+    document.apply_changes(changes).map_err(|error| BenchError::Document(error.to_string()))?;
     Ok((typist, saved(&document)))
 }
 
@@ -106,11 +98,7 @@ pub(super) fn typed_document(
 pub(super) fn saved(document: &Automerge) -> Document {
     Document {
         chunk: document.save().into(),
-        heads: document
-            .get_heads()
-            .iter()
-            .map(|head| ChangeHash(head.0))
-            .collect(),
+        heads: document.get_heads().iter().map(|head| ChangeHash(head.0)).collect(),
     }
 }
 
@@ -178,9 +166,7 @@ pub(super) mod tests {
         let typed = Automerge::load(&document.chunk).unwrap();
         let mut real = automerge::AutoCommit::new();
         real.set_actor(automerge::ActorId::from(&[7_u8; 16][..]));
-        let text = real
-            .put_object(automerge::ROOT, "text", ObjType::Text)
-            .unwrap();
+        let text = real.put_object(automerge::ROOT, "text", ObjType::Text).unwrap();
         let options = || automerge::transaction::CommitOptions::default().with_time(0);
         real.commit_with(options());
         for (at, letter) in ["b", "c", "d"].into_iter().enumerate() {

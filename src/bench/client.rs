@@ -40,17 +40,12 @@ impl Client {
     /// Connects and joins, within the time limit.
     pub(super) async fn open(context: &Context) -> Result<Self, BenchError> {
         // Boxed: the WebSocket handshake would make every future that awaits this 20 KB larger.
-        context
-            .within("joining", Box::pin(Self::connect(context)))
-            .await
+        context.within("joining", Box::pin(Self::connect(context))).await
     }
 
     async fn connect(context: &Context) -> Result<Self, BenchError> {
         let target = &context.target;
-        let refused = |source| BenchError::Connect {
-            url: target.url.clone(),
-            source,
-        };
+        let refused = |source| BenchError::Connect { url: target.url.clone(), source };
         let stream = TcpStream::connect(target.address).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
         let config = WebSocketConfig::default()
@@ -60,23 +55,13 @@ impl Client {
         let (socket, _) =
             client_async_tls_with_config(target.url.as_str(), stream, Some(config), None).await?;
         let us = random_peer_id()?;
-        let mut client = Self {
-            socket,
-            context: context.clone(),
-            server: us.clone(),
-            us,
-        };
-        let metadata = PeerMetadata {
-            storage_id: None,
-            is_ephemeral: Some(true),
-        };
+        let mut client = Self { socket, context: context.clone(), server: us.clone(), us };
+        let metadata = PeerMetadata { storage_id: None, is_ephemeral: Some(true) };
         client.feed(&handshake::join(&client.us, &metadata)).await?;
         client.flush().await?;
         let mut replies = Vec::new();
         client.receive(&mut replies).await?;
-        let reply = replies
-            .first()
-            .ok_or(handshake::HandshakeError::Unexpected)?;
+        let reply = replies.first().ok_or(handshake::HandshakeError::Unexpected)?;
         (client.server, _) = handshake::welcomed(reply, &client.us)?;
         Ok(client)
     }
@@ -85,9 +70,7 @@ impl Client {
     pub(super) async fn feed(&mut self, message: &Message) -> Result<(), BenchError> {
         let bytes = codec::encode(message);
         let traffic = &self.context.traffic;
-        traffic
-            .bytes_out
-            .fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Relaxed);
+        traffic.bytes_out.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Relaxed);
         traffic.messages_out.fetch_add(1, Relaxed);
         Ok(self.socket.feed(Frame::Binary(bytes)).await?)
     }
@@ -129,18 +112,14 @@ impl Client {
         match frame {
             Some(Ok(Frame::Binary(bytes))) => {
                 let traffic = &self.context.traffic;
-                traffic
-                    .bytes_in
-                    .fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Relaxed);
+                traffic.bytes_in.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Relaxed);
                 traffic.messages_in.fetch_add(1, Relaxed);
                 into.extend(codec::decode(&bytes, &self.context.limits)?);
                 Ok(true)
             }
-            Some(Ok(Frame::Close(reason))) => {
-                Err(BenchError::Closed(reason.map_or_else(String::new, |r| {
-                    format!(": {} {}", r.code, r.reason)
-                })))
-            }
+            Some(Ok(Frame::Close(reason))) => Err(BenchError::Closed(
+                reason.map_or_else(String::new, |r| format!(": {} {}", r.code, r.reason)),
+            )),
             // Pings are answered by the library when it next reads or writes.
             Some(Ok(_)) => Ok(false),
             Some(Err(error)) => Err(error.into()),
@@ -150,10 +129,6 @@ impl Client {
 }
 
 fn random_peer_id() -> Result<PeerId, BenchError> {
-    let name = format!(
-        "bench-{:016x}",
-        getrandom::u64().map_err(BenchError::Random)?
-    );
-    name.parse()
-        .map_err(|error: concord_protocol::IdError| BenchError::Document(error.to_string()))
+    let name = format!("bench-{:016x}", getrandom::u64().map_err(BenchError::Random)?);
+    name.parse().map_err(|error: concord_protocol::IdError| BenchError::Document(error.to_string()))
 }

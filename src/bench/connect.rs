@@ -45,12 +45,7 @@ pub(super) async fn run(args: &ConnectArgs, context: &Context) -> Result<Report,
     let mut tasks = JoinSet::new();
     let started = Instant::now();
     for _ in 0..args.connections {
-        tasks.spawn(stay(
-            context.clone(),
-            turns.clone(),
-            joined.clone(),
-            stopped.clone(),
-        ));
+        tasks.spawn(stay(context.clone(), turns.clone(), joined.clone(), stopped.clone()));
     }
     drop(joined);
     let mut latencies = Latencies::new();
@@ -121,10 +116,7 @@ async fn stay(
     let started = Instant::now();
     let opened = Client::open(&context).await;
     drop(turn);
-    let said = opened
-        .as_ref()
-        .map(|_| started.elapsed())
-        .map_err(ToString::to_string);
+    let said = opened.as_ref().map(|_| started.elapsed()).map_err(ToString::to_string);
     // The counter outlives this task.
     let _ = joined.send(said);
     let Ok(mut client) = opened else {

@@ -76,11 +76,7 @@ impl Board {
 
     /// How many changes all readers have.
     fn delivered_to_all(&self) -> usize {
-        self.delivered
-            .iter()
-            .map(|count| count.load(Relaxed))
-            .min()
-            .unwrap_or(0)
+        self.delivered.iter().map(|count| count.load(Relaxed)).min().unwrap_or(0)
     }
 
     fn delivered_in_all(&self) -> usize {
@@ -89,12 +85,8 @@ impl Board {
 }
 
 pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, BenchError> {
-    let count = WARM_UP
-        + if args.saturate.is_some() {
-            args.prepared
-        } else {
-            args.changes
-        } as usize;
+    let count =
+        WARM_UP + if args.saturate.is_some() { args.prepared } else { args.changes } as usize;
     let id = random_document_id()?;
     let (mut typist, document) = typed_document(&[0xB0; 16], args.operations as usize)?;
     let bar = progress(count, "preparing changes");
@@ -142,9 +134,7 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
     let clock = Clock::start(&board);
     match args.saturate {
         Some(seconds) => {
-            sender
-                .saturate(Duration::from_secs(seconds.into()), args.window)
-                .await?;
+            sender.saturate(Duration::from_secs(seconds.into()), args.window).await?;
         }
         None => sender.spaced(args.rate).await?,
     }
@@ -179,14 +169,8 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
     }
     report.latency(latencies.percentiles());
     report.figure("changes_sent", super::stats::to_f64(sent - WARM_UP));
-    report.figure(
-        "delivered_changes_per_s",
-        per_second(timed.to_all, timed.elapsed),
-    );
-    report.figure(
-        "deliveries_per_s",
-        per_second(timed.deliveries, timed.elapsed),
-    );
+    report.figure("delivered_changes_per_s", per_second(timed.to_all, timed.elapsed));
+    report.figure("deliveries_per_s", per_second(timed.deliveries, timed.elapsed));
     report.undelivered(sent * board.delivered.len() - board.delivered_in_all());
     report.server("idle", idle, None);
     report.server("joined", before, None);
@@ -227,13 +211,8 @@ impl Reader {
 
     async fn join(&self, heads: &[ChangeHash], changes: Arc<Run>) -> Result<Session, BenchError> {
         let mut session = Session::open(&self.context).await?;
-        session
-            .request(&self.id, LightDocument::expecting(Some(changes)))
-            .await?;
-        while !session
-            .document(&self.id)
-            .is_some_and(|document| document.is_at(heads))
-        {
+        session.request(&self.id, LightDocument::expecting(Some(changes))).await?;
+        while !session.document(&self.id).is_some_and(|document| document.is_at(heads)) {
             session.exchange("fetching the document").await?;
         }
         Ok(session)
@@ -251,16 +230,8 @@ impl Reader {
                 _ = self.stopped.changed() => break,
             };
             let now = self.board.now_ns();
-            let delivered = session
-                .document(&self.id)
-                .map_or(seen, LightDocument::delivered);
-            for sent in self
-                .board
-                .sent_ns
-                .iter()
-                .take(delivered)
-                .skip(seen.max(WARM_UP))
-            {
+            let delivered = session.document(&self.id).map_or(seen, LightDocument::delivered);
+            for sent in self.board.sent_ns.iter().take(delivered).skip(seen.max(WARM_UP)) {
                 let latency = now.saturating_sub(sent.load(Relaxed));
                 latencies.record(Duration::from_nanos(latency));
             }
@@ -359,9 +330,7 @@ impl Writer<'_> {
             }
             Ok(())
         };
-        tokio::time::timeout(patience, arrived)
-            .await
-            .unwrap_or(Ok(()))
+        tokio::time::timeout(patience, arrived).await.unwrap_or(Ok(()))
     }
 
     /// One change at a time, evenly spaced.

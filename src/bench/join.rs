@@ -82,11 +82,7 @@ pub(super) async fn run(args: &JoinArgs, context: &Context) -> Result<Report, Be
     let heads: Arc<[ChangeHash]> = document.heads.as_slice().into();
     for _ in 0..args.clients {
         let session = Session::open(context).await?;
-        let fetch = Fetch {
-            id: id.clone(),
-            heads: heads.clone(),
-            patience: context.timeout,
-        };
+        let fetch = Fetch { id: id.clone(), heads: heads.clone(), patience: context.timeout };
         tasks.spawn(fetch.run(session, phases.clone(), done.clone()));
     }
     drop((done, phases));
@@ -140,10 +136,7 @@ fn build(args: &JoinArgs) -> Result<Document, BenchError> {
 fn name_of(document: &Document) -> DocumentId {
     let hash = Sha256::digest(&document.chunk);
     let mut bytes = [0_u8; 16];
-    bytes
-        .iter_mut()
-        .zip(&hash[..])
-        .for_each(|(byte, hashed)| *byte = *hashed);
+    bytes.iter_mut().zip(&hash[..]).for_each(|(byte, hashed)| *byte = *hashed);
     document_id(bytes)
 }
 
@@ -185,14 +178,9 @@ impl Fetch {
         phases: &mut watch::Receiver<Phase>,
     ) -> Result<Instant, BenchError> {
         read_until(session, phases, Phase::Fetch).await?;
-        session
-            .request(&self.id, LightDocument::expecting(None))
-            .await?;
+        session.request(&self.id, LightDocument::expecting(None)).await?;
         let complete = async {
-            while !session
-                .document(&self.id)
-                .is_some_and(|d| d.is_at(&self.heads))
-            {
+            while !session.document(&self.id).is_some_and(|d| d.is_at(&self.heads)) {
                 session.exchange("fetching the document").await?;
             }
             Ok(Instant::now())
@@ -201,10 +189,7 @@ impl Fetch {
         // Messages alone are no progress: a server may answer for ever without the document.
         tokio::time::timeout(self.patience * PATIENCE_FACTOR, complete)
             .await
-            .unwrap_or(Err(BenchError::Stalled {
-                what: "fetching the document",
-                seconds,
-            }))
+            .unwrap_or(Err(BenchError::Stalled { what: "fetching the document", seconds }))
     }
 }
 

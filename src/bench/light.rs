@@ -40,10 +40,7 @@ pub(super) struct LightDocument {
 impl LightDocument {
     /// Nothing yet; the changes of `run` are expected.
     pub(super) fn expecting(run: Option<Arc<Run>>) -> Self {
-        Self {
-            run,
-            ..Self::default()
-        }
+        Self { run, ..Self::default() }
     }
 
     /// A document that the server does not have yet.
@@ -141,17 +138,11 @@ impl LightDocument {
         self.said = Some((heads.clone(), need.clone()));
         SyncMessage {
             version: SyncVersion::V1,
-            have: vec![Have {
-                last_sync: self.shared(),
-                ..Have::default()
-            }],
+            have: vec![Have { last_sync: self.shared(), ..Have::default() }],
             heads,
             need,
             changes: Vec::new(),
-            flags: Some(SyncFlags {
-                supports_reset: true,
-                ..SyncFlags::default()
-            }),
+            flags: Some(SyncFlags { supports_reset: true, ..SyncFlags::default() }),
         }
     }
 
@@ -159,28 +150,15 @@ impl LightDocument {
         let waiting = |hash: &ChangeHash| self.orphans.iter().any(|(orphan, _)| orphan == hash);
         let missing = |hash: &&ChangeHash| !self.knows(hash) && !waiting(hash);
         let deps = self.orphans.iter().flat_map(|(_, deps)| deps);
-        let need: BTreeSet<ChangeHash> = self
-            .theirs
-            .iter()
-            .flatten()
-            .chain(deps)
-            .filter(missing)
-            .copied()
-            .collect();
-        (
-            self.heads.iter().copied().collect(),
-            need.into_iter().collect(),
-        )
+        let need: BTreeSet<ChangeHash> =
+            self.theirs.iter().flatten().chain(deps).filter(missing).copied().collect();
+        (self.heads.iter().copied().collect(), need.into_iter().collect())
     }
 
     /// What both sides are known to have. With an upload pending the server has none of it, and
     /// a name that it does not know would make it start over.
     fn shared(&self) -> Vec<ChangeHash> {
-        if self.upload.is_some() {
-            Vec::new()
-        } else {
-            self.heads.iter().copied().collect()
-        }
+        if self.upload.is_some() { Vec::new() } else { self.heads.iter().copied().collect() }
     }
 
     fn knows(&self, hash: &ChangeHash) -> bool {
@@ -207,11 +185,7 @@ impl LightDocument {
     /// The run is a chain: its next change builds on the one before, which is here; the first
     /// builds on the document that it is about, which is here once there are heads.
     fn holds_base_of_next(&self, run: &Run) -> bool {
-        match self
-            .delivered
-            .checked_sub(1)
-            .and_then(|last| run.hashes.get(last))
-        {
+        match self.delivered.checked_sub(1).and_then(|last| run.hashes.get(last)) {
             Some(last) => self.heads.contains(last),
             None => self.heads.len() == 1,
         }
@@ -247,10 +221,8 @@ impl LightDocument {
     }
 
     fn adopt_orphans(&mut self) {
-        while let Some(at) = self
-            .orphans
-            .iter()
-            .position(|(_, deps)| deps.iter().all(|dep| self.knows(dep)))
+        while let Some(at) =
+            self.orphans.iter().position(|(_, deps)| deps.iter().all(|dep| self.knows(dep)))
         {
             let (hash, deps) = self.orphans.swap_remove(at);
             self.take_named(hash, deps);
@@ -290,10 +262,7 @@ mod tests {
 
     impl Server {
         fn new() -> Self {
-            Self {
-                document: Automerge::new(),
-                state: State::new(),
-            }
+            Self { document: Automerge::new(), state: State::new() }
         }
 
         fn exchange(&mut self, light: &mut LightDocument, first: SyncMessage) {
@@ -302,17 +271,13 @@ mod tests {
             for _ in 0..20 {
                 if let Some(message) = to_server.take() {
                     let message = Message::decode(&message.encode()).unwrap();
-                    self.document
-                        .receive_sync_message(&mut self.state, message)
-                        .unwrap();
+                    self.document.receive_sync_message(&mut self.state, message).unwrap();
                 }
                 let Some(answer) = self.document.generate_sync_message(&mut self.state) else {
                     return;
                 };
                 let answer = Bytes::from(answer.encode());
-                light
-                    .receive(&SyncMessage::decode(&answer, &limits).unwrap(), &limits)
-                    .unwrap();
+                light.receive(&SyncMessage::decode(&answer, &limits).unwrap(), &limits).unwrap();
                 to_server = light.answer();
                 if to_server.is_none() {
                     return;
@@ -342,11 +307,7 @@ mod tests {
             assert!(light.is_settled());
         }
         assert!(light.write().is_none());
-        let (_, text) = server
-            .document
-            .get(automerge::ROOT, "text")
-            .unwrap()
-            .unwrap();
+        let (_, text) = server.document.get(automerge::ROOT, "text").unwrap().unwrap();
         assert_eq!(server.document.length(&text), 25);
     }
 
@@ -363,10 +324,7 @@ mod tests {
             let change = automerge::Change::from_bytes(chunk.to_vec()).unwrap();
             server.document.apply_changes([change]).unwrap();
             let limits = Limits::default();
-            let message = server
-                .document
-                .generate_sync_message(&mut server.state)
-                .unwrap();
+            let message = server.document.generate_sync_message(&mut server.state).unwrap();
             let message = SyncMessage::decode(&message.encode().into(), &limits).unwrap();
             light.receive(&message, &limits).unwrap();
             assert_eq!(light.delivered(), count);

@@ -62,10 +62,7 @@ impl Writer {
         let Some(text) = self.text()? else {
             return Ok(String::new());
         };
-        self.document
-            .read(|doc| doc.text(&text))
-            .map_err(failed)?
-            .map_err(failed)
+        self.document.read(|doc| doc.text(&text)).map_err(failed)?.map_err(failed)
     }
 
     /// Waits until something is so, looking again whenever the document changes.
@@ -78,10 +75,7 @@ impl Writer {
         let seconds = timeout.as_secs();
         while !so(self)? {
             let event = tokio::time::timeout(timeout, watcher.next()).await;
-            event.map_err(|_| BenchError::Stalled {
-                what: "replaying the trace",
-                seconds,
-            })?;
+            event.map_err(|_| BenchError::Stalled { what: "replaying the trace", seconds })?;
         }
         Ok(())
     }
@@ -108,44 +102,20 @@ pub(super) async fn run(
         .await
         .map_err(failed)?;
     document.wait_confirmed(timeout).await.map_err(failed)?;
-    let other = second
-        .find(&document.url().to_string())
-        .await
-        .map_err(failed)?;
-    let writers = [
-        Writer {
-            peer: first,
-            document,
-        },
-        Writer {
-            peer: second,
-            document: other,
-        },
-    ];
+    let other = second.find(&document.url().to_string()).await.map_err(failed)?;
+    let writers = [Writer { peer: first, document }, Writer { peer: second, document: other }];
     let root = begun.change.ok_or_else(|| failed("nothing was written"))?;
-    writers[1]
-        .until(timeout, |writer| {
-            writer.document.holds(root).map_err(failed)
-        })
-        .await?;
-    let text = writers[0]
-        .text()?
-        .ok_or_else(|| failed("there is no text"))?;
+    writers[1].until(timeout, |writer| writer.document.holds(root).map_err(failed)).await?;
+    let text = writers[0].text()?.ok_or_else(|| failed("there is no text"))?;
 
     let started = Instant::now();
     let bar = progress(trace.transactions.len(), "replaying");
     type_all(trace, &writers, &text, root, timeout, &bar).await?;
     let typed = started.elapsed();
     for writer in &writers {
-        writer
-            .until(timeout, |writer| Ok(writer.content()? == trace.end_content))
-            .await
-            .or_else(|error| {
-                trace
-                    .check_end(&writer.content()?)
-                    .map_err(BenchError::from)
-                    .and(Err(error))
-            })?;
+        writer.until(timeout, |writer| Ok(writer.content()? == trace.end_content)).await.or_else(
+            |error| trace.check_end(&writer.content()?).map_err(BenchError::from).and(Err(error)),
+        )?;
     }
     let converged = started.elapsed();
     bar.finish_and_clear();
@@ -156,14 +126,8 @@ pub(super) async fn run(
     report.setting("peers' store", if durable { "sled" } else { "memory" });
     report.figure("typed_s", typed.as_secs_f64());
     report.figure("converged_s", converged.as_secs_f64());
-    report.figure(
-        "transactions_per_s",
-        stats::per_second(trace.transactions.len(), converged),
-    );
-    report.figure(
-        "characters",
-        stats::to_f64(trace.end_content.chars().count()),
-    );
+    report.figure("transactions_per_s", stats::per_second(trace.transactions.len(), converged));
+    report.figure("characters", stats::to_f64(trace.end_content.chars().count()));
     report.figure("texts_equal_to_the_trace", 2.0);
     for Writer { peer, document } in writers {
         drop(document);
@@ -190,28 +154,17 @@ async fn type_all(
         let mut heads = Vec::with_capacity(parents.len().max(1));
         if concurrent {
             // The hash of an edit is known when it has been made, which is before it is on disk.
-            while pending
-                .front()
-                .is_some_and(|(first, _)| parents.iter().any(|p| p >= first))
-            {
+            while pending.front().is_some_and(|(first, _)| parents.iter().any(|p| p >= first)) {
                 finish(&mut pending, &mut hashes).await?;
             }
-            heads.extend(
-                parents
-                    .iter()
-                    .filter_map(|parent| hashes.get(*parent).copied()),
-            );
+            heads.extend(parents.iter().filter_map(|parent| hashes.get(*parent).copied()));
             if heads.is_empty() {
                 heads.push(root);
             }
             let heads = &heads;
             let all_there = |writer: &Writer| {
                 heads.iter().try_fold(true, |all, head| {
-                    writer
-                        .document
-                        .holds(*head)
-                        .map(|there| all && there)
-                        .map_err(failed)
+                    writer.document.holds(*head).map(|there| all && there).map_err(failed)
                 })
             };
             if !all_there(writer)? {
@@ -247,9 +200,7 @@ async fn finish(
 ) -> Result<(), BenchError> {
     if let Some((index, edit)) = pending.pop_front() {
         let changed = edit.await.map_err(failed)?;
-        let hash = changed
-            .change
-            .ok_or_else(|| failed(format!("transaction {index} is empty")))?;
+        let hash = changed.change.ok_or_else(|| failed(format!("transaction {index} is empty")))?;
         hashes.push(hash);
     }
     Ok(())

@@ -203,9 +203,7 @@ impl Creation<'_> {
             offered: false,
             fetched: 0,
         };
-        self.session
-            .offer(&id, LightDocument::holding(document, None))
-            .await?;
+        self.session.offer(&id, LightDocument::holding(document, None)).await?;
         self.waiting.insert(id, pending);
         Ok(())
     }
@@ -216,18 +214,12 @@ impl Creation<'_> {
             let Some(pending) = self.waiting.get_mut(id) else {
                 continue;
             };
-            let settled = self
-                .session
-                .document(id)
-                .is_some_and(LightDocument::is_settled);
+            let settled = self.session.document(id).is_some_and(LightDocument::is_settled);
             if settled && !pending.offered {
                 pending.offered = true;
                 for reader in self.offers {
                     // A reader that has failed says so itself.
-                    let _ = reader.send(Offer {
-                        id: id.clone(),
-                        heads: pending.heads.clone(),
-                    });
+                    let _ = reader.send(Offer { id: id.clone(), heads: pending.heads.clone() });
                 }
             }
         }

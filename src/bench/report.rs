@@ -77,21 +77,17 @@ impl Report {
             ("messages_in", &traffic.messages_in),
             ("messages_out", &traffic.messages_out),
         ] {
-            self.traffic
-                .insert(name.to_owned(), count.load(Relaxed).into());
+            self.traffic.insert(name.to_owned(), count.load(Relaxed).into());
         }
     }
 
     /// Memory of the server at a moment, and its processor time since the one before.
     pub(super) fn server(&mut self, moment: &str, usage: Option<Usage>, since: Option<Usage>) {
         let Some(usage) = usage else { return };
-        self.server
-            .insert(format!("rss_{moment}_mib"), rounded(usage.rss_mib));
-        self.server
-            .insert("peak_mib".to_owned(), rounded(usage.peak_mib));
+        self.server.insert(format!("rss_{moment}_mib"), rounded(usage.rss_mib));
+        self.server.insert("peak_mib".to_owned(), rounded(usage.peak_mib));
         if let Some(since) = since {
-            self.server
-                .insert("cpu_s".to_owned(), rounded(usage.cpu_s - since.cpu_s));
+            self.server.insert("cpu_s".to_owned(), rounded(usage.cpu_s - since.cpu_s));
         }
     }
 
@@ -111,9 +107,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.scenario)?;
         for (name, value) in &self.settings {
-            let text = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             write!(f, "  {name}={text}")?;
         }
         writeln!(f)?;
@@ -147,12 +141,7 @@ fn named(f: &mut fmt::Formatter<'_>, group: &str, name: &str, value: &Value) -> 
         .iter()
         .find_map(|unit| Some((name.strip_suffix(unit)?.strip_suffix(' ')?, *unit)))
         .unwrap_or((&name, ""));
-    line(
-        f,
-        &format!("{group}{name}"),
-        value.as_f64().unwrap_or(0.0),
-        unit,
-    )
+    line(f, &format!("{group}{name}"), value.as_f64().unwrap_or(0.0), unit)
 }
 
 fn line(f: &mut fmt::Formatter<'_>, name: &str, value: f64, unit: &str) -> fmt::Result {
@@ -161,11 +150,7 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, value: f64, unit: &str) -> fmt::
         "kib" => "KiB",
         other => other,
     };
-    let decimals = if value.fract() == 0.0 || value >= 1_000.0 {
-        0
-    } else {
-        3
-    };
+    let decimals = if value.fract() == 0.0 || value >= 1_000.0 { 0 } else { 3 };
     writeln!(f, "  {name:<34} {value:>14.decimals$} {unit}")
 }
 
@@ -179,23 +164,13 @@ mod tests {
         report.setting("readers", 10);
         report.figure("changes_per_s", 1234.5);
         report.undelivered(3);
-        report.server(
-            "idle",
-            Some(Usage {
-                rss_mib: 9.25,
-                ..Usage::default()
-            }),
-            None,
-        );
+        report.server("idle", Some(Usage { rss_mib: 9.25, ..Usage::default() }), None);
         let json: Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!(json["figures"]["changes_per_s"], 1234.5);
         assert_eq!(json["undelivered"], 3);
         assert_eq!(json["server"]["rss_idle_mib"], 9.25);
         let text = report.to_string();
-        assert!(
-            text.contains("readers=10") && text.contains("changes/s"),
-            "{text}"
-        );
+        assert!(text.contains("readers=10") && text.contains("changes/s"), "{text}");
         assert!(text.contains("9.250 MiB"), "{text}");
     }
 

@@ -36,10 +36,7 @@ impl Meter {
 
     /// Adds up the process and its descendants.
     pub(super) fn look(self) -> Result<Usage, BenchError> {
-        let failed = |source| BenchError::Process {
-            pid: self.pid,
-            source,
-        };
+        let failed = |source| BenchError::Process { pid: self.pid, source };
         let mut total = usage_of(self.pid).map_err(failed)?;
         for child in descendants(self.pid).map_err(failed)? {
             // One that has just ended is not there to be counted.
@@ -56,10 +53,7 @@ impl Meter {
 fn usage_of(pid: u32) -> io::Result<Usage> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let ticks = fields_after_name(&stat)
-        .skip(11)
-        .take(2)
-        .filter_map(|f| f.parse::<u64>().ok());
+    let ticks = fields_after_name(&stat).skip(11).take(2).filter_map(|f| f.parse::<u64>().ok());
     Ok(Usage {
         cpu_s: to_f64(ticks.sum::<u64>()) / TICKS_PER_SECOND,
         rss_mib: kib(&status, "VmRSS:") / 1024.0,
@@ -69,53 +63,32 @@ fn usage_of(pid: u32) -> io::Result<Usage> {
 
 /// The fields after `pid (name)`: the name may hold spaces and brackets itself.
 fn fields_after_name(stat: &str) -> impl Iterator<Item = &str> {
-    stat.rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace()
+    stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace()
 }
 
 fn kib(status: &str, name: &str) -> f64 {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap_or("");
-    to_f64(
-        line.split_whitespace()
-            .next()
-            .and_then(|n| n.parse::<u64>().ok())
-            .unwrap_or(0),
-    )
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
+    to_f64(line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0))
 }
 
 fn descendants(root: u32) -> io::Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
         else {
             continue;
         };
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
             continue;
         };
-        if let Some(parent) = fields_after_name(&stat)
-            .nth(1)
-            .and_then(|f| f.parse::<u32>().ok())
-        {
+        if let Some(parent) = fields_after_name(&stat).nth(1).and_then(|f| f.parse::<u32>().ok()) {
             parents.push((pid, parent));
         }
     }
     let mut found = vec![root];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, p)| *p == parent)
-                .map(|(pid, _)| *pid),
-        );
+        found.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
         next += 1;
     }
     found.remove(0);
@@ -129,23 +102,14 @@ mod tests {
     #[test]
     fn reads_the_numbers_of_this_process() {
         let usage = Meter::new(std::process::id()).unwrap().look().unwrap();
-        assert!(
-            usage.rss_mib > 0.5 && usage.peak_mib >= usage.rss_mib * 0.5,
-            "{usage:?}"
-        );
+        assert!(usage.rss_mib > 0.5 && usage.peak_mib >= usage.rss_mib * 0.5, "{usage:?}");
     }
 
     #[test]
     fn a_child_counts() {
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        assert!(
-            descendants(std::process::id())
-                .unwrap()
-                .contains(&child.id())
-        );
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(descendants(std::process::id()).unwrap().contains(&child.id()));
         drop(child.stdin.take());
         child.wait().unwrap();
     }

@@ -40,12 +40,7 @@ impl Session {
         let data = document.opening().encode();
         self.documents.insert(id.clone(), document);
         let (sender, target) = (self.client.us.clone(), self.client.server.clone());
-        let message = Message::Request {
-            document: id.clone(),
-            sender,
-            target,
-            data,
-        };
+        let message = Message::Request { document: id.clone(), sender, target, data };
         self.client.feed(&message).await?;
         self.client.flush().await
     }
@@ -101,12 +96,8 @@ impl Session {
         }
         self.touched.clear();
         for message in self.messages.drain(..) {
-            let (Message::Sync {
-                document: id, data, ..
-            }
-            | Message::Request {
-                document: id, data, ..
-            }) = message
+            let (Message::Sync { document: id, data, .. }
+            | Message::Request { document: id, data, .. }) = message
             else {
                 continue;
             };
@@ -131,11 +122,7 @@ impl Session {
                 answered = true;
             }
         }
-        if answered {
-            self.client.flush().await
-        } else {
-            Ok(())
-        }
+        if answered { self.client.flush().await } else { Ok(()) }
     }
 
     /// Puts the next change of a document's run in the buffer. `false` when there is none.
@@ -181,9 +168,7 @@ pub(super) async fn uploaded(
     run: Option<std::sync::Arc<super::changes::Run>>,
 ) -> Result<Session, BenchError> {
     let mut session = Session::open(context).await?;
-    session
-        .upload(id, LightDocument::holding(document, run))
-        .await?;
+    session.upload(id, LightDocument::holding(document, run)).await?;
     Ok(session)
 }
 

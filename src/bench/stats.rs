@@ -31,11 +31,7 @@ pub(super) struct Percentiles {
 
 impl Latencies {
     pub(super) fn new() -> Self {
-        Self {
-            buckets: vec![0; BUCKETS],
-            count: 0,
-            max_us: 0,
-        }
+        Self { buckets: vec![0; BUCKETS], count: 0, max_us: 0 }
     }
 
     pub(super) fn record(&mut self, latency: Duration) {
@@ -85,9 +81,7 @@ fn bucket_of(us: u64) -> usize {
     }
     let shift = us.ilog2() - STEPS.ilog2();
     let index = u64::from(shift) * STEPS + (us >> shift);
-    usize::try_from(index)
-        .unwrap_or(usize::MAX)
-        .min(BUCKETS - 1)
+    usize::try_from(index).unwrap_or(usize::MAX).min(BUCKETS - 1)
 }
 
 fn lowest_of(index: usize) -> u64 {
@@ -104,10 +98,7 @@ fn ms(us: u64) -> f64 {
 }
 
 /// For figures that people read: exact to 15 digits.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "figures are rounded to a few digits anyway"
-)]
+#[expect(clippy::cast_precision_loss, reason = "figures are rounded to a few digits anyway")]
 pub(super) fn to_f64(count: impl TryInto<u64>) -> f64 {
     count.try_into().unwrap_or(u64::MAX) as f64
 }
@@ -115,11 +106,7 @@ pub(super) fn to_f64(count: impl TryInto<u64>) -> f64 {
 /// A rate; 0 when no time went by.
 pub(super) fn per_second(count: impl TryInto<u64>, elapsed: Duration) -> f64 {
     let seconds = elapsed.as_secs_f64();
-    if seconds > 0.0 {
-        to_f64(count) / seconds
-    } else {
-        0.0
-    }
+    if seconds > 0.0 { to_f64(count) / seconds } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -133,16 +120,10 @@ mod tests {
             latencies.record(Duration::from_micros(us));
         }
         let found = latencies.percentiles().unwrap();
-        for (found, expected) in [
-            (found.p50_ms, 5.0),
-            (found.p95_ms, 9.5),
-            (found.p99_ms, 9.9),
-            (found.max_ms, 10.0),
-        ] {
-            assert!(
-                (found - expected).abs() <= expected * 0.02,
-                "{found} {expected}"
-            );
+        for (found, expected) in
+            [(found.p50_ms, 5.0), (found.p95_ms, 9.5), (found.p99_ms, 9.9), (found.max_ms, 10.0)]
+        {
+            assert!((found - expected).abs() <= expected * 0.02, "{found} {expected}");
         }
         assert_eq!(found.samples, 10_000);
         assert!(Latencies::new().percentiles().is_none());

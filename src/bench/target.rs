@@ -18,10 +18,7 @@ pub(super) struct Target {
 impl Target {
     /// Looks the address up.
     pub(super) async fn resolve(url: &str, allow_remote: bool) -> Result<Self, BenchError> {
-        let wrong = |reason: String| BenchError::Address {
-            url: url.to_owned(),
-            reason,
-        };
+        let wrong = |reason: String| BenchError::Address { url: url.to_owned(), reason };
         let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
         let default_port = match uri.scheme_str() {
             Some("ws") => 80,
@@ -37,16 +34,11 @@ impl Target {
             .collect();
         // `localhost` is both; servers bind the first more often.
         addresses.sort_by_key(SocketAddr::is_ipv6);
-        let address = *addresses
-            .first()
-            .ok_or_else(|| wrong("no address".to_owned()))?;
+        let address = *addresses.first().ok_or_else(|| wrong("no address".to_owned()))?;
         if !address.ip().is_loopback() && !allow_remote {
             return Err(BenchError::Remote(url.to_owned()));
         }
-        Ok(Self {
-            url: url.to_owned(),
-            address,
-        })
+        Ok(Self { url: url.to_owned(), address })
     }
 }
 

@@ -101,16 +101,10 @@ impl Trace {
     /// # Errors
     /// [`TraceError`] when it cannot be read or is not a trace.
     pub fn read(path: &Path) -> Result<Self, TraceError> {
-        let failed = |source| TraceError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| TraceError::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(failed)?;
         let mut bytes = Vec::new();
-        file.by_ref()
-            .take(TRACE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
+        file.by_ref().take(TRACE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.starts_with(&[0x1f, 0x8b]) {
             let mut unpacked = Vec::new();
             MultiGzDecoder::new(bytes.as_slice())
@@ -122,10 +116,8 @@ impl Trace {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > TRACE_BYTES_MAX {
             return Err(TraceError::TooLarge(path.to_owned()));
         }
-        let trace: Self = serde_json::from_slice(&bytes).map_err(|source| TraceError::Format {
-            path: path.to_owned(),
-            source,
-        })?;
+        let trace: Self = serde_json::from_slice(&bytes)
+            .map_err(|source| TraceError::Format { path: path.to_owned(), source })?;
         trace.check_order()?;
         Ok(trace)
     }
@@ -158,11 +150,7 @@ impl Trace {
                 };
                 cursor = patch.0 + patch.2.chars().count();
                 text.splice(patch.0..patch.0 + patch.1, patch.2.chars());
-                Transaction {
-                    parents: None,
-                    agent: 0,
-                    patches: vec![patch],
-                }
+                Transaction { parents: None, agent: 0, patches: vec![patch] }
             })
             .collect();
         Self {
@@ -180,11 +168,7 @@ impl Trace {
 
     /// What a transaction builds on.
     pub fn parents(&self, index: usize) -> Vec<usize> {
-        match self
-            .transactions
-            .get(index)
-            .and_then(|t| t.parents.as_ref())
-        {
+        match self.transactions.get(index).and_then(|t| t.parents.as_ref()) {
             Some(parents) => parents.clone(),
             None => index.checked_sub(1).into_iter().collect(),
         }
@@ -198,21 +182,13 @@ impl Trace {
         if text == self.end_content {
             return Ok(());
         }
-        let same = text
-            .chars()
-            .zip(self.end_content.chars())
-            .take_while(|(a, b)| a == b)
-            .count();
+        let same = text.chars().zip(self.end_content.chars()).take_while(|(a, b)| a == b).count();
         Err(TraceError::EndContent(same))
     }
 
     fn check_order(&self) -> Result<(), TraceError> {
         for (index, transaction) in self.transactions.iter().enumerate() {
-            let later = transaction
-                .parents
-                .iter()
-                .flatten()
-                .any(|parent| *parent >= index);
+            let later = transaction.parents.iter().flatten().any(|parent| *parent >= index);
             if later || transaction.agent >= self.num_agents {
                 return Err(TraceError::Order(index));
             }
@@ -230,11 +206,7 @@ pub fn replay<E>(
     trace: &Trace,
     mut edit: impl FnMut(usize, &Transaction) -> Result<(), E>,
 ) -> Result<(), E> {
-    trace
-        .transactions
-        .iter()
-        .enumerate()
-        .try_for_each(|(index, t)| edit(index, t))
+    trace.transactions.iter().enumerate().try_for_each(|(index, t)| edit(index, t))
 }
 
 /// splitmix64: a trace needs variety and repeatability, not secrecy.
@@ -261,10 +233,7 @@ impl Random {
             'e', 't', 'a', 'o', 'i', 'n', 's', 'r', 'h', 'l', 'd', 'c', 'u', 'm', 'f', 'p', 'g',
             'w', 'y', 'b', 'v', 'k', 'x', '.', ',', '\n', 'ä', 'é', '漢', '🎉',
         ];
-        LETTERS
-            .get(self.below(LETTERS.len()))
-            .copied()
-            .unwrap_or(' ')
+        LETTERS.get(self.below(LETTERS.len())).copied().unwrap_or(' ')
     }
 }
 

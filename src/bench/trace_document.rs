@@ -22,12 +22,8 @@ pub(super) fn build(trace: &Trace, transactions_per_change: usize) -> Result<Doc
     }
     let mut document = automerge::AutoCommit::new_with_encoding(TextEncoding::UnicodeCodePoint)
         .with_actor(automerge::ActorId::from(&[0xA0_u8; 16][..]));
-    let text = document
-        .put_object(ROOT, "text", ObjType::Text)
-        .map_err(failed)?;
-    document
-        .splice_text(&text, 0, 0, &trace.start_content)
-        .map_err(failed)?;
+    let text = document.put_object(ROOT, "text", ObjType::Text).map_err(failed)?;
+    document.splice_text(&text, 0, 0, &trace.start_content).map_err(failed)?;
     replay(trace, |index, transaction| {
         for Patch(at, deleted, inserted) in &transaction.patches {
             let deleted = isize::try_from(*deleted).map_err(|_| TraceError::Position(index))?;
@@ -66,9 +62,6 @@ mod tests {
         let mut trace = Trace::generate(1, 50);
         trace.end_content.push('!');
         let found = build(&trace, 10);
-        assert!(matches!(
-            found,
-            Err(BenchError::Trace(TraceError::EndContent(_)))
-        ));
+        assert!(matches!(found, Err(BenchError::Trace(TraceError::EndContent(_)))));
     }
 }

@@ -141,11 +141,7 @@ impl ServeConfig {
     ) -> Result<Self, ConfigError> {
         let named = args.config.clone().or_else(|| env("CONCORD_CONFIG"));
         let file = read_file(named.as_deref(), read)?;
-        let mut finder = Finder {
-            env,
-            file,
-            lines: Vec::new(),
-        };
+        let mut finder = Finder { env, file, lines: Vec::new() };
         let f = &mut finder;
         let serve = |key| (Section::Serve, key);
         let mut relay = RelayConfig::default();
@@ -153,32 +149,14 @@ impl ServeConfig {
 
         relay.host = f.find(serve("host"), args.host.clone(), None, relay.host)?;
         relay.port = f.find(serve("port"), args.port, Some("PORT"), relay.port)?;
-        let data_dir = args
-            .data_dir
-            .as_ref()
-            .map(|path| path.display().to_string());
+        let data_dir = args.data_dir.as_ref().map(|path| path.display().to_string());
         let older = Some("DATA_DIR");
-        let data_dir = f.find(
-            serve("data-dir"),
-            data_dir,
-            older,
-            "concord-data".to_owned(),
-        )?;
+        let data_dir = f.find(serve("data-dir"), data_dir, older, "concord-data".to_owned())?;
         let sled = StoreKind::Disk(Engine::Sled);
         let store = f.find(serve("store"), args.store, None, sled)?;
         let admin_host = relay::HOST.to_owned();
-        let admin_host = f.find(
-            serve("admin-host"),
-            args.admin_host.clone(),
-            None,
-            admin_host,
-        )?;
-        let admin_port = f.find(
-            serve("admin-port"),
-            args.admin_port,
-            None,
-            relay::ADMIN_PORT,
-        )?;
+        let admin_host = f.find(serve("admin-host"), args.admin_host.clone(), None, admin_host)?;
+        let admin_port = f.find(serve("admin-port"), args.admin_port, None, relay::ADMIN_PORT)?;
         let no_admin = f.find(serve("no-admin"), set(args.no_admin), None, false)?;
         relay.admin = (!no_admin).then_some((admin_host, admin_port));
         relay.shards = f.find(serve("shards"), args.shards, None, relay.shards)?;
@@ -187,12 +165,8 @@ impl ServeConfig {
         relay.idle_ms = f.find(serve("idle-ms"), args.idle_ms, None, relay.idle_ms)?;
         relay.ping_ms = f.find(serve("ping-ms"), args.ping_ms, None, relay.ping_ms)?;
         let pong_ms = args.pong_timeout_ms;
-        relay.pong_timeout_ms = f.find(
-            serve("pong-timeout-ms"),
-            pong_ms,
-            None,
-            relay.pong_timeout_ms,
-        )?;
+        relay.pong_timeout_ms =
+            f.find(serve("pong-timeout-ms"), pong_ms, None, relay.pong_timeout_ms)?;
         relay.stalled_ms = f.find(serve("stalled-ms"), args.stalled_ms, None, relay.stalled_ms)?;
         let is_open = set(args.allow_anonymous);
         relay.allow_anonymous = f.find(serve("allow-anonymous"), is_open, None, false)?;
@@ -223,12 +197,7 @@ impl ServeConfig {
     /// What no single value shows.
     fn check(&self) -> Result<(), ConfigError> {
         let relay = &self.relay;
-        self.at_least(
-            "ping-ms",
-            relay.ping_ms,
-            1,
-            "pings need some time between them",
-        )?;
+        self.at_least("ping-ms", relay.ping_ms, 1, "pings need some time between them")?;
         let enough = relay.ping_ms.saturating_add(1);
         let reason = "a pong must have longer than the time between pings (ping-ms)";
         self.at_least("pong-timeout-ms", relay.pong_timeout_ms, enough, reason)?;
@@ -236,16 +205,10 @@ impl ServeConfig {
         self.at_least("workers", workers, 1, "documents need a worker")?;
         let largest = relay.limits.message_bytes as u64;
         let reason = "it must hold one message of the largest size (message-bytes)";
-        self.at_least(
-            "byte-burst",
-            u64::from(relay.rates.byte_burst),
-            largest,
-            reason,
-        )?;
-        for rate in [
-            ("frames-per-second", relay.rates.frames),
-            ("bytes-per-second", relay.rates.bytes),
-        ] {
+        self.at_least("byte-burst", u64::from(relay.rates.byte_burst), largest, reason)?;
+        for rate in
+            [("frames-per-second", relay.rates.frames), ("bytes-per-second", relay.rates.bytes)]
+        {
             self.at_least(rate.0, u64::from(rate.1), 1, "nothing could ever be sent")?;
         }
         Ok(())
@@ -263,9 +226,7 @@ impl ServeConfig {
         }
         let line = self.lines.iter().find(|(_, name, ..)| *name == key);
         Err(ConfigError::Value {
-            source_name: line
-                .map_or(&Source::Default, |(.., source)| source)
-                .to_string(),
+            source_name: line.map_or(&Source::Default, |(.., source)| source).to_string(),
             key,
             value: value.to_string(),
             reason: format!("{reason}; at least {least}"),
@@ -276,8 +237,7 @@ impl ServeConfig {
     pub(crate) fn is_exposed(&self) -> bool {
         let admin = self.relay.admin.as_ref().map(|(host, _)| host);
         let is_far = |host: &String| {
-            host.parse::<IpAddr>()
-                .map_or(host != "localhost", |ip| !ip.is_loopback())
+            host.parse::<IpAddr>().map_or(host != "localhost", |ip| !ip.is_loopback())
         };
         is_far(&self.relay.host) || admin.is_some_and(is_far)
     }

@@ -85,11 +85,9 @@ pub(super) async fn run(args: DocArgs) -> Result<(), Failure> {
         DocCommand::Ls { ids } => list(&peer, &common, ids).await,
         DocCommand::Get { doc, path } => get(&peer, &common, &doc, &path).await,
         DocCommand::Create { content } => create(&peer, &common, content).await,
-        DocCommand::Export {
-            doc,
-            output,
-            format,
-        } => export(&peer, &common, &doc, output.as_deref(), format).await,
+        DocCommand::Export { doc, output, format } => {
+            export(&peer, &common, &doc, output.as_deref(), format).await
+        }
         DocCommand::Import { file } => import(&peer, &common, &file).await,
     };
     peer.close().await?;
@@ -100,9 +98,7 @@ async fn list(peer: &Peer, common: &Common, only_ids: bool) -> Result<(), Failur
     let ids = peer.documents().await?;
     if only_ids {
         if common.json {
-            return output::json(&json!(
-                ids.iter().map(DocumentId::as_str).collect::<Vec<_>>()
-            ));
+            return output::json(&json!(ids.iter().map(DocumentId::as_str).collect::<Vec<_>>()));
         }
         return ids.iter().try_for_each(output::line);
     }
@@ -110,10 +106,7 @@ async fn list(peer: &Peer, common: &Common, only_ids: bool) -> Result<(), Failur
     for id in ids {
         let row = match peer.find_within(id.as_str(), common.within()).await {
             Ok(document) => document.read(Row::of)?,
-            Err(error) => Row {
-                preview: format!("({error})"),
-                ..Row::default()
-            },
+            Err(error) => Row { preview: format!("({error})"), ..Row::default() },
         };
         if common.json {
             items.push(json!({
@@ -128,12 +121,7 @@ async fn list(peer: &Peer, common: &Common, only_ids: bool) -> Result<(), Failur
             } else {
                 output::ago(row.time, output::now())
             };
-            rows.push(vec![
-                id.to_string(),
-                row.changes.to_string(),
-                changed,
-                row.preview,
-            ]);
+            rows.push(vec![id.to_string(), row.changes.to_string(), changed, row.preview]);
         }
     }
     if common.json {
@@ -157,16 +145,10 @@ struct Row {
 impl Row {
     fn of(doc: &Automerge) -> Self {
         let heads = doc.get_heads();
-        let latest = heads
-            .iter()
-            .filter_map(|head| doc.get_change_meta_by_hash(head));
+        let latest = heads.iter().filter_map(|head| doc.get_change_meta_by_hash(head));
         let time = latest.map(|change| change.timestamp).max().unwrap_or(0);
         let changes = usize::try_from(doc.stats().num_changes).unwrap_or(usize::MAX);
-        Self {
-            changes,
-            time,
-            preview: preview(doc),
-        }
+        Self { changes, time, preview: preview(doc) }
     }
 }
 
@@ -194,11 +176,7 @@ fn preview(doc: &Automerge) -> String {
 async fn get(peer: &Peer, common: &Common, doc: &str, path: &DocPath) -> Result<(), Failure> {
     let document = peer.find_within(doc, common.within()).await?;
     let json = read(&document, path)?;
-    if common.json {
-        output::json(&json)
-    } else {
-        output::line(pretty(&json))
-    }
+    if common.json { output::json(&json) } else { output::line(pretty(&json)) }
 }
 
 fn read(document: &Document, path: &DocPath) -> Result<Json, Failure> {
@@ -228,9 +206,7 @@ fn object(text: &str) -> Result<Json, Failure> {
     if json.is_object() {
         Ok(json)
     } else {
-        Err(Failure::usage(
-            "a document is a JSON object, as in {\"title\": \"Shopping\"}",
-        ))
+        Err(Failure::usage("a document is a JSON object, as in {\"title\": \"Shopping\"}"))
     }
 }
 
@@ -283,18 +259,12 @@ async fn export(
     if common.json {
         return output::json(&json!({ "file": path.display().to_string(), "bytes": bytes.len() }));
     }
-    output::line(format_args!(
-        "wrote {} ({} bytes)",
-        path.display(),
-        bytes.len()
-    ))
+    output::line(format_args!("wrote {} ({} bytes)", path.display(), bytes.len()))
 }
 
 /// The whole file or none of it: an interrupted export does not leave half a document.
 fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::other("it has no file name"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::other("it has no file name"))?;
     let mut part = name.to_owned();
     part.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(part);
@@ -337,9 +307,7 @@ fn slurp(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     input.take(IMPORT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > IMPORT_BYTES_MAX {
-        return Err(io::Error::other(format!(
-            "it is larger than {IMPORT_BYTES_MAX} bytes"
-        )));
+        return Err(io::Error::other(format!("it is larger than {IMPORT_BYTES_MAX} bytes")));
     }
     Ok(bytes)
 }

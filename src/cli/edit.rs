@@ -42,14 +42,7 @@ pub(super) struct EditArgs {
 }
 
 pub(super) async fn run(args: EditArgs) -> Result<(), Failure> {
-    let EditArgs {
-        common,
-        doc,
-        path,
-        value,
-        message,
-        ..
-    } = args;
+    let EditArgs { common, doc, path, value, message, .. } = args;
     let new = value.map(text_of).transpose()?;
     let peer = open::peer(&common).await?;
     let edited = async {
@@ -131,9 +124,7 @@ fn set(
     new: &str,
 ) -> Result<(), EditError> {
     let Place { parent, prop } = place;
-    let there = tx
-        .get(parent, prop.clone())?
-        .map(|(value, id)| (value.into_owned(), id));
+    let there = tx.get(parent, prop.clone())?.map(|(value, id)| (value.into_owned(), id));
     let json = serde_json::from_str::<Json>(new);
     match there {
         // What somebody else types at the same time stays: only what differs is written.
@@ -179,10 +170,7 @@ fn replace(
     if let Value::Scalar(scalar) = there {
         match (scalar.as_ref(), &json) {
             (ScalarValue::Counter(counter), Json::Number(number)) if number.is_i64() => {
-                let by = number
-                    .as_i64()
-                    .unwrap_or_default()
-                    .saturating_sub(i64::from(counter));
+                let by = number.as_i64().unwrap_or_default().saturating_sub(i64::from(counter));
                 return Ok(tx.increment(parent, prop.clone(), by)?);
             }
             (ScalarValue::Str(_), Json::String(text)) => {

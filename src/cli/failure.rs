@@ -40,31 +40,19 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(super) fn failed(reason: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Failed,
-            reason: reason.into(),
-        }
+        Self { exit: Exit::Failed, reason: reason.into() }
     }
 
     pub(super) fn usage(reason: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Usage,
-            reason: reason.into(),
-        }
+        Self { exit: Exit::Usage, reason: reason.into() }
     }
 
     pub(super) fn not_found(reason: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::NotFound,
-            reason: reason.into(),
-        }
+        Self { exit: Exit::NotFound, reason: reason.into() }
     }
 
     pub(super) fn unconfirmed(reason: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Unconfirmed,
-            reason: reason.into(),
-        }
+        Self { exit: Exit::Unconfirmed, reason: reason.into() }
     }
 
     /// Says it on standard error, and gives the exit code.
@@ -85,15 +73,9 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        let exit = if error.kind() == io::ErrorKind::BrokenPipe {
-            Exit::Enough
-        } else {
-            Exit::Failed
-        };
-        Self {
-            exit,
-            reason: format!("cannot write the output: {error}"),
-        }
+        let exit =
+            if error.kind() == io::ErrorKind::BrokenPipe { Exit::Enough } else { Exit::Failed };
+        Self { exit, reason: format!("cannot write the output: {error}") }
     }
 }
 
@@ -129,10 +111,7 @@ impl From<FindError> for Failure {
             }
             _ => Exit::Failed,
         };
-        Self {
-            exit,
-            reason: error.to_string(),
-        }
+        Self { exit, reason: error.to_string() }
     }
 }
 

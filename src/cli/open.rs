@@ -58,11 +58,7 @@ pub(super) async fn peer(common: &Common) -> Result<Peer, Failure> {
 /// `$XDG_DATA_HOME/concord`, else `~/.local/share/concord`: never in the working directory, where
 /// it could be committed or deleted with something else.
 fn default_directory() -> Result<PathBuf, Failure> {
-    let absolute = |name| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("concord"))

@@ -24,26 +24,17 @@ pub(super) fn json(value: &serde_json::Value) -> Result<(), Failure> {
 /// Prints rows under headings, each column as wide as its widest cell.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
     let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count());
-        cells
-            .chain(headings.get(column).map(|heading| heading.chars().count()))
-            .max()
-            .unwrap_or(0)
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(headings.get(column).map(|heading| heading.chars().count())).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let print = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> = cells
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:width$}"))
-            .collect();
+        let padded: Vec<String> =
+            cells.zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
         line(padded.join("  ").trim_end())
     };
     print(&mut headings.iter().copied())?;
-    rows.iter()
-        .try_for_each(|row| print(&mut row.iter().map(String::as_str)))
+    rows.iter().try_for_each(|row| print(&mut row.iter().map(String::as_str)))
 }
 
 /// `concord version`.

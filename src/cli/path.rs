@@ -40,26 +40,21 @@ impl FromStr for DocPath {
                 return Err(wrong("too deep"));
             }
             if let Some(quoted) = rest.strip_prefix("[\"") {
-                let (key, after) = quoted
-                    .split_once("\"]")
-                    .ok_or_else(|| wrong("no closing \"]"))?;
+                let (key, after) =
+                    quoted.split_once("\"]").ok_or_else(|| wrong("no closing \"]"))?;
                 steps.push(Prop::Map(key.to_owned()));
                 rest = after;
             } else if let Some(bracket) = rest.strip_prefix('[') {
-                let (index, after) = bracket
-                    .split_once(']')
-                    .ok_or_else(|| wrong("no closing ]"))?;
-                let index = index
-                    .parse()
-                    .map_err(|_| wrong("an index is a number from 0"))?;
+                let (index, after) =
+                    bracket.split_once(']').ok_or_else(|| wrong("no closing ]"))?;
+                let index = index.parse().map_err(|_| wrong("an index is a number from 0"))?;
                 steps.push(Prop::Seq(index));
                 rest = after;
             } else {
                 let key = if steps.is_empty() {
                     rest
                 } else {
-                    rest.strip_prefix('.')
-                        .ok_or_else(|| wrong("no . before a key"))?
+                    rest.strip_prefix('.').ok_or_else(|| wrong("no . before a key"))?
                 };
                 let end = key.find(['.', '[']).unwrap_or(key.len());
                 if end == 0 {
@@ -120,10 +115,7 @@ impl DocPath {
             fits(doc, &parent, step, &at())?;
             parent = match doc.get(&parent, step.clone()).map_err(failed)? {
                 Some((Value::Object(ObjType::Text), _)) => {
-                    return Err(Failure::usage(format!(
-                        "{} is text and has no fields",
-                        at()
-                    )));
+                    return Err(Failure::usage(format!("{} is text and has no fields", at())));
                 }
                 Some((Value::Object(_), id)) => id,
                 Some((Value::Scalar(_), _)) => {
@@ -141,10 +133,7 @@ impl DocPath {
             };
         }
         fits(doc, &parent, last, &self.to_string())?;
-        Ok(Place {
-            parent,
-            prop: last.clone(),
-        })
+        Ok(Place { parent, prop: last.clone() })
     }
 
     /// What is there.
@@ -166,12 +155,10 @@ fn fits(doc: &impl ReadDoc, parent: &ObjId, step: &Prop, at: &str) -> Result<(),
     let kind = doc.object_type(parent).map_err(failed)?;
     match (kind, step) {
         (ObjType::Map | ObjType::Table, Prop::Map(_)) | (ObjType::List, Prop::Seq(_)) => Ok(()),
-        (ObjType::List, Prop::Map(_)) => Err(Failure::usage(format!(
-            "{at}: a list has numbers for keys, as in [0]"
-        ))),
-        _ => Err(Failure::usage(format!(
-            "{at}: a map has names for keys, not numbers"
-        ))),
+        (ObjType::List, Prop::Map(_)) => {
+            Err(Failure::usage(format!("{at}: a list has numbers for keys, as in [0]")))
+        }
+        _ => Err(Failure::usage(format!("{at}: a map has names for keys, not numbers"))),
     }
 }
 
@@ -185,13 +172,7 @@ mod tests {
 
     #[test]
     fn paths_read_as_they_are_written() {
-        for path in [
-            "title",
-            "items[0].done",
-            "a.b.c",
-            "[\"x.y\"].z",
-            "rows[3][4]",
-        ] {
+        for path in ["title", "items[0].done", "a.b.c", "[\"x.y\"].z", "rows[3][4]"] {
             assert_eq!(path.parse::<DocPath>().unwrap().to_string(), path);
         }
         assert!("".parse::<DocPath>().unwrap().is_root());
@@ -199,17 +180,8 @@ mod tests {
 
     #[test]
     fn what_is_no_path_is_refused() {
-        for wrong in [
-            "a..b",
-            ".a",
-            "a[",
-            "a[x]",
-            "a[-1]",
-            "[\"a",
-            "a[0]b",
-            "a.",
-            &"a.".repeat(300),
-        ] {
+        for wrong in ["a..b", ".a", "a[", "a[x]", "a[-1]", "[\"a", "a[0]b", "a.", &"a.".repeat(300)]
+        {
             assert!(wrong.parse::<DocPath>().is_err(), "{wrong}");
         }
     }

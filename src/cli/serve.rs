@@ -146,9 +146,7 @@ async fn start(config: ServeConfig) -> Result<Relay, String> {
         );
     }
     let store = open(kind, dir.clone()).await?;
-    let workers = ProcessPool::start(config.workers)
-        .await
-        .map_err(|error| error.to_string())?;
+    let workers = ProcessPool::start(config.workers).await.map_err(|error| error.to_string())?;
     let started = Relay::start(config.relay, store.clone(), Arc::new(workers)).await;
     let relay = match started {
         Ok(relay) => relay,
@@ -158,11 +156,7 @@ async fn start(config: ServeConfig) -> Result<Relay, String> {
             return Err(error.to_string());
         }
     };
-    println!(
-        "concord {} listening on ws://{}",
-        env!("CARGO_PKG_VERSION"),
-        relay.addr()
-    );
+    println!("concord {} listening on ws://{}", env!("CARGO_PKG_VERSION"), relay.addr());
     if let Some(admin) = relay.admin_addr() {
         println!("admin on http://{admin}");
     }
@@ -188,16 +182,10 @@ async fn open(kind: StoreKind, dir: PathBuf) -> Result<Arc<dyn Store>, String> {
 fn start_log(config: &ServeConfig) -> Result<(), String> {
     // A bare level is for our own lines: the engines below have much to say.
     let is_level = config.log.parse::<tracing::Level>().is_ok();
-    let filter = if is_level {
-        format!("warn,concord={}", config.log)
-    } else {
-        config.log.clone()
-    };
+    let filter = if is_level { format!("warn,concord={}", config.log) } else { config.log.clone() };
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| format!("--log {:?} is not a filter: {error}", config.log))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log_format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),

@@ -23,33 +23,18 @@ fn line(patch: &Patch) -> String {
     let at = |step: Prop| path::written(patch.path.iter().map(|(_, above)| above).chain([&step]));
     let here = || path::written(patch.path.iter().map(|(_, above)| above));
     match &patch.action {
-        PatchAction::PutMap {
-            key,
-            value,
-            conflict,
-        } => put(&at(Prop::Map(key.clone())), &value.0, *conflict),
-        PatchAction::PutSeq {
-            index,
-            value,
-            conflict,
-        } => put(&at(Prop::Seq(*index)), &value.0, *conflict),
+        PatchAction::PutMap { key, value, conflict } => {
+            put(&at(Prop::Map(key.clone())), &value.0, *conflict)
+        }
+        PatchAction::PutSeq { index, value, conflict } => {
+            put(&at(Prop::Seq(*index)), &value.0, *conflict)
+        }
         PatchAction::Insert { index, values } => {
-            let shown: Vec<String> = values
-                .iter()
-                .take(3)
-                .map(|(value, ..)| shown(value))
-                .collect();
+            let shown: Vec<String> =
+                values.iter().take(3).map(|(value, ..)| shown(value)).collect();
             let more = values.len().saturating_sub(shown.len());
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            format!(
-                "{}: added {}{more}",
-                at(Prop::Seq(*index)),
-                shown.join(", ")
-            )
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{}: added {}{more}", at(Prop::Seq(*index)), shown.join(", "))
         }
         PatchAction::SpliceText { index, value, .. } => {
             let text = value.make_string();
@@ -64,11 +49,7 @@ fn line(patch: &Patch) -> String {
 }
 
 fn put(at: &str, value: &Value<'_>, conflict: bool) -> String {
-    let conflict = if conflict {
-        " (another value was written at once)"
-    } else {
-        ""
-    };
+    let conflict = if conflict { " (another value was written at once)" } else { "" };
     format!("{at}: {}{conflict}", shown(value))
 }
 

@@ -26,20 +26,11 @@ pub(super) struct WatchArgs {
 }
 
 pub(super) async fn run(args: WatchArgs) -> Result<(), Failure> {
-    let WatchArgs {
-        common,
-        doc,
-        last,
-        count,
-    } = args;
+    let WatchArgs { common, doc, last, count } = args;
     let peer = open::peer(&common).await?;
     let watched = async {
         let document = peer.find_within(&doc, common.within()).await?;
-        let mut view = View {
-            json: common.json,
-            left: count,
-            heads: Vec::new(),
-        };
+        let mut view = View { json: common.json, left: count, heads: Vec::new() };
         let mut watcher = document.watch();
         view.begin(&document, last)?;
         view.follow(&document, &mut watcher).await
@@ -66,9 +57,7 @@ impl View {
         if !self.json {
             output::line(format_args!("watching {} (Ctrl-C ends)", document.url()))?;
         }
-        latest
-            .iter()
-            .try_for_each(|change| self.change(change, &[]))
+        latest.iter().try_for_each(|change| self.change(change, &[]))
     }
 
     async fn follow(&mut self, document: &Document, watcher: &mut Watcher) -> Result<(), Failure> {
@@ -80,25 +69,19 @@ impl View {
                         continue;
                     };
                     // What a batch did is said with its last change.
-                    others
-                        .iter()
-                        .try_for_each(|change| self.change(change, &[]))?;
+                    others.iter().try_for_each(|change| self.change(change, &[]))?;
                     self.change(last, &places)?;
                     self.left = self.left.map(|left| left.saturating_sub(changes.len()));
                 }
                 DocumentEvent::Lagged { missed } => {
                     let places = self.advance(document)?;
                     self.note("missed", &format!("too fast: {missed} events were missed"))?;
-                    places
-                        .iter()
-                        .try_for_each(|place| self.note("place", place))?;
+                    places.iter().try_for_each(|place| self.note("place", place))?;
                 }
                 DocumentEvent::Quarantined { reason } | DocumentEvent::Failed { reason } => {
-                    return Err(FindError::Broken {
-                        document: document.id().clone(),
-                        reason,
-                    }
-                    .into());
+                    return Err(
+                        FindError::Broken { document: document.id().clone(), reason }.into()
+                    );
                 }
                 _ => {}
             }
@@ -129,18 +112,11 @@ impl View {
         }
         let author: String = change.actor.to_string().chars().take(8).collect();
         let time = output::ago(change.time, output::now());
-        let message = change
-            .message
-            .as_deref()
-            .map(|text| output::short(text, 60));
+        let message = change.message.as_deref().map(|text| output::short(text, 60));
         let message = message.map(|text| format!("  {text}")).unwrap_or_default();
         let hash: String = change.hash.to_string().chars().take(8).collect();
-        output::line(format_args!(
-            "{time:<12}  by {author}  change {hash}{message}"
-        ))?;
-        places
-            .iter()
-            .try_for_each(|place| output::line(format_args!("    {place}")))
+        output::line(format_args!("{time:<12}  by {author}  change {hash}{message}"))?;
+        places.iter().try_for_each(|place| output::line(format_args!("    {place}")))
     }
 
     fn note(&self, kind: &str, text: &str) -> Result<(), Failure> {

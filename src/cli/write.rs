@@ -32,14 +32,10 @@ pub(super) async fn document(
     message: &str,
 ) -> Result<(), Failure> {
     let Json::Object(fields) = fields else {
-        return Err(Failure::usage(
-            "a document is a JSON object, as in {\"title\": \"Shopping\"}",
-        ));
+        return Err(Failure::usage("a document is a JSON object, as in {\"title\": \"Shopping\"}"));
     };
-    let mut tasks: VecDeque<Task> = fields
-        .into_iter()
-        .map(|(key, value)| Task::Put(ROOT, Prop::Map(key), value))
-        .collect();
+    let mut tasks: VecDeque<Task> =
+        fields.into_iter().map(|(key, value)| Task::Put(ROOT, Prop::Map(key), value)).collect();
     while !tasks.is_empty() {
         document
             .change_with(Some(message), |tx| {
@@ -85,10 +81,8 @@ fn step(
             Ok(1)
         }
         Task::Append(text, at, characters) => {
-            let end = characters
-                .char_indices()
-                .nth(ops_max)
-                .map_or(characters.len(), |(end, _)| end);
+            let end =
+                characters.char_indices().nth(ops_max).map_or(characters.len(), |(end, _)| end);
             let (now, later) = characters.split_at(end);
             tx.splice_text(&text, at, 0, now)?;
             let written = now.chars().count();
@@ -134,9 +128,7 @@ fn one(
         Json::Object(fields) => {
             let id = object(tx, ObjType::Map)?;
             tasks.extend(
-                fields
-                    .into_iter()
-                    .map(|(key, field)| Task::Put(id.clone(), Prop::Map(key), field)),
+                fields.into_iter().map(|(key, field)| Task::Put(id.clone(), Prop::Map(key), field)),
             );
         }
         single => {

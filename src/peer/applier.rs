@@ -28,10 +28,8 @@ pub(super) enum Task {
 /// Starts the applier. It ends when the sender is dropped.
 pub(super) fn start() -> io::Result<mpsc::Sender<Task>> {
     let (tasks, inbox) = mpsc::channel();
-    thread::Builder::new()
-        .name("concord-apply".into())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
+    thread::Builder::new().name("concord-apply".into()).stack_size(STACK_BYTES).spawn(
+        move || {
             for task in inbox {
                 match task {
                     Task::Load(held, chunks) => held.load(chunks),
@@ -39,6 +37,7 @@ pub(super) fn start() -> io::Result<mpsc::Sender<Task>> {
                     Task::Call(call) => call(),
                 }
             }
-        })?;
+        },
+    )?;
     Ok(tasks)
 }

@@ -46,10 +46,7 @@ mod tests {
             ceilings.push(backoff.ceiling());
             backoff.next(0);
         }
-        assert_eq!(
-            ceilings,
-            [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
-        );
+        assert_eq!(ceilings, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
         backoff.reset();
         assert_eq!(backoff.ceiling(), FIRST_MS);
     }

@@ -101,28 +101,20 @@ impl PeerBuilder {
         }
         let store = match self.store {
             Some(store) => store,
-            None => store::open(&self.directory, self.engine, &Options::default()).map_err(
-                |source| PeerError::Store {
-                    directory: self.directory.clone(),
-                    source,
-                },
-            )?,
+            None => store::open(&self.directory, self.engine, &Options::default())
+                .map_err(|source| PeerError::Store { directory: self.directory.clone(), source })?,
         };
         let materialiser = match self.materialiser {
             Some(materialiser) => materialiser,
             None => in_process(&self.limits)?,
         };
-        let tasks = applier::start().map_err(|error| PeerError::System {
-            what: "a thread",
-            reason: error.to_string(),
-        })?;
+        let tasks = applier::start()
+            .map_err(|error| PeerError::System { what: "a thread", reason: error.to_string() })?;
         // New at every start: a name that is reused takes the place of its earlier connection.
         let us: PeerId = name("peer")?;
         let session: SessionId = name("session")?;
-        let metadata = PeerMetadata {
-            storage_id: Some(store.storage_id()),
-            is_ephemeral: Some(false),
-        };
+        let metadata =
+            PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
         let registry = Arc::new(Registry::default());
@@ -178,14 +170,9 @@ impl std::fmt::Debug for PeerBuilder {
 }
 
 fn in_process(limits: &Limits) -> Result<Arc<dyn Materialiser>, PeerError> {
-    let worker_limits = WorkerLimits {
-        changes: limits.clone(),
-        ..WorkerLimits::default()
-    };
-    let worker = InProcess::start(worker_limits).map_err(|error| PeerError::System {
-        what: "a thread",
-        reason: error.to_string(),
-    })?;
+    let worker_limits = WorkerLimits { changes: limits.clone(), ..WorkerLimits::default() };
+    let worker = InProcess::start(worker_limits)
+        .map_err(|error| PeerError::System { what: "a thread", reason: error.to_string() })?;
     Ok(Arc::new(worker))
 }
 

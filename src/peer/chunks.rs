@@ -28,10 +28,7 @@ async fn fetch(
     let mut read = if rows.is_empty() {
         Vec::new()
     } else {
-        store
-            .read(key.clone(), rows)
-            .await
-            .map_err(|error| error.to_string())?
+        store.read(key.clone(), rows).await.map_err(|error| error.to_string())?
     }
     .into_iter();
     sources
@@ -40,10 +37,7 @@ async fn fetch(
             ChunkSource::Inline(bytes) => Ok((None, bytes)),
             ChunkSource::Stored(row) => match read.next().flatten() {
                 Some(bytes) => Ok((Some(row.kind), bytes)),
-                None => Err(format!(
-                    "a {:?} row of {} is not there",
-                    row.kind, key.document
-                )),
+                None => Err(format!("a {:?} row of {} is not there", row.kind, key.document)),
             },
         })
         .collect()
@@ -77,34 +71,20 @@ pub(super) async fn work(
     job: Job,
 ) -> Result<JobOutput, JobError> {
     let all = async |sources| {
-        let chunks = fetch(&*store, &key, sources)
-            .await
-            .map_err(JobError::Storage)?;
-        Ok::<_, JobError>(
-            chunks
-                .into_iter()
-                .map(|(_, bytes)| bytes)
-                .collect::<Vec<_>>(),
-        )
+        let chunks = fetch(&*store, &key, sources).await.map_err(JobError::Storage)?;
+        Ok::<_, JobError>(chunks.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>())
     };
     let job = match job {
-        Job::Build {
-            base,
-            incoming,
-            explode_max,
-        } => WorkerJob::Build {
-            base: all(base).await?,
-            incoming,
-            explode_max,
-        },
+        Job::Build { base, incoming, explode_max } => {
+            WorkerJob::Build { base: all(base).await?, incoming, explode_max }
+        }
         Job::Extract { snapshot, hashes } => WorkerJob::Extract {
             snapshot: all(vec![snapshot]).await?.pop().unwrap_or_default(),
             hashes,
         },
-        Job::Check { base, incoming } => WorkerJob::Check {
-            base: all(base).await?,
-            incoming: all(incoming).await?,
-        },
+        Job::Check { base, incoming } => {
+            WorkerJob::Check { base: all(base).await?, incoming: all(incoming).await? }
+        }
     };
     materialiser.run(job).await
 }

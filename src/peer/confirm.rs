@@ -22,10 +22,7 @@ pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(
     loop {
         confirmations.borrow_and_update();
         if let Phase::Failed(reason) = phase.borrow().clone() {
-            return Err(ConfirmError::Broken {
-                document: held.id.clone(),
-                reason,
-            });
+            return Err(ConfirmError::Broken { document: held.id.clone(), reason });
         }
         if held.confirmed() {
             return Ok(());
@@ -80,9 +77,7 @@ pub(super) async fn all(
 }
 
 async fn confirmed(peer: &Peer, id: DocumentId, deadline: Instant) -> Result<(), ConfirmError> {
-    let left = deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_millis(1));
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let document: Document = match peer.find_within(id.as_str(), left).await {
         Ok(document) => document,
         Err(FindError::Broken { document, reason }) => {
@@ -96,9 +91,5 @@ async fn confirmed(peer: &Peer, id: DocumentId, deadline: Instant) -> Result<(),
 
 fn timed_out(peer: &Peer, pending: usize, total: usize) -> ConfirmError {
     let (_, reason) = standing(&peer.status().borrow());
-    ConfirmError::TimedOut {
-        pending,
-        total,
-        reason,
-    }
+    ConfirmError::TimedOut { pending, total, reason }
 }

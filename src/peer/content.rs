@@ -80,10 +80,7 @@ pub(super) fn take_in(doc: &mut Automerge, chunks: Vec<Incoming>) -> Result<Vec<
 /// Every change of a document, in causal order, as chunks.
 pub(super) fn all_changes(doc: &Automerge) -> Result<Vec<Bytes>, Unusable> {
     let changes = caught(|| Ok(doc.get_changes(&[])))?;
-    Ok(changes
-        .iter()
-        .map(|change| change.raw_bytes().to_vec().into())
-        .collect())
+    Ok(changes.iter().map(|change| change.raw_bytes().to_vec().into()).collect())
 }
 
 /// Reads back what was applied: automerge accepts changes that it does not write as they were,
@@ -93,23 +90,15 @@ fn verify(
     before: &[automerge::ChangeHash],
     changes: &[Change],
 ) -> Result<(), Unusable> {
-    let differs = |change: &Change| {
-        Unusable(format!(
-            "change {} is not read back as written",
-            change.hash()
-        ))
-    };
+    let differs =
+        |change: &Change| Unusable(format!("change {} is not read back as written", change.hash()));
     if changes.len() > READ_BACK_SINGLY_MAX {
         let read = caught(|| Ok(doc.get_changes(before)))?;
-        let mut read: Vec<_> = read
-            .iter()
-            .map(|change| (change.hash(), change.raw_bytes()))
-            .collect();
+        let mut read: Vec<_> =
+            read.iter().map(|change| (change.hash(), change.raw_bytes())).collect();
         read.sort_unstable();
         for change in changes {
-            let same = read
-                .binary_search(&(change.hash(), change.raw_bytes()))
-                .is_ok();
+            let same = read.binary_search(&(change.hash(), change.raw_bytes())).is_ok();
             if !same {
                 return Err(differs(change));
             }
@@ -149,10 +138,7 @@ mod tests {
 
     fn written(changes: u8) -> (Automerge, Vec<Incoming>) {
         let mut doc = Automerge::new();
-        let text = doc
-            .transact(|tx| tx.put_object(ROOT, "text", ObjType::Text))
-            .unwrap()
-            .result;
+        let text = doc.transact(|tx| tx.put_object(ROOT, "text", ObjType::Text)).unwrap().result;
         for _ in 0..changes {
             doc.transact(|tx| tx.splice_text(&text, 0, 0, "a")).unwrap();
         }
@@ -174,10 +160,7 @@ mod tests {
         assert_eq!(load(both).unwrap().get_heads(), doc.get_heads());
 
         let mut empty = Automerge::new();
-        assert_eq!(
-            take_in(&mut empty, vec![snapshot.clone()]).unwrap().len(),
-            6
-        );
+        assert_eq!(take_in(&mut empty, vec![snapshot.clone()]).unwrap().len(), 6);
         assert_eq!(take_in(&mut empty, vec![snapshot]).unwrap().len(), 0);
     }
 
@@ -202,11 +185,6 @@ mod tests {
     #[test]
     fn broken_bytes_are_an_error() {
         assert!(load(vec![Incoming::Snapshot(Bytes::from_static(b"nothing"))]).is_err());
-        assert!(
-            load(vec![Incoming::Change(Bytes::from_static(
-                b"\x85\x6f\x4a\x83"
-            ))])
-            .is_err()
-        );
+        assert!(load(vec![Incoming::Change(Bytes::from_static(b"\x85\x6f\x4a\x83"))]).is_err());
     }
 }

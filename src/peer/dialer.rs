@@ -18,28 +18,17 @@ pub(super) struct Ended {
 impl Ended {
     /// Something that may well work the next time.
     pub(super) fn transient(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            permanent: false,
-            retry_after_ms: None,
-        }
+        Self { reason: reason.into(), permanent: false, retry_after_ms: None }
     }
 
     /// Something that will fail again.
     pub(super) fn permanent(reason: impl Into<String>) -> Self {
-        Self {
-            permanent: true,
-            ..Self::transient(reason)
-        }
+        Self { permanent: true, ..Self::transient(reason) }
     }
 
     /// The other side closed with this code.
     pub(super) fn closed(code: u16, reason: &str) -> Self {
-        let words = if reason.is_empty() {
-            "no reason given"
-        } else {
-            reason
-        };
+        let words = if reason.is_empty() { "no reason given" } else { reason };
         Self {
             reason: format!("the relay closed the connection ({code}): {words}"),
             permanent: is_permanent(code),
@@ -52,13 +41,9 @@ impl Ended {
 /// replaced is not: it is what a half-open connection of our own looks like.
 fn is_permanent(code: u16) -> bool {
     (4400..4500).contains(&code)
-        && ![
-            CloseCode::RateLimited,
-            CloseCode::HandshakeTimeout,
-            CloseCode::Replaced,
-        ]
-        .iter()
-        .any(|transient| transient.code() == code)
+        && ![CloseCode::RateLimited, CloseCode::HandshakeTimeout, CloseCode::Replaced]
+            .iter()
+            .any(|transient| transient.code() == code)
 }
 
 /// Where a dialler stands.
@@ -91,10 +76,7 @@ pub(super) struct Dialer {
 
 impl Default for Dialer {
     fn default() -> Self {
-        Self {
-            state: State::Dialling,
-            backoff: Backoff::default(),
-        }
+        Self { state: State::Dialling, backoff: Backoff::default() }
     }
 }
 
@@ -112,23 +94,13 @@ impl Dialer {
 
     /// The attempt failed, or the connection ended. `random` is any uniform number.
     pub(super) fn ended(&mut self, now_ms: u64, ended: Ended, random: u64) {
-        let Ended {
-            reason,
-            permanent,
-            retry_after_ms,
-        } = ended;
+        let Ended { reason, permanent, retry_after_ms } = ended;
         if permanent {
             self.state = State::Stopped { reason };
             return;
         }
-        let delay_ms = self
-            .backoff
-            .next(random)
-            .saturating_add(retry_after_ms.unwrap_or(0));
-        self.state = State::Waiting {
-            until_ms: now_ms.saturating_add(delay_ms),
-            reason,
-        };
+        let delay_ms = self.backoff.next(random).saturating_add(retry_after_ms.unwrap_or(0));
+        self.state = State::Waiting { until_ms: now_ms.saturating_add(delay_ms), reason };
     }
 
     /// Time has passed, or somebody asked to try at once.
@@ -148,10 +120,7 @@ mod tests {
         let mut dialer = Dialer::default();
         assert_eq!(*dialer.state(), State::Dialling);
         dialer.ended(1_000, Ended::transient("refused"), 400);
-        let waiting = State::Waiting {
-            until_ms: 1_400,
-            reason: "refused".into(),
-        };
+        let waiting = State::Waiting { until_ms: 1_400, reason: "refused".into() };
         assert_eq!(*dialer.state(), waiting);
         dialer.tick(1_399);
         assert_eq!(*dialer.state(), waiting);
@@ -167,30 +136,15 @@ mod tests {
         }
         dialer.connected();
         dialer.ended(0, Ended::transient("x"), 500);
-        assert_eq!(
-            *dialer.state(),
-            State::Waiting {
-                until_ms: 500,
-                reason: "x".into()
-            }
-        );
+        assert_eq!(*dialer.state(), State::Waiting { until_ms: 500, reason: "x".into() });
     }
 
     #[test]
     fn the_relay_s_own_delay_comes_first() {
         let mut dialer = Dialer::default();
-        let ended = Ended {
-            retry_after_ms: Some(5_000),
-            ..Ended::transient("draining")
-        };
+        let ended = Ended { retry_after_ms: Some(5_000), ..Ended::transient("draining") };
         dialer.ended(0, ended, 100);
-        assert_eq!(
-            *dialer.state(),
-            State::Waiting {
-                until_ms: 5_100,
-                reason: "draining".into()
-            }
-        );
+        assert_eq!(*dialer.state(), State::Waiting { until_ms: 5_100, reason: "draining".into() });
     }
 
     #[test]
@@ -208,11 +162,7 @@ mod tests {
         ] {
             let mut dialer = Dialer::default();
             dialer.ended(0, Ended::closed(code, ""), 0);
-            assert_eq!(
-                matches!(dialer.state(), State::Stopped { .. }),
-                stops,
-                "{code}"
-            );
+            assert_eq!(matches!(dialer.state(), State::Stopped { .. }), stops, "{code}");
         }
     }
 }

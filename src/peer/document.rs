@@ -148,11 +148,7 @@ impl Document {
         let (changed, pending) = self.start(None, None, edit)?;
         if let Some(pending) = pending {
             let wait = || pending.blocking_recv();
-            let done = if inside.is_some() {
-                block_in_place(wait)
-            } else {
-                wait()
-            };
+            let done = if inside.is_some() { block_in_place(wait) } else { wait() };
             done.map_err(|_| ChangeError::Closed)??;
         }
         Ok(changed)
@@ -176,20 +172,12 @@ impl Document {
     /// # Errors
     /// As [`Document::read`].
     pub fn heads(&self) -> Result<Vec<ChangeHash>, FindError> {
-        self.read(|doc| {
-            doc.get_heads()
-                .iter()
-                .map(|head| ChangeHash(head.0))
-                .collect()
-        })
+        self.read(|doc| doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect())
     }
 
     /// What becomes of the document from now on.
     pub fn watch(&self) -> Watcher {
-        Watcher {
-            events: self.held.events(),
-            _document: self.clone(),
-        }
+        Watcher { events: self.held.events(), _document: self.clone() }
     }
 
     /// Sends bytes to whoever has the document open at the moment: presence, a cursor. Nothing
@@ -215,10 +203,7 @@ impl Document {
     /// An empty change, so that there is something to store and to pass on.
     pub(super) async fn commit_empty(&self) -> Result<(), ChangeError> {
         let pending = {
-            let mut ready = self
-                .held
-                .ready()
-                .ok_or_else(|| ChangeError::Failed(self.why_not()))?;
+            let mut ready = self.held.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
             let hash = ready.doc().empty_commit(options(None));
             self.send(ready.doc(), hash)?
         };
@@ -227,16 +212,9 @@ impl Document {
 
     /// Takes over changes that were made elsewhere, in causal order.
     pub(super) async fn adopt(&self, changes: Vec<Bytes>) -> Result<(), ChangeError> {
-        if self
-            .held
-            .put_in(changes.iter().cloned().map(Incoming::Change))
-        {
+        if self.held.put_in(changes.iter().cloned().map(Incoming::Change)) {
             let task = Task::TakeIn(Arc::clone(&self.held));
-            self.peer
-                .0
-                .tasks
-                .send(task)
-                .map_err(|_| ChangeError::Closed)?;
+            self.peer.0.tasks.send(task).map_err(|_| ChangeError::Closed)?;
         }
         let mut pending = Vec::with_capacity(changes.len());
         for change in changes {
@@ -251,11 +229,7 @@ impl Document {
             // Whoever asked may have stopped waiting.
             let _ = done.send(());
         }));
-        self.peer
-            .0
-            .tasks
-            .send(call)
-            .map_err(|_| ChangeError::Closed)?;
+        self.peer.0.tasks.send(call).map_err(|_| ChangeError::Closed)?;
         in_it.await.map_err(|_| ChangeError::Closed)
     }
 
@@ -281,10 +255,7 @@ impl Document {
         if self.peer.0.engine.is_closed() {
             return Err(ChangeError::Closed);
         }
-        let mut ready = self
-            .held
-            .ready()
-            .ok_or_else(|| ChangeError::Failed(self.why_not()))?;
+        let mut ready = self.held.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
         let edited = catch_unwind(AssertUnwindSafe(|| {
             let doc = ready.doc();
             let mut transaction = match at {
@@ -310,23 +281,11 @@ impl Document {
             }
         };
         let Some(hash) = hash else {
-            return Ok((
-                Changed {
-                    value,
-                    change: None,
-                },
-                None,
-            ));
+            return Ok((Changed { value, change: None }, None));
         };
         let pending = self.send(ready.doc(), hash)?;
         drop(ready);
-        Ok((
-            Changed {
-                value,
-                change: Some(ChangeHash(hash.0)),
-            },
-            Some(pending),
-        ))
+        Ok((Changed { value, change: Some(ChangeHash(hash.0)) }, Some(pending)))
     }
 
     /// Gives the change that was just made to the engine, in the order of the edits: the
@@ -364,14 +323,8 @@ fn transaction_at<'a>(
     doc: &'a mut Automerge,
     heads: &[ChangeHash],
 ) -> Result<Transaction<'a>, ChangeError> {
-    let heads: Vec<_> = heads
-        .iter()
-        .map(|head| automerge::ChangeHash(head.0))
-        .collect();
-    if let Some(head) = heads
-        .iter()
-        .find(|head| doc.get_change_meta_by_hash(head).is_none())
-    {
+    let heads: Vec<_> = heads.iter().map(|head| automerge::ChangeHash(head.0)).collect();
+    if let Some(head) = heads.iter().find(|head| doc.get_change_meta_by_hash(head).is_none()) {
         return Err(ChangeError::Failed(format!("change {head} is not in it")));
     }
     doc.transaction_at(PatchLog::inactive(), &heads)
@@ -380,10 +333,7 @@ fn transaction_at<'a>(
 
 /// Author and time go with every change; automerge would write no time.
 fn options(message: Option<&str>) -> CommitOptions {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let options = CommitOptions::default().with_time(i64::try_from(now).unwrap_or(i64::MAX));
     match message {
         Some(message) => options.with_message(message),

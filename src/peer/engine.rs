@@ -118,13 +118,8 @@ impl Engine {
     }
 
     fn now(&self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Now {
-            mono_ms: millis(self.started.elapsed()),
-            wall_ms: millis(wall),
-        }
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: millis(self.started.elapsed()), wall_ms: millis(wall) }
     }
 
     fn handle(&mut self, event: Event) {
@@ -133,16 +128,9 @@ impl Engine {
     }
 
     fn deadline(&self) -> Instant {
-        let timer = self
-            .state
-            .timer
-            .map(|ms| self.started + Duration::from_millis(ms));
+        let timer = self.state.timer.map(|ms| self.started + Duration::from_millis(ms));
         let closing = self.state.closing.as_ref().map(|(_, until)| *until);
-        timer
-            .into_iter()
-            .chain(closing)
-            .min()
-            .unwrap_or_else(Instant::now)
+        timer.into_iter().chain(closing).min().unwrap_or_else(Instant::now)
     }
 
     fn timer_fired(&mut self) {
@@ -155,10 +143,7 @@ impl Engine {
 
     fn is_done(&self) -> bool {
         let idle = self.state.under_way == 0 && self.state.connections.is_empty();
-        self.state
-            .closing
-            .as_ref()
-            .is_some_and(|(_, until)| idle || *until <= Instant::now())
+        self.state.closing.as_ref().is_some_and(|(_, until)| idle || *until <= Instant::now())
     }
 
     fn close(&mut self, done: Option<oneshot::Sender<()>>) {
@@ -287,9 +272,7 @@ impl Engine {
         tokio::spawn(async move {
             let mut after = None;
             loop {
-                let page = store
-                    .documents(Tenant::default(), after.take(), DOCUMENTS_PAGE)
-                    .await;
+                let page = store.documents(Tenant::default(), after.take(), DOCUMENTS_PAGE).await;
                 let page = match page {
                     Ok(page) => page,
                     Err(error) => {
@@ -319,9 +302,7 @@ impl Engine {
             Ok(()) => {}
             Err(LocalError::Storage(reason)) => {
                 held.fail(&reason.to_string());
-                held.tell(|| DocumentEvent::Failed {
-                    reason: reason.to_string(),
-                });
+                held.tell(|| DocumentEvent::Failed { reason: reason.to_string() });
             }
             Err(LocalError::Refused { .. }) => {
                 // The content holds a change that nothing else has: back to what is stored.
@@ -386,10 +367,7 @@ impl Engine {
 }
 
 fn key(document: DocumentId) -> DocumentKey {
-    DocumentKey {
-        tenant: Tenant::default(),
-        document,
-    }
+    DocumentKey { tenant: Tenant::default(), document }
 }
 
 fn failure(error: impl std::fmt::Display) -> StorageFailure {

@@ -62,9 +62,7 @@ struct Content {
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Held").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -274,10 +272,7 @@ impl Held {
 
     /// Loaded: takes in what came meanwhile.
     fn settle(&self) {
-        self.advance(
-            &[Phase::Loading, Phase::Absent, Phase::Unavailable],
-            Phase::Ready,
-        );
+        self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
         self.take_in();
     }
 
@@ -290,9 +285,7 @@ impl Held {
         tracing::warn!(document = %self.id, reason, give_up, "the content broke");
         if give_up {
             self.fail(reason);
-            self.tell(|| DocumentEvent::Quarantined {
-                reason: reason.to_owned(),
-            });
+            self.tell(|| DocumentEvent::Quarantined { reason: reason.to_owned() });
         } else {
             self.reset();
             self.reread();
@@ -304,16 +297,13 @@ impl Held {
         if heads.is_empty() {
             return;
         }
-        locked(&self.content)
-            .relay_has
-            .insert(connection, heads.iter().copied().collect());
+        locked(&self.content).relay_has.insert(connection, heads.iter().copied().collect());
         self.recount();
         self.tell(|| DocumentEvent::RelayHas { heads });
     }
 
     fn recount(&self) {
-        self.confirmations
-            .send_modify(|count| *count = count.wrapping_add(1));
+        self.confirmations.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Whether a relay has all that is here on its disk, and all that it told us of is here.
@@ -332,13 +322,8 @@ fn covers(doc: &Automerge, theirs: &BTreeSet<ChangeHash>) -> bool {
     if ours.iter().all(|head| theirs.contains(&ChangeHash(head.0))) && ours.len() == theirs.len() {
         return true;
     }
-    let theirs: Vec<_> = theirs
-        .iter()
-        .map(|head| automerge::ChangeHash(head.0))
-        .collect();
-    theirs
-        .iter()
-        .all(|head| doc.get_change_meta_by_hash(head).is_some())
+    let theirs: Vec<_> = theirs.iter().map(|head| automerge::ChangeHash(head.0)).collect();
+    theirs.iter().all(|head| doc.get_change_meta_by_hash(head).is_some())
         && doc.get_changes_meta(&theirs).is_empty()
 }
 
@@ -358,12 +343,7 @@ mod tests {
 
     fn edit(held: &Held, value: i64) -> ChangeHash {
         let mut ready = held.ready().unwrap();
-        let hash = ready
-            .doc()
-            .transact(|tx| tx.put(ROOT, "n", value))
-            .unwrap()
-            .hash
-            .unwrap();
+        let hash = ready.doc().transact(|tx| tx.put(ROOT, "n", value)).unwrap().hash.unwrap();
         ChangeHash(hash.0)
     }
 
@@ -411,15 +391,10 @@ mod tests {
         let mut events = held.events();
         for _ in 0..=RELOADS_MAX {
             assert!(!matches!(*held.phase().borrow(), Phase::Failed(_)));
-            held.load(vec![Incoming::Snapshot(bytes::Bytes::from_static(
-                b"broken",
-            ))]);
+            held.load(vec![Incoming::Snapshot(bytes::Bytes::from_static(b"broken"))]);
         }
         assert!(matches!(*held.phase().borrow(), Phase::Failed(_)));
-        assert!(matches!(
-            events.try_recv(),
-            Ok(DocumentEvent::Quarantined { .. })
-        ));
+        assert!(matches!(events.try_recv(), Ok(DocumentEvent::Quarantined { .. })));
         held.reset();
         assert!(held.ready().is_none());
     }

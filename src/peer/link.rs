@@ -51,20 +51,12 @@ pub(super) async fn keep(context: Arc<LinkContext>, url: RelayUrl) {
             State::Waiting { until_ms, reason } => {
                 let wait = Duration::from_millis(until_ms.saturating_sub(elapsed_ms(started)));
                 let next_try = SystemTime::now().checked_add(wait);
-                context
-                    .status
-                    .set(url.as_str(), Status::Offline { reason, next_try });
+                context.status.set(url.as_str(), Status::Offline { reason, next_try });
                 sleep_until(started + Duration::from_millis(until_ms)).await;
                 dialer.tick(until_ms);
             }
             State::Stopped { reason } => {
-                context.status.set(
-                    url.as_str(),
-                    Status::Offline {
-                        reason,
-                        next_try: None,
-                    },
-                );
+                context.status.set(url.as_str(), Status::Offline { reason, next_try: None });
                 return;
             }
         }
@@ -84,28 +76,15 @@ async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) 
     };
     let id = ConnectionId(context.next_connection.fetch_add(1, Ordering::Relaxed));
     let (outgoing, to_send) = mpsc::unbounded_channel();
-    if context
-        .engine
-        .send(Command::Connected(id, info, outgoing))
-        .await
-        .is_err()
-    {
+    if context.engine.send(Command::Connected(id, info, outgoing)).await.is_err() {
         return Ended::permanent("the peer is closed");
     }
     dialer.connected();
     tracing::info!(relay = url.as_str(), "online");
-    context.status.set(
-        url.as_str(),
-        Status::Online {
-            relay: url.as_str().to_owned(),
-        },
-    );
+    context.status.set(url.as_str(), Status::Online { relay: url.as_str().to_owned() });
     let ended = socket::carry(id, socket, &context.limits, &context.engine, to_send).await;
     // An engine that is gone needs not be told.
-    let _ = context
-        .engine
-        .send(Command::Event(Event::Disconnected(id)))
-        .await;
+    let _ = context.engine.send(Command::Event(Event::Disconnected(id))).await;
     ended
 }
 

@@ -37,10 +37,7 @@ impl Registry {
     /// Forgets the document if nobody has a handle of it.
     pub(super) fn forget(&self, id: &DocumentId) {
         let mut documents = locked(&self.0);
-        if documents
-            .get(id)
-            .is_some_and(|held| held.strong_count() == 0)
-        {
+        if documents.get(id).is_some_and(|held| held.strong_count() == 0) {
             documents.remove(id);
         }
     }

@@ -47,16 +47,10 @@ pub(super) async fn greet(
     metadata: &PeerMetadata,
     limits: &Limits,
 ) -> Result<(Socket, PeerInfo), Ended> {
-    let Opened {
-        mut socket,
-        concord,
-    } = opened;
+    let Opened { mut socket, concord } = opened;
     let conversation = async {
         let hello = codec::encode(&join(us, metadata));
-        socket
-            .send(Frame::Binary(hello))
-            .await
-            .map_err(|error| broke(&error))?;
+        socket.send(Frame::Binary(hello)).await.map_err(|error| broke(&error))?;
         loop {
             match socket.next().await {
                 Some(Ok(Frame::Binary(bytes))) => return Ok(bytes),
@@ -73,20 +67,10 @@ pub(super) async fn greet(
     let not_a_relay =
         |error: &dyn std::fmt::Display| Ended::permanent(format!("not a relay: {error}"));
     let messages = codec::decode(&reply, limits).map_err(|error| not_a_relay(&error))?;
-    let first = messages
-        .first()
-        .ok_or_else(|| not_a_relay(&"it said nothing"))?;
+    let first = messages.first().ok_or_else(|| not_a_relay(&"it said nothing"))?;
     let (peer, metadata) =
         welcomed(first, us).map_err(|error| Ended::permanent(error.to_string()))?;
-    Ok((
-        socket,
-        PeerInfo {
-            peer,
-            metadata,
-            concord,
-            dialled: true,
-        },
-    ))
+    Ok((socket, PeerInfo { peer, metadata, concord, dialled: true }))
 }
 
 /// Carries messages both ways until the end of the connection.

@@ -35,9 +35,7 @@ impl Status {
         match self {
             Self::Online { .. } => 3,
             Self::Connecting => 2,
-            Self::Offline {
-                next_try: Some(_), ..
-            } => 1,
+            Self::Offline { next_try: Some(_), .. } => 1,
             Self::Offline { next_try: None, .. } => 0,
         }
     }
@@ -83,9 +81,7 @@ impl StatusBoard {
 
     /// Whether any relay was ever configured and is not given up.
     pub(super) fn may_come_online(&self) -> bool {
-        super::locked(&self.relays)
-            .values()
-            .any(|status| status.rank() > 0)
+        super::locked(&self.relays).values().any(|status| status.rank() > 0)
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Status> {
@@ -103,19 +99,11 @@ mod tests {
         let seen = board.subscribe();
         assert!(!board.may_come_online());
         board.set("a", Status::Online { relay: "a".into() });
-        let gone = Status::Offline {
-            reason: "gone".into(),
-            next_try: Some(SystemTime::UNIX_EPOCH),
-        };
+        let gone =
+            Status::Offline { reason: "gone".into(), next_try: Some(SystemTime::UNIX_EPOCH) };
         board.set("b", gone.clone());
         assert!(seen.borrow().is_online());
-        board.set(
-            "a",
-            Status::Offline {
-                reason: "forbidden".into(),
-                next_try: None,
-            },
-        );
+        board.set("a", Status::Offline { reason: "forbidden".into(), next_try: None });
         assert_eq!(*seen.borrow(), gone);
         assert!(board.may_come_online());
     }

@@ -69,10 +69,7 @@ impl RelayUrl {
     /// # Errors
     /// [`PeerError::RelayUrl`] for anything else.
     pub fn parse(text: &str) -> Result<Self, PeerError> {
-        let wrong = |reason: String| PeerError::RelayUrl {
-            url: text.to_owned(),
-            reason,
-        };
+        let wrong = |reason: String| PeerError::RelayUrl { url: text.to_owned(), reason };
         let uri: Uri = text.parse().map_err(|error| wrong(format!("{error}")))?;
         let default_port = match uri.scheme_str() {
             Some("ws") => 80,
@@ -143,28 +140,23 @@ async fn attempt(
         .into_client_request()
         .map_err(|error| Failure::Ended(Ended::permanent(error.to_string())))?;
     if offer {
-        request.headers_mut().insert(
-            "Sec-WebSocket-Protocol",
-            HeaderValue::from_static(SUBPROTOCOL),
-        );
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
     }
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(limits.message_bytes))
         .max_frame_size(Some(FRAME_BYTES_MAX));
     let opening = async {
-        let stream = transport
-            .dial(&url.host, url.port)
-            .await
-            .map_err(Error::Io)?;
+        let stream = transport.dial(&url.host, url.port).await.map_err(Error::Io)?;
         let connector = tls()?;
         client_async_tls_with_config(request, stream, Some(config), Some(connector)).await
     };
     match timeout(Duration::from_millis(limits.handshake_ms), opening).await {
-        Err(_) => Err(Failure::Ended(Ended::transient(format!(
-            "{} does not answer",
-            url.as_str()
-        )))),
+        Err(_) => {
+            Err(Failure::Ended(Ended::transient(format!("{} does not answer", url.as_str()))))
+        }
         Ok(Ok((socket, response))) => {
             let chosen = response.headers().get("Sec-WebSocket-Protocol");
             let concord = chosen.is_some_and(|name| name.as_bytes() == SUBPROTOCOL.as_bytes());
@@ -214,14 +206,7 @@ mod tests {
         assert_eq!((url.host.as_str(), url.port), ("localhost", 3030));
         assert_eq!(RelayUrl::parse("wss://example.org").unwrap().port, 443);
         assert_eq!(RelayUrl::parse("ws://[::1]").unwrap().port, 80);
-        for wrong in [
-            "",
-            "localhost:3030",
-            "http://x",
-            "ws://",
-            "ws:///x",
-            "not a url",
-        ] {
+        for wrong in ["", "localhost:3030", "http://x", "ws://", "ws:///x", "not a url"] {
             let error = RelayUrl::parse(wrong).unwrap_err().to_string();
             assert!(error.contains("expected ws://"), "{error}");
         }

@@ -14,9 +14,7 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: Instant::now() }
     }
 
     /// Milliseconds since the start.
@@ -27,10 +25,7 @@ impl Clock {
     pub(super) fn now(self) -> Now {
         // A wall clock before 1970 is reported as 1970: people will see that it is wrong.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-        Now {
-            mono_ms: self.mono_ms(),
-            wall_ms: wall.map_or(0, saturating_ms),
-        }
+        Now { mono_ms: self.mono_ms(), wall_ms: wall.map_or(0, saturating_ms) }
     }
 
     /// When `mono_ms` is, for a timer. Far futures are capped at a day: the timer is set again.

@@ -76,11 +76,7 @@ impl RelayConfig {
         /// More than any machine has cores; keeps the shard number in 16 bits.
         const SHARDS_MAX: usize = 1_024;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let wanted = if self.shards == 0 {
-            cores()
-        } else {
-            self.shards
-        };
+        let wanted = if self.shards == 0 { cores() } else { self.shards };
         wanted.clamp(1, SHARDS_MAX)
     }
 }

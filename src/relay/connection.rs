@@ -187,10 +187,7 @@ impl Connection {
         self.hub.leave(&joined.peer, self.id);
         if joined.is_known {
             let id = self.id;
-            self.hub
-                .shards
-                .tell_all(|| Inbound::Event(Event::Disconnected(id)))
-                .await;
+            self.hub.shards.tell_all(|| Inbound::Event(Event::Disconnected(id))).await;
         }
     }
 
@@ -258,15 +255,9 @@ impl Connection {
 
     /// Sets the timer to whatever is due first.
     fn set_timer(&mut self) {
-        let dead_at = self
-            .times
-            .heard
-            .saturating_add(self.hub.config.pong_timeout_ms);
+        let dead_at = self.times.heard.saturating_add(self.hub.config.pong_timeout_ms);
         let others = [self.times.paused_until, self.times.deadline];
-        let first = others
-            .into_iter()
-            .flatten()
-            .fold(self.times.ping_at.min(dead_at), u64::min);
+        let first = others.into_iter().flatten().fold(self.times.ping_at.min(dead_at), u64::min);
         let at = self.hub.clock.instant(first);
         self.timer.as_mut().reset(at);
     }

@@ -14,9 +14,7 @@ pub(super) struct Directory<H> {
 
 impl<H> Default for Directory<H> {
     fn default() -> Self {
-        Self {
-            peers: HashMap::new(),
-        }
+        Self { peers: HashMap::new() }
     }
 }
 
@@ -31,11 +29,7 @@ impl<H> Directory<H> {
 
     /// Takes a connection out, unless another has taken its place.
     pub(super) fn leave(&mut self, peer: &PeerId, connection: ConnectionId) {
-        if self
-            .peers
-            .get(peer)
-            .is_some_and(|(there, _)| *there == connection)
-        {
+        if self.peers.get(peer).is_some_and(|(there, _)| *there == connection) {
             self.peers.remove(peer);
         }
     }
@@ -59,10 +53,7 @@ mod tests {
         let mut directory = Directory::default();
         assert_eq!(directory.join(peer("ann"), ConnectionId(1), "first"), None);
         assert_eq!(directory.join(peer("bob"), ConnectionId(2), "bob's"), None);
-        assert_eq!(
-            directory.join(peer("ann"), ConnectionId(3), "second"),
-            Some("first")
-        );
+        assert_eq!(directory.join(peer("ann"), ConnectionId(3), "second"), Some("first"));
         assert_eq!(directory.len(), 2);
     }
 

@@ -87,25 +87,14 @@ async fn accept(State(hub): State<Arc<Hub>>, mut request: Request) -> Response {
     let concord = has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
     let (Some(key), true) = (key, version.is_some_and(|version| version == "13")) else {
         let version = [(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))];
-        return (
-            StatusCode::UPGRADE_REQUIRED,
-            version,
-            "WebSocket version 13 is needed\n",
-        )
+        return (StatusCode::UPGRADE_REQUIRED, version, "WebSocket version 13 is needed\n")
             .into_response();
     };
     if hub.health() != Health::Ready {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not serving at the moment\n",
-        )
-            .into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, "not serving at the moment\n").into_response();
     }
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return (
-            StatusCode::UPGRADE_REQUIRED,
-            "this connection cannot be upgraded\n",
-        )
+        return (StatusCode::UPGRADE_REQUIRED, "this connection cannot be upgraded\n")
             .into_response();
     };
     tokio::spawn(upgraded(hub, upgrade, concord));
@@ -120,10 +109,7 @@ async fn accept(State(hub): State<Arc<Hub>>, mut request: Request) -> Response {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     if concord {
-        headers.insert(
-            SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(SUBPROTOCOL),
-        );
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     response
 }
@@ -131,17 +117,10 @@ async fn accept(State(hub): State<Arc<Hub>>, mut request: Request) -> Response {
 /// A few words for a browser, and nothing for the rest.
 fn plain(request: &Request) -> Response {
     if request.uri().path() != "/" || request.method() != Method::GET {
-        return (
-            StatusCode::NOT_FOUND,
-            "only WebSocket here, and a page on /\n",
-        )
-            .into_response();
+        return (StatusCode::NOT_FOUND, "only WebSocket here, and a page on /\n").into_response();
     }
     let mut page = format!("Concord {}\n\n", env!("CARGO_PKG_VERSION"));
-    let host = request
-        .headers()
-        .get("host")
-        .and_then(|host| host.to_str().ok());
+    let host = request.headers().get("host").and_then(|host| host.to_str().ok());
     let _ = writeln!(
         page,
         "A relay for Automerge documents is running here.\nPoint an automerge-repo client at ws://{}\n",
@@ -194,11 +173,9 @@ async fn ready(State(hub): State<Arc<Hub>>) -> Response {
     match hub.health() {
         Health::Ready => "ready\n".into_response(),
         Health::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
-        Health::Failed(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("failed: {reason}\n"),
-        )
-            .into_response(),
+        Health::Failed(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("failed: {reason}\n")).into_response()
+        }
     }
 }
 

@@ -169,8 +169,6 @@ impl Hub {
 
     /// The lock; what it guards is sound after a panic, each change being one call.
     fn connections(&self) -> MutexGuard<'_, Connections> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

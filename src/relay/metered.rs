@@ -19,11 +19,7 @@ pub(super) struct Metered<S> {
 impl<S> Metered<S> {
     /// Reads from `stream`, at most about `cap` bytes until [`Metered::lift`].
     pub(super) fn new(stream: S, cap: u64) -> Self {
-        Self {
-            stream,
-            read: 0,
-            cap,
-        }
+        Self { stream, read: 0, cap }
     }
 
     /// Takes the cap away.

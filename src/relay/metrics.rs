@@ -129,18 +129,8 @@ impl Metrics {
             ),
             documents: gauge(r, "documents", "Documents in memory", None),
             chunks: gauge(r, "chunks", "Chunks in memory", Some(Unit::Bytes)),
-            queue: gauge(
-                r,
-                "queue",
-                "Sent but not yet on the network",
-                Some(Unit::Bytes),
-            ),
-            orphans: gauge(
-                r,
-                "orphans",
-                "Changes that wait for their dependencies",
-                None,
-            ),
+            queue: gauge(r, "queue", "Sent but not yet on the network", Some(Unit::Bytes)),
+            orphans: gauge(r, "orphans", "Changes that wait for their dependencies", None),
             jobs_running: gauge(r, "jobs_running", "Worker jobs at work", None),
             bad_frames: family(r, "bad_frames", "Frames that are no message"),
             closes: family(r, "closes", "Connections ended, by WebSocket close code"),
@@ -149,22 +139,12 @@ impl Metrics {
             orphaned: counter(r, "changes_orphaned", "Changes that had to wait", None),
             sync: family(r, "sync_messages", "Sync messages"),
             ephemerals: family(r, "ephemerals", "Ephemeral messages passed on or dropped"),
-            bad_messages: counter(
-                r,
-                "bad_messages",
-                "Messages not understood or allowed",
-                None,
-            ),
+            bad_messages: counter(r, "bad_messages", "Messages not understood or allowed", None),
             loaded: counter(r, "documents_loaded", "Documents put into memory", None),
             evicted: counter(r, "documents_evicted", "Documents that left memory", None),
             quarantined: counter(r, "documents_quarantined", "Documents quarantined", None),
             compacted: counter(r, "snapshots_built", "Snapshots built", None),
-            postponed: counter(
-                r,
-                "jobs_postponed",
-                "Background jobs to be tried again",
-                None,
-            ),
+            postponed: counter(r, "jobs_postponed", "Background jobs to be tried again", None),
             corrupt_rows: counter(r, "corrupt_rows", "Rows that failed their checksum", None),
             flush_seconds: histogram(
                 r,
@@ -189,9 +169,7 @@ impl Metrics {
         match counted {
             Counted::ChangesAccepted(n) => _ = self.changes_accepted.inc_by(n),
             Counted::ChangeRefused(code) => {
-                let label = ByReason {
-                    code: code.as_str(),
-                };
+                let label = ByReason { code: code.as_str() };
                 self.changes_refused.get_or_create(&label).inc();
             }
             Counted::Orphaned => _ = self.orphaned.inc(),
@@ -307,10 +285,7 @@ mod tests {
         metrics.closed(4409);
         metrics.received.inc_by(11);
         metrics.flushed(Duration::from_millis(2));
-        let stats = Stats {
-            documents: 3,
-            ..Stats::default()
-        };
+        let stats = Stats { documents: 3, ..Stats::default() };
         let text = metrics.render(1, &stats).unwrap();
         for line in [
             "concord_changes_accepted_total 7",
@@ -322,10 +297,7 @@ mod tests {
             "concord_documents 3",
             "concord_peers 1",
         ] {
-            assert!(
-                text.lines().any(|there| there == line),
-                "{line} is not in\n{text}"
-            );
+            assert!(text.lines().any(|there| there == line), "{line} is not in\n{text}");
         }
         assert!(text.contains("concord_build_info{version="));
         let samples = text.lines().filter(|line| !line.starts_with('#'));

@@ -78,11 +78,7 @@ impl Queue {
             return Some((shard, bytes.len(), Message::Binary(bytes)));
         }
         let piece = bytes.split_to(bytes.len().min(FRAGMENT_BYTES));
-        let kind = if self.begun {
-            Data::Continue
-        } else {
-            Data::Binary
-        };
+        let kind = if self.begun { Data::Continue } else { Data::Binary };
         let is_last = bytes.is_empty();
         self.begun = !is_last;
         if is_last {
@@ -131,18 +127,13 @@ mod tests {
     #[test]
     fn small_messages_are_one_frame_and_large_ones_add_up() {
         let mut queue = Queue::default();
-        let large: Bytes = (0..FRAGMENT_BYTES * 2 + 5)
-            .map(|i| i.to_le_bytes()[0])
-            .collect();
+        let large: Bytes = (0..FRAGMENT_BYTES * 2 + 5).map(|i| i.to_le_bytes()[0]).collect();
         queue.push(None, Bytes::from_static(b"first"));
         queue.push(Some(3), large.clone());
         queue.push(Some(1), Bytes::from_static(b"last"));
         assert_eq!(queue.own(), 1);
 
-        assert!(matches!(
-            queue.next_piece(),
-            Some((None, 5, Message::Binary(_)))
-        ));
+        assert!(matches!(queue.next_piece(), Some((None, 5, Message::Binary(_)))));
         let mut joined = Vec::new();
         let mut kinds = Vec::new();
         while queue.messages.len() > 1 {
@@ -156,10 +147,7 @@ mod tests {
         assert_eq!(joined, large);
         let (binary, more) = (OpCode::Data(Data::Binary), OpCode::Data(Data::Continue));
         assert_eq!(kinds, [(binary, false), (more, false), (more, true)]);
-        assert!(matches!(
-            queue.next_piece(),
-            Some((Some(1), 4, Message::Binary(_)))
-        ));
+        assert!(matches!(queue.next_piece(), Some((Some(1), 4, Message::Binary(_)))));
         assert!(queue.next_piece().is_none());
         assert_eq!(queue.own(), 0);
     }

@@ -61,8 +61,7 @@ impl Limiter {
 
     /// Takes in one frame of so many bytes.
     pub(super) fn charge(&mut self, limits: &RateLimits, now_ms: u64, bytes: usize) -> Verdict {
-        self.frames
-            .refill(limits.frames, limits.frame_burst, now_ms);
+        self.frames.refill(limits.frames, limits.frame_burst, now_ms);
         self.bytes.refill(limits.bytes, limits.byte_burst, now_ms);
         if self.frames.is_half_full(limits.frame_burst)
             && self.bytes.is_half_full(limits.byte_burst)
@@ -71,10 +70,7 @@ impl Limiter {
         }
         self.frames.take(1);
         self.bytes.take(bytes);
-        let wait = self
-            .frames
-            .wait_ms(limits.frames)
-            .max(self.bytes.wait_ms(limits.bytes));
+        let wait = self.frames.wait_ms(limits.frames).max(self.bytes.wait_ms(limits.bytes));
         if wait == 0 {
             return Verdict::Go;
         }
@@ -96,26 +92,18 @@ struct Bucket {
 
 impl Bucket {
     fn full(burst: u32, now_ms: u64) -> Self {
-        Self {
-            level: i64::from(burst) * 1_000,
-            at_ms: now_ms,
-        }
+        Self { level: i64::from(burst) * 1_000, at_ms: now_ms }
     }
 
     fn refill(&mut self, rate: u32, burst: u32, now_ms: u64) {
         let passed = i64::try_from(now_ms.saturating_sub(self.at_ms)).unwrap_or(i64::MAX);
         let gained = passed.saturating_mul(i64::from(rate));
-        self.level = self
-            .level
-            .saturating_add(gained)
-            .min(i64::from(burst) * 1_000);
+        self.level = self.level.saturating_add(gained).min(i64::from(burst) * 1_000);
         self.at_ms = now_ms;
     }
 
     fn take(&mut self, tokens: usize) {
-        let tokens = i64::try_from(tokens)
-            .unwrap_or(i64::MAX)
-            .saturating_mul(1_000);
+        let tokens = i64::try_from(tokens).unwrap_or(i64::MAX).saturating_mul(1_000);
         self.level = self.level.saturating_sub(tokens);
     }
 
@@ -155,10 +143,7 @@ mod tests {
     #[test]
     fn one_large_frame_is_paid_off_in_time() {
         let mut limiter = Limiter::new(&LIMITS, 0);
-        assert_eq!(
-            limiter.charge(&LIMITS, 0, 5_000),
-            Verdict::PauseUntil(3_000)
-        );
+        assert_eq!(limiter.charge(&LIMITS, 0, 5_000), Verdict::PauseUntil(3_000));
         assert_eq!(limiter.charge(&LIMITS, 3_100, 1), Verdict::Go);
     }
 
@@ -189,9 +174,6 @@ mod tests {
     fn a_clock_that_stands_still_or_leaps_does_no_harm() {
         let mut limiter = Limiter::new(&LIMITS, 50);
         assert_eq!(limiter.charge(&LIMITS, 0, 1), Verdict::Go);
-        assert_eq!(
-            limiter.charge(&LIMITS, u64::MAX, usize::MAX),
-            Verdict::PauseUntil(u64::MAX)
-        );
+        assert_eq!(limiter.charge(&LIMITS, u64::MAX, usize::MAX), Verdict::PauseUntil(u64::MAX));
     }
 }

@@ -124,10 +124,8 @@ impl Relay {
         };
 
         let us = random_name()?;
-        let metadata = PeerMetadata {
-            storage_id: Some(store.storage_id()),
-            is_ephemeral: Some(false),
-        };
+        let metadata =
+            PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
         let health = watch::Sender::new(Health::Ready);
         let surroundings = Surroundings {
             clock: Clock::start(),
@@ -141,9 +139,7 @@ impl Relay {
         let (doors, shards) = shard::start(replicas, &surroundings);
         let Surroundings { clock, metrics, .. } = surroundings;
         let head_ms = config.limits.handshake_ms;
-        let hub = Arc::new(Hub::new(
-            config, us, metadata, clock, metrics, doors, health,
-        ));
+        let hub = Arc::new(Hub::new(config, us, metadata, clock, metrics, doors, health));
 
         let listen =
             |listener, router| tokio::spawn(accept(hub.clone(), listener, router, head_ms));
@@ -184,9 +180,7 @@ impl Relay {
     /// connections are being closed then.
     pub async fn failed(&self) -> String {
         let mut health = self.hub.watch_health();
-        let failed = health
-            .wait_for(|health| matches!(health, Health::Failed(_)))
-            .await;
+        let failed = health.wait_for(|health| matches!(health, Health::Failed(_))).await;
         match failed.as_deref() {
             Ok(Health::Failed(reason)) => reason.clone(),
             // Never: the hub holds the sender, and this holds the hub.
@@ -205,27 +199,18 @@ impl Relay {
         tracing::info!("draining");
         hub.shards.tell_all(|| Inbound::Event(Event::Drain)).await;
         sleep(Duration::from_millis(QUIET_MS)).await;
-        if timeout(Duration::from_millis(SETTLE_MS), hub.shards.settle())
-            .await
-            .is_err()
-        {
+        if timeout(Duration::from_millis(SETTLE_MS), hub.shards.settle()).await.is_err() {
             tracing::warn!("writes are still on their way to the disk; they were not acknowledged");
         }
         hub.close_all(CloseCode::Draining, "the relay is shutting down");
-        if timeout(Duration::from_millis(PART_MS), hub.empty())
-            .await
-            .is_err()
-        {
+        if timeout(Duration::from_millis(PART_MS), hub.empty()).await.is_err() {
             tracing::warn!("some connections did not close in time");
         }
         hub.shards.tell_all(|| Inbound::Stop).await;
         for task in self.shards.into_iter().chain(self.listeners) {
             // Shards end by themselves; listeners have ended with `drain`.
             let abort = task.abort_handle();
-            if timeout(Duration::from_millis(ACCEPT_AGAIN_MS * 2), task)
-                .await
-                .is_err()
-            {
+            if timeout(Duration::from_millis(ACCEPT_AGAIN_MS * 2), task).await.is_err() {
                 abort.abort();
             }
         }
@@ -259,18 +244,9 @@ async fn bind(
     port: u16,
     is_open: bool,
 ) -> Result<(SocketAddr, TcpListener), StartError> {
-    let no_address = |error| StartError::NoAddress {
-        host: host.to_owned(),
-        error,
-    };
-    let found: Vec<SocketAddr> = lookup_host((host, port))
-        .await
-        .map_err(no_address)?
-        .collect();
-    if let Some(exposed) = found
-        .iter()
-        .find(|addr| !is_open && !addr.ip().is_loopback())
-    {
+    let no_address = |error| StartError::NoAddress { host: host.to_owned(), error };
+    let found: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(no_address)?.collect();
+    if let Some(exposed) = found.iter().find(|addr| !is_open && !addr.ip().is_loopback()) {
         return Err(StartError::Exposed(exposed.ip()));
     }
     let mut failed = no_address(io::ErrorKind::NotFound.into());
@@ -318,9 +294,6 @@ async fn close_on_failure(hub: Arc<Hub>) {
     let ended = health.wait_for(|health| *health != Health::Ready).await;
     if matches!(ended.as_deref(), Ok(Health::Failed(_))) {
         drop(ended);
-        hub.close_all(
-            CloseCode::StorageFailed,
-            "the relay cannot store; nothing was acknowledged",
-        );
+        hub.close_all(CloseCode::StorageFailed, "the relay cannot store; nothing was acknowledged");
     }
 }

@@ -61,12 +61,9 @@ struct Door {
 impl Shards {
     /// Which shard a document belongs to: FNV-1a, the same in every run.
     pub(super) fn of(&self, document: &DocumentId) -> usize {
-        let hash = document
-            .as_str()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+        let hash = document.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         // The remainder is below the number of shards, which is a usize.
         usize::try_from(hash % self.doors.len().max(1) as u64).unwrap_or_default()
     }
@@ -369,20 +366,14 @@ mod tests {
     #[test]
     fn a_document_has_the_same_shard_in_every_run() {
         let doors = (0..4)
-            .map(|_| Door {
-                inbox: mpsc::channel(1).0,
-                completions: mpsc::unbounded_channel().0,
-            })
+            .map(|_| Door { inbox: mpsc::channel(1).0, completions: mpsc::unbounded_channel().0 })
             .collect();
         let shards = Shards { doors };
         let mut held = [0; 4];
         for n in 0_u32..400 {
             held[shards.of(&DocumentId::from_bytes(&n.to_be_bytes()))] += 1;
         }
-        assert!(
-            held.iter().all(|&n| n > 50),
-            "documents are spread: {held:?}"
-        );
+        assert!(held.iter().all(|&n| n > 50), "documents are spread: {held:?}");
         let one = "2akvofn6L1o4RMUEMQi7qzwRjKWZ".parse().unwrap();
         assert_eq!(shards.of(&one), shards.of(&one));
     }
@@ -400,10 +391,6 @@ mod tests {
 
         let health = watch::Sender::new(Health::Ready);
         drop(Alarm(health.clone()));
-        assert_eq!(
-            *health.borrow(),
-            Health::Ready,
-            "a runtime that ends drops tasks too"
-        );
+        assert_eq!(*health.borrow(), Health::Ready, "a runtime that ends drops tasks too");
     }
 }

@@ -44,20 +44,13 @@ pub(super) async fn work(
 
 async fn resolve(store: &dyn Store, document: DocumentId, job: Job) -> Result<WorkerJob, JobError> {
     Ok(match job {
-        Job::Build {
-            base,
-            incoming,
-            explode_max,
-        } => WorkerJob::Build {
-            base: chunks(store, &document, base).await?,
-            incoming,
-            explode_max,
-        },
+        Job::Build { base, incoming, explode_max } => {
+            WorkerJob::Build { base: chunks(store, &document, base).await?, incoming, explode_max }
+        }
         Job::Extract { snapshot, hashes } => {
             let mut found = chunks(store, &document, vec![snapshot]).await?;
-            let snapshot = found
-                .pop()
-                .ok_or_else(|| JobError::Storage("no snapshot".to_owned()))?;
+            let snapshot =
+                found.pop().ok_or_else(|| JobError::Storage("no snapshot".to_owned()))?;
             WorkerJob::Extract { snapshot, hashes }
         }
         Job::Check { base, incoming } => WorkerJob::Check {
@@ -84,9 +77,7 @@ async fn chunks(
         Vec::new()
     } else {
         let reading = store.read(key(document.clone()), rows);
-        reading
-            .await
-            .map_err(|error| JobError::Storage(error.to_string()))?
+        reading.await.map_err(|error| JobError::Storage(error.to_string()))?
     }
     .into_iter();
     sources
@@ -102,8 +93,5 @@ async fn chunks(
 
 /// Where a document is stored: without accounts everything is of one tenant.
 pub(super) fn key(document: DocumentId) -> DocumentKey {
-    DocumentKey {
-        tenant: Tenant::default(),
-        document,
-    }
+    DocumentKey { tenant: Tenant::default(), document }
 }

@@ -68,21 +68,13 @@ pub(super) fn judge(graph: &Graph, header: &ChangeHeader) -> Result<Verdict, Mis
         if graph.max_op_bound(position, header.start_op)? >= header.start_op {
             return Ok(Refuse(
                 RefuseCode::OutOfSequence,
-                format!(
-                    "its first operation {} is not above those of {dep}",
-                    header.start_op
-                ),
+                format!("its first operation {} is not above those of {dep}", header.start_op),
             ));
         }
         deps.push(position);
     }
     let new_head = graph.heads().len() + 1
-        - header
-            .deps
-            .iter()
-            .filter(|dep| graph.heads().contains(*dep))
-            .count()
-            .min(1);
+        - header.deps.iter().filter(|dep| graph.heads().contains(*dep)).count().min(1);
     if new_head > HEADS_MAX {
         return Ok(Refuse(
             RefuseCode::Quota,

@@ -165,18 +165,13 @@ impl Core {
         if *at_ms > self.now.mono_ms {
             return None;
         }
-        self.timers
-            .pop_first()
-            .map(|(_, document, wake)| (document, wake))
+        self.timers.pop_first().map(|(_, document, wake)| (document, wake))
     }
 
     /// Asks to be woken for the earliest timer, if that was not asked already.
     pub(super) fn arm(&mut self) -> Option<Effect> {
         let (at_ms, _, _) = self.timers.first()?;
-        if self
-            .timer_set_ms
-            .is_some_and(|set| set <= *at_ms && set > self.now.mono_ms)
-        {
+        if self.timer_set_ms.is_some_and(|set| set <= *at_ms && set > self.now.mono_ms) {
             return None;
         }
         self.timer_set_ms = Some(*at_ms);
@@ -219,10 +214,7 @@ impl Core {
 
     /// Bytes sent and not yet drained, all connections.
     pub(super) fn queued_bytes(&self) -> usize {
-        self.connections
-            .values()
-            .map(|connection| connection.queued_bytes)
-            .sum()
+        self.connections.values().map(|connection| connection.queued_bytes).sum()
     }
 
     pub(super) fn send(&mut self, connection: ConnectionId, frame: Bytes) {
@@ -240,11 +232,7 @@ impl Core {
         let over = state.queued_bytes - frame.len() > self.config.limits.queue_bytes;
         self.out.push_back(Effect::Send(connection, frame));
         if over {
-            self.close(
-                connection,
-                CloseCode::Backpressure,
-                "does not read what it subscribed to",
-            );
+            self.close(connection, CloseCode::Backpressure, "does not read what it subscribed to");
         }
     }
 
@@ -257,8 +245,7 @@ impl Core {
             && !state.closing
         {
             state.closing = true;
-            self.out
-                .push_back(Effect::Close(connection, code, reason.to_owned()));
+            self.out.push_back(Effect::Close(connection, code, reason.to_owned()));
         }
     }
 
@@ -309,11 +296,7 @@ impl Core {
         let Some(state) = self.connections.get_mut(&connection) else {
             return false;
         };
-        if let Some((_, last)) = state
-            .sessions
-            .iter_mut()
-            .find(|(known, _)| known == session)
-        {
+        if let Some((_, last)) = state.sessions.iter_mut().find(|(known, _)| known == session) {
             let fresh = count > *last;
             *last = count.max(*last);
             return fresh;
@@ -350,9 +333,8 @@ impl Core {
                 },
             }
         } else {
-            let what = refused
-                .hash
-                .map_or_else(|| "what you sent".to_owned(), |hash| hash.to_string());
+            let what =
+                refused.hash.map_or_else(|| "what you sent".to_owned(), |hash| hash.to_string());
             Message::Error {
                 sender,
                 target,
@@ -379,9 +361,5 @@ pub(super) fn refused(
     code: RefuseCode,
     reason: impl Into<String>,
 ) -> concord_protocol::Refused {
-    concord_protocol::Refused {
-        hash,
-        code,
-        reason: reason.into(),
-    }
+    concord_protocol::Refused { hash, code, reason: reason.into() }
 }

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use concord_protocol::{
-    ChangeHash, CloseCode, DocumentId, RefuseCode, StorageId,
-    guard::{self, ChangeHeader},
+    ChangeHash, CloseCode, DocumentId, RefuseCode, StorageId, guard::ChangeHeader,
     sync::SyncMessage,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     ConnectionId, Counted, Effect, Kind, LocalError, Published, RowKey, RowWrite, StorageFailure,
-    StoredDocument, Ticket,
-    admission::{Verdict, judge, missing_deps},
+    Ticket,
+    admission::{Verdict, judge},
     core::{Core, Wake, refused},
     graph::Graph,
     index::{IndexRoot, Missing},
@@ -21,7 +20,6 @@ use super::{
     orphans::Orphans,
     reader::Reader,
 };
-use crate::record;
 
 /// Refused hashes that are remembered, so that they are not asked for again.
 const REFUSED_MAX: usize = 1_024;
@@ -43,7 +41,7 @@ pub(super) struct Meta {
 
 /// Where a document is in its life.
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// Not in memory.
     Absent,
     /// Being read.
@@ -76,9 +74,9 @@ pub(super) enum Inbound {
 #[derive(Debug, Default)]
 pub(super) struct Written {
     /// It is on disk; writes before it have not been heard of yet.
-    done: bool,
-    changes: Vec<ChangeHash>,
-    locals: Vec<Ticket>,
+    pub(super) done: bool,
+    pub(super) changes: Vec<ChangeHash>,
+    pub(super) locals: Vec<Ticket>,
     /// A snapshot that takes effect once it is on disk.
     pub(super) adopt: bool,
 }
@@ -87,18 +85,18 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) id: DocumentId,
-    state: State,
+    pub(super) state: State,
     pub(super) readers: BTreeMap<ConnectionId, Box<Reader>>,
     /// A program in this process has it open.
     pub(super) opened: bool,
-    inbox: VecDeque<Inbound>,
-    inbox_bytes: usize,
+    pub(super) inbox: VecDeque<Inbound>,
+    pub(super) inbox_bytes: usize,
     pub(super) orphans: Orphans,
     pub(super) refused: BTreeSet<ChangeHash>,
     pub(super) meta: Meta,
     pub(super) writes: Vec<RowWrite>,
     pub(super) writing: Written,
-    written: BTreeMap<Ticket, Written>,
+    pub(super) written: BTreeMap<Ticket, Written>,
     pub(super) pages: Option<(Ticket, Vec<u32>)>,
     pub(super) jobs: Jobs,
     /// Changes to be published with the next flush.
@@ -109,8 +107,8 @@ pub(super) struct Document {
     pub(super) confirm_set: bool,
     pub(super) arrival_set: bool,
     pub(super) check_set: bool,
-    idle_set: bool,
-    used_ms: u64,
+    pub(super) idle_set: bool,
+    pub(super) used_ms: u64,
 }
 
 impl Document {
@@ -167,11 +165,7 @@ impl Document {
         if self.inbox_bytes + size > INBOX_BYTES_MAX
             && let Some(from) = inbound.from()
         {
-            core.close(
-                from,
-                CloseCode::Backpressure,
-                "sends faster than the document can be read",
-            );
+            core.close(from, CloseCode::Backpressure, "sends faster than the document can be read");
             return;
         }
         self.inbox_bytes += size;
@@ -185,25 +179,11 @@ impl Document {
         self.inbox.push_front(inbound);
     }
 
-    fn used(&mut self, core: &mut Core) {
+    pub(super) fn used(&mut self, core: &mut Core) {
         self.used_ms = core.now.mono_ms;
         if !self.idle_set {
             self.idle_set = true;
-            core.wake_at(
-                core.now.mono_ms + TRIM_MS.min(core.config.idle_ms),
-                &self.id,
-                Wake::Idle,
-            );
-        }
-    }
-
-    /// Makes sure that the document is in memory or on its way.
-    pub(super) fn ensure_loading(&mut self, core: &mut Core) {
-        if matches!(self.state, State::Absent) {
-            self.used(core);
-            let ticket = core.ticket(&self.id);
-            self.state = State::Loading(ticket);
-            core.effect(Effect::Load(ticket, self.id.clone()));
+            core.wake_at(core.now.mono_ms + TRIM_MS.min(core.config.idle_ms), &self.id, Wake::Idle);
         }
     }
 
@@ -231,159 +211,6 @@ impl Document {
         core.dirty.insert(self.id.clone());
     }
 
-    pub(super) fn read_pages(&mut self, core: &mut Core, missing: Missing) {
-        let snapshot = match &self.state {
-            State::Ready(graph) | State::Sorting(graph, _) => graph.snapshot.as_ref(),
-            _ => None,
-        };
-        let Some(snapshot) = snapshot else { return };
-        let parts: Vec<u32> = missing.0.into_iter().collect();
-        let rows = parts
-            .iter()
-            .map(|&part| RowKey {
-                kind: Kind::IndexPage,
-                id: snapshot.id,
-                part,
-            })
-            .collect();
-        let ticket = core.ticket(&self.id);
-        self.pages = Some((ticket, parts));
-        core.effect(Effect::Read(ticket, self.id.clone(), rows));
-    }
-
-    /// Index pages came.
-    pub(super) fn pages_read(
-        &mut self,
-        core: &mut Core,
-        parts: &[u32],
-        rows: Result<Vec<Option<Bytes>>, StorageFailure>,
-    ) {
-        let rows = match rows {
-            Ok(rows) => rows,
-            Err(failure) => return self.fail(core, &failure),
-        };
-        let (State::Ready(graph) | State::Sorting(graph, _)) = &mut self.state else {
-            return;
-        };
-        let Some(snapshot) = &mut graph.snapshot else {
-            return;
-        };
-        for (part, row) in parts.iter().zip(rows) {
-            let inserted = row.map(|bytes| snapshot.index.insert_page(*part, &bytes));
-            if !matches!(inserted, Some(Ok(()))) {
-                core.count(Counted::CorruptRow);
-                let failure = StorageFailure(format!("index page {part} cannot be read"));
-                return self.fail(core, &failure);
-            }
-        }
-        self.drive(core);
-    }
-
-    /// The rows of the document came.
-    pub(super) fn loaded(
-        &mut self,
-        core: &mut Core,
-        ticket: Ticket,
-        stored: Result<StoredDocument, StorageFailure>,
-    ) {
-        if !matches!(self.state, State::Loading(awaited) if awaited == ticket) {
-            return;
-        }
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(failure) => return self.fail(core, &failure),
-        };
-        core.count(Counted::DocumentLoaded);
-        for _ in &stored.corrupt {
-            core.count(Counted::CorruptRow);
-        }
-        self.meta = stored
-            .meta
-            .and_then(|bytes| record::decode(&bytes).ok())
-            .unwrap_or_default();
-        let mut roots = Vec::new();
-        for (id, bytes) in stored.roots {
-            match record::decode::<IndexRoot>(&bytes) {
-                Ok(root) => roots.push((id, root)),
-                Err(_) => core.count(Counted::CorruptRow),
-            }
-        }
-        roots.sort_by_key(|(id, root)| (root.changes, *id));
-        let graph = roots.pop().map_or_else(Graph::default, |(id, root)| {
-            // A crash came between writing this snapshot and deleting what it covers.
-            for (old, old_root) in &roots {
-                if root.covers.contains(old) {
-                    self.writes.extend(delete_snapshot(*old, old_root));
-                }
-            }
-            Graph::with_snapshot(id, root)
-        });
-        let mut changes = VecDeque::with_capacity(stored.changes.len());
-        for (hash, bytes) in stored.changes {
-            match guard::check_change(&bytes, &core.config.limits) {
-                Ok(header) if header.hash == hash => changes.push_back((header, bytes)),
-                _ => core.count(Counted::CorruptRow),
-            }
-        }
-        // The sequence number of a change is above those of its dependencies by the same actor,
-        // and its operations come after all of theirs: nearly the causal order already.
-        changes
-            .make_contiguous()
-            .sort_by_key(|(header, _)| (header.start_op, header.seq, header.hash));
-        self.state = State::Sorting(graph, changes);
-        self.drive(core);
-    }
-
-    /// Puts what was read into the graph, in causal order.
-    fn sort(&mut self, core: &mut Core) -> Result<bool, Missing> {
-        let State::Sorting(graph, changes) = &mut self.state else {
-            return Ok(false);
-        };
-        let mut left = changes.len();
-        while left > 0 {
-            let Some((header, _)) = changes.front() else {
-                break;
-            };
-            let covered = header.seq <= graph.actor(&header.actor).map_or(0, |(_, seq)| seq)
-                && graph.node_by_hash(&header.hash).is_none()
-                && graph.position(&header.hash)?.is_some();
-            let mut deps = Vec::with_capacity(header.deps.len());
-            for dep in &header.deps {
-                deps.extend(graph.position(dep)?);
-            }
-            let complete = deps.len() == header.deps.len();
-            let Some((header, bytes)) = changes.pop_front() else {
-                break;
-            };
-            left -= 1;
-            if covered {
-                self.writes.push(RowWrite::Delete(change_row(&header.hash)));
-            } else if complete {
-                graph.insert(header, deps, bytes, true, None);
-                left = changes.len();
-            } else {
-                changes.push_back((header, bytes));
-            }
-        }
-        let orphaned = std::mem::take(changes);
-        let State::Sorting(mut graph, _) = std::mem::replace(&mut self.state, State::Absent) else {
-            return Ok(false);
-        };
-        for hash in &self.meta.withheld {
-            graph.withhold(&ChangeHash(*hash));
-        }
-        self.state = State::Ready(graph);
-        // What is left lost a dependency to a damaged row: it waits for somebody to bring it.
-        for (header, bytes) in orphaned {
-            let missing = match &self.state {
-                State::Ready(graph) => missing_deps(graph, &header).unwrap_or_default(),
-                _ => Vec::new(),
-            };
-            self.wait_for_deps(core, header, bytes, None, missing);
-        }
-        Ok(true)
-    }
-
     fn take_in(&mut self, core: &mut Core, inbound: Inbound) -> Result<bool, Missing> {
         match inbound {
             Inbound::Open => self.publish_opened(core),
@@ -405,44 +232,26 @@ impl Document {
                 }
                 Ok(Verdict::Orphan(_)) => {
                     let reason = "it builds on changes that are not in this store".to_owned();
-                    let error = LocalError::Refused {
-                        code: RefuseCode::OutOfSequence,
-                        reason,
-                    };
+                    let error = LocalError::Refused { code: RefuseCode::OutOfSequence, reason };
                     core.effect(Effect::LocalDone(ticket, Err(error)));
                 }
                 Ok(Verdict::Refuse(refusal, reason)) => {
                     core.effect(Effect::LocalDone(
                         ticket,
-                        Err(LocalError::Refused {
-                            code: refusal,
-                            reason,
-                        }),
+                        Err(LocalError::Refused { code: refusal, reason }),
                     ));
                 }
             },
-            Inbound::Changes {
-                from,
-                changes,
-                checked: false,
-            } if core.config.strict => {
+            Inbound::Changes { from, changes, checked: false } if core.config.strict => {
                 return self.check_first(core, from, changes);
             }
-            Inbound::Changes {
-                from,
-                mut changes,
-                checked,
-            } => {
+            Inbound::Changes { from, mut changes, checked } => {
                 while let Some((header, bytes)) = changes.pop_front() {
                     let verdict = match self.judge(&header) {
                         Ok(verdict) => verdict,
                         Err(missing) => {
                             changes.push_front((header, bytes));
-                            self.put_back(Inbound::Changes {
-                                from,
-                                changes,
-                                checked,
-                            });
+                            self.put_back(Inbound::Changes { from, changes, checked });
                             return Err(missing);
                         }
                     };
@@ -485,8 +294,7 @@ impl Document {
     ) {
         let hash = header.hash;
         self.accepted += 1;
-        self.writes
-            .push(RowWrite::Put(change_row(&hash), bytes.clone()));
+        self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
         self.writing.changes.push(hash);
         let Some(graph) = self.graph_mut() else {
             return;
@@ -501,10 +309,8 @@ impl Document {
             }
         }
         if withheld && let Some(from) = from {
-            let reason = format!(
-                "it builds on a change that broke the document: {}",
-                self.meta.reason
-            );
+            let reason =
+                format!("it builds on a change that broke the document: {}", self.meta.reason);
             core.refuse(
                 from,
                 &self.id,
@@ -514,15 +320,11 @@ impl Document {
         }
         for orphan in self.orphans.arrived(&hash) {
             let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
-            self.put_back(Inbound::Changes {
-                from: orphan.from,
-                changes,
-                checked: false,
-            });
+            self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
         }
     }
 
-    fn wait_for_deps(
+    pub(super) fn wait_for_deps(
         &mut self,
         core: &mut Core,
         header: ChangeHeader,
@@ -535,10 +337,7 @@ impl Document {
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
             return;
         }
-        for dropped in self
-            .orphans
-            .insert(header, bytes, from, missing, &core.config.limits)
-        {
+        for dropped in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
             if let Some(from) = dropped.from {
                 let reason = "too many changes wait for what they build on";
                 let refusal = refused(Some(dropped.header.hash), RefuseCode::Quota, reason);
@@ -565,12 +364,7 @@ impl Document {
             }
             self.refused.insert(hash);
             if let Some(from) = from {
-                core.refuse(
-                    from,
-                    &self.id,
-                    refused(Some(hash), code, reason),
-                    self.durable(),
-                );
+                core.refuse(from, &self.id, refused(Some(hash), code, reason), self.durable());
             }
             if self.opened {
                 let reason = reason.to_owned();
@@ -595,13 +389,8 @@ impl Document {
             return;
         }
         let ticket = core.ticket(&self.id);
-        self.written
-            .insert(ticket, std::mem::take(&mut self.writing));
-        core.effect(Effect::Write(
-            ticket,
-            self.id.clone(),
-            std::mem::take(&mut self.writes),
-        ));
+        self.written.insert(ticket, std::mem::take(&mut self.writing));
+        core.effect(Effect::Write(ticket, self.id.clone(), std::mem::take(&mut self.writes)));
     }
 
     /// A write is on disk, or failed. Word of writes may come in another order than the writes,
@@ -660,18 +449,12 @@ impl Document {
     pub(super) fn fail(&mut self, core: &mut Core, failure: &StorageFailure) {
         for inbound in std::mem::take(&mut self.inbox) {
             if let Inbound::Local(ticket, ..) = inbound {
-                core.effect(Effect::LocalDone(
-                    ticket,
-                    Err(LocalError::Storage(failure.clone())),
-                ));
+                core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
             }
         }
         self.inbox_bytes = 0;
         for ticket in std::mem::take(&mut self.writing.locals) {
-            core.effect(Effect::LocalDone(
-                ticket,
-                Err(LocalError::Storage(failure.clone())),
-            ));
+            core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
         }
         self.writing = Written::default();
         self.writes.clear();
@@ -717,10 +500,7 @@ impl Document {
             && self.pages.is_none()
             && self.jobs.is_idle()
             && self.orphans.len() == 0
-            && self
-                .readers
-                .values()
-                .all(|reader| !reader.dirty && !reader.asks)
+            && self.readers.values().all(|reader| !reader.dirty && !reader.asks)
     }
 
     /// Whether nothing is left that would have to be remembered.
@@ -759,33 +539,13 @@ impl Inbound {
 
 /// The row of a change.
 pub(super) fn change_row(hash: &ChangeHash) -> RowKey {
-    RowKey {
-        kind: Kind::Change,
-        id: hash.0,
-        part: 0,
-    }
+    RowKey { kind: Kind::Change, id: hash.0, part: 0 }
 }
 
 /// Deletes a snapshot; its root last, so that a crash leaves it known and deletable.
 pub(super) fn delete_snapshot(id: [u8; 32], root: &IndexRoot) -> Vec<RowWrite> {
-    let snapshot = RowKey {
-        kind: Kind::Snapshot,
-        id,
-        part: 0,
-    };
-    let pages = root.parts().map(|part| RowKey {
-        kind: Kind::IndexPage,
-        id,
-        part,
-    });
-    let root = RowKey {
-        kind: Kind::IndexRoot,
-        id,
-        part: 0,
-    };
-    std::iter::once(snapshot)
-        .chain(pages)
-        .chain([root])
-        .map(RowWrite::Delete)
-        .collect()
+    let snapshot = RowKey { kind: Kind::Snapshot, id, part: 0 };
+    let pages = root.parts().map(|part| RowKey { kind: Kind::IndexPage, id, part });
+    let root = RowKey { kind: Kind::IndexRoot, id, part: 0 };
+    std::iter::once(snapshot).chain(pages).chain([root]).map(RowWrite::Delete).collect()
 }

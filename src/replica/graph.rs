@@ -81,19 +81,12 @@ impl Graph {
     pub(super) fn with_snapshot(id: [u8; 32], root: IndexRoot) -> Self {
         let mut this = Self::default();
         this.adopt_root(&root);
-        this.snapshot = Some(Snapshot {
-            id,
-            index: PagedIndex::new(root),
-        });
+        this.snapshot = Some(Snapshot { id, index: PagedIndex::new(root) });
         this
     }
 
     fn adopt_root(&mut self, root: &IndexRoot) {
-        self.actor_ids = root
-            .actors
-            .iter()
-            .map(|a| ActorId::from(a.actor.as_slice()))
-            .collect();
+        self.actor_ids = root.actors.iter().map(|a| ActorId::from(a.actor.as_slice())).collect();
         self.seqs = root.actors.iter().map(|actor| actor.seq).collect();
         self.actors = self.actor_ids.iter().cloned().zip(0..).collect();
         self.heads = root.heads.iter().map(|hash| ChangeHash(*hash)).collect();
@@ -107,9 +100,7 @@ impl Graph {
 
     /// Changes in the snapshot, which is the position of the first of the tail.
     pub(super) fn base(&self) -> u32 {
-        self.snapshot
-            .as_ref()
-            .map_or(0, |snapshot| snapshot.index.root.changes)
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.index.root.changes)
     }
 
     /// The position after the last change.
@@ -144,11 +135,7 @@ impl Graph {
     }
 
     fn count_unchecked(&mut self) {
-        self.unchecked = self
-            .tail
-            .iter()
-            .filter(|node| !node.withheld && !node.checked)
-            .count();
+        self.unchecked = self.tail.iter().filter(|node| !node.withheld && !node.checked).count();
     }
 
     /// Bytes of the tail's chunks.
@@ -171,9 +158,7 @@ impl Graph {
         if let Some(position) = self.by_hash.get(hash) {
             return Ok(Some(*position));
         }
-        self.snapshot
-            .as_ref()
-            .map_or(Ok(None), |snapshot| snapshot.index.position(hash))
+        self.snapshot.as_ref().map_or(Ok(None), |snapshot| snapshot.index.position(hash))
     }
 
     /// A change of the tail.
@@ -254,11 +239,8 @@ impl Graph {
         if let Some(seq) = self.seqs.get_mut(actor as usize) {
             *seq = (*seq).max(header.seq);
         }
-        self.objects
-            .extend(header.objects_made.iter().map(|&counter| (counter, actor)));
-        let withheld = deps
-            .iter()
-            .any(|&dep| self.node(dep).is_some_and(|node| node.withheld));
+        self.objects.extend(header.objects_made.iter().map(|&counter| (counter, actor)));
+        let withheld = deps.iter().any(|&dep| self.node(dep).is_some_and(|node| node.withheld));
         let node = Node {
             max_op: header.max_op(),
             hash: header.hash,
@@ -290,10 +272,7 @@ impl Graph {
     /// Takes note that a change is on disk. Changes must be marked in causal order.
     pub(super) fn mark_durable(&mut self, hash: &ChangeHash) {
         let base = self.base();
-        let at = self
-            .by_hash
-            .get(hash)
-            .and_then(|position| position.checked_sub(base));
+        let at = self.by_hash.get(hash).and_then(|position| position.checked_sub(base));
         let Some(node) = at.and_then(|at| self.tail.get_mut(at as usize)) else {
             return;
         };
@@ -327,25 +306,14 @@ impl Graph {
             }
         }
         self.recompute_heads();
-        withheld
-            .iter()
-            .filter_map(|position| self.node(*position))
-            .map(|node| node.hash)
-            .collect()
+        withheld.iter().filter_map(|position| self.node(*position)).map(|node| node.hash).collect()
     }
 
     fn recompute_heads(&mut self) {
         let base: BTreeSet<ChangeHash> = self
             .snapshot
             .iter()
-            .flat_map(|snapshot| {
-                snapshot
-                    .index
-                    .root
-                    .heads
-                    .iter()
-                    .map(|hash| ChangeHash(*hash))
-            })
+            .flat_map(|snapshot| snapshot.index.root.heads.iter().map(|hash| ChangeHash(*hash)))
             .collect();
         let (mut heads, mut durable_heads) = (base.clone(), base);
         for node in self.tail.iter().filter(|node| !node.withheld) {
@@ -411,10 +379,7 @@ impl Graph {
                 });
             }
         }
-        let mut walk = Walk {
-            ours: Vec::new(),
-            frontier: Vec::new(),
-        };
+        let mut walk = Walk { ours: Vec::new(), frontier: Vec::new() };
         while open > 0 {
             let Some((position, had)) = queue.pop_last() else {
                 break;
@@ -468,9 +433,8 @@ impl Graph {
     ) -> Result<Vec<ChangeHash>, super::index::IndexError> {
         let whole = PagedIndex::whole(index)?;
         let held = |hash: &ChangeHash| matches!(whole.position(hash), Ok(Some(_)));
-        let (covered, kept): (Vec<Node>, Vec<Node>) = std::mem::take(&mut self.tail)
-            .into_iter()
-            .partition(|node| held(&node.hash));
+        let (covered, kept): (Vec<Node>, Vec<Node>) =
+            std::mem::take(&mut self.tail).into_iter().partition(|node| held(&node.hash));
 
         // Positions in the new order for what stays; what it depends on is in one of the two.
         let base = whole.root.changes;
@@ -485,10 +449,7 @@ impl Graph {
                 .dep_hashes
                 .iter()
                 .filter_map(|dep| {
-                    by_hash
-                        .get(dep)
-                        .copied()
-                        .or_else(|| whole.position(dep).ok().flatten())
+                    by_hash.get(dep).copied().or_else(|| whole.position(dep).ok().flatten())
                 })
                 .collect();
             if let Some(actor) = old_actor_ids.get(node.actor as usize) {
@@ -501,18 +462,14 @@ impl Graph {
                     *seq = (*seq).max(node.seq);
                 }
             }
-            self.objects
-                .extend(node.objects.iter().map(|&counter| (counter, node.actor)));
+            self.objects.extend(node.objects.iter().map(|&counter| (counter, node.actor)));
             self.tail_bytes += node.bytes.len();
             by_hash.insert(node.hash, position);
             tail.push(node);
         }
         self.tail = tail;
         self.by_hash = by_hash;
-        self.snapshot = Some(Snapshot {
-            id,
-            index: PagedIndex::new(whole.root),
-        });
+        self.snapshot = Some(Snapshot { id, index: PagedIndex::new(whole.root) });
         self.recompute_heads();
         Ok(covered.into_iter().map(|node| node.hash).collect())
     }

@@ -150,11 +150,7 @@ impl SnapshotIndex {
         if changes >= HASH_PAGES_FROM {
             return Err(IndexError::TooLarge);
         }
-        let wanted = entries
-            .len()
-            .div_ceil(HASH_PAGE_ENTRIES)
-            .max(1)
-            .next_power_of_two();
+        let wanted = entries.len().div_ceil(HASH_PAGE_ENTRIES).max(1).next_power_of_two();
         let hash_bits = u8::try_from(wanted.trailing_zeros()).map_err(|_| IndexError::TooLarge)?;
 
         let mut head = vec![true; entries.len()];
@@ -174,9 +170,7 @@ impl SnapshotIndex {
                     }
                     head[dep as usize] = false;
                 }
-                let seq = seqs
-                    .get_mut(entry.actor as usize)
-                    .ok_or_else(inconsistent)?;
+                let seq = seqs.get_mut(entry.actor as usize).ok_or_else(inconsistent)?;
                 *seq = (*seq).max(entry.seq);
                 let last_op = entry.start_op.saturating_add(entry.ops).saturating_sub(1);
                 max_op = max_op.max(last_op);
@@ -212,10 +206,7 @@ impl SnapshotIndex {
                 actors: actors
                     .iter()
                     .zip(seqs)
-                    .map(|(actor, seq)| IndexActor {
-                        actor: actor.as_bytes().to_vec(),
-                        seq,
-                    })
+                    .map(|(actor, seq)| IndexActor { actor: actor.as_bytes().to_vec(), seq })
                     .collect(),
                 objects,
                 max_op,
@@ -283,11 +274,7 @@ struct LoadedTopo {
 
 impl PagedIndex {
     pub(super) fn new(root: IndexRoot) -> Self {
-        Self {
-            root,
-            topo: BTreeMap::new(),
-            hash: BTreeMap::new(),
-        }
+        Self { root, topo: BTreeMap::new(), hash: BTreeMap::new() }
     }
 
     /// An index with all its pages at hand.
@@ -314,10 +301,7 @@ impl PagedIndex {
         for (position, &count) in (first..).zip(&page.dep_counts) {
             offsets.push(offset);
             let end = offset + u32::from(count);
-            let deps = page
-                .deps
-                .get(offset as usize..end as usize)
-                .ok_or_else(bad)?;
+            let deps = page.deps.get(offset as usize..end as usize).ok_or_else(bad)?;
             if deps.iter().any(|&dep| dep >= position) {
                 return Err(bad().into());
             }
@@ -356,16 +340,8 @@ impl PagedIndex {
         ) else {
             return Err(Missing::page(part));
         };
-        let deps = loaded
-            .page
-            .deps
-            .get(*from as usize..*to as usize)
-            .unwrap_or_default();
-        Ok(Indexed {
-            hash: ChangeHash(*hash),
-            max_op: *max_op,
-            deps,
-        })
+        let deps = loaded.page.deps.get(*from as usize..*to as usize).unwrap_or_default();
+        Ok(Indexed { hash: ChangeHash(*hash), max_op: *max_op, deps })
     }
 
     /// Where a change is, if it is in the snapshot.
@@ -377,10 +353,7 @@ impl PagedIndex {
         let page = self.hash.get(&part).ok_or_else(|| Missing::page(part))?;
         let wanted = prefix(&hash.0);
         let from = page.entries.partition_point(|(prefix, _)| *prefix < wanted);
-        for &(_, position) in page.entries[from..]
-            .iter()
-            .take_while(|(p, _)| *p == wanted)
-        {
+        for &(_, position) in page.entries[from..].iter().take_while(|(p, _)| *p == wanted) {
             if position < self.root.changes && self.entry(position)?.hash == *hash {
                 return Ok(Some(position));
             }
@@ -396,11 +369,8 @@ mod tests {
     fn entry(number: u32, deps: Vec<u32>) -> IndexEntry {
         let mut hash = [0_u8; 32];
         // Spread over the pages, as real hashes are.
-        hash[..8].copy_from_slice(
-            &u64::from(number)
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                .to_be_bytes(),
-        );
+        hash[..8]
+            .copy_from_slice(&u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
         hash[28..].copy_from_slice(&number.to_be_bytes());
         IndexEntry {
             hash,
@@ -415,9 +385,7 @@ mod tests {
     }
 
     fn chain(changes: u32) -> Vec<IndexEntry> {
-        (0..changes)
-            .map(|n| entry(n, n.checked_sub(1).into_iter().collect()))
-            .collect()
+        (0..changes).map(|n| entry(n, n.checked_sub(1).into_iter().collect())).collect()
     }
 
     fn actor() -> ActorId {
@@ -430,20 +398,13 @@ mod tests {
         let index = SnapshotIndex::build(&entries, &[actor()], vec![], 9).unwrap();
         assert_eq!(
             index.root.parts().collect::<Vec<_>>(),
-            index
-                .pages
-                .iter()
-                .map(|(part, _)| *part)
-                .collect::<Vec<_>>()
+            index.pages.iter().map(|(part, _)| *part).collect::<Vec<_>>()
         );
         let paged = PagedIndex::whole(&index).unwrap();
         for (position, entry) in (0_u32..).zip(&entries) {
             assert_eq!(paged.position(&ChangeHash(entry.hash)), Ok(Some(position)));
             let found = paged.entry(position).unwrap();
-            assert_eq!(
-                (found.deps, found.max_op),
-                (entry.deps.as_slice(), position + 1)
-            );
+            assert_eq!((found.deps, found.max_op), (entry.deps.as_slice(), position + 1));
         }
         assert_eq!(paged.position(&ChangeHash([9; 32])), Ok(None));
         assert_eq!(index.root.heads, vec![entries[4_999].hash]);
@@ -489,10 +450,7 @@ mod tests {
     fn a_damaged_page_is_refused() {
         let index = SnapshotIndex::build(&chain(600), &[actor()], vec![], 0).unwrap();
         let mut paged = PagedIndex::new(index.root.clone());
-        assert!(
-            paged.insert_page(0, &index.pages[1].1).is_err(),
-            "a page in another's place"
-        );
+        assert!(paged.insert_page(0, &index.pages[1].1).is_err(), "a page in another's place");
         assert!(paged.insert_page(0, &index.pages[0].1[..100]).is_err());
     }
 }

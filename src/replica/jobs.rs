@@ -1,33 +1,26 @@
 //! Work of a document that needs its operations, all of it done elsewhere: opening what clients
 //! upload, making snapshots, checking what was passed on, taking changes out of a snapshot.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use concord_protocol::{
-    ChangeHash, CloseCode, RefuseCode,
-    guard::{self, ChangeHeader},
-};
-use sha2::{Digest as _, Sha256};
+use concord_protocol::{ChangeHash, RefuseCode, guard::ChangeHeader};
 
 use super::{
     ChunkSource, ConnectionId, Counted, Effect, Job, JobError, JobOutput, Kind, Published, RowKey,
-    RowWrite, StorageFailure, Ticket,
+    RowWrite, Ticket,
     core::{Core, Wake, refused},
-    document::{Document, Inbound, Meta, change_row, delete_snapshot},
+    document::{Document, Inbound, Meta},
     graph::Graph,
     index::SnapshotIndex,
 };
 use crate::record;
 
 /// Uploaded documents of up to this many changes are taken in as changes.
-const EXPLODE_MAX: u32 = 1_000;
+pub(super) const EXPLODE_MAX: u32 = 1_000;
 
 /// Uploads of one document that may wait to be opened.
-const UPLOADS_MAX: usize = 64;
+pub(super) const UPLOADS_MAX: usize = 64;
 
 /// A background job may take one part in this many of a document's time.
 const BACKGROUND_SHARE: u64 = 20;
@@ -36,60 +29,53 @@ const BACKGROUND_SHARE: u64 = 20;
 const HOPELESS_MS: u64 = 600_000;
 
 /// Milliseconds until work for which there was no worker is tried again.
-const RETRY_MS: u64 = 5_000;
+pub(super) const RETRY_MS: u64 = 5_000;
 
 /// What a job at work is for.
 #[derive(Debug)]
-enum Purpose {
+pub(super) enum Purpose {
     /// Somebody's document chunk.
-    Upload {
-        from: ConnectionId,
-        heads: Vec<ChangeHash>,
-        bytes: Vec<Bytes>,
-    },
+    Upload { from: ConnectionId, heads: Vec<ChangeHash>, bytes: Vec<Bytes> },
     /// A snapshot of the snapshot and the tail.
     Compact,
     /// The changes since the last check.
     Check { hashes: Vec<ChangeHash> },
     /// These changes before they are taken in (`strict`).
-    Admit {
-        from: Option<ConnectionId>,
-        changes: VecDeque<(ChangeHeader, Bytes)>,
-    },
+    Admit { from: Option<ConnectionId>, changes: VecDeque<(ChangeHeader, Bytes)> },
 }
 
 /// Changes taken out of the snapshot.
 #[derive(Debug)]
-struct Extract {
-    hashes: Vec<ChangeHash>,
-    ticket: Option<Ticket>,
-    result: Option<Result<Vec<Bytes>, ()>>,
+pub(super) struct Extract {
+    pub(super) hashes: Vec<ChangeHash>,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) result: Option<Result<Vec<Bytes>, ()>>,
 }
 
 /// A snapshot on its way to disk.
 #[derive(Debug)]
-struct Adopting {
-    id: [u8; 32],
-    index: SnapshotIndex,
-    bytes: Bytes,
+pub(super) struct Adopting {
+    pub(super) id: [u8; 32],
+    pub(super) index: SnapshotIndex,
+    pub(super) bytes: Bytes,
     /// Whose upload it is of.
-    from: Option<ConnectionId>,
+    pub(super) from: Option<ConnectionId>,
 }
 
 /// The jobs of a document.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    running: Option<(Ticket, Purpose, u64)>,
-    uploads: VecDeque<(ConnectionId, Vec<ChangeHash>, Vec<Bytes>)>,
+    pub(super) running: Option<(Ticket, Purpose, u64)>,
+    pub(super) uploads: VecDeque<(ConnectionId, Vec<ChangeHash>, Vec<Bytes>)>,
     /// A snapshot that is being written.
-    adopting: Option<Adopting>,
+    pub(super) adopting: Option<Adopting>,
     pub(super) snapshot_read: Option<Ticket>,
-    snapshot: Option<Bytes>,
-    extract: Option<Extract>,
+    pub(super) snapshot: Option<Bytes>,
+    pub(super) extract: Option<Extract>,
     /// No background job before this.
-    not_before_ms: u64,
+    pub(super) not_before_ms: u64,
     /// It was searched already for the change that keeps the document from being opened.
-    searched: bool,
+    pub(super) searched: bool,
 }
 
 impl Jobs {
@@ -98,10 +84,7 @@ impl Jobs {
             && self.uploads.is_empty()
             && self.adopting.is_none()
             && self.snapshot_read.is_none()
-            && self
-                .extract
-                .as_ref()
-                .is_none_or(|extract| extract.ticket.is_none())
+            && self.extract.as_ref().is_none_or(|extract| extract.ticket.is_none())
     }
 
     pub(super) fn is_uploading(&self) -> bool {
@@ -113,10 +96,7 @@ impl Jobs {
     }
 
     pub(super) fn extracted(&self, hashes: &[ChangeHash]) -> Option<Result<&[Bytes], ()>> {
-        let extract = self
-            .extract
-            .as_ref()
-            .filter(|extract| extract.hashes == hashes)?;
+        let extract = self.extract.as_ref().filter(|extract| extract.hashes == hashes)?;
         extract.result.as_ref().map(|result| match result {
             Ok(chunks) => Ok(chunks.as_slice()),
             Err(()) => Err(()),
@@ -125,11 +105,7 @@ impl Jobs {
 
     pub(super) fn drop_caches(&mut self) {
         self.snapshot = None;
-        if self
-            .extract
-            .as_ref()
-            .is_some_and(|extract| extract.ticket.is_none())
-        {
+        if self.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
             self.extract = None;
         }
     }
@@ -142,139 +118,19 @@ impl Jobs {
     }
 
     pub(super) fn cached_bytes(&self) -> usize {
-        let extracted = self
-            .extract
-            .iter()
-            .filter_map(|extract| extract.result.as_ref()?.as_ref().ok());
+        let extracted =
+            self.extract.iter().filter_map(|extract| extract.result.as_ref()?.as_ref().ok());
         self.snapshot.as_ref().map_or(0, Bytes::len)
             + extracted.flatten().map(Bytes::len).sum::<usize>()
-            + self
-                .uploads
-                .iter()
-                .flat_map(|(_, _, bytes)| bytes)
-                .map(Bytes::len)
-                .sum::<usize>()
+            + self.uploads.iter().flat_map(|(_, _, bytes)| bytes).map(Bytes::len).sum::<usize>()
     }
 }
 
 impl Document {
-    /// Somebody sent a document chunk.
-    pub(super) fn upload(
-        &mut self,
-        core: &mut Core,
-        from: ConnectionId,
-        heads: Vec<ChangeHash>,
-        bytes: Vec<Bytes>,
-    ) {
-        let known = |graph: &Graph| {
-            heads
-                .iter()
-                .all(|head| matches!(graph.position(head), Ok(Some(_))))
-        };
-        if !heads.is_empty() && self.graph().is_some_and(known) {
-            return;
-        }
-        if self.jobs.uploads.len() >= UPLOADS_MAX {
-            core.close(
-                from,
-                CloseCode::Backpressure,
-                "too many uploads of one document wait",
-            );
-            return;
-        }
-        if let Some(reader) = self.readers.get_mut(&from) {
-            reader.uploading = true;
-        }
-        self.jobs.uploads.push_back((from, heads, bytes));
-        self.start_upload(core);
-    }
-
-    /// Opens the next upload, if the document is free for it.
-    pub(super) fn start_upload(&mut self, core: &mut Core) {
-        if self.jobs.running.is_some()
-            || self.jobs.adopting.is_some()
-            || self.jobs.uploads.is_empty()
-        {
-            return;
-        }
-        let Some(graph) = self.graph() else {
-            self.ensure_loading(core);
-            return;
-        };
-        if !core.take_upload_slot(&self.id) {
-            return;
-        }
-        let base = sources(graph, |_| true);
-        let Some((from, heads, bytes)) = self.jobs.uploads.pop_front() else {
-            return;
-        };
-        let job = Job::Build {
-            base,
-            incoming: bytes.clone(),
-            explode_max: EXPLODE_MAX,
-        };
-        self.start(core, Purpose::Upload { from, heads, bytes }, job);
-    }
-
-    fn start(&mut self, core: &mut Core, purpose: Purpose, job: Job) {
+    pub(super) fn start(&mut self, core: &mut Core, purpose: Purpose, job: Job) {
         let ticket = core.ticket(&self.id);
         self.jobs.running = Some((ticket, purpose, core.now.mono_ms));
         core.effect(Effect::Work(ticket, self.id.clone(), job));
-    }
-
-    /// Takes changes out of the snapshot for a reader that is behind.
-    pub(super) fn start_extract(&mut self, core: &mut Core, hashes: Vec<ChangeHash>) {
-        let busy = self
-            .jobs
-            .extract
-            .as_ref()
-            .is_some_and(|extract| extract.ticket.is_some());
-        let Some(snapshot) = self.graph().and_then(|graph| graph.snapshot.as_ref()) else {
-            return;
-        };
-        if busy {
-            return;
-        }
-        let snapshot = ChunkSource::Stored(RowKey {
-            kind: Kind::Snapshot,
-            id: snapshot.id,
-            part: 0,
-        });
-        let ticket = core.ticket(&self.id);
-        let job = Job::Extract {
-            snapshot,
-            hashes: hashes.clone(),
-        };
-        self.jobs.extract = Some(Extract {
-            hashes,
-            ticket: Some(ticket),
-            result: None,
-        });
-        core.effect(Effect::Work(ticket, self.id.clone(), job));
-    }
-
-    /// The snapshot's bytes came.
-    pub(super) fn snapshot_read(
-        &mut self,
-        core: &mut Core,
-        rows: Result<Vec<Option<Bytes>>, StorageFailure>,
-    ) {
-        self.jobs.snapshot_read = None;
-        match rows.map(|rows| rows.into_iter().next().flatten()) {
-            Ok(bytes) => {
-                // `None`: another snapshot took its place meanwhile; the readers ask again.
-                self.jobs.snapshot = bytes.filter(|bytes| self.is_snapshot(bytes));
-            }
-            Err(failure) => self.fail(core, &failure),
-        }
-        core.dirty.insert(self.id.clone());
-    }
-
-    fn is_snapshot(&self, bytes: &[u8]) -> bool {
-        let id: [u8; 32] = Sha256::digest(bytes).into();
-        self.graph()
-            .and_then(|graph| graph.snapshot.as_ref())
-            .is_some_and(|s| s.id == id)
     }
 
     /// Has changes materialised before they are taken in.
@@ -285,11 +141,7 @@ impl Document {
         changes: VecDeque<(ChangeHeader, Bytes)>,
     ) -> Result<bool, super::index::Missing> {
         if self.jobs.running.is_some() || self.jobs.adopting.is_some() {
-            self.put_back(Inbound::Changes {
-                from,
-                changes,
-                checked: false,
-            });
+            self.put_back(Inbound::Changes { from, changes, checked: false });
             return Ok(false);
         }
         let Some(graph) = self.graph() else {
@@ -298,18 +150,11 @@ impl Document {
         let incoming = match complete(graph, &changes) {
             Ok(incoming) => incoming,
             Err(missing) => {
-                self.put_back(Inbound::Changes {
-                    from,
-                    changes,
-                    checked: false,
-                });
+                self.put_back(Inbound::Changes { from, changes, checked: false });
                 return Err(missing);
             }
         };
-        let job = Job::Check {
-            base: sources(graph, |_| true),
-            incoming,
-        };
+        let job = Job::Check { base: sources(graph, |_| true), incoming };
         self.start(core, Purpose::Admit { from, changes }, job);
         Ok(false)
     }
@@ -323,10 +168,7 @@ impl Document {
         }
         let (changes, bytes) = (graph.tail().len(), graph.tail_bytes());
         let unchecked = graph.has_unchecked();
-        let snapshot_bytes = graph
-            .snapshot
-            .as_ref()
-            .map_or(0, |s| s.index.root.snapshot_bytes);
+        let snapshot_bytes = graph.snapshot.as_ref().map_or(0, |s| s.index.root.snapshot_bytes);
         if core.now.mono_ms < self.jobs.not_before_ms {
             if changes > 0 {
                 self.wake_for_check(core, self.jobs.not_before_ms);
@@ -343,11 +185,7 @@ impl Document {
             self.start(
                 core,
                 Purpose::Compact,
-                Job::Build {
-                    base,
-                    incoming: Vec::new(),
-                    explode_max: 0,
-                },
+                Job::Build { base, incoming: Vec::new(), explode_max: 0 },
             );
         } else if unchecked {
             self.wake_for_check(core, core.now.mono_ms + core.config.check_ms);
@@ -376,15 +214,9 @@ impl Document {
             return;
         }
         let hashes = unchecked().map(|node| node.hash).collect();
-        let incoming = unchecked()
-            .map(|node| ChunkSource::Inline(node.bytes.clone()))
-            .collect();
+        let incoming = unchecked().map(|node| ChunkSource::Inline(node.bytes.clone())).collect();
         let base = sources(graph, |node| node.checked);
-        self.start(
-            core,
-            Purpose::Check { hashes },
-            Job::Check { base, incoming },
-        );
+        self.start(core, Purpose::Check { hashes }, Job::Check { base, incoming });
     }
 
     /// Whether the document may leave memory; starts what has to be done before it does.
@@ -447,77 +279,6 @@ impl Document {
         self.drive(core);
     }
 
-    fn upload_done(
-        &mut self,
-        core: &mut Core,
-        from: ConnectionId,
-        heads: Vec<ChangeHash>,
-        bytes: Vec<Bytes>,
-        result: Result<JobOutput, JobError>,
-    ) {
-        let mut done = true;
-        match result {
-            Ok(JobOutput::Changes(chunks)) => {
-                let mut changes = VecDeque::with_capacity(chunks.len());
-                for chunk in chunks {
-                    match guard::check_change(&chunk, &core.config.limits) {
-                        Ok(header) => changes.push_back((header, chunk)),
-                        Err(error) => {
-                            let refusal = refused(None, RefuseCode::Malformed, error.to_string());
-                            core.refuse(from, &self.id, refusal, self.durable());
-                        }
-                    }
-                }
-                self.put_back(Inbound::Changes {
-                    from: Some(from),
-                    changes,
-                    checked: true,
-                });
-            }
-            Ok(JobOutput::Built { snapshot, index }) => {
-                if self.opened {
-                    core.effect(Effect::Publish(
-                        self.id.clone(),
-                        Published::Snapshot(snapshot.clone()),
-                    ));
-                }
-                // Until it is on disk the uploader is asked for nothing of it.
-                done = !self.write_snapshot(core, snapshot, &index, Some(from));
-            }
-            Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
-                // Not its fault: try again.
-                self.jobs.uploads.push_front((from, heads, bytes));
-                core.wake_at(core.now.mono_ms + RETRY_MS, &self.id, Wake::Check);
-                done = false;
-            }
-            Err(JobError::Base(_)) if !self.jobs.searched => {
-                // Not its fault either: somebody else's change has to be found first.
-                self.jobs.uploads.push_front((from, heads, bytes));
-                self.search(core);
-                done = false;
-            }
-            Err(error) => {
-                let code = match &error {
-                    JobError::OverLimit(_) => RefuseCode::Quota,
-                    JobError::Incoming(_) => RefuseCode::Malformed,
-                    _ => RefuseCode::Unmaterialisable,
-                };
-                self.refused.extend(heads);
-                core.refuse(
-                    from,
-                    &self.id,
-                    refused(None, code, error.to_string()),
-                    self.durable(),
-                );
-            }
-            Ok(_) => {}
-        }
-        if done && let Some(reader) = self.readers.get_mut(&from) {
-            reader.uploading = false;
-            reader.dirty = true;
-        }
-    }
-
     fn compact_done(&mut self, core: &mut Core, result: Result<JobOutput, JobError>) {
         match result {
             Ok(JobOutput::Built { snapshot, index }) => {
@@ -532,25 +293,19 @@ impl Document {
     }
 
     /// The document cannot be opened: which of its changes is it?
-    fn search(&mut self, core: &mut Core) {
+    pub(super) fn search(&mut self, core: &mut Core) {
         let Some(graph) = self.graph() else {
             return;
         };
         let tail = || graph.tail().iter().filter(|node| !node.withheld);
         let hashes = tail().map(|node| node.hash).collect();
-        let incoming = tail()
-            .map(|node| ChunkSource::Inline(node.bytes.clone()))
-            .collect();
+        let incoming = tail().map(|node| ChunkSource::Inline(node.bytes.clone())).collect();
         let base = sources(graph, |_| false);
         // Not one of those that wait for a slot: until it is done the document is stuck.
         core.jobs += 1;
         self.jobs.searched = true;
         self.jobs.not_before_ms = core.now.mono_ms + HOPELESS_MS;
-        self.start(
-            core,
-            Purpose::Check { hashes },
-            Job::Check { base, incoming },
-        );
+        self.start(core, Purpose::Check { hashes }, Job::Check { base, incoming });
     }
 
     fn check_done(
@@ -587,19 +342,11 @@ impl Document {
         result: Result<JobOutput, JobError>,
     ) {
         match result {
-            Ok(_) => self.put_back(Inbound::Changes {
-                from,
-                changes,
-                checked: true,
-            }),
+            Ok(_) => self.put_back(Inbound::Changes { from, changes, checked: true }),
             Err(JobError::Breaks { hash, reason }) => {
                 changes.retain(|(header, _)| header.hash != hash);
                 self.refuse(core, from, hash, RefuseCode::Unmaterialisable, &reason);
-                self.put_back(Inbound::Changes {
-                    from,
-                    changes,
-                    checked: false,
-                });
+                self.put_back(Inbound::Changes { from, changes, checked: false });
             }
             Err(error) => {
                 for (header, _) in changes {
@@ -634,19 +381,11 @@ impl Document {
         reason.clone_into(&mut self.meta.reason);
         self.meta.withheld.push(hash.0);
         if let Ok(meta) = record::encode::<Meta>(&self.meta) {
-            let row = RowKey {
-                kind: Kind::Meta,
-                id: [0; 32],
-                part: 0,
-            };
+            let row = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
             self.writes.push(RowWrite::Put(row, meta.into()));
         }
         if let Some(bytes) = broken {
-            let row = RowKey {
-                kind: Kind::Quarantine,
-                id: hash.0,
-                part: 0,
-            };
+            let row = RowKey { kind: Kind::Quarantine, id: hash.0, part: 0 };
             self.writes.push(RowWrite::Put(row, bytes));
         }
         for (hash, from) in writers {
@@ -665,113 +404,20 @@ impl Document {
         self.jobs.not_before_ms = 0;
         self.jobs.searched = false;
     }
-
-    /// Writes a snapshot; it takes effect when it is on disk. Gives whether there was anything
-    /// to write.
-    fn write_snapshot(
-        &mut self,
-        core: &mut Core,
-        bytes: Bytes,
-        index: &Arc<SnapshotIndex>,
-        from: Option<ConnectionId>,
-    ) -> bool {
-        let mut index = SnapshotIndex::clone(index);
-        let Some(graph) = self.graph() else {
-            return false;
-        };
-        index.root.covers = graph.snapshot.iter().map(|snapshot| snapshot.id).collect();
-        let id: [u8; 32] = Sha256::digest(&bytes).into();
-        if index.root.covers.contains(&id) {
-            return false;
-        }
-        let Ok(root) = record::encode(&index.root) else {
-            return false;
-        };
-        let row = |kind, part| RowKey { kind, id, part };
-        let put = |key, bytes: Bytes| RowWrite::Put(key, bytes);
-        self.writes.push(put(row(Kind::Snapshot, 0), bytes.clone()));
-        for (part, page) in &index.pages {
-            let page = Bytes::copy_from_slice(page);
-            self.writes.push(put(row(Kind::IndexPage, *part), page));
-        }
-        // The root last: where it is, all of the snapshot is.
-        self.writes.push(put(row(Kind::IndexRoot, 0), root.into()));
-        self.writing.adopt = true;
-        self.write(core);
-        self.jobs.adopting = Some(Adopting {
-            id,
-            index,
-            bytes,
-            from,
-        });
-        true
-    }
-
-    /// The snapshot is on disk: it takes the place of what it covers, which goes.
-    pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
-        let Some(Adopting {
-            id,
-            index,
-            bytes,
-            from,
-        }) = self.jobs.adopting.take()
-        else {
-            return;
-        };
-        let Some(graph) = self.graph_mut() else {
-            return;
-        };
-        let old = graph.snapshot.take();
-        let Ok(covered) = graph.adopt_snapshot(id, &index) else {
-            graph.snapshot = old;
-            return;
-        };
-        let deletes = covered
-            .iter()
-            .map(|hash| RowWrite::Delete(change_row(hash)));
-        self.writes.extend(deletes);
-        if let Some(old) = old {
-            self.writes.extend(delete_snapshot(old.id, &old.index.root));
-        }
-        self.jobs.snapshot = (!self.readers.is_empty()).then_some(bytes);
-        if self
-            .jobs
-            .extract
-            .as_ref()
-            .is_some_and(|extract| extract.ticket.is_none())
-        {
-            self.jobs.extract = None;
-        }
-        for (connection, reader) in &mut self.readers {
-            reader.dirty = true;
-            if Some(*connection) == from {
-                reader.uploading = false;
-                reader.awaits_ack = true;
-            }
-        }
-        self.durable_changed(core);
-        self.start_upload(core);
-        self.drive(core);
-    }
 }
 
 /// The chunks that make the document: its snapshot, then those of its tail that are served and
 /// chosen.
-fn sources(graph: &Graph, chosen: impl Fn(&super::graph::Node) -> bool) -> Vec<ChunkSource> {
-    let snapshot = graph.snapshot.iter().map(|s| {
-        ChunkSource::Stored(RowKey {
-            kind: Kind::Snapshot,
-            id: s.id,
-            part: 0,
-        })
-    });
-    let tail = graph
-        .tail()
+pub(super) fn sources(
+    graph: &Graph,
+    chosen: impl Fn(&super::graph::Node) -> bool,
+) -> Vec<ChunkSource> {
+    let snapshot = graph
+        .snapshot
         .iter()
-        .filter(|node| !node.withheld && chosen(node));
-    snapshot
-        .chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone())))
-        .collect()
+        .map(|s| ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: s.id, part: 0 }));
+    let tail = graph.tail().iter().filter(|node| !node.withheld && chosen(node));
+    snapshot.chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone()))).collect()
 }
 
 /// Those of some changes whose dependencies are here or among them. What waits for its

@@ -49,15 +49,7 @@ impl Orphans {
         self.bytes += bytes.len();
         self.order.push_back(hash);
         let missing = missing.into_iter().collect();
-        self.waiting.insert(
-            hash,
-            Orphan {
-                header,
-                bytes,
-                from,
-                missing,
-            },
-        );
+        self.waiting.insert(hash, Orphan { header, bytes, from, missing });
         let mut dropped = Vec::new();
         while self.waiting.len() > limits.orphans || self.bytes > limits.orphan_bytes {
             let Some(oldest) = self.order.pop_front() else {

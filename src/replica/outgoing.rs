@@ -58,22 +58,14 @@ impl Document {
             core.effect(Effect::Publish(self.id.clone(), Published::Changes(news)));
         }
         if self.graph().is_none() {
-            if self
-                .readers
-                .values()
-                .any(|reader| reader.dirty || reader.asks)
-            {
+            if self.readers.values().any(|reader| reader.dirty || reader.asks) {
                 self.ensure_loading(core);
             }
             return;
         }
         self.answer_askers(core);
-        let dirty: Vec<ConnectionId> = self
-            .readers
-            .iter()
-            .filter(|(_, reader)| reader.dirty)
-            .map(|(c, _)| *c)
-            .collect();
+        let dirty: Vec<ConnectionId> =
+            self.readers.iter().filter(|(_, reader)| reader.dirty).map(|(c, _)| *c).collect();
         let mut made: Vec<(Reader, Outcome, Reader)> = Vec::new();
         for connection in dirty {
             if !core.has_room(connection) {
@@ -118,11 +110,7 @@ impl Document {
                     core.wake_at(core.now.mono_ms + CONFIRM_MS, &self.id, Wake::Confirm);
                 }
             }
-            Outcome::Data {
-                data,
-                heads_only,
-                more,
-            } => {
+            Outcome::Data { data, heads_only, more } => {
                 self.send(core, connection, &data, heads_only);
                 if more {
                     core.dirty.insert(self.id.clone());
@@ -143,11 +131,7 @@ impl Document {
                 document: self.id.clone(),
                 sender: us.clone(),
                 target: peer.clone(),
-                ack: Ack {
-                    applied: durable.clone(),
-                    durable,
-                    refused: Vec::new(),
-                },
+                ack: Ack { applied: durable.clone(), durable, refused: Vec::new() },
             })
         } else if state.info.dialled && self.graph().is_none_or(Graph::is_empty) {
             codec::encode(&Message::Request {
@@ -175,10 +159,7 @@ impl Document {
                 (Outcome::Nothing, after)
             }
             Plan::ConfirmLater => (Outcome::ConfirmLater, after),
-            Plan::Say {
-                mut message,
-                parcel,
-            } => {
+            Plan::Say { mut message, parcel } => {
                 after.said(graph, &message, &parcel)?;
                 message.changes = self.chunks(graph, &parcel, before.reads_v2())?;
                 let heads_only =
@@ -186,14 +167,7 @@ impl Document {
                 if before.reads_v2() {
                     message = join(message);
                 }
-                (
-                    Outcome::Data {
-                        data: message.encode(),
-                        heads_only,
-                        more: parcel.more,
-                    },
-                    after,
-                )
+                (Outcome::Data { data: message.encode(), heads_only, more: parcel.more }, after)
             }
         })
     }
@@ -216,13 +190,7 @@ impl Document {
                 None => return Err(Wait::Extract(hashes)),
             }
         }
-        chunks.extend(
-            parcel
-                .tail
-                .iter()
-                .filter_map(|at| graph.node(*at))
-                .map(|n| n.bytes.clone()),
-        );
+        chunks.extend(parcel.tail.iter().filter_map(|at| graph.node(*at)).map(|n| n.bytes.clone()));
         Ok(chunks)
     }
 
@@ -243,11 +211,7 @@ impl Document {
                 if self.jobs.snapshot_read.is_none() {
                     let ticket = core.ticket(&self.id);
                     self.jobs.snapshot_read = Some(ticket);
-                    let row = RowKey {
-                        kind: Kind::Snapshot,
-                        id,
-                        part: 0,
-                    };
+                    let row = RowKey { kind: Kind::Snapshot, id, part: 0 };
                     core.effect(Effect::Read(ticket, self.id.clone(), vec![row]));
                 }
             }
@@ -286,14 +250,7 @@ impl Document {
             };
             let sender = core.config.us.clone();
             let document = self.id.clone();
-            core.send_message(
-                *connection,
-                &Message::DocUnavailable {
-                    document,
-                    sender,
-                    target,
-                },
-            );
+            core.send_message(*connection, &Message::DocUnavailable { document, sender, target });
         }
     }
 
@@ -309,24 +266,17 @@ impl Document {
     pub(super) fn publish_opened(&mut self, core: &mut Core) {
         self.opened = true;
         let Some(graph) = self.graph() else { return };
-        let snapshot = graph.snapshot.iter().map(|s| {
-            ChunkSource::Stored(RowKey {
-                kind: Kind::Snapshot,
-                id: s.id,
-                part: 0,
-            })
-        });
+        let snapshot = graph
+            .snapshot
+            .iter()
+            .map(|s| ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: s.id, part: 0 }));
         let tail = graph.tail().iter().filter(|node| !node.withheld);
-        let chunks = snapshot
-            .chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone())))
-            .collect();
+        let chunks =
+            snapshot.chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone()))).collect();
         let durable = self.durable();
         self.news.clear();
         core.effect(Effect::Publish(self.id.clone(), Published::Opened(chunks)));
-        core.effect(Effect::Publish(
-            self.id.clone(),
-            Published::Durable(durable),
-        ));
+        core.effect(Effect::Publish(self.id.clone(), Published::Durable(durable)));
         // What relays said before the program asked.
         let connections: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in connections {
@@ -341,10 +291,7 @@ fn join(mut message: SyncMessage) -> SyncMessage {
     if message.changes.len() > 1 {
         let size = message.changes.iter().map(Bytes::len).sum();
         let mut run = BytesMut::with_capacity(size);
-        message
-            .changes
-            .iter()
-            .for_each(|chunk| run.extend_from_slice(chunk));
+        message.changes.iter().for_each(|chunk| run.extend_from_slice(chunk));
         message.changes = vec![run.freeze()];
     }
     message

@@ -31,18 +31,11 @@ impl Document {
             return;
         }
         if self.opened && from.is_some() {
-            let told = Published::Ephemeral {
-                sender: origin.clone(),
-                data: data.clone(),
-            };
+            let told = Published::Ephemeral { sender: origin.clone(), data: data.clone() };
             core.effect(Effect::Publish(self.id.clone(), told));
         }
         let (mut forwarded, mut dropped) = (0, 0);
-        for connection in self
-            .readers
-            .keys()
-            .filter(|connection| Some(**connection) != from)
-        {
+        for connection in self.readers.keys().filter(|connection| Some(**connection) != from) {
             let Some(target) = core.peer(*connection).cloned() else {
                 continue;
             };
@@ -77,10 +70,7 @@ impl Document {
             return;
         };
         let metadata = &state.info.metadata;
-        let heads = self
-            .readers
-            .get(&connection)
-            .and_then(|reader| reader.their_heads.clone());
+        let heads = self.readers.get(&connection).and_then(|reader| reader.their_heads.clone());
         let Some(heads) = heads else { return };
         if let Some(storage) = metadata.storage_id.clone()
             && metadata.is_ephemeral != Some(true)
@@ -100,15 +90,8 @@ impl Document {
         let Some(heads) = reader.and_then(|reader| reader.their_heads.clone()) else {
             return;
         };
-        let ack = Ack {
-            applied: heads.clone(),
-            durable: heads,
-            refused: Vec::new(),
-        };
-        core.effect(Effect::Publish(
-            self.id.clone(),
-            Published::RelayHas { connection, ack },
-        ));
+        let ack = Ack { applied: heads.clone(), durable: heads, refused: Vec::new() };
+        core.effect(Effect::Publish(self.id.clone(), Published::RelayHas { connection, ack }));
     }
 
     /// Heads of a store changed: remembers them and tells those who follow the store.
@@ -131,13 +114,8 @@ impl Document {
         if self.remote_heads.len() >= STORES_MAX && !self.remote_heads.contains_key(storage) {
             self.remote_heads.pop_first();
         }
-        self.remote_heads
-            .insert(storage.clone(), (heads, timestamp_ms));
-        for connection in self
-            .readers
-            .keys()
-            .filter(|connection| Some(**connection) != from)
-        {
+        self.remote_heads.insert(storage.clone(), (heads, timestamp_ms));
+        for connection in self.readers.keys().filter(|connection| Some(**connection) != from) {
             self.tell_remote_heads(core, *connection, storage);
         }
     }
@@ -176,35 +154,23 @@ impl Document {
     pub(super) fn durable_changed(&mut self, core: &mut Core) {
         let durable = self.durable();
         if self.opened {
-            core.effect(Effect::Publish(
-                self.id.clone(),
-                Published::Durable(durable.clone()),
-            ));
+            core.effect(Effect::Publish(self.id.clone(), Published::Durable(durable.clone())));
         }
         let Some(ours) = core.config.metadata.storage_id.clone() else {
             return;
         };
         let followed = |connection: &ConnectionId| {
-            core.connections
-                .get(connection)
-                .is_some_and(|state| state.remotes.contains(&ours))
+            core.connections.get(connection).is_some_and(|state| state.remotes.contains(&ours))
         };
         if self.readers.keys().any(followed) {
             // Ours only move forward, whatever the clock says.
-            let at = self
-                .remote_heads
-                .get(&ours)
-                .map_or(0.0, |(_, at)| at + 1.0)
-                .max(now_ms(core));
+            let at = self.remote_heads.get(&ours).map_or(0.0, |(_, at)| at + 1.0).max(now_ms(core));
             self.remote_heads_changed(core, None, &ours, durable, at);
         }
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds since 1970 fit a float's 53 bits"
-)]
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a float's 53 bits")]
 fn now_ms(core: &Core) -> f64 {
     core.now.wall_ms as f64
 }

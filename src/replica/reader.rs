@@ -79,10 +79,7 @@ pub(super) enum Plan {
     /// Only that more of ours is on disk; no hurry.
     ConfirmLater,
     /// A sync message with these fields and these changes.
-    Say {
-        message: SyncMessage,
-        parcel: Parcel,
-    },
+    Say { message: SyncMessage, parcel: Parcel },
 }
 
 impl Reader {
@@ -154,10 +151,7 @@ impl Reader {
                 return Ok(Plan::Nothing);
             }
             let message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
-            return Ok(Plan::Say {
-                message,
-                parcel: Parcel::default(),
-            });
+            return Ok(Plan::Say { message, parcel: Parcel::default() });
         };
 
         let mut common = BTreeSet::new();
@@ -188,21 +182,13 @@ impl Reader {
             // It builds on what we had once: ask for everything from the start.
             let have = vec![Have::default()];
             let message = say(heads, Vec::new(), have);
-            return Ok(Plan::Say {
-                message,
-                parcel: Parcel::default(),
-            });
+            return Ok(Plan::Say { message, parcel: Parcel::default() });
         }
 
         let need: Vec<ChangeHash> = if self.uploading {
             Vec::new()
         } else {
-            unknown
-                .iter()
-                .filter(|hash| !refused.contains(*hash))
-                .take(NEED_MAX)
-                .copied()
-                .collect()
+            unknown.iter().filter(|hash| !refused.contains(*hash)).take(NEED_MAX).copied().collect()
         };
         let parcel = self.parcel(graph, &common, !unknown.is_empty())?;
         let has_changes = parcel != Parcel::default();
@@ -219,10 +205,7 @@ impl Reader {
 
         let have = if their_heads.is_empty() && !parcel.more {
             // It will have everything when it has read this.
-            Have {
-                last_sync: graph.heads().iter().copied().collect(),
-                bloom: Bloom::default(),
-            }
+            Have { last_sync: graph.heads().iter().copied().collect(), bloom: Bloom::default() }
         } else {
             self.our_have(graph, &common, !unknown.is_empty())?
         };
@@ -252,10 +235,7 @@ impl Reader {
         for position in walk.ours {
             hashes.push(graph.hash_at(position)?);
         }
-        Ok(Have {
-            last_sync,
-            bloom: Bloom::from_hashes(hashes.iter()),
-        })
+        Ok(Have { last_sync, bloom: Bloom::from_hashes(hashes.iter()) })
     }
 
     /// What to send.
@@ -296,10 +276,7 @@ impl Reader {
                 // What its filter does not hold, and what builds on that.
                 let wanted = !filtering
                     || !self.probe(&graph.hash_at(position)?)
-                    || graph
-                        .deps_at(position)?
-                        .iter()
-                        .any(|dep| send.contains(dep));
+                    || graph.deps_at(position)?.iter().any(|dep| send.contains(dep));
                 if wanted {
                     send.insert(position);
                 }
@@ -351,14 +328,7 @@ impl Reader {
         if parcel.snapshot
             && let Some(snapshot) = &graph.snapshot
         {
-            self.sent.extend(
-                snapshot
-                    .index
-                    .root
-                    .heads
-                    .iter()
-                    .map(|hash| ChangeHash(*hash)),
-            );
+            self.sent.extend(snapshot.index.root.heads.iter().map(|hash| ChangeHash(*hash)));
         }
         for &position in parcel.extract.iter().chain(&parcel.tail) {
             if let Some(node) = graph.node(position) {
@@ -372,14 +342,8 @@ impl Reader {
             }
             self.sent.insert(graph.hash_at(position)?);
         }
-        self.reset = message
-            .have
-            .first()
-            .is_some_and(|have| have.last_sync.is_empty())
-            && self
-                .their_have
-                .iter()
-                .any(|have| !have.last_sync.is_empty());
+        self.reset = message.have.first().is_some_and(|have| have.last_sync.is_empty())
+            && self.their_have.iter().any(|have| !have.last_sync.is_empty());
         self.their_need.clear();
         self.named = Some(message.heads.clone());
         self.asked.clone_from(&message.need);
@@ -399,9 +363,6 @@ fn say(heads: Vec<ChangeHash>, need: Vec<ChangeHash>, have: Vec<Have>) -> SyncMe
         need,
         have,
         changes: Vec::new(),
-        flags: Some(SyncFlags {
-            supports_reset: true,
-            ..SyncFlags::default()
-        }),
+        flags: Some(SyncFlags { supports_reset: true, ..SyncFlags::default() }),
     }
 }

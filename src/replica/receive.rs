@@ -35,14 +35,7 @@ impl Replica {
             Message::Request { document, data, .. } => self.sync(connection, document, &data, true),
             Message::Sync { document, data, .. } => self.sync(connection, document, &data, false),
             Message::DocUnavailable { document, .. } => self.unavailable(connection, &document),
-            Message::Ephemeral {
-                document,
-                sender,
-                count,
-                session,
-                data,
-                ..
-            } => {
+            Message::Ephemeral { document, sender, count, session, data, .. } => {
                 if let Some(document) = self.documents.get_mut(&document) {
                     let from = Some(connection);
                     document.ephemeral(&mut self.core, from, &sender, count, &session, &data);
@@ -51,9 +44,7 @@ impl Replica {
             Message::RemoteSubscriptionChange { add, remove, .. } => {
                 self.follow(connection, add, &remove);
             }
-            Message::RemoteHeadsChanged {
-                document, heads, ..
-            } => {
+            Message::RemoteHeadsChanged { document, heads, .. } => {
                 if let Some(document) = self.documents.get_mut(&document)
                     && document.readers.contains_key(&connection)
                 {
@@ -95,10 +86,10 @@ impl Replica {
                 self.core.close(connection, CloseCode::Normal, "left");
             }
             Message::Error { .. } | Message::GoAway { .. } | Message::Unknown { .. } => {}
-            _ => self.core.bad_message(
-                connection,
-                "a message that has no place after the handshake",
-            ),
+            _ => {
+                self.core
+                    .bad_message(connection, "a message that has no place after the handshake");
+            }
         }
     }
 
@@ -111,8 +102,7 @@ impl Replica {
             return true;
         }
         if state.documents.len() >= self.core.config.limits.documents_per_connection {
-            self.core
-                .bad_message(connection, "subscribed to too many documents");
+            self.core.bad_message(connection, "subscribed to too many documents");
             return false;
         }
         state.documents.insert(document.clone());
@@ -130,9 +120,7 @@ impl Replica {
         let mut message = match SyncMessage::decode(data, &self.core.config.limits) {
             Ok(message) => message,
             Err(error) => {
-                return self
-                    .core
-                    .bad_message(connection, &format!("a bad sync message: {error}"));
+                return self.core.bad_message(connection, &format!("a bad sync message: {error}"));
             }
         };
         let (core, document) = self.document(id);
@@ -179,18 +167,13 @@ impl Replica {
 
     /// A relay that we dialled has nothing of a document.
     fn unavailable(&mut self, connection: ConnectionId, id: &DocumentId) {
-        let dialled = self
-            .core
-            .connections
-            .get(&connection)
-            .is_some_and(|c| c.info.dialled);
+        let dialled = self.core.connections.get(&connection).is_some_and(|c| c.info.dialled);
         let Some(document) = self.documents.get_mut(id) else {
             return;
         };
         let empty = document.graph().is_none_or(super::graph::Graph::is_empty);
         if dialled && document.opened && empty {
-            self.core
-                .effect(Effect::Publish(id.clone(), Published::Unavailable));
+            self.core.effect(Effect::Publish(id.clone(), Published::Unavailable));
         }
     }
 
@@ -235,11 +218,7 @@ impl Replica {
 
     /// Tells a relay that we dialled of a document.
     pub(super) fn sync_with(&mut self, connection: ConnectionId, id: DocumentId) {
-        let dialled = self
-            .core
-            .connections
-            .get(&connection)
-            .is_some_and(|c| c.info.dialled);
+        let dialled = self.core.connections.get(&connection).is_some_and(|c| c.info.dialled);
         if !dialled || !self.subscribe(connection, &id) {
             return;
         }
@@ -272,12 +251,5 @@ fn push_changes(
     connection: ConnectionId,
     changes: VecDeque<(ChangeHeader, Bytes)>,
 ) {
-    document.push(
-        core,
-        Inbound::Changes {
-            from: Some(connection),
-            changes,
-            checked: false,
-        },
-    );
+    document.push(core, Inbound::Changes { from: Some(connection), changes, checked: false });
 }

@@ -22,10 +22,7 @@ pub(super) struct BackendError {
 
 impl BackendError {
     pub(super) fn new(what: &'static str, reason: impl fmt::Display) -> Self {
-        Self {
-            what,
-            reason: format!("{reason}"),
-        }
+        Self { what, reason: format!("{reason}") }
     }
 }
 
@@ -36,6 +33,18 @@ pub(super) trait Backend: Send + Sync {
 
     /// Returns when all that was applied is on disk, fsynced.
     fn flush(&self) -> Result<(), BackendError>;
+
+    /// Bytes after which a batch is applied and [`Backend::settle`] is called, so that a large
+    /// snapshot does not stand in memory twice.
+    fn batch_bytes_max(&self) -> usize {
+        1 << 20
+    }
+
+    /// Called between the batches of one flush: an engine that cannot bear much unsynced says so
+    /// here.
+    fn settle(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BackendError>;

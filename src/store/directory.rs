@@ -56,9 +56,7 @@ impl Directory {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked {
-                    directory: root.into(),
-                });
+                return Err(StoreError::Locked { directory: root.into() });
             }
             Err(TryLockError::Error(error)) => {
                 return Err(failed("lock the directory", &path, &error));
@@ -75,20 +73,12 @@ impl Directory {
                 asked: engine,
             });
         }
-        let directory = Self {
-            root: root.into(),
-            engine,
-            id: marker.id,
-            ready: marker.ready,
-            _lock: lock,
-        };
+        let directory =
+            Self { root: root.into(), engine, id: marker.id, ready: marker.ready, _lock: lock };
         let data = directory.data();
         if directory.ready && !data.is_dir() {
             let reason = format!("{} is missing", data.display());
-            return Err(StoreError::Vanished {
-                directory: root.into(),
-                reason,
-            });
+            return Err(StoreError::Vanished { directory: root.into(), reason });
         }
         if !directory.ready && data.exists() {
             fs::remove_dir_all(&data)
@@ -103,24 +93,13 @@ impl Directory {
         for name in ["sled", "fjall", "db", "conf", "keyspaces"] {
             if root.join(name).exists() {
                 let reason = format!("it holds {name:?}, but no marker file {MARKER:?}");
-                return Err(StoreError::NotOurs {
-                    directory: root.into(),
-                    reason,
-                });
+                return Err(StoreError::NotOurs { directory: root.into(), reason });
             }
         }
         let id = new_storage_id(root)?;
-        let directory = Self {
-            root: root.into(),
-            engine,
-            id,
-            ready: false,
-            _lock: lock,
-        };
+        let directory = Self { root: root.into(), engine, id, ready: false, _lock: lock };
         directory.write_marker()?;
-        let parent = root
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty());
         if let Some(parent) = parent {
             sync_one(parent)?;
         }
@@ -185,22 +164,15 @@ impl Marker {
         if lines.next() != Some(MARKER_HEAD) {
             return Err(bad("is not of concord"));
         }
-        let mut field = |name: &str| {
-            lines
-                .next()
-                .and_then(|line| line.strip_prefix(name)?.strip_prefix(' '))
-        };
+        let mut field =
+            |name: &str| lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let found = field("format")
             .and_then(|format| format.parse::<u32>().ok())
             .filter(|format| *format > 0)
             .ok_or_else(|| bad("has no format"))?;
         if found > FORMAT {
             // All after this line may be different there.
-            return Err(StoreError::Newer {
-                directory: root.into(),
-                found,
-                known: FORMAT,
-            });
+            return Err(StoreError::Newer { directory: root.into(), found, known: FORMAT });
         }
         let engine = field("engine").and_then(|name| name.parse().ok());
         let id = field("id").and_then(|id| id.parse().ok());
@@ -254,9 +226,7 @@ pub(super) fn sync_tree(path: &Path) -> Result<(), StoreError> {
 }
 
 fn sync_one(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| failed("fsync", path, &error))
+    File::open(path).and_then(|file| file.sync_all()).map_err(|error| failed("fsync", path, &error))
 }
 
 /// Bytes that are free for us on the file system of a path.
@@ -278,22 +248,10 @@ pub(super) fn new_storage_id(root: &Path) -> Result<StorageId, StoreError> {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex = format!("{:032x}", u128::from_be_bytes(bytes));
-    let text = [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ]
-    .join("-");
-    text.parse()
-        .map_err(|error: concord_protocol::IdError| failed(error.to_string()))
+    let text = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    text.parse().map_err(|error: concord_protocol::IdError| failed(error.to_string()))
 }
 
 fn failed(what: &'static str, path: &Path, error: &io::Error) -> StoreError {
-    StoreError::Io {
-        what,
-        path: path.into(),
-        reason: error.to_string(),
-    }
+    StoreError::Io { what, path: path.into(), reason: error.to_string() }
 }

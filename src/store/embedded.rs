@@ -80,12 +80,7 @@ impl Embedded {
                 path: shared.path.clone(),
                 reason: error.to_string(),
             })?;
-        Ok(Self {
-            shared,
-            storage_id,
-            writer: Mutex::new(Some(writer)),
-            inline: false,
-        })
+        Ok(Self { shared, storage_id, writer: Mutex::new(Some(writer)), inline: false })
     }
 
     /// That writes and reads in the call: for engines that never wait.
@@ -95,12 +90,7 @@ impl Embedded {
         options: &Options,
     ) -> Self {
         let shared = Arc::new(Shared::new(backend, None, options));
-        Self {
-            shared,
-            storage_id,
-            writer: Mutex::new(None),
-            inline: true,
-        }
+        Self { shared, storage_id, writer: Mutex::new(None), inline: true }
     }
 
     /// Waits for the writes of a document that were called before, then reads.
@@ -113,11 +103,7 @@ impl Embedded {
     ) -> BoxFuture<Result<T, StoreError>> {
         let prefix = Prefix::from(key::document_prefix(&key));
         let inline = self.inline;
-        let before = if inline {
-            None
-        } else {
-            self.shared.queue.before_read(&prefix)
-        };
+        let before = if inline { None } else { self.shared.queue.before_read(&prefix) };
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             if let Some(answer) = before {
@@ -198,10 +184,7 @@ impl Store for Embedded {
         let inline = self.inline;
         Box::pin(blocking(inline, move || {
             let after = after.map(|document| {
-                key::document_prefix(&DocumentKey {
-                    tenant: tenant.clone(),
-                    document,
-                })
+                key::document_prefix(&DocumentKey { tenant: tenant.clone(), document })
             });
             shared.with(|backend| {
                 rows::documents(backend, &tenant, after.as_deref(), limit)
@@ -237,14 +220,9 @@ impl Drop for Embedded {
 
 impl Shared {
     fn new(backend: Box<dyn Backend>, directory: Option<Directory>, options: &Options) -> Self {
-        let path = directory
-            .as_ref()
-            .map_or_else(|| PathBuf::from("memory"), Directory::data);
+        let path = directory.as_ref().map_or_else(|| PathBuf::from("memory"), Directory::data);
         Self {
-            open: RwLock::new(Some(Open {
-                backend,
-                _directory: directory,
-            })),
+            open: RwLock::new(Some(Open { backend, _directory: directory })),
             queue: Queue::new(options.queue_bytes_max),
             order: Mutex::default(),
             recorder: Mutex::default(),
@@ -290,8 +268,7 @@ impl Shared {
             backend.flush()?;
             flush = Some(start.elapsed());
         }
-        self.recorder()
-            .flushed(writes, plan.rows, plan.bytes, flush);
+        self.recorder().flushed(writes, plan.rows, plan.bytes, flush);
         Ok(())
     }
 
@@ -302,10 +279,7 @@ impl Shared {
         let group = jobs.iter().map(|job| job.bytes as u64).sum::<u64>();
         match backend.free_bytes() {
             Ok(Some(free)) if free < self.reserve_bytes.saturating_add(group) => {
-                Some(StoreError::Full {
-                    free,
-                    reserve: self.reserve_bytes,
-                })
+                Some(StoreError::Full { free, reserve: self.reserve_bytes })
             }
             Ok(_) => None,
             Err(error) => {
@@ -334,11 +308,7 @@ impl Shared {
     }
 
     fn shut(&self) {
-        let open = self
-            .open
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
         if catch_unwind(AssertUnwindSafe(|| drop(open))).is_err() {
             tracing::error!("store: the engine panicked while it was closed");
         }
@@ -354,25 +324,13 @@ impl Shared {
 
     fn corrupt(&self, document: &DocumentKey, row: RowKey, reason: &str) -> StoreError {
         let (document, reason) = (document.clone(), reason.to_owned());
-        let found = CorruptRow {
-            document: document.clone(),
-            row,
-            reason: reason.clone(),
-        };
+        let found = CorruptRow { document: document.clone(), row, reason: reason.clone() };
         self.recorder().corrupt(found);
-        StoreError::Corrupt {
-            document,
-            row,
-            reason,
-        }
+        StoreError::Corrupt { document, row, reason }
     }
 
     fn io(&self, error: &BackendError) -> StoreError {
-        StoreError::Io {
-            what: error.what,
-            path: self.path.clone(),
-            reason: error.reason.clone(),
-        }
+        StoreError::Io { what: error.what, path: self.path.clone(), reason: error.reason.clone() }
     }
 }
 

@@ -48,9 +48,7 @@ impl FromStr for Engine {
         match name {
             "sled" => Ok(Self::Sled),
             "fjall" => Ok(Self::Fjall),
-            _ => Err(format!(
-                "{name:?} is not a storage engine: expected sled or fjall"
-            )),
+            _ => Err(format!("{name:?} is not a storage engine: expected sled or fjall")),
         }
     }
 }
@@ -102,11 +100,8 @@ pub(super) fn open(
 ) -> Result<Arc<dyn Store>, StoreError> {
     let mut directory = Directory::lock(root, engine)?;
     let data = directory.data();
-    let failed = |reason: String| StoreError::Io {
-        what: "open the database",
-        path: data.clone(),
-        reason,
-    };
+    let failed =
+        |reason: String| StoreError::Io { what: "open the database", path: data.clone(), reason };
     fs::create_dir_all(&data).map_err(|error| failed(error.to_string()))?;
     // sled panics on some damaged files.
     let opened = std::panic::catch_unwind(|| -> Result<Box<dyn Backend>, _> {
@@ -130,18 +125,13 @@ pub(super) fn open(
         backend.flush().map_err(io)?;
     } else {
         let value = backend.get(key::SENTINEL).map_err(io)?;
-        let vanished = |reason: String| StoreError::Vanished {
-            directory: root.into(),
-            reason,
-        };
+        let vanished = |reason: String| StoreError::Vanished { directory: root.into(), reason };
         match value.as_deref().map(read_sentinel) {
             None => return Err(vanished("the database is empty or was replaced".to_owned())),
             Some(Ok(found)) if found == id.as_bytes() => {}
             Some(Ok(found)) => {
                 let found = String::from_utf8_lossy(&found).into_owned();
-                return Err(vanished(format!(
-                    "the database is of store {found}, not {id}"
-                )));
+                return Err(vanished(format!("the database is of store {found}, not {id}")));
             }
             Some(Err(reason)) => {
                 return Err(vanished(format!("its first row is damaged: {reason}")));
@@ -155,12 +145,7 @@ pub(super) fn open(
     }
     directory.finish()?;
     let id = directory.id().clone();
-    Ok(Arc::new(Embedded::threaded(
-        backend,
-        Some(directory),
-        id,
-        options,
-    )?))
+    Ok(Arc::new(Embedded::threaded(backend, Some(directory), id, options)?))
 }
 
 /// What a panic said.
@@ -181,7 +166,5 @@ fn sentinel(id: &str) -> Batch {
 fn read_sentinel(value: &[u8]) -> Result<Bytes, String> {
     let mut assembly = Assembly::default();
     assembly.add(key::SENTINEL, 0, value);
-    assembly
-        .finish()
-        .unwrap_or_else(|| Err("it is empty".to_owned()))
+    assembly.finish().unwrap_or_else(|| Err("it is empty".to_owned()))
 }

@@ -42,22 +42,14 @@ impl FjallBackend {
             .open()
             .map_err(failed)?;
         let rows = db
-            .keyspace("rows", || {
-                KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
-            })
+            .keyspace("rows", || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
             .map_err(failed)?;
         let (persist, after_fsync) = if options.unsafe_skip_fsync_for_tests {
             (PersistMode::Buffer, None)
         } else {
             (PersistMode::SyncAll, options.after_fsync_for_tests)
         };
-        Ok(Self {
-            rows,
-            db,
-            path: path.into(),
-            persist,
-            after_fsync,
-        })
+        Ok(Self { rows, db, path: path.into(), persist, after_fsync })
     }
 }
 
@@ -70,9 +62,7 @@ impl Backend for FjallBackend {
                 None => changes.remove(&self.rows, key),
             }
         }
-        changes
-            .commit()
-            .map_err(|error| BackendError::new("write to fjall", error))
+        changes.commit().map_err(|error| BackendError::new("write to fjall", error))
     }
 
     fn flush(&self) -> Result<(), BackendError> {
@@ -94,9 +84,8 @@ impl Backend for FjallBackend {
 
     fn scan(&self, from: &[u8], prefix: &[u8], visit: Visit<'_>) -> Result<(), BackendError> {
         for item in self.rows.range(from..) {
-            let (key, value) = item
-                .into_inner()
-                .map_err(|error| BackendError::new("read from fjall", error))?;
+            let (key, value) =
+                item.into_inner().map_err(|error| BackendError::new("read from fjall", error))?;
             if !key.starts_with(prefix) || visit(&key, &value).is_break() {
                 break;
             }

@@ -47,13 +47,7 @@ pub(super) fn kind_prefix(document_prefix: &[u8], kind: Kind) -> Vec<u8> {
 
 /// What all pieces of a row start with.
 pub(super) fn row_prefix(document_prefix: &[u8], row: &RowKey) -> Vec<u8> {
-    [
-        document_prefix,
-        &[row.kind as u8],
-        &row.id,
-        &row.part.to_be_bytes(),
-    ]
-    .concat()
+    [document_prefix, &[row.kind as u8], &row.id, &row.part.to_be_bytes()].concat()
 }
 
 /// The key of a piece of a row.
@@ -68,11 +62,7 @@ pub(super) fn parse_tail(tail: &[u8]) -> Option<(RowKey, u32)> {
     let (id, rest) = rest.split_first_chunk::<32>()?;
     let (part, rest) = rest.split_first_chunk::<4>()?;
     let piece: [u8; 4] = rest.try_into().ok()?;
-    let row = RowKey {
-        kind: parse_kind(*kind)?,
-        id: *id,
-        part: u32::from_be_bytes(*part),
-    };
+    let row = RowKey { kind: parse_kind(*kind)?, id: *id, part: u32::from_be_bytes(*part) };
     Some((row, u32::from_be_bytes(piece)))
 }
 
@@ -89,16 +79,9 @@ pub(super) fn parse_document<'k>(
 }
 
 fn parse_kind(byte: u8) -> Option<Kind> {
-    [
-        Kind::Meta,
-        Kind::IndexRoot,
-        Kind::IndexPage,
-        Kind::Snapshot,
-        Kind::Change,
-        Kind::Quarantine,
-    ]
-    .into_iter()
-    .find(|kind| *kind as u8 == byte)
+    [Kind::Meta, Kind::IndexRoot, Kind::IndexPage, Kind::Snapshot, Kind::Change, Kind::Quarantine]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
 }
 
 /// Appends a text so that byte order is text order whatever follows: zero becomes 0 255.
@@ -119,23 +102,13 @@ mod tests {
     use super::*;
 
     fn key(tenant: &str, document: &[u8]) -> DocumentKey {
-        DocumentKey {
-            tenant: Tenant(tenant.into()),
-            document: DocumentId::from_bytes(document),
-        }
+        DocumentKey { tenant: Tenant(tenant.into()), document: DocumentId::from_bytes(document) }
     }
 
     #[test]
     fn a_key_is_what_it_was_in_the_first_version() {
-        let row = RowKey {
-            kind: Kind::Change,
-            id: [7; 32],
-            part: 0x0102,
-        };
-        let key = piece(
-            &row_prefix(&document_prefix(&key("default", &[9; 16])), &row),
-            0x0304,
-        );
+        let row = RowKey { kind: Kind::Change, id: [7; 32], part: 0x0102 };
+        let key = piece(&row_prefix(&document_prefix(&key("default", &[9; 16])), &row), 0x0304);
         let text = DocumentId::from_bytes(&[9; 16]);
         let mut expected = b"\x01default\0\0".to_vec();
         expected.extend_from_slice(text.as_str().as_bytes());
@@ -152,10 +125,7 @@ mod tests {
         assert_eq!(parse_tail(&[1; TAIL_LEN + 1]), None);
         let tenant = tenant_prefix(&Tenant::default());
         assert_eq!(parse_document(&tenant, b"elsewhere"), None);
-        assert_eq!(
-            parse_document(&tenant, &[&tenant[..], b"no-base58\0\0x"].concat()),
-            None
-        );
+        assert_eq!(parse_document(&tenant, &[&tenant[..], b"no-base58\0\0x"].concat()), None);
     }
 
     quickcheck! {

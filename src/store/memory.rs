@@ -81,11 +81,7 @@ impl MemoryFaults {
     /// Removes one piece of a row, as an engine that lost it. Says whether it was there.
     pub fn lose_piece(&self, document: &DocumentKey, row: &RowKey, piece: u32) -> bool {
         let prefix = key::row_prefix(&key::document_prefix(document), row);
-        self.backend
-            .lock()
-            .visible
-            .remove(&key::piece(&prefix, piece))
-            .is_some()
+        self.backend.lock().visible.remove(&key::piece(&prefix, piece)).is_some()
     }
 
     /// How many flushes there were.
@@ -96,11 +92,7 @@ impl MemoryFaults {
     /// The store as it is after a power loss and a restart: with what was flushed.
     pub fn after_crash(&self) -> (Arc<dyn Store>, Self) {
         let durable = self.backend.lock().durable.clone();
-        let inner = Inner {
-            visible: durable.clone(),
-            durable,
-            ..Inner::default()
-        };
+        let inner = Inner { visible: durable.clone(), durable, ..Inner::default() };
         store_of(MemoryBackend(Arc::new(Mutex::new(inner))), self.id.clone())
     }
 }
@@ -111,10 +103,7 @@ pub(super) fn store(id: StorageId) -> (Arc<dyn Store>, MemoryFaults) {
 }
 
 fn store_of(backend: MemoryBackend, id: StorageId) -> (Arc<dyn Store>, MemoryFaults) {
-    let faults = MemoryFaults {
-        backend: backend.clone(),
-        id: id.clone(),
-    };
+    let faults = MemoryFaults { backend: backend.clone(), id: id.clone() };
     let store = Embedded::inline(Box::new(backend), id, &engine::Options::default());
     (Arc::new(store), faults)
 }

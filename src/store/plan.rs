@@ -6,19 +6,15 @@ use super::{
     backend::{Backend, BackendError, Batch},
     key, value,
 };
-use crate::replica::{Kind, RowKey, RowWrite};
-
-/// A batch is applied when it has this many bytes, so that a large snapshot does not stand in
-/// memory twice.
-const BATCH_BYTES: usize = 1 << 20;
+use crate::replica::{RowKey, RowWrite};
 
 /// The key and the value of a piece.
 type Piece = (Vec<u8>, Vec<u8>);
 
-/// Applies writes in order. Rows stay whole through a crash at any moment: all are written in
-/// one batch but snapshots, whose first piece, without which a row is not there, goes last into
-/// a batch and first out of it. What a crash leaves of a half written snapshot is no row; it takes
-/// room until that snapshot is written or deleted again.
+/// Applies writes in order. Rows stay whole through a crash at any moment: they are written in one
+/// batch, but those larger than a batch may be, whose first piece, without which a row is not
+/// there, goes in last and out first. What a crash leaves of a half written one is no row; it takes
+/// room until it is written or deleted again.
 pub(super) struct Plan<'b> {
     backend: &'b dyn Backend,
     batch: Batch,
@@ -31,13 +27,7 @@ pub(super) struct Plan<'b> {
 
 impl<'b> Plan<'b> {
     pub(super) fn new(backend: &'b dyn Backend) -> Self {
-        Self {
-            backend,
-            batch: Batch::new(),
-            batch_bytes: 0,
-            bytes: 0,
-            rows: 0,
-        }
+        Self { backend, batch: Batch::new(), batch_bytes: 0, bytes: 0, rows: 0 }
     }
 
     /// Takes one write of the document with this prefix.
@@ -81,9 +71,10 @@ impl<'b> Plan<'b> {
                 self.push(key, Some(value));
             }
         } else {
+            let is_large = bytes.len() >= value::LARGE_ROW_BYTES;
             for (key, value) in sealed.rev() {
                 self.push(key, Some(value));
-                if row.kind == Kind::Snapshot {
+                if is_large {
                     self.apply_if_large()?;
                 }
             }
@@ -96,9 +87,7 @@ impl<'b> Plan<'b> {
         let prefix = key::row_prefix(document, row);
         for key in self.piece_keys(&prefix)? {
             self.push(key, None);
-            if row.kind == Kind::Snapshot {
-                self.apply_if_large()?;
-            }
+            self.apply_if_large()?;
         }
         self.rows += 1;
         Ok(())
@@ -112,11 +101,11 @@ impl<'b> Plan<'b> {
     }
 
     fn apply_if_large(&mut self) -> Result<(), BackendError> {
-        if self.batch_bytes >= BATCH_BYTES {
-            self.apply()
-        } else {
-            Ok(())
+        if self.batch_bytes < self.backend.batch_bytes_max() {
+            return Ok(());
         }
+        self.apply()?;
+        self.backend.settle()
     }
 
     fn apply(&mut self) -> Result<(), BackendError> {
@@ -137,18 +126,14 @@ impl<'b> Plan<'b> {
 
     fn pieces(&self, row_prefix: &[u8]) -> Result<Vec<Piece>, BackendError> {
         let mut found = Batch::new();
-        self.backend
-            .scan(row_prefix, row_prefix, &mut |key, value| {
-                found.insert(key.to_vec(), Some(value.to_vec()));
-                ControlFlow::Continue(())
-            })?;
+        self.backend.scan(row_prefix, row_prefix, &mut |key, value| {
+            found.insert(key.to_vec(), Some(value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
         for (key, pending) in self.pending(row_prefix) {
             found.insert(key.clone(), pending.clone());
         }
-        Ok(found
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect())
+        Ok(found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
     }
 
     fn piece_keys(&self, row_prefix: &[u8]) -> Result<Vec<Vec<u8>>, BackendError> {

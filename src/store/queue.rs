@@ -43,15 +43,7 @@ impl Job {
             })
             .sum();
         let (done, answer) = oneshot::channel();
-        (
-            Self {
-                document,
-                writes,
-                bytes,
-                done,
-            },
-            answer,
-        )
+        (Self { document, writes, bytes, done }, answer)
     }
 }
 
@@ -84,11 +76,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self {
-            inner: Mutex::default(),
-            wake: Condvar::new(),
-            bytes_max,
-        }
+        Self { inner: Mutex::default(), wake: Condvar::new(), bytes_max }
     }
 
     /// Takes a write. One that is larger than the queue is taken when nothing else waits.
@@ -105,10 +93,7 @@ impl Queue {
             State::Poisoned(reason) => return Err(StoreError::Poisoned(reason.clone())),
         }
         if inner.bytes > 0 && inner.bytes.saturating_add(job.bytes) > self.bytes_max {
-            return Err(StoreError::Busy {
-                queued: inner.bytes,
-                limit: self.bytes_max,
-            });
+            return Err(StoreError::Busy { queued: inner.bytes, limit: self.bytes_max });
         }
         inner.push(job);
         self.wake.notify_all();
@@ -147,10 +132,7 @@ impl Queue {
             if !matches!(inner.state, State::Open) {
                 return None;
             }
-            inner = self
-                .wake
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         let until = Instant::now() + window;
         while matches!(inner.state, State::Open) {
@@ -158,11 +140,7 @@ impl Queue {
             if left.is_zero() {
                 break;
             }
-            inner = self
-                .wake
-                .wait_timeout(inner, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            inner = self.wake.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let mut bytes = 0;
         let group = inner.jobs.iter().take_while(|job| {
@@ -192,9 +170,7 @@ impl Queue {
     /// After a failed write of `jobs`: refuses them, all that wait, and all to come.
     pub(super) fn poison(&self, mut jobs: Vec<Job>, reason: String) {
         let mut inner = self.lock();
-        inner
-            .suspect
-            .extend(jobs.iter().map(|job| job.document.clone()));
+        inner.suspect.extend(jobs.iter().map(|job| job.document.clone()));
         jobs.append(&mut inner.jobs);
         // Under the same lock: a read that came between would wait for a writer that is gone.
         for job in &jobs {

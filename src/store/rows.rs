@@ -119,10 +119,7 @@ fn rows_of_kind(
         {
             each(last, bytes);
         }
-        current
-            .get_or_insert_with(|| (row, Assembly::default()))
-            .1
-            .add(key, number, value);
+        current.get_or_insert_with(|| (row, Assembly::default())).1.add(key, number, value);
         ControlFlow::Continue(())
     })?;
     if let Some((last, assembly)) = current

@@ -76,9 +76,6 @@ impl Recorder {
     }
 
     pub(super) fn stats(&self) -> StoreStats {
-        StoreStats {
-            corrupt: self.seen.iter().cloned().collect(),
-            ..self.stats.clone()
-        }
+        StoreStats { corrupt: self.seen.iter().cloned().collect(), ..self.stats.clone() }
     }
 }

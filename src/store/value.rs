@@ -22,6 +22,10 @@ pub(super) const NEXT_PAYLOAD: usize = VALUE_BYTES_MAX - HEAD_LEN;
 
 /// Most bytes that are set aside for a row by what its first piece says, before they are there.
 const RESERVE_BYTES_MAX: usize = 64 << 20;
+/// Rows of at least this many bytes may be written in several batches, their first piece last.
+pub(super) const LARGE_ROW_BYTES: usize = 8 * VALUE_BYTES_MAX;
+/// The last piece of the smallest large row.
+const LARGE_LAST_PIECE: u32 = 8;
 
 /// Cuts a row into the payloads of its pieces; there is always a first.
 pub(super) fn cut(row: &[u8]) -> impl DoubleEndedIterator<Item = (u32, &[u8])> {
@@ -72,9 +76,7 @@ fn open<'v>(key: &[u8], number: u32, value: &'v [u8]) -> Result<Piece<'v>, Strin
     };
     let (crc, found) = (u32::from_le_bytes(*crc), checksum(key, version, covered));
     if crc != found {
-        return Err(format!(
-            "checksum of piece {number} is {found:08x}, written was {crc:08x}"
-        ));
+        return Err(format!("checksum of piece {number} is {found:08x}, written was {crc:08x}"));
     }
     let short = || format!("piece {number} is cut off");
     let (len, mut payload) = covered.split_first_chunk::<4>().ok_or_else(short)?;
@@ -92,10 +94,7 @@ fn open<'v>(key: &[u8], number: u32, value: &'v [u8]) -> Result<Piece<'v>, Strin
 }
 
 fn checksum(key: &[u8], version: u8, covered: &[u8]) -> u32 {
-    crc32c::crc32c_append(
-        crc32c::crc32c_append(crc32c::crc32c(key), &[version]),
-        covered,
-    )
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(key), &[version]), covered)
 }
 
 /// Puts a row together from its pieces, given in key order.
@@ -105,15 +104,20 @@ pub(super) struct Assembly {
     next: u32,
     bytes: BytesMut,
     broken: Option<String>,
+    /// The first piece was not there.
+    headless: bool,
+    last: u32,
 }
 
 impl Assembly {
     /// Adds a piece.
     pub(super) fn add(&mut self, key: &[u8], number: u32, value: &[u8]) {
+        self.last = self.last.max(number);
         if self.broken.is_some() {
             return;
         }
         if number != self.next {
+            self.headless = self.next == 0;
             self.broken = Some(format!("piece {} is missing", self.next));
             return;
         }
@@ -131,17 +135,19 @@ impl Assembly {
         }
     }
 
-    /// The row, or what is wrong with it; `None` if there was no piece.
+    /// The row, or what is wrong with it; `None` if there was no piece, or those of a large row
+    /// that was not written to its end or is half removed.
     pub(super) fn finish(self) -> Option<Result<Bytes, String>> {
+        if self.headless && self.last >= LARGE_LAST_PIECE {
+            return None;
+        }
         if let Some(reason) = self.broken {
             return Some(Err(reason));
         }
         let (len, crc) = self.expected?;
         if self.bytes.len() as u64 != len {
             let have = self.bytes.len();
-            return Some(Err(format!(
-                "{have} bytes where {len} were written: a piece is missing"
-            )));
+            return Some(Err(format!("{have} bytes where {len} were written: a piece is missing")));
         }
         if crc32c::crc32c(&self.bytes) != crc {
             return Some(Err("its pieces do not belong together".to_owned()));
@@ -178,11 +184,7 @@ mod tests {
                 0x36, b'a', b'b', b'c'
             ]
         );
-        assert_eq!(
-            crc32c::crc32c(b"abc"),
-            0x364b_3fb7,
-            "the checksum is Castagnoli's"
-        );
+        assert_eq!(crc32c::crc32c(b"abc"), 0x364b_3fb7, "the checksum is Castagnoli's");
     }
 
     #[test]
@@ -201,11 +203,7 @@ mod tests {
         ] {
             let row = (0..len).map(|i| i.to_le_bytes()[0]).collect::<Vec<_>>();
             let pieces = pieces(&row);
-            assert!(
-                pieces
-                    .iter()
-                    .all(|(_, value)| value.len() <= VALUE_BYTES_MAX)
-            );
+            assert!(pieces.iter().all(|(_, value)| value.len() <= VALUE_BYTES_MAX));
             assert_eq!(join(&pieces), Some(Ok(Bytes::from(row))), "{len} bytes");
         }
     }
@@ -227,10 +225,7 @@ mod tests {
         for missing in 0..3 {
             let mut bad = whole.clone();
             bad.remove(missing);
-            assert!(
-                matches!(join(&bad), Some(Err(_))),
-                "without piece {missing}"
-            );
+            assert!(matches!(join(&bad), Some(Err(_))), "without piece {missing}");
         }
         for len in 0..30 {
             let mut bad = whole.clone();
@@ -239,16 +234,10 @@ mod tests {
         }
         let mut mixed = whole.clone();
         mixed[2] = pieces(&[6; 10_000])[2].clone();
-        assert!(
-            matches!(join(&mixed), Some(Err(_))),
-            "a piece of another row of that length"
-        );
+        assert!(matches!(join(&mixed), Some(Err(_))), "a piece of another row of that length");
         let mut swapped = whole;
         swapped[1].1 = swapped[2].1.clone();
-        assert!(
-            matches!(join(&swapped), Some(Err(_))),
-            "a value under another key"
-        );
+        assert!(matches!(join(&swapped), Some(Err(_))), "a value under another key");
         assert_eq!(join(&[]), None);
     }
 }

@@ -109,10 +109,7 @@ impl Worker {
             output: BufReader::new(output),
             ready: false,
             jobs: 0,
-            health: Health {
-                resident_bytes: 0,
-                panicked: false,
-            },
+            health: Health { resident_bytes: 0, panicked: false },
             idle_since: Instant::now(),
         })
     }
@@ -212,9 +209,7 @@ impl Worker {
             }
             self.input.flush().await
         };
-        timeout_at(by, sending)
-            .await
-            .map_err(|_| Broken::Slow(by))??;
+        timeout_at(by, sending).await.map_err(|_| Broken::Slow(by))??;
         drop(chunks);
         let done = loop {
             match self.reply(by).await? {
@@ -247,9 +242,7 @@ impl Worker {
     }
 
     async fn fill(&mut self, bytes: &mut [u8], by: Instant) -> Result<(), Broken> {
-        timeout_at(by, self.output.read_exact(bytes))
-            .await
-            .map_err(|_| Broken::Slow(by))??;
+        timeout_at(by, self.output.read_exact(bytes)).await.map_err(|_| Broken::Slow(by))??;
         Ok(())
     }
 
@@ -262,11 +255,8 @@ impl Worker {
         };
         let mut words = Vec::new();
         if let Some(errors) = self.child.stderr.take() {
-            let _ = timeout(
-                END_MAX,
-                errors.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words),
-            )
-            .await;
+            let _ =
+                timeout(END_MAX, errors.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words)).await;
         }
         let words = String::from_utf8_lossy(&words);
         let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -274,13 +264,7 @@ impl Worker {
         // Rust's word for a failed allocation. SIGKILL comes from the kernel, out of memory;
         // SIGXCPU from the limit on processor time.
         let over_limit = words.contains("memory allocation of")
-            || ["signal: 9 ", "signal: 24 "]
-                .iter()
-                .any(|signal| status.contains(signal));
-        Death {
-            base_opened,
-            over_limit,
-            reason: shortened(reason),
-        }
+            || ["signal: 9 ", "signal: 24 "].iter().any(|signal| status.contains(signal));
+        Death { base_opened, over_limit, reason: shortened(reason) }
     }
 }

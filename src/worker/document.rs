@@ -71,8 +71,7 @@ pub(super) fn add(doc: &mut Automerge, runs: &[Bytes], limits: &Limits) -> Resul
 
 /// Whether the change is in the document.
 pub(super) fn holds(doc: &Automerge, hash: ChangeHash) -> bool {
-    doc.get_change_meta_by_hash(&automerge::ChangeHash(hash.0))
-        .is_some()
+    doc.get_change_meta_by_hash(&automerge::ChangeHash(hash.0)).is_some()
 }
 
 /// A document chunk that was loaded again, and what it was loaded to.
@@ -87,10 +86,8 @@ pub(super) struct Sealed {
 /// cannot load. Loading rebuilds every change and compares the heads; heads name all that is
 /// below them, so equal heads are equal bytes.
 pub(super) fn seal(doc: Automerge) -> Result<Sealed, Fault> {
-    let snapshot = doc.save_with_options(SaveOptions {
-        retain_orphans: false,
-        ..SaveOptions::default()
-    });
+    let snapshot =
+        doc.save_with_options(SaveOptions { retain_orphans: false, ..SaveOptions::default() });
     let heads = doc.get_heads();
     let changes = doc.stats().num_changes;
     drop(doc);
@@ -98,14 +95,9 @@ pub(super) fn seal(doc: Automerge) -> Result<Sealed, Fault> {
         Fault::Content(format!("the document does not load once saved: {error}"))
     })?;
     if again.get_heads() != heads || again.stats().num_changes != changes {
-        return Err(Fault::Content(
-            "the document loads to other changes once saved".into(),
-        ));
+        return Err(Fault::Content("the document loads to other changes once saved".into()));
     }
-    Ok(Sealed {
-        snapshot: snapshot.into(),
-        doc: again,
-    })
+    Ok(Sealed { snapshot: snapshot.into(), doc: again })
 }
 
 /// Reads changes back and compares them with the bytes that were given: a change in another than
@@ -115,11 +107,8 @@ pub(super) fn reads_back(
     since: &[automerge::ChangeHash],
     given: &[Bytes],
 ) -> Result<(), Fault> {
-    let read: HashMap<_, _> = doc
-        .get_changes(since)
-        .into_iter()
-        .map(|change| (change.hash(), change))
-        .collect();
+    let read: HashMap<_, _> =
+        doc.get_changes(since).into_iter().map(|change| (change.hash(), change)).collect();
     for bytes in given {
         let change = Change::try_from(&bytes[..]).map_err(Fault::content)?;
         let hash = change.hash();
@@ -152,20 +141,13 @@ pub(super) fn index(
     for change in changes {
         let header = check(&Bytes::copy_from_slice(change.raw_bytes()))?;
         let position = u32::try_from(entries.len()).map_err(too_large)?;
-        let deps: Option<Vec<u32>> = (header.deps.iter())
-            .map(|dep| positions.get(&dep.0).copied())
-            .collect();
+        let deps: Option<Vec<u32>> =
+            (header.deps.iter()).map(|dep| positions.get(&dep.0).copied()).collect();
         let deps = deps.ok_or_else(|| {
-            Fault::Content(format!(
-                "change {} comes before its dependency",
-                header.hash
-            ))
+            Fault::Content(format!("change {} comes before its dependency", header.hash))
         })?;
         if positions.insert(header.hash.0, position).is_some() {
-            return Err(Fault::Content(format!(
-                "change {} is there twice",
-                header.hash
-            )));
+            return Err(Fault::Content(format!("change {} is there twice", header.hash)));
         }
         let actor = if let Some(actor) = actor_positions.get(&header.actor) {
             *actor

@@ -203,11 +203,9 @@ fn total(lengths: impl Iterator<Item = u64>) -> Result<u64, FrameError> {
 impl Request {
     pub(super) fn encode(job: WorkerJob, cpu_s: u32) -> Result<Encoded, FrameError> {
         let (task, mut base, incoming) = match job {
-            WorkerJob::Build {
-                base,
-                incoming,
-                explode_max,
-            } => (Task::Build(explode_max), base, incoming),
+            WorkerJob::Build { base, incoming, explode_max } => {
+                (Task::Build(explode_max), base, incoming)
+            }
             WorkerJob::Check { base, incoming } => (Task::Check, base, incoming),
             WorkerJob::Extract { snapshot, hashes } => {
                 let hashes = hashes.into_iter().map(|hash| hash.0).collect();
@@ -216,12 +214,7 @@ impl Request {
         };
         let ours = u32::try_from(base.len()).map_err(|_| FrameError::TooLarge(u64::MAX))?;
         base.extend(incoming);
-        let request = Self {
-            task,
-            lengths: lengths(&base)?,
-            base: ours,
-            cpu_s,
-        };
+        let request = Self { task, lengths: lengths(&base)?, base: ours, cpu_s };
         encode(&request, base)
     }
 
@@ -239,15 +232,8 @@ impl Request {
         }
         let incoming = chunks.split_off(base);
         Ok(match self.task {
-            Task::Build(explode_max) => WorkerJob::Build {
-                base: chunks,
-                incoming,
-                explode_max,
-            },
-            Task::Check => WorkerJob::Check {
-                base: chunks,
-                incoming,
-            },
+            Task::Build(explode_max) => WorkerJob::Build { base: chunks, incoming, explode_max },
+            Task::Check => WorkerJob::Check { base: chunks, incoming },
             Task::Extract(hashes) => WorkerJob::Extract {
                 snapshot: chunks.pop().ok_or(FrameError::Mismatch)?,
                 hashes: hashes.into_iter().map(ChangeHash).collect(),
@@ -274,11 +260,7 @@ impl Done {
             Ok(JobOutput::Checked) => (Answer::Checked, Vec::new()),
             Err(error) => (Answer::of(error), Vec::new()),
         };
-        let done = Self {
-            answer,
-            lengths: lengths(&chunks)?,
-            health,
-        };
+        let done = Self { answer, lengths: lengths(&chunks)?, health };
         encode(&Reply::Done(Box::new(done)), chunks)
     }
 
@@ -308,10 +290,9 @@ impl Done {
             Answer::Extracted => Ok(JobOutput::Extracted(chunks)),
             Answer::Checked => Ok(JobOutput::Checked),
             Answer::Incoming(reason) => Err(JobError::Incoming(reason)),
-            Answer::Breaks(hash, reason) => Err(JobError::Breaks {
-                hash: ChangeHash(hash),
-                reason,
-            }),
+            Answer::Breaks(hash, reason) => {
+                Err(JobError::Breaks { hash: ChangeHash(hash), reason })
+            }
             Answer::Base(reason) => Err(JobError::Base(reason)),
             Answer::OverLimit(reason) => Err(JobError::OverLimit(reason)),
         })

@@ -71,9 +71,9 @@ impl Materialiser for InProcess {
         Box::pin(async move {
             let unavailable = |reason: &str| JobError::Unavailable(reason.to_owned());
             match sent {
-                Ok(()) => answered
-                    .await
-                    .unwrap_or_else(|_| Err(unavailable("its threads have ended"))),
+                Ok(()) => {
+                    answered.await.unwrap_or_else(|_| Err(unavailable("its threads have ended")))
+                }
                 Err(TrySendError::Full(_)) => Err(unavailable("too many jobs wait already")),
                 Err(TrySendError::Disconnected(_)) => Err(unavailable("its threads have ended")),
             }

@@ -92,9 +92,7 @@ impl WorkerLimits {
         let mut limits = self.changes.clone();
         limits.change_bytes = limits.change_bytes.max(DOCUMENT_BYTES_MAX);
         limits.change_inflated_bytes = limits.change_inflated_bytes.max(DOCUMENT_BYTES_MAX);
-        limits.change_ops = limits
-            .change_ops
-            .max(concord_protocol::limits::COUNTER_MAX - 1);
+        limits.change_ops = limits.change_ops.max(concord_protocol::limits::COUNTER_MAX - 1);
         limits.change_ops_total = limits.change_ops.max(limits.change_ops_total);
         limits.change_deps = usize::MAX;
         limits.change_actors = usize::MAX;

@@ -51,15 +51,8 @@ pub fn run_noting(
     base_opened: impl FnOnce(),
 ) -> Result<JobOutput, JobError> {
     match job {
-        WorkerJob::Build {
-            base,
-            incoming,
-            explode_max,
-        } => {
-            let new = Incoming {
-                runs: incoming,
-                explode_max: *explode_max,
-            };
+        WorkerJob::Build { base, incoming, explode_max } => {
+            let new = Incoming { runs: incoming, explode_max: *explode_max };
             build(base, &new, limits, base_opened)
         }
         WorkerJob::Extract { snapshot, hashes } => extract(snapshot, hashes, limits),
@@ -79,10 +72,7 @@ struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    const NOTHING: Self = Self {
-        runs: &[],
-        explode_max: 0,
-    };
+    const NOTHING: Self = Self { runs: &[], explode_max: 0 };
 }
 
 fn build(
@@ -152,16 +142,9 @@ fn finish(
             Some(doc) => doc,
             none => none.insert(open(base, limits)?),
         };
-        if document::holds(doc, header.hash) {
-            Ok(header)
-        } else {
-            Err(Fault::content(error))
-        }
+        if document::holds(doc, header.hash) { Ok(header) } else { Err(Fault::content(error)) }
     })?;
-    Ok(JobOutput::Built {
-        snapshot: sealed.snapshot,
-        index: Arc::new(index),
-    })
+    Ok(JobOutput::Built { snapshot: sealed.snapshot, index: Arc::new(index) })
 }
 
 fn extract(
@@ -181,9 +164,8 @@ fn extract(
                 })
                 .collect();
         }
-        let mut all: Vec<([u8; 32], Change)> = (doc.get_changes(&[]).into_iter())
-            .map(|change| (change.hash().0, change))
-            .collect();
+        let mut all: Vec<([u8; 32], Change)> =
+            (doc.get_changes(&[]).into_iter()).map(|change| (change.hash().0, change)).collect();
         all.sort_unstable_by_key(|(hash, _)| *hash);
         (hashes.iter())
             .map(|hash| {
@@ -234,11 +216,7 @@ fn check(
             Ok(()) => {}
         }
     }
-    Err(blame(
-        search.culprit().map(|place| &incoming[place]),
-        reason,
-        limits,
-    ))
+    Err(blame(search.culprit().map(|place| &incoming[place]), reason, limits))
 }
 
 /// Applies changes as one batch, which costs the same for one as for a hundred.
@@ -256,10 +234,7 @@ pub(super) fn blame(culprit: Option<&Bytes>, reason: String, limits: &WorkerLimi
         return JobError::Base(reason);
     };
     match guard::check_change(bytes, &limits.own_changes()) {
-        Ok(header) => JobError::Breaks {
-            hash: header.hash,
-            reason,
-        },
+        Ok(header) => JobError::Breaks { hash: header.hash, reason },
         Err(error) => JobError::Incoming(error.to_string()),
     }
 }
@@ -272,9 +247,7 @@ fn caught<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
         Err(payload) => {
             let place = PANIC.with_borrow_mut(Option::take);
             let said = place.unwrap_or_else(|| said(&*payload));
-            Err(Fault::Content(shortened(format!(
-                "automerge panicked: {said}"
-            ))))
+            Err(Fault::Content(shortened(format!("automerge panicked: {said}"))))
         }
     }
 }

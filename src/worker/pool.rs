@@ -90,10 +90,7 @@ impl ProcessPool {
         let program = if this.exists() {
             this
         } else {
-            std::env::current_exe().map_err(|error| PoolError::Start {
-                program: this,
-                error,
-            })?
+            std::env::current_exe().map_err(|error| PoolError::Start { program: this, error })?
         };
         Self::start_program(program, limits).await
     }
@@ -114,15 +111,12 @@ impl ProcessPool {
             program,
             limits,
         });
-        let first = inner.spawn().await.map_err(|error| PoolError::Start {
-            program: inner.program.clone(),
-            error,
-        })?;
+        let first = inner
+            .spawn()
+            .await
+            .map_err(|error| PoolError::Start { program: inner.program.clone(), error })?;
         inner.idle().push(first);
-        Ok(Self {
-            keeper: tokio::spawn(keep(Arc::downgrade(&inner))),
-            inner,
-        })
+        Ok(Self { keeper: tokio::spawn(keep(Arc::downgrade(&inner))), inner })
     }
 
     /// The pool at this moment.
@@ -171,27 +165,17 @@ impl Inner {
 
     async fn job(&self, job: WorkerJob) -> Result<JobOutput, JobError> {
         let closed = |_| JobError::Unavailable("the pool is closed".to_owned());
-        let _long = if is_long(&job) {
-            Some(self.long.acquire().await.map_err(closed)?)
-        } else {
-            None
-        };
+        let _long =
+            if is_long(&job) { Some(self.long.acquire().await.map_err(closed)?) } else { None };
         let _worker = self.workers.acquire().await.map_err(closed)?;
         // Cheap: the chunks are shared.
         let again = job.clone();
-        let Death {
-            base_opened,
-            reason,
-            ..
-        } = match self.attempt(job).await? {
+        let Death { base_opened, reason, .. } = match self.attempt(job).await? {
             Ended::Answered(result) => return result,
             Ended::NotStarted(reason) => return Err(JobError::Unavailable(reason)),
-            Ended::OverLimit(reason)
-            | Ended::Died(Death {
-                over_limit: true,
-                reason,
-                ..
-            }) => return Err(JobError::OverLimit(reason)),
+            Ended::OverLimit(reason) | Ended::Died(Death { over_limit: true, reason, .. }) => {
+                return Err(JobError::OverLimit(reason));
+            }
             Ended::Died(death) => death,
         };
         match again {
@@ -262,9 +246,7 @@ impl Attempt for Inner {
 
 /// Stops workers that have been idle for long, all but the one used last.
 async fn keep(pool: std::sync::Weak<Inner>) {
-    let Some(idle) = pool
-        .upgrade()
-        .map(|inner| Duration::from_millis(inner.limits.idle_ms.max(1)))
+    let Some(idle) = pool.upgrade().map(|inner| Duration::from_millis(inner.limits.idle_ms.max(1)))
     else {
         return;
     };

@@ -58,10 +58,8 @@ fn serve() -> io::Result<()> {
     confine(&limits)?;
     // Jobs follow one another on one thread: a new one for each would cost as much as a job.
     let stack = usize::try_from(limits.stack_bytes).map_err(io::Error::other)?;
-    let jobs = thread::Builder::new()
-        .name("jobs".to_owned())
-        .stack_size(stack)
-        .spawn(move || {
+    let jobs =
+        thread::Builder::new().name("jobs".to_owned()).stack_size(stack).spawn(move || {
             let mut output = io::stdout().lock();
             send(&mut output, (frame_bare(&Reply::Ready)?, Vec::new()))?;
             while let Some(request) = read_record::<Request>(&mut input)? {
@@ -69,16 +67,12 @@ fn serve() -> io::Result<()> {
             }
             Ok(())
         })?;
-    jobs.join()
-        .unwrap_or_else(|_| Err(io::Error::other("a worker panicked outside of automerge")))
+    jobs.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked outside of automerge")))
 }
 
 /// Limits that the operating system keeps.
 fn confine(limits: &WorkerLimits) -> io::Result<()> {
-    let exactly = |bytes| Rlimit {
-        current: Some(bytes),
-        maximum: Some(bytes),
-    };
+    let exactly = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     setrlimit(Resource::As, exactly(limits.memory_bytes))?;
     setrlimit(Resource::Core, exactly(0))?;
     // If the machine runs out of memory, a worker is the right thing to end. Not everywhere
@@ -118,10 +112,8 @@ fn one(
     });
     noted?;
     drop(job);
-    let health = Health {
-        resident_bytes: resident_bytes(),
-        panicked: PANICKED.load(Ordering::Relaxed),
-    };
+    let health =
+        Health { resident_bytes: resident_bytes(), panicked: PANICKED.load(Ordering::Relaxed) };
     let answer = match Done::encode(result, health) {
         Err(error @ FrameError::TooLarge(_)) => {
             let failed = crate::replica::JobError::OverLimit(error.to_string());
@@ -161,7 +153,5 @@ fn resident_bytes() -> u64 {
     std::fs::read_to_string("/proc/self/statm")
         .ok()
         .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok())
-        .map_or(0, |pages| {
-            pages.saturating_mul(rustix::param::page_size() as u64)
-        })
+        .map_or(0, |pages| pages.saturating_mul(rustix::param::page_size() as u64))
 }

@@ -38,11 +38,7 @@ pub(super) async fn search(
         });
         match ended.await {
             Ok(Ended::Answered(Ok(_))) => search.tell(length, false),
-            Ok(Ended::Died(Death {
-                over_limit: false,
-                reason: said,
-                ..
-            })) => {
+            Ok(Ended::Died(Death { over_limit: false, reason: said, .. })) => {
                 reason = said;
                 search.tell(length, true);
             }
@@ -58,11 +54,7 @@ pub(super) async fn search(
     if search.next().is_some() {
         return JobError::Base(reason);
     }
-    blame(
-        search.culprit().map(|place| &incoming[place]),
-        reason,
-        limits,
-    )
+    blame(search.culprit().map(|place| &incoming[place]), reason, limits)
 }
 
 #[cfg(test)]

@@ -19,11 +19,7 @@ const SILENCE: Duration = Duration::from_millis(1_500);
 /// How long an upload may wait for its turn here, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a relay may close with on account of what a peer sent.
-const CLOSES: [CloseCode; 3] = [
-    CloseCode::Protocol,
-    CloseCode::TooBig,
-    CloseCode::Backpressure,
-];
+const CLOSES: [CloseCode; 3] = [CloseCode::Protocol, CloseCode::TooBig, CloseCode::Backpressure];
 
 /// What became of what was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -49,11 +49,7 @@ pub(crate) fn with_start_op(start_op: u64) -> Bytes {
     number(&mut forged, start_op);
     forged.extend_from_slice(&body[before + 1..]);
     let again = [&body[..before], &[1], &body[before + 1..]].concat();
-    assert_eq!(
-        chunk(CHANGE, &again),
-        honest,
-        "checksums are made as automerge does"
-    );
+    assert_eq!(chunk(CHANGE, &again), honest, "checksums are made as automerge does");
     chunk(CHANGE, &forged)
 }
 
@@ -66,14 +62,8 @@ pub(crate) fn nulls(count: u32) -> Bytes {
         (0x02, [vec![0, 1], signed(n), vec![1]].concat()),
         // The key: a name, the head of the list, then each the one before.
         (0x11, [vec![0, 2], signed(n - 1), vec![0]].concat()),
-        (
-            0x13,
-            [vec![0, 1, 0x7e, 0, 2], signed(n - 2), vec![1]].concat(),
-        ),
-        (
-            0x15,
-            [vec![0x7f, 1, b'l', 0], unsigned(u64::from(count))].concat(),
-        ),
+        (0x13, [vec![0, 1, 0x7e, 0, 2], signed(n - 2), vec![1]].concat()),
+        (0x15, [vec![0x7f, 1, b'l', 0], unsigned(u64::from(count))].concat()),
         (0x34, [vec![1], unsigned(u64::from(count))].concat()),
         // Makes a list, then sets.
         (0x42, [vec![0x7f, 2], signed(n), vec![1]].concat()),
@@ -99,9 +89,7 @@ pub(crate) fn bomb() -> Bytes {
     let mut compress = Compress::new(Compression::best(), false);
     let mut piece = Vec::with_capacity(1 << 20);
     let zeros = vec![0; PIECE];
-    compress
-        .compress_vec(&zeros, &mut piece, FlushCompress::Full)
-        .unwrap();
+    compress.compress_vec(&zeros, &mut piece, FlushCompress::Full).unwrap();
     assert_eq!(compress.total_in(), PIECE as u64);
     let mut last = DeflateEncoder::new(Vec::new(), Compression::best());
     last.write_all(&[0]).unwrap();
@@ -123,10 +111,7 @@ pub(crate) fn nested(levels: usize) -> (Bytes, Vec<Bytes>) {
         }
     }
     let changes = doc.get_changes(&[]);
-    let chunks = changes
-        .iter()
-        .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
-        .collect();
+    let chunks = changes.iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect();
     (doc.save().into(), chunks)
 }
 

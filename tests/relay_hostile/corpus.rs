@@ -71,21 +71,12 @@ impl Tally {
 async fn no_file_of_the_corpus_is_noticed_by_others() {
     let Some(files) = files() else { return };
     let world = World::strict().await;
-    print(
-        &world,
-        "messages and changes",
-        &one_by_one(&world, &files).await,
-    );
+    print(&world, "messages and changes", &one_by_one(&world, &files).await);
 
     // What is opened in workers: two at a time, and an honest edit now and then.
-    let documents: Vec<_> = files
-        .iter()
-        .filter(|file| file.form == Form::Document)
-        .collect();
-    let (own, shared) = tokio::join!(
-        volley(&world, &documents, false),
-        volley(&world, &documents, true)
-    );
+    let documents: Vec<_> = files.iter().filter(|file| file.form == Form::Document).collect();
+    let (own, shared) =
+        tokio::join!(volley(&world, &documents, false), volley(&world, &documents, true));
     print(&world, "documents, each by itself", &own);
     print(&world, "documents into one that others use", &shared);
     end(world).await;
@@ -116,9 +107,7 @@ async fn poison(uploads: bool) {
     let mut attacker = Attacker::join(&world.url(), &world.shared).await;
     let head = made_up_head();
     let poison = fs::read(poison).unwrap().into();
-    attacker
-        .send(carrying(SyncVersion::V1, head, vec![poison]))
-        .await;
+    attacker.send(carrying(SyncVersion::V1, head, vec![poison])).await;
     world.honest.round().await;
     if uploads {
         let mut other = Attacker::join(&world.url(), &world.shared).await;
@@ -139,9 +128,7 @@ async fn poison(uploads: bool) {
 async fn an_honest_upload_gets_its_turn_after_hostile_ones() {
     let Some(files) = files() else { return };
     let world = World::new().await;
-    let hangs = files
-        .iter()
-        .filter(|file| file.name.starts_with("load/HANG"));
+    let hangs = files.iter().filter(|file| file.name.starts_with("load/HANG"));
     let mut crowd = Vec::new();
     for file in hangs.take(12) {
         for (version, document) in shots(file.form, &world.shared) {
@@ -168,11 +155,7 @@ async fn an_honest_upload_gets_its_turn_after_hostile_ones() {
 async fn honest_edits_go_on_where_nothing_is_materialised_first() {
     let Some(files) = files() else { return };
     let world = World::new().await;
-    print(
-        &world,
-        "messages and changes",
-        &one_by_one(&world, &files).await,
-    );
+    print(&world, "messages and changes", &one_by_one(&world, &files).await);
     end(world).await;
 }
 
@@ -207,16 +190,9 @@ async fn volley(world: &World, documents: &[&Hostile], is_shared: bool) -> Tally
     for batch in documents.chunks(BATCH) {
         for (at, file) in batch.iter().enumerate() {
             // Each goes out in both forms, one here and one there: they take their time.
-            let version = if (at % 2 == 0) == is_shared {
-                SyncVersion::V1
-            } else {
-                SyncVersion::V2
-            };
-            let document = if is_shared {
-                world.shared.clone()
-            } else {
-                new_document()
-            };
+            let version =
+                if (at % 2 == 0) == is_shared { SyncVersion::V1 } else { SyncVersion::V2 };
+            let document = if is_shared { world.shared.clone() } else { new_document() };
             let mut attacker = Attacker::join(&world.url(), &document).await;
             let head = made_up_head();
             let start = Instant::now();

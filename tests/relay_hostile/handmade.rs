@@ -77,13 +77,7 @@ async fn forged_changes_are_refused() {
     // Counters: an honest change with another one, and its checksum, is let in.
     let outcome = attack(&world, SyncVersion::V1, vec![chunks::with_start_op(1_000)]).await;
     assert_eq!(outcome, Outcome::Answered);
-    for start_op in [
-        1 << 31,
-        (1 << 32) - 2,
-        (1 << 32) - 1,
-        1 << 32,
-        (1 << 63) - 1,
-    ] {
+    for start_op in [1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32, (1 << 63) - 1] {
         let change = chunks::with_start_op(start_op);
         refused(&world, "malformed", &start_op.to_string(), change).await;
     }
@@ -127,10 +121,7 @@ async fn deep_nesting_goes_through_and_ends_nobody() {
     let world = World::new().await;
     let (document, changes) = chunks::nested(300);
     assert_eq!(changes.len(), 3);
-    for (version, chunks) in [
-        (SyncVersion::V1, changes),
-        (SyncVersion::V2, vec![document]),
-    ] {
+    for (version, chunks) in [(SyncVersion::V1, changes), (SyncVersion::V2, vec![document])] {
         for chunk in &chunks {
             guard::split(chunk, &Limits::default()).unwrap();
         }

@@ -85,12 +85,7 @@ impl Pair {
             let (alice, bob) = pair::<Real>(url, document).await;
             tokio::spawn(work(alice, bob, taken))
         };
-        Self {
-            orders,
-            task,
-            document: document.clone(),
-            is_light,
-        }
+        Self { orders, task, document: document.clone(), is_light }
     }
 
     /// One edits, the other sees it: how long that took.
@@ -135,9 +130,7 @@ async fn catch_up(url: String, document: DocumentId, rounds: usize) {
             fresh.hear().await;
         }
     };
-    timeout(EDIT_MAX, caught_up)
-        .await
-        .expect("a new client gets all that honest clients wrote");
+    timeout(EDIT_MAX, caught_up).await.expect("a new client gets all that honest clients wrote");
     let doc = &fresh.replica.doc;
     let copy = Automerge::load(&doc.save()).expect("what it got loads again");
     assert_eq!(copy.get_heads(), doc.get_heads());
@@ -172,9 +165,7 @@ async fn work<R: Replica>(
                 }
             }
         };
-        timeout(EDIT_MAX, arrives)
-            .await
-            .expect("an honest edit arrives");
+        timeout(EDIT_MAX, arrives).await.expect("an honest edit arrives");
         // Nobody waits for it any more only where a test failed already.
         let _ = order.send(start.elapsed());
         // Both of them write.

@@ -102,19 +102,14 @@ impl Replica for Light {
 
     fn say(&mut self) -> Option<Bytes> {
         let own = self.doc.get_heads().into_iter();
-        let heads: BTreeSet<_> = own
-            .map(|head| ChangeHash(head.0))
-            .chain(self.theirs.iter().copied())
-            .collect();
+        let heads: BTreeSet<_> =
+            own.map(|head| ChangeHash(head.0)).chain(self.theirs.iter().copied()).collect();
         let heads: Vec<_> = heads.into_iter().collect();
         if self.unsent.is_empty() && self.said.as_ref() == Some(&heads) {
             return None;
         }
         self.said = Some(heads.clone());
-        let have = Have {
-            last_sync: heads.clone(),
-            ..Have::default()
-        };
+        let have = Have { last_sync: heads.clone(), ..Have::default() };
         let message = SyncMessage {
             version: SyncVersion::V1,
             heads,
@@ -128,6 +123,5 @@ impl Replica for Light {
 }
 
 fn put(doc: &mut Automerge, key: &str) {
-    doc.transact(|tx| tx.put(ROOT, key, key))
-        .expect("an honest document can be edited");
+    doc.transact(|tx| tx.put(ROOT, key, key)).expect("an honest document can be edited");
 }

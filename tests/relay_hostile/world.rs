@@ -62,20 +62,11 @@ impl World {
             ..RelayConfig::default()
         };
         let pool = Arc::new(worker_common::pool(limits).await);
-        let relay = Relay::start(config, store::memory().unwrap(), pool)
-            .await
-            .unwrap();
+        let relay = Relay::start(config, store::memory().unwrap(), pool).await.unwrap();
         let shared = DocumentId::from_bytes(&[1; 16]);
         let honest = Pair::start(&url(&relay), &shared, is_light).await;
         honest.round().await;
-        Self {
-            relay,
-            honest,
-            shared,
-            started: Instant::now(),
-            rss_kib: rss_kib(),
-            _alone: alone,
-        }
+        Self { relay, honest, shared, started: Instant::now(), rss_kib: rss_kib(), _alone: alone }
     }
 
     pub(crate) fn url(&self) -> String {

@@ -54,9 +54,7 @@ impl Client {
         let mut request = url.into_client_request().unwrap();
         if let Some(name) = subprotocol {
             let value = HeaderValue::from_str(name).unwrap();
-            request
-                .headers_mut()
-                .insert("sec-websocket-protocol", value);
+            request.headers_mut().insert("sec-websocket-protocol", value);
         }
         let addr = request.uri().authority().unwrap().as_str().parse().unwrap();
         let tcp = TcpSocket::new_v4().unwrap();
@@ -108,9 +106,7 @@ impl Client {
 
     pub(crate) async fn send_frame(&mut self, frame: tungstenite::Message) {
         // A relay that closed meanwhile is seen by whoever listens next.
-        let _ = timeout(PATIENCE, self.socket.send(frame))
-            .await
-            .expect("the relay reads");
+        let _ = timeout(PATIENCE, self.socket.send(frame)).await.expect("the relay reads");
     }
 
     /// The next thing that the relay says, pings left out.
@@ -123,17 +119,13 @@ impl Client {
                 }
             }
         };
-        timeout(PATIENCE, hearing)
-            .await
-            .expect("the relay has more to say than pings")
+        timeout(PATIENCE, hearing).await.expect("the relay has more to say than pings")
     }
 
     /// The next thing that the relay says.
     pub(crate) async fn hear_all(&mut self) -> Heard {
         loop {
-            let next = timeout(PATIENCE, self.socket.next())
-                .await
-                .expect("the relay speaks");
+            let next = timeout(PATIENCE, self.socket.next()).await.expect("the relay speaks");
             return match next {
                 Some(Ok(tungstenite::Message::Binary(frame))) => {
                     let messages = codec::decode(&frame, &Limits::default()).unwrap();
@@ -190,9 +182,7 @@ impl Client {
         self.send(&request).await;
         loop {
             match self.hear().await {
-                Heard::Message(Message::DocUnavailable {
-                    document: there, ..
-                }) => {
+                Heard::Message(Message::DocUnavailable { document: there, .. }) => {
                     assert_eq!(there, document);
                     return;
                 }

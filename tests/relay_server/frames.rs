@@ -33,18 +33,9 @@ async fn what_ends_the_javascript_servers_ends_only_the_connection() {
         // The same as the first words.
         let mut client = Client::connect(&world.url()).await;
         client.send_bytes(bytes.to_vec().into()).await;
-        assert_eq!(
-            client.closed().await.0,
-            CloseCode::Protocol.code(),
-            "{bytes:x?}"
-        );
+        assert_eq!(client.closed().await.0, CloseCode::Protocol.code(), "{bytes:x?}");
     }
-    assert!(
-        world
-            .metric("concord_bad_frames_total{kind=\"undecodable\"}")
-            .await
-            >= 10.0
-    );
+    assert!(world.metric("concord_bad_frames_total{kind=\"undecodable\"}").await >= 10.0);
 }
 
 #[tokio::test]
@@ -53,14 +44,7 @@ async fn text_is_no_message() {
     let (code, reason) = closed_for(&world, tungstenite::Message::Text("{}".into())).await;
     assert_eq!(code, CloseCode::Protocol.code());
     assert!(reason.contains("binary"));
-    assert!(
-        (world
-            .metric("concord_bad_frames_total{kind=\"text\"}")
-            .await
-            - 1.0)
-            .abs()
-            < 0.1
-    );
+    assert!((world.metric("concord_bad_frames_total{kind=\"text\"}").await - 1.0).abs() < 0.1);
 }
 
 #[tokio::test]
@@ -122,9 +106,7 @@ async fn a_join_is_said_once_and_several_messages_need_concord() {
 async fn several_messages_in_a_frame_are_each_answered_in_concord() {
     let world = World::new().await;
     let mut client = Client::join_concord(&world.url(), "ann").await;
-    let documents: Vec<_> = (0..5_u8)
-        .map(|n| DocumentId::from_bytes(&[n; 16]))
-        .collect();
+    let documents: Vec<_> = (0..5_u8).map(|n| DocumentId::from_bytes(&[n; 16])).collect();
     let mut frame = vec![0x85];
     for document in &documents {
         frame.extend_from_slice(&codec::encode(&client.request(document)));
@@ -167,10 +149,8 @@ async fn a_document_that_cannot_be_is_unavailable_at_once() {
     let frame = codec::encode(&client.request(&document)).to_vec();
     // The same length, so that the frame stays whole; `0` is no base58 digit.
     let wrong = "0".repeat(document.as_str().len());
-    let at = frame
-        .windows(wrong.len())
-        .position(|part| part == document.as_str().as_bytes())
-        .unwrap();
+    let at =
+        frame.windows(wrong.len()).position(|part| part == document.as_str().as_bytes()).unwrap();
     let mut misaddressed = frame;
     misaddressed[at..at + wrong.len()].copy_from_slice(wrong.as_bytes());
     client.send_bytes(misaddressed.into()).await;

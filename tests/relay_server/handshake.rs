@@ -12,18 +12,9 @@ use crate::{
 async fn a_join_is_answered_on_any_path() {
     let world = World::new().await;
     let mut clients = Vec::new();
-    for (n, path) in ["", "/", "/sync", "/any/path?with=query"]
-        .into_iter()
-        .enumerate()
-    {
+    for (n, path) in ["", "/", "/sync", "/any/path?with=query"].into_iter().enumerate() {
         let mut client = Client::connect(&format!("{}{path}", world.url())).await;
-        assert!(
-            client
-                .response
-                .headers()
-                .get("sec-websocket-protocol")
-                .is_none()
-        );
+        assert!(client.response.headers().get("sec-websocket-protocol").is_none());
         client.say_join(&format!("peer-{n}")).await;
         client.is_served().await;
         clients.push(client);
@@ -41,19 +32,11 @@ async fn the_answer_names_a_lasting_store() {
         versions: vec!["0".to_owned(), "1".to_owned()],
     };
     client.send(&join).await;
-    let Heard::Message(Message::Peer {
-        metadata,
-        target,
-        version,
-        ..
-    }) = client.hear().await
+    let Heard::Message(Message::Peer { metadata, target, version, .. }) = client.hear().await
     else {
         panic!("expected a welcome");
     };
-    assert_eq!(
-        metadata.storage_id.unwrap().as_str(),
-        world.relay.storage_id()
-    );
+    assert_eq!(metadata.storage_id.unwrap().as_str(), world.relay.storage_id());
     assert_eq!(metadata.is_ephemeral, Some(false));
     assert_eq!((target.as_str(), version.as_str()), ("ann", "1"));
 }
@@ -63,11 +46,7 @@ async fn concord_is_spoken_with_those_who_offer_it() {
     let world = World::new().await;
     let offer = format!("other.v2, {SUBPROTOCOL}");
     let mut client = Client::dial(&world.url(), Some(&offer), None).await;
-    let chosen = client
-        .response
-        .headers()
-        .get("sec-websocket-protocol")
-        .unwrap();
+    let chosen = client.response.headers().get("sec-websocket-protocol").unwrap();
     assert_eq!(chosen, SUBPROTOCOL);
     client.say_join("ann").await;
     client.is_served().await;
@@ -83,10 +62,7 @@ async fn another_version_hears_why_it_is_refused() {
         versions: vec!["2".to_owned()],
     };
     client.send(&join).await;
-    assert!(matches!(
-        client.hear().await,
-        Heard::Message(Message::Error { .. })
-    ));
+    assert!(matches!(client.hear().await, Heard::Message(Message::Error { .. })));
     assert_eq!(client.closed().await.0, CloseCode::Protocol.code());
 }
 

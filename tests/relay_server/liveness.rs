@@ -58,10 +58,7 @@ async fn a_reader_that_stops_is_cut_off_and_the_others_go_on() {
     for client in [&mut stuck, &mut reader] {
         let request = client.request(&document);
         client.send(&request).await;
-        while !matches!(
-            client.hear().await,
-            Heard::Message(Message::DocUnavailable { .. })
-        ) {}
+        while !matches!(client.hear().await, Heard::Message(Message::DocUnavailable { .. })) {}
     }
     let mut writer = world.join("writer").await;
     let data = Bytes::from(vec![0; 60_000]);
@@ -75,10 +72,7 @@ async fn a_reader_that_stops_is_cut_off_and_the_others_go_on() {
     let cut = "concord_closes_total{code=\"1013\"}";
     let start = Instant::now();
     while world.metric(cut).await < 1.0 {
-        assert!(
-            start.elapsed() < Duration::from_secs(15),
-            "the reader was never cut off"
-        );
+        assert!(start.elapsed() < Duration::from_secs(15), "the reader was never cut off");
         // Anything that happens lets the relay look at its timers, this too.
         reader.is_served().await;
     }
@@ -98,10 +92,7 @@ async fn a_burst_is_read_later_and_abuse_is_closed() {
     for _ in 0..40 {
         burst.is_served().await;
     }
-    assert!(
-        start.elapsed() >= Duration::from_millis(300),
-        "40 frames cost 20 at 50 a second"
-    );
+    assert!(start.elapsed() >= Duration::from_millis(300), "40 frames cost 20 at 50 a second");
     assert!(world.metric("concord_read_pauses_total").await >= 1.0);
 
     let mut abuser = world.join("abuser").await;
@@ -121,10 +112,7 @@ async fn a_large_message_comes_whole() {
     reader.say_join("reader").await;
     let request = reader.request(&document);
     reader.send(&request).await;
-    while !matches!(
-        reader.hear().await,
-        Heard::Message(Message::DocUnavailable { .. })
-    ) {}
+    while !matches!(reader.hear().await, Heard::Message(Message::DocUnavailable { .. })) {}
     let mut writer = world.join("writer").await;
     for (count, len) in [(1, 100), (2, 16_000), (3, 60_000)] {
         let sent: Bytes = (0..len).map(|n: u32| n.to_le_bytes()[0]).collect();

@@ -27,11 +27,7 @@ fn serve(directory: &Path, args: &[&str]) -> Command {
 
 /// Runs a server that cannot start; gives what it said.
 fn refused(command: &mut Command) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
+    let Output { status, stdout, stderr } = command.output().unwrap();
     let told = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(2), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
@@ -52,32 +48,18 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         let begin = concat!("concord ", env!("CARGO_PKG_VERSION"), " listening on ");
-        let url = first
-            .strip_prefix(begin)
-            .unwrap_or_else(|| panic!("{first}"))
-            .to_owned();
+        let url = first.strip_prefix(begin).unwrap_or_else(|| panic!("{first}")).to_owned();
         (Self { child, lines }, url)
     }
 
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     fn end(mut self) -> (Option<i32>, String) {
         let mut told = String::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut told)
-            .unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
         (self.child.wait().unwrap().code(), told)
     }
 }
@@ -106,18 +88,12 @@ fn what_cannot_be_served_is_one_line_and_code_2() {
     fs::remove_file(dir.join("concord.toml")).unwrap();
     let told = refused(&mut serve(dir, &["--config", "none.toml"]));
     assert!(told.contains("none.toml"), "{told}");
-    let told = refused(&mut serve(
-        dir,
-        &["--store", "memory", "--log", "concord=loud"],
-    ));
+    let told = refused(&mut serve(dir, &["--store", "memory", "--log", "concord=loud"]));
     assert!(told.contains("--log"), "{told}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
     let command = command.args(["serve", "--no-admin", "--store", "memory", "--port", &port]);
     let told = refused(command.current_dir(dir));
-    assert!(
-        told.contains(&port) && told.contains("another port"),
-        "{told}"
-    );
+    assert!(told.contains(&port) && told.contains("another port"), "{told}");
 }
 
 #[tokio::test]
@@ -134,10 +110,7 @@ async fn a_signal_ends_it_with_code_0_and_the_directory_is_locked_meanwhile() {
     assert!(told.contains("concord-data"), "{told}");
 
     server.signal("TERM");
-    assert_eq!(
-        client.closed().await.0,
-        concord_protocol::CloseCode::Draining.code()
-    );
+    assert_eq!(client.closed().await.0, concord_protocol::CloseCode::Draining.code());
     let (code, told) = server.end();
     assert_eq!(code, Some(0), "{told}");
 
@@ -150,14 +123,8 @@ async fn a_signal_ends_it_with_code_0_and_the_directory_is_locked_meanwhile() {
 #[test]
 fn what_is_in_force_is_printed_with_its_source() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(
-        directory.path().join("concord.toml"),
-        "[serve]\nshards = 3\n",
-    )
-    .unwrap();
-    let output = serve(directory.path(), &["--print-config"])
-        .env("DATA_DIR", "here")
-        .output();
+    fs::write(directory.path().join("concord.toml"), "[serve]\nshards = 3\n").unwrap();
+    let output = serve(directory.path(), &["--print-config"]).env("DATA_DIR", "here").output();
     let printed = String::from_utf8(output.unwrap().stdout).unwrap();
     for (value, source) in [
         ("port = 0", "--port"),
@@ -167,11 +134,7 @@ fn what_is_in_force_is_printed_with_its_source() {
     ] {
         let mut lines = printed.lines().filter_map(|line| line.split_once('#'));
         let found = lines.find(|(there, _)| there.trim() == value);
-        assert_eq!(
-            found.map(|(_, from)| from.trim()),
-            Some(source),
-            "{printed}"
-        );
+        assert_eq!(found.map(|(_, from)| from.trim()), Some(source), "{printed}");
     }
 }
 
@@ -181,10 +144,7 @@ async fn an_idle_connection_costs_at_most_20_kb() {
     const CONNECTIONS: u64 = 1_000;
     fn resident_kb(pid: u32) -> u64 {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
     let directory = tempfile::tempdir().unwrap();

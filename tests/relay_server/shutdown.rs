@@ -35,10 +35,7 @@ async fn upload(client: &mut Client, document: &DocumentId) -> Result<(), u16> {
             Heard::Message(Message::Sync { data, .. }) => {
                 let message = automerge::sync::Message::decode(&data).unwrap();
                 let is_there = message.heads == heads;
-                local
-                    .sync()
-                    .receive_sync_message(&mut state, message)
-                    .unwrap();
+                local.sync().receive_sync_message(&mut state, message).unwrap();
                 if is_there {
                     return Ok(());
                 }
@@ -56,10 +53,7 @@ async fn a_shutdown_says_so_stores_all_and_gives_the_directory_free() {
     let engine = Engine::Sled;
     let open = || store::open(directory.path(), engine, &Options::default()).unwrap();
     let relay = start(open(), |_| {}).await;
-    let (url, admin) = (
-        format!("ws://{}", relay.addr()),
-        relay.admin_addr().unwrap(),
-    );
+    let (url, admin) = (format!("ws://{}", relay.addr()), relay.admin_addr().unwrap());
     let document = DocumentId::from_bytes(b"kept");
     let mut writer = Client::join(&url, "writer").await;
     upload(&mut writer, &document).await.unwrap();
@@ -80,10 +74,7 @@ async fn a_shutdown_says_so_stores_all_and_gives_the_directory_free() {
         }
     }
     assert!(said, "who speaks concord.v1 is told before the close");
-    assert!(
-        begun.elapsed() >= Duration::from_millis(100),
-        "clients get time to settle"
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(100), "clients get time to settle");
     assert_eq!(writer.closed().await.0, CloseCode::Draining.code());
     ending.await.unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10));
@@ -132,9 +123,7 @@ async fn a_failed_write_ends_the_relay_and_is_never_acknowledged() {
 async fn metrics_are_text_that_scrapers_read() {
     let world = World::new().await;
     let mut writer = world.join("writer").await;
-    upload(&mut writer, &DocumentId::from_bytes(b"counted"))
-        .await
-        .unwrap();
+    upload(&mut writer, &DocumentId::from_bytes(b"counted")).await.unwrap();
     let (status, text) = world.admin("/metrics").await;
     assert_eq!(status, 200);
     assert!(text.ends_with("# EOF\n"));
@@ -142,10 +131,7 @@ async fn metrics_are_text_that_scrapers_read() {
         let (name, value) = line.rsplit_once(' ').unwrap();
         assert!(name.starts_with("concord_"), "{line}");
         assert!(value.parse::<f64>().is_ok(), "{line}");
-        assert!(
-            !name.contains("counted") && !name.contains("writer"),
-            "{line}"
-        );
+        assert!(!name.contains("counted") && !name.contains("writer"), "{line}");
     }
     for (name, least) in [
         ("concord_connections", 1.0),

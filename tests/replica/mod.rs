@@ -108,10 +108,7 @@ impl World {
         Self {
             relay: Replica::new(config(&options)),
             options,
-            now: Now {
-                mono_ms: 1,
-                wall_ms: 1_700_000_000_000,
-            },
+            now: Now { mono_ms: 1, wall_ms: 1_700_000_000_000 },
             clients: Vec::new(),
             document: DocumentId::from_bytes(&[7; 16]),
             disk: BTreeMap::new(),
@@ -199,19 +196,9 @@ impl World {
         let (sender, target) = (Self::peer(client), "relay".parse().unwrap());
         let data = Bytes::from(message.encode());
         let message = if empty {
-            Message::Request {
-                document,
-                sender,
-                target,
-                data,
-            }
+            Message::Request { document, sender, target, data }
         } else {
-            Message::Sync {
-                document,
-                sender,
-                target,
-                data,
-            }
+            Message::Sync { document, sender, target, data }
         };
         this.outbox.push_back(codec::encode(&message));
     }
@@ -222,12 +209,7 @@ impl World {
             .clients
             .iter()
             .enumerate()
-            .flat_map(|(i, c)| {
-                [
-                    (i, true, c.outbox.is_empty()),
-                    (i, false, c.inbox.is_empty()),
-                ]
-            })
+            .flat_map(|(i, c)| [(i, true, c.outbox.is_empty()), (i, false, c.inbox.is_empty())])
             .filter(|(_, _, empty)| !empty)
             .map(|(client, up, _)| (client, up))
             .collect();
@@ -308,23 +290,12 @@ impl World {
                 if this.v1_only {
                     // It does not know that section.
                     message.flags = None;
-                    assert_eq!(
-                        message.version,
-                        sync::MessageVersion::V1,
-                        "it cannot read more"
-                    );
+                    assert_eq!(message.version, sync::MessageVersion::V1, "it cannot read more");
                 }
                 let named = message.have.iter().map(|have| have.last_sync.len()).max();
-                assert!(
-                    named.is_none_or(|named| named <= 16),
-                    "{named:?} heads in common"
-                );
-                this.acknowledged
-                    .extend(message.heads.iter().map(|hash| ChangeHash(hash.0)));
-                this.doc
-                    .sync()
-                    .receive_sync_message(&mut this.state, message)
-                    .unwrap();
+                assert!(named.is_none_or(|named| named <= 16), "{named:?} heads in common");
+                this.acknowledged.extend(message.heads.iter().map(|hash| ChangeHash(hash.0)));
+                this.doc.sync().receive_sync_message(&mut this.state, message).unwrap();
                 self.speak(client);
             }
             Message::DocUnavailable { .. } => this.unavailable += 1,
@@ -342,16 +313,13 @@ impl World {
         while let Some(effect) = self.relay.poll_effect() {
             match effect {
                 Effect::Send(connection, frame) => {
-                    if let Some(client) = self
-                        .clients
-                        .iter_mut()
-                        .find(|client| client.connection == Some(connection))
+                    if let Some(client) =
+                        self.clients.iter_mut().find(|client| client.connection == Some(connection))
                     {
                         client.inbox.push_back(frame);
                     } else {
                         if self.draining {
-                            self.relay
-                                .handle(self.now, Event::Drained(connection, frame.len()));
+                            self.relay.handle(self.now, Event::Drained(connection, frame.len()));
                         }
                         for message in codec::decode(&frame, &Limits::default()).unwrap() {
                             self.sent.push((connection, message));
@@ -361,8 +329,7 @@ impl World {
                 Effect::Close(connection, code, _) => self.closed.push((connection, code.code())),
                 Effect::Load(ticket, _) => {
                     let stored = self.load();
-                    self.relay
-                        .handle(self.now, Event::Loaded(ticket, Ok(stored)));
+                    self.relay.handle(self.now, Event::Loaded(ticket, Ok(stored)));
                 }
                 Effect::Read(ticket, _, keys) => {
                     let rows = keys.iter().map(|key| self.disk.get(key).cloned()).collect();
@@ -413,11 +380,7 @@ impl World {
         }
         for ticket in tickets {
             let failure = concord::replica::StorageFailure("no space".into());
-            let result = if self.disk_fails {
-                Err(failure)
-            } else {
-                Ok(())
-            };
+            let result = if self.disk_fails { Err(failure) } else { Ok(()) };
             self.handle(Event::Stored(ticket, result));
         }
     }
@@ -445,24 +408,15 @@ impl World {
     pub(crate) fn finish_jobs(&mut self) {
         for (ticket, job) in std::mem::take(&mut self.jobs) {
             let all = |sources: Vec<ChunkSource>| {
-                sources
-                    .into_iter()
-                    .map(|source| self.resolve(source))
-                    .collect::<Option<Vec<_>>>()
+                sources.into_iter().map(|source| self.resolve(source)).collect::<Option<Vec<_>>>()
             };
             let job = match job {
-                Job::Build {
-                    base,
-                    incoming,
-                    explode_max,
-                } => all(base).map(|base| WorkerJob::Build {
-                    base,
-                    incoming,
-                    explode_max,
-                }),
-                Job::Extract { snapshot, hashes } => self
-                    .resolve(snapshot)
-                    .map(|snapshot| WorkerJob::Extract { snapshot, hashes }),
+                Job::Build { base, incoming, explode_max } => {
+                    all(base).map(|base| WorkerJob::Build { base, incoming, explode_max })
+                }
+                Job::Extract { snapshot, hashes } => {
+                    self.resolve(snapshot).map(|snapshot| WorkerJob::Extract { snapshot, hashes })
+                }
                 Job::Check { base, incoming } => match (all(base), all(incoming)) {
                     (Some(base), Some(incoming)) => Some(WorkerJob::Check { base, incoming }),
                     _ => None,
@@ -478,10 +432,7 @@ impl World {
                 _ => None,
             };
             if let Some(hash) = broken {
-                let error = JobError::Breaks {
-                    hash,
-                    reason: "it panicked".into(),
-                };
+                let error = JobError::Breaks { hash, reason: "it panicked".into() };
                 self.handle(Event::WorkDone(ticket, Err(error)));
                 continue;
             }
@@ -490,10 +441,7 @@ impl World {
                 None => Err(JobError::Storage("a row is gone".into())),
             };
             if let Err(error) = &result {
-                assert!(
-                    matches!(error, JobError::Storage(_)),
-                    "honest work failed: {error:?}"
-                );
+                assert!(matches!(error, JobError::Storage(_)), "honest work failed: {error:?}");
             }
             self.handle(Event::WorkDone(ticket, result));
         }
@@ -511,21 +459,15 @@ impl World {
     pub(crate) fn bare(&mut self, number: u64, metadata: PeerMetadata) -> ConnectionId {
         let connection = ConnectionId(1_000_000 + number);
         let peer = format!("bare-{number}").parse().unwrap();
-        let info = PeerInfo {
-            peer,
-            metadata,
-            concord: false,
-            dialled: false,
-        };
+        let info = PeerInfo { peer, metadata, concord: false, dialled: false };
         self.handle(Event::Connected(connection, info));
         connection
     }
 
     /// What was sent to a bare connection since last asked.
     pub(crate) fn taken(&mut self, connection: ConnectionId) -> Vec<Message> {
-        let (mine, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sent)
-            .into_iter()
-            .partition(|(to, _)| *to == connection);
+        let (mine, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.sent).into_iter().partition(|(to, _)| *to == connection);
         self.sent = rest;
         mine.into_iter().map(|(_, message)| message).collect()
     }
@@ -539,12 +481,7 @@ impl World {
     ) {
         let (document, data) = (document.clone(), message.encode());
         let (sender, target) = ("x".parse().unwrap(), "relay".parse().unwrap());
-        let message = Message::Sync {
-            document,
-            sender,
-            target,
-            data,
-        };
+        let message = Message::Sync { document, sender, target, data };
         self.handle(Event::Received(connection, message));
     }
 
@@ -552,12 +489,7 @@ impl World {
     pub(crate) fn ask(&mut self, connection: ConnectionId, document: &DocumentId) {
         let data = sync_message(vec![], vec![]).encode();
         let (sender, target) = ("x".parse().unwrap(), "relay".parse().unwrap());
-        let message = Message::Request {
-            document: document.clone(),
-            sender,
-            target,
-            data,
-        };
+        let message = Message::Request { document: document.clone(), sender, target, data };
         self.handle(Event::Received(connection, message));
     }
 
@@ -633,9 +565,7 @@ impl World {
         }
         let mut oracle = AutoCommit::new();
         for client in &mut self.clients {
-            oracle
-                .merge(&mut client.doc)
-                .map_err(|error| error.to_string())?;
+            oracle.merge(&mut client.doc).map_err(|error| error.to_string())?;
         }
         let heads = oracle.get_heads();
         for (number, client) in self.clients.iter_mut().enumerate() {
@@ -664,9 +594,7 @@ impl World {
         let mut stored = AutoCommit::new();
         for kind in [Kind::Snapshot, Kind::Change] {
             for (_, bytes) in self.disk.iter().filter(|(key, _)| key.kind == kind) {
-                stored
-                    .load_incremental(bytes)
-                    .map_err(|error| error.to_string())?;
+                stored.load_incremental(bytes).map_err(|error| error.to_string())?;
             }
         }
         if stored.get_heads() != heads {
@@ -680,17 +608,11 @@ impl World {
 pub(crate) fn sync_message(heads: Vec<ChangeHash>, changes: Vec<Bytes>) -> SyncMessage {
     SyncMessage {
         version: SyncVersion::V1,
-        have: vec![Have {
-            last_sync: vec![],
-            bloom: Bloom::default(),
-        }],
+        have: vec![Have { last_sync: vec![], bloom: Bloom::default() }],
         heads,
         need: vec![],
         changes,
-        flags: Some(SyncFlags {
-            supports_reset: true,
-            ..SyncFlags::default()
-        }),
+        flags: Some(SyncFlags { supports_reset: true, ..SyncFlags::default() }),
     }
 }
 

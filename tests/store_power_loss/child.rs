@@ -41,22 +41,13 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn spawn_writer(&self) -> Child {
-        self.command("write", 0)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
+        self.command("write", 0).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     fn command(&self, role: &str, acknowledged: usize) -> Command {
         let mut command = Command::new(env::current_exe().unwrap());
         command
-            .args([
-                "--exact",
-                "child_process",
-                "--nocapture",
-                "--test-threads=1",
-            ])
+            .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env("STORE_ENGINE", self.engine.as_str())
             .env("STORE_SIZE", self.size.to_string())
@@ -96,40 +87,27 @@ impl Work {
 /// Opens the store in a process of its own and looks for what was acknowledged. `Err` says what
 /// is not there.
 pub(super) fn verify(work: &Work, acknowledged: usize) -> Result<(), String> {
-    let work = Work {
-        sync: true,
-        copy_to: None,
-        ..work.clone()
-    };
+    let work = Work { sync: true, copy_to: None, ..work.clone() };
     let output = work.command("verify", acknowledged).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    match text
-        .lines()
-        .find_map(|line| line.strip_prefix("verified: "))
-    {
+    match text.lines().find_map(|line| line.strip_prefix("verified: ")) {
         Some("all there") => Ok(()),
         Some(lost) => Err(lost.to_owned()),
-        None => Err(format!(
-            "the verifier died: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        )),
+        None => {
+            Err(format!("the verifier died: {text}{}", String::from_utf8_lossy(&output.stderr)))
+        }
     }
 }
 
 pub(super) fn run_if_asked() {
     let Ok(role) = env::var(ROLE) else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     match role.as_str() {
         "write" => runtime.block_on(write(&Work::from_env())),
         "verify" => {
             let acknowledged = env::var("STORE_ACKNOWLEDGED").unwrap().parse().unwrap();
             let found = runtime.block_on(look(&Work::from_env(), acknowledged));
-            println!(
-                "\nverified: {}",
-                found.err().unwrap_or_else(|| "all there".to_owned())
-            );
+            println!("\nverified: {}", found.err().unwrap_or_else(|| "all there".to_owned()));
         }
         _ => panic!("{ROLE}={role}"),
     }
@@ -162,11 +140,8 @@ async fn look(work: &Work, acknowledged: usize) -> Result<(), String> {
     let store = work.open()?;
     let mut lost = Vec::new();
     for n in 0..acknowledged {
-        let found = store
-            .read(document(n), vec![change(n)])
-            .await
-            .map_err(|e| e.to_string())?
-            .remove(0);
+        let found =
+            store.read(document(n), vec![change(n)]).await.map_err(|e| e.to_string())?.remove(0);
         let deleter = n + deletes_after();
         let good = match found {
             Some(bytes) => bytes == value(n, work.size) && (n % 4 != 0 || deleter >= acknowledged),
@@ -179,30 +154,19 @@ async fn look(work: &Work, acknowledged: usize) -> Result<(), String> {
     }
     for first in 0..acknowledged.min(5) {
         let newest = first + (acknowledged - 1 - first) / 5 * 5;
-        let stored = store
-            .load(document(first))
-            .await
-            .map_err(|e| e.to_string())?;
+        let stored = store.load(document(first)).await.map_err(|e| e.to_string())?;
         if !stored.corrupt.is_empty() {
             return Err(format!("{} corrupt rows", stored.corrupt.len()));
         }
-        let at = stored.meta.map_or(0, |meta| {
-            usize::from_le_bytes(meta[..8].try_into().unwrap())
-        });
+        let at = stored.meta.map_or(0, |meta| usize::from_le_bytes(meta[..8].try_into().unwrap()));
         if at < newest {
-            return Err(format!(
-                "the meta row is that of write {at}, acknowledged was {newest}"
-            ));
+            return Err(format!("the meta row is that of write {at}, acknowledged was {newest}"));
         }
     }
     if lost.is_empty() {
         Ok(())
     } else {
-        Err(format!(
-            "{} of {acknowledged} rows are wrong, the first is {}",
-            lost.len(),
-            lost[0]
-        ))
+        Err(format!("{} of {acknowledged} rows are wrong, the first is {}", lost.len(), lost[0]))
     }
 }
 
@@ -213,21 +177,14 @@ fn deletes_after() -> usize {
 
 fn document(n: usize) -> DocumentKey {
     let document = DocumentId::from_bytes(&[(n % 5).to_le_bytes()[0]; 16]);
-    DocumentKey {
-        tenant: Tenant::default(),
-        document,
-    }
+    DocumentKey { tenant: Tenant::default(), document }
 }
 
 fn change(n: usize) -> RowKey {
     let mut id = [0x5a; 32];
     // The low byte first, so that neighbours in time are not neighbours in the tree.
     id[..8].copy_from_slice(&n.to_le_bytes());
-    RowKey {
-        kind: Kind::Change,
-        id,
-        part: 0,
-    }
+    RowKey { kind: Kind::Change, id, part: 0 }
 }
 
 fn value(n: usize, size: usize) -> Bytes {
@@ -237,16 +194,9 @@ fn value(n: usize, size: usize) -> Bytes {
 }
 
 fn writes(n: usize, size: usize) -> Vec<RowWrite> {
-    let meta = RowKey {
-        kind: Kind::Meta,
-        id: [0; 32],
-        part: 0,
-    };
+    let meta = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
     let at = [&n.to_le_bytes()[..], &[0; 92]].concat();
-    let mut writes = vec![
-        RowWrite::Put(change(n), value(n, size)),
-        RowWrite::Put(meta, at.into()),
-    ];
+    let mut writes = vec![RowWrite::Put(change(n), value(n, size)), RowWrite::Put(meta, at.into())];
     if let Some(old) = n.checked_sub(deletes_after())
         && old % 4 == 0
     {

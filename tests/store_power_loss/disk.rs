@@ -25,11 +25,7 @@ impl Disk {
     pub(super) fn new() -> Self {
         // In memory if possible, to be fast.
         let shm = Path::new("/dev/shm");
-        let dir = if shm.is_dir() {
-            tempfile::tempdir_in(shm)
-        } else {
-            tempfile::tempdir()
-        };
+        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
         let dir = dir.unwrap();
         let mount = match make_image(dir.path()) {
             Ok(mount) => {
@@ -52,47 +48,28 @@ impl Disk {
 
     /// Where the writer copies its files to, if it has to.
     pub(super) fn copy_to(&self) -> Option<PathBuf> {
-        self.mount
-            .is_none()
-            .then(|| self.dir.path().join("copy/store"))
+        self.mount.is_none().then(|| self.dir.path().join("copy/store"))
     }
 
     /// The disk as it is when the power goes now, while the writer is stopped.
     pub(super) fn after_power_loss(&self, writer: &mut Killed) -> Survived<'_> {
         writer.wait_stopped();
         if self.mount.is_none() {
-            return Survived {
-                _mount: None,
-                dir: self.dir.path(),
-                below: "copy/store",
-            };
+            return Survived { _mount: None, dir: self.dir.path(), below: "copy/store" };
         }
         let image = self.dir.path().join("image");
         let copies = [self.dir.path().join("after"), self.dir.path().join("again")];
         // Write-back may be under way; what is seen twice is what is there.
         loop {
             for copy in &copies {
-                run(
-                    "cp",
-                    &["--sparse=always".as_ref(), image.as_ref(), copy.as_ref()],
-                )
-                .unwrap();
+                run("cp", &["--sparse=always".as_ref(), image.as_ref(), copy.as_ref()]).unwrap();
             }
-            if run(
-                "cmp",
-                &["-s".as_ref(), copies[0].as_ref(), copies[1].as_ref()],
-            )
-            .is_ok()
-            {
+            if run("cmp", &["-s".as_ref(), copies[0].as_ref(), copies[1].as_ref()]).is_ok() {
                 break;
             }
         }
         let mount = Mount::new(&copies[0], &self.dir.path().join("after-mount")).unwrap();
-        Survived {
-            _mount: Some(mount),
-            dir: self.dir.path(),
-            below: "after-mount/store",
-        }
+        Survived { _mount: Some(mount), dir: self.dir.path(), below: "after-mount/store" }
     }
 }
 
@@ -145,8 +122,7 @@ fn make_image(dir: &Path) -> Result<Mount, String> {
     }
     let image = dir.join("image");
     let file = fs::File::create(&image).map_err(|error| error.to_string())?;
-    file.set_len(IMAGE_BYTES)
-        .map_err(|error| error.to_string())?;
+    file.set_len(IMAGE_BYTES).map_err(|error| error.to_string())?;
     run("mkfs.ext4", &[Path::new("-q"), Path::new("-F"), &image])?;
     Mount::new(&image, &dir.join("mount"))
 }
@@ -154,10 +130,7 @@ fn make_image(dir: &Path) -> Result<Mount, String> {
 fn run(program: &str, args: &[&Path]) -> Result<(), String> {
     match Command::new(program).args(args).output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!(
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
+        Ok(output) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(error) => Err(format!("{program}: {error}")),
     }
 }

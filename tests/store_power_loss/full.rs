@@ -22,27 +22,15 @@ pub(super) async fn refuses_and_goes_on(engine: Engine) {
     }
     let filler = disk.store().with_file_name("filler");
     fs::write(&filler, vec![0; 100 << 20]).unwrap();
-    let options = Options {
-        reserve_bytes: RESERVE_BYTES,
-        ..Options::default()
-    };
+    let options = Options { reserve_bytes: RESERVE_BYTES, ..Options::default() };
     let store = store::open(&disk.store(), engine, &options).unwrap();
-    let key = DocumentKey {
-        tenant: Tenant::default(),
-        document: DocumentId::from_bytes(&[1; 16]),
-    };
-    let row = |n: u32| RowKey {
-        kind: Kind::Snapshot,
-        id: [1; 32],
-        part: n,
-    };
+    let key = DocumentKey { tenant: Tenant::default(), document: DocumentId::from_bytes(&[1; 16]) };
+    let row = |n: u32| RowKey { kind: Kind::Snapshot, id: [1; 32], part: n };
     let put = |n: u32| {
         // Not compressible.
         let mut state = u64::from(n) + 1;
         let bytes = (0..100_000).map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             state.to_be_bytes()[0]
         });
         vec![RowWrite::Put(row(n), bytes.collect())]
@@ -54,10 +42,7 @@ pub(super) async fn refuses_and_goes_on(engine: Engine) {
             Err(error) => break error,
         }
     };
-    assert!(
-        matches!(error, StoreError::Full { .. }),
-        "{engine} after {acknowledged}: {error}"
-    );
+    assert!(matches!(error, StoreError::Full { .. }), "{engine} after {acknowledged}: {error}");
     assert!(acknowledged > 10, "{engine}: {acknowledged}");
     fs::remove_file(filler).unwrap();
     store.write(key.clone(), put(acknowledged)).await.unwrap();
@@ -66,12 +51,7 @@ pub(super) async fn refuses_and_goes_on(engine: Engine) {
     let store = store::open(&disk.store(), engine, &options).unwrap();
     for n in 0..=acknowledged {
         let found = store.read(key.clone(), vec![row(n)]).await.unwrap();
-        assert!(
-            found[0]
-                .as_ref()
-                .is_some_and(|bytes| bytes.len() == 100_000),
-            "{engine}: {n}"
-        );
+        assert!(found[0].as_ref().is_some_and(|bytes| bytes.len() == 100_000), "{engine}: {n}");
     }
     store.close().await.unwrap();
 }

@@ -82,11 +82,7 @@ fn survives(engine: Engine) {
     for (size, moments) in TRIALS {
         for stop_after in moments.into_iter().flat_map(|at| [at, at + 3]) {
             let outcome = power_loss(engine, size, stop_after, true);
-            assert_eq!(
-                outcome,
-                Ok(()),
-                "{engine}, {size} bytes, after {stop_after} writes"
-            );
+            assert_eq!(outcome, Ok(()), "{engine}, {size} bytes, after {stop_after} writes");
         }
     }
 }
@@ -95,22 +91,13 @@ fn loses_without_fsync(engine: Engine) {
     const TRIES: usize = 4;
     let lost = (0..TRIES).find_map(|_| power_loss(engine, 120, 200, false).err());
     println!("{engine} without fsync: {lost:?}");
-    assert!(
-        lost.is_some(),
-        "{TRIES} power losses without fsync lost nothing: the test is blind"
-    );
+    assert!(lost.is_some(), "{TRIES} power losses without fsync lost nothing: the test is blind");
 }
 
 /// One trial. `Err` says what was lost.
 fn power_loss(engine: Engine, size: usize, stop_after: usize, sync: bool) -> Result<(), String> {
     let disk = Disk::new();
-    let work = Work {
-        engine,
-        size,
-        sync,
-        root: disk.store(),
-        copy_to: disk.copy_to(),
-    };
+    let work = Work { engine, size, sync, root: disk.store(), copy_to: disk.copy_to() };
     let (mut writer, mut acks) = start(&work);
     read_acks(&mut acks, stop_after);
     writer.signal(rustix::process::Signal::STOP);
@@ -118,13 +105,7 @@ fn power_loss(engine: Engine, size: usize, stop_after: usize, sync: bool) -> Res
     // What the writer said before it stopped is all in the pipe.
     drop(writer);
     let acknowledged = stop_after + read_acks(&mut acks, usize::MAX);
-    child::verify(
-        &Work {
-            root: survived.store(),
-            ..work
-        },
-        acknowledged,
-    )
+    child::verify(&Work { root: survived.store(), ..work }, acknowledged)
 }
 
 fn survives_kill(engine: Engine) {
@@ -136,23 +117,13 @@ fn survives_kill(engine: Engine) {
         if root.exists() {
             fs::remove_dir_all(&root).unwrap();
         }
-        let work = Work {
-            engine,
-            size,
-            sync: true,
-            root,
-            copy_to: None,
-        };
+        let work = Work { engine, size, sync: true, root, copy_to: None };
         let (writer, mut acks) = start(&work);
         let stop_after = 10 + 7 * round;
         read_acks(&mut acks, stop_after);
         drop(writer);
         let all = stop_after + read_acks(&mut acks, usize::MAX);
-        assert_eq!(
-            child::verify(&work, all),
-            Ok(()),
-            "{engine}, {size} bytes, round {round}"
-        );
+        assert_eq!(child::verify(&work, all), Ok(()), "{engine}, {size} bytes, round {round}");
         acknowledged += all;
     }
     println!("{engine}: 10 kills, {acknowledged} acknowledged writes, none lost");
@@ -172,14 +143,9 @@ impl Killed {
         let tasks = format!("/proc/{}/task", self.0.id());
         let stopped = |task: &Path| {
             let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
-            stat.rsplit(')')
-                .next()
-                .is_none_or(|rest| rest.trim_start().starts_with(['T', 't']))
+            stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['T', 't']))
         };
-        while !fs::read_dir(&tasks)
-            .unwrap()
-            .all(|task| stopped(&task.unwrap().path()))
-        {
+        while !fs::read_dir(&tasks).unwrap().all(|task| stopped(&task.unwrap().path())) {
             std::thread::yield_now();
         }
     }
@@ -205,16 +171,10 @@ fn read_acks(from: &mut BufReader<ChildStdout>, most: usize) -> usize {
     while count < most {
         line.clear();
         if from.read_line(&mut line).unwrap() == 0 {
-            assert!(
-                most == usize::MAX,
-                "the writer ended after {count} of {most} writes"
-            );
+            assert!(most == usize::MAX, "the writer ended after {count} of {most} writes");
             break;
         }
-        assert!(
-            !line.contains("panicked") && !line.contains("FAILED"),
-            "the writer: {line}"
-        );
+        assert!(!line.contains("panicked") && !line.contains("FAILED"), "the writer: {line}");
         count += usize::from(line == "acknowledged\n");
     }
     count

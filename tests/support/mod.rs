@@ -29,12 +29,7 @@ impl Relay {
     pub(crate) fn start(args: &[&str], dir: &Path) -> Self {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let (child, port) = spawn(&args, dir, 0);
-        Self {
-            child,
-            port,
-            args,
-            dir: dir.to_owned(),
-        }
+        Self { child, port, args, dir: dir.to_owned() }
     }
 
     /// Where clients connect.
@@ -64,10 +59,7 @@ impl Relay {
             if let Some(status) = self.child.try_wait().expect("our child can be asked") {
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "no end {STOP_MAX:?} after SIGTERM"
-            );
+            assert!(Instant::now() < deadline, "no end {STOP_MAX:?} after SIGTERM");
             thread::sleep(Duration::from_millis(10));
         }
     }

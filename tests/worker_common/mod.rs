@@ -52,18 +52,13 @@ pub(crate) fn poison(first: &Bytes) -> Bytes {
 
 /// A folder or file of the shared test data; `None`, with a word, where there is none.
 pub(crate) fn shared(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("CONCORD_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("CONCORD_SHARED")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let path = root.join(name);
     if path.exists() {
         return Some(path);
     }
-    println!(
-        "skipped: no {}; set CONCORD_SHARED to where the test data is",
-        path.display()
-    );
+    println!("skipped: no {}; set CONCORD_SHARED to where the test data is", path.display());
     None
 }
 

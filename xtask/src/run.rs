@@ -37,9 +37,7 @@ pub(crate) fn version(program: &str, args: &[&str]) -> Option<String> {
 }
 
 fn show(command: &Command) -> String {
-    let program = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or(command.get_program());
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let mut shown = program.to_string_lossy().into_owned();
     for arg in command.get_args() {
         shown.push(' ');

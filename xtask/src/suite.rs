@@ -90,11 +90,7 @@ pub(crate) fn test(extent: Extent) -> Result<(), String> {
     let started = Instant::now();
     let steps: Vec<&Step> = match extent {
         Extent::Full => STEPS.iter().collect(),
-        Extent::Quick => STEPS
-            .iter()
-            .filter(|step| step.in_quick)
-            .chain([&QUICK_TESTS])
-            .collect(),
+        Extent::Quick => STEPS.iter().filter(|step| step.in_quick).chain([&QUICK_TESTS]).collect(),
     };
     let root = root();
     for (number, step) in steps.iter().enumerate() {

@@ -29,11 +29,7 @@ const WORDS_BYTES_MAX: usize = 1_024;
 pub fn decode(frame: &Bytes, limits: &Limits) -> Result<Vec<Message>, DecodeError> {
     let (len, max) = (frame.len(), limits.message_bytes);
     if len > max {
-        return Err(DecodeError::TooLarge {
-            what: "a frame",
-            len,
-            max,
-        });
+        return Err(DecodeError::TooLarge { what: "a frame", len, max });
     }
     let mut item = Item::new(frame);
     let mut messages = Vec::with_capacity(1);
@@ -43,11 +39,7 @@ pub fn decode(frame: &Bytes, limits: &Limits) -> Result<Vec<Message>, DecodeErro
             while entries.more(&mut item)? {
                 if messages.len() == MESSAGES_PER_FRAME_MAX {
                     let (count, max) = (MESSAGES_PER_FRAME_MAX + 1, MESSAGES_PER_FRAME_MAX);
-                    return Err(DecodeError::TooMany {
-                        what: "messages",
-                        count,
-                        max,
-                    });
+                    return Err(DecodeError::TooMany { what: "messages", count, max });
                 }
                 messages.push(Fields::read(&mut item, frame, limits)?.message()?);
             }
@@ -111,11 +103,7 @@ impl<'a> Fields<'a> {
                 *slot = (!absent).then_some(place);
             }
         }
-        Ok(Self {
-            frame,
-            limits,
-            places,
-        })
+        Ok(Self { frame, limits, places })
     }
 
     fn message(&self) -> Result<Message, DecodeError> {
@@ -143,9 +131,7 @@ impl<'a> Fields<'a> {
                     None => String::new(),
                 },
             }),
-            types::LEAVE => Ok(Message::Leave {
-                sender: self.peer(names::SENDER_ID)?,
-            }),
+            types::LEAVE => Ok(Message::Leave { sender: self.peer(names::SENDER_ID)? }),
             types::REMOTE_SUBSCRIPTION_CHANGE => Ok(Message::RemoteSubscriptionChange {
                 sender: self.peer(names::SENDER_ID)?,
                 target: self.peer(names::TARGET_ID)?,
@@ -173,74 +159,31 @@ impl<'a> Fields<'a> {
         let Ok(document) = text.parse::<DocumentId>() else {
             let (len, max) = (text.len(), MISADDRESSED_BYTES_MAX);
             if len > max {
-                return Err(DecodeError::TooLarge {
-                    what: "a document id",
-                    len,
-                    max,
-                });
+                return Err(DecodeError::TooLarge { what: "a document id", len, max });
             }
             let wants_answer = matches!(kind, types::REQUEST | types::SYNC);
-            return Ok(Message::Misaddressed {
-                document: text.to_owned(),
-                sender,
-                wants_answer,
-            });
+            return Ok(Message::Misaddressed { document: text.to_owned(), sender, wants_answer });
         };
         let target = self.peer(names::TARGET_ID)?;
         Ok(match kind {
-            types::REQUEST => Message::Request {
-                document,
-                sender,
-                target,
-                data: self.data()?,
-            },
-            types::SYNC => Message::Sync {
-                document,
-                sender,
-                target,
-                data: self.data()?,
-            },
+            types::REQUEST => Message::Request { document, sender, target, data: self.data()? },
+            types::SYNC => Message::Sync { document, sender, target, data: self.data()? },
             types::EPHEMERAL => {
                 let data = self.data()?;
                 let (len, max) = (data.len(), self.limits.ephemeral_bytes);
                 if len > max {
-                    return Err(DecodeError::TooLarge {
-                        what: "an ephemeral message",
-                        len,
-                        max,
-                    });
+                    return Err(DecodeError::TooLarge { what: "an ephemeral message", len, max });
                 }
                 let count = self.need(names::COUNT)?.count(names::COUNT)?;
                 let session = id(self.text(names::SESSION_ID)?, names::SESSION_ID)?;
-                Message::Ephemeral {
-                    document,
-                    sender,
-                    target,
-                    count,
-                    session,
-                    data,
-                }
+                Message::Ephemeral { document, sender, target, count, session, data }
             }
             types::REMOTE_HEADS_CHANGED => {
                 let heads = self.remote_heads()?;
-                Message::RemoteHeadsChanged {
-                    document,
-                    sender,
-                    target,
-                    heads,
-                }
+                Message::RemoteHeadsChanged { document, sender, target, heads }
             }
-            types::ACK => Message::Ack {
-                document,
-                sender,
-                target,
-                ack: self.ack()?,
-            },
-            _ => Message::DocUnavailable {
-                document,
-                sender,
-                target,
-            },
+            types::ACK => Message::Ack { document, sender, target, ack: self.ack()? },
+            _ => Message::DocUnavailable { document, sender, target },
         })
     }
 
@@ -307,9 +250,7 @@ impl<'a> Fields<'a> {
     fn stores(&self, field: &'static str) -> Result<Vec<StorageId>, DecodeError> {
         let max = self.limits.remote_subscriptions;
         self.get(field).map_or(Ok(Vec::new()), |mut item| {
-            list(&mut item, field, max, |item, field| {
-                id(item.text(field)?, field)
-            })
+            list(&mut item, field, max, |item, field| id(item.text(field)?, field))
         })
     }
 
@@ -332,11 +273,7 @@ impl<'a> Fields<'a> {
                 }
             }
             let timestamp_ms = timestamp_ms.ok_or(DecodeError::Missing(names::TIMESTAMP))?;
-            stores.push(RemoteHeads {
-                storage_id,
-                heads,
-                timestamp_ms,
-            });
+            stores.push(RemoteHeads { storage_id, heads, timestamp_ms });
         }
         Ok(stores)
     }
@@ -351,49 +288,30 @@ impl<'a> Fields<'a> {
 
     fn ack(&self) -> Result<Ack, DecodeError> {
         let hashes = |field| {
-            self.get(field)
-                .map_or(Ok(Vec::new()), |mut item| self.hashes(&mut item, field))
+            self.get(field).map_or(Ok(Vec::new()), |mut item| self.hashes(&mut item, field))
         };
-        let refused = self
-            .get(names::REFUSED)
-            .map_or(Ok(Vec::new()), |mut item| {
-                list(&mut item, names::REFUSED, REFUSED_MAX, refused)
-            })?;
-        Ok(Ack {
-            applied: hashes(names::APPLIED)?,
-            durable: hashes(names::DURABLE)?,
-            refused,
-        })
+        let refused = self.get(names::REFUSED).map_or(Ok(Vec::new()), |mut item| {
+            list(&mut item, names::REFUSED, REFUSED_MAX, refused)
+        })?;
+        Ok(Ack { applied: hashes(names::APPLIED)?, durable: hashes(names::DURABLE)?, refused })
     }
 
     fn retry_after_ms(&self) -> Result<u32, DecodeError> {
         const FIELD: &str = names::RETRY_AFTER_MS;
-        let count = self
-            .get(FIELD)
-            .map_or(Ok(0), |mut item| item.count(FIELD))?;
-        u32::try_from(count).map_err(|_| DecodeError::Field {
-            field: FIELD,
-            expected: "a number of 32 bits",
-        })
+        let count = self.get(FIELD).map_or(Ok(0), |mut item| item.count(FIELD))?;
+        u32::try_from(count)
+            .map_err(|_| DecodeError::Field { field: FIELD, expected: "a number of 32 bits" })
     }
 }
 
 /// One refused change. A code of a later version is not understood, but the reason still is.
 fn refused(item: &mut Item<'_>, field: &'static str) -> Result<Refused, DecodeError> {
-    let mut refused = Refused {
-        hash: None,
-        code: RefuseCode::Malformed,
-        reason: String::new(),
-    };
+    let mut refused = Refused { hash: None, code: RefuseCode::Malformed, reason: String::new() };
     let mut entries = item.map(field)?;
     while entries.more(item)? {
         match item.text(field)? {
             names::HASH => {
-                refused.hash = if item.absent()? {
-                    None
-                } else {
-                    Some(hash(item, names::HASH)?)
-                };
+                refused.hash = if item.absent()? { None } else { Some(hash(item, names::HASH)?) };
             }
             names::CODE => {
                 let code = item.text(names::CODE)?;
@@ -413,21 +331,14 @@ fn hash(item: &mut Item<'_>, field: &'static str) -> Result<ChangeHash, DecodeEr
     } else {
         ChangeHash::from_slice(item.bytes(field)?)
     };
-    hash.ok_or(DecodeError::Field {
-        field,
-        expected: "a list of hashes",
-    })
+    hash.ok_or(DecodeError::Field { field, expected: "a list of hashes" })
 }
 
 fn version(item: &mut Item<'_>, field: &'static str) -> Result<String, DecodeError> {
     let version = item.text(field)?;
     let (len, max) = (version.len(), VERSION_BYTES_MAX);
     if len > max {
-        return Err(DecodeError::TooLarge {
-            what: "a protocol version",
-            len,
-            max,
-        });
+        return Err(DecodeError::TooLarge { what: "a protocol version", len, max });
     }
     Ok(version.to_owned())
 }
@@ -436,8 +347,7 @@ fn id<T: std::str::FromStr<Err = IdError>>(
     text: &str,
     field: &'static str,
 ) -> Result<T, DecodeError> {
-    text.parse()
-        .map_err(|source| DecodeError::Id { field, source })
+    text.parse().map_err(|source| DecodeError::Id { field, source })
 }
 
 /// A list of at most so many items.
@@ -460,17 +370,10 @@ fn room<T>(items: &[T], what: &'static str, max: usize) -> Result<(), DecodeErro
     if items.len() < max {
         return Ok(());
     }
-    Err(DecodeError::TooMany {
-        what,
-        count: items.len() + 1,
-        max,
-    })
+    Err(DecodeError::TooMany { what, count: items.len() + 1, max })
 }
 
 /// Words are for people and logs; beyond some length they are for neither.
 fn cut(words: &str) -> String {
-    words
-        .get(..words.floor_char_boundary(WORDS_BYTES_MAX))
-        .unwrap_or_default()
-        .to_owned()
+    words.get(..words.floor_char_boundary(WORDS_BYTES_MAX)).unwrap_or_default().to_owned()
 }

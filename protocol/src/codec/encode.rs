@@ -37,13 +37,7 @@ pub fn encode_sync(
 ) -> Bytes {
     let ids = document.as_str().len() + sender.as_str().len() + target.as_str().len();
     let mut out = Writer::with_capacity(OVERHEAD + ids + data.len());
-    with_data(
-        &mut out,
-        types::SYNC,
-        document.as_str(),
-        (sender, target),
-        data,
-    );
+    with_data(&mut out, types::SYNC, document.as_str(), (sender, target), data);
     out.finish()
 }
 
@@ -56,17 +50,9 @@ pub fn encode_unavailable(document: &str, sender: &PeerId, target: &PeerId) -> B
     out.finish()
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "one flat arm for each type of message"
-)]
 fn write(out: &mut Writer, message: &Message) {
     match message {
-        Message::Join {
-            sender,
-            metadata,
-            versions,
-        } => {
+        Message::Join { sender, metadata, versions } => {
             start(out, types::JOIN, 3);
             text(out, names::SENDER_ID, sender.as_str());
             write_metadata(out, metadata);
@@ -76,22 +62,13 @@ fn write(out: &mut Writer, message: &Message) {
                 out.text(version);
             }
         }
-        Message::Peer {
-            sender,
-            target,
-            metadata,
-            version,
-        } => {
+        Message::Peer { sender, target, metadata, version } => {
             start(out, types::PEER, 4);
             ends(out, (sender, target));
             write_metadata(out, metadata);
             text(out, names::SELECTED_VERSION, version);
         }
-        Message::Error {
-            sender,
-            target,
-            message,
-        } => {
+        Message::Error { sender, target, message } => {
             start(out, types::ERROR, 3);
             ends(out, (sender, target));
             text(out, names::MESSAGE, message);
@@ -100,64 +77,29 @@ fn write(out: &mut Writer, message: &Message) {
             start(out, types::LEAVE, 1);
             text(out, names::SENDER_ID, sender.as_str());
         }
-        Message::RemoteSubscriptionChange {
-            sender,
-            target,
-            add,
-            remove,
-        } => {
+        Message::RemoteSubscriptionChange { sender, target, add, remove } => {
             start(out, types::REMOTE_SUBSCRIPTION_CHANGE, 4);
             ends(out, (sender, target));
             write_stores(out, names::ADD, add);
             write_stores(out, names::REMOVE, remove);
         }
-        Message::GoAway {
-            sender,
-            retry_after_ms,
-        } => {
+        Message::GoAway { sender, retry_after_ms } => {
             start(out, types::GO_AWAY, 2);
             text(out, names::SENDER_ID, sender.as_str());
             out.text(names::RETRY_AFTER_MS);
             out.count(u64::from(*retry_after_ms));
         }
-        Message::Request {
-            document,
-            sender,
-            target,
-            data,
-        } => {
-            with_data(
-                out,
-                types::REQUEST,
-                document.as_str(),
-                (sender, target),
-                data,
-            );
+        Message::Request { document, sender, target, data } => {
+            with_data(out, types::REQUEST, document.as_str(), (sender, target), data);
         }
-        Message::Sync {
-            document,
-            sender,
-            target,
-            data,
-        } => {
+        Message::Sync { document, sender, target, data } => {
             with_data(out, types::SYNC, document.as_str(), (sender, target), data);
         }
-        Message::DocUnavailable {
-            document,
-            sender,
-            target,
-        } => {
+        Message::DocUnavailable { document, sender, target } => {
             start(out, types::DOC_UNAVAILABLE, 3);
             address(out, document.as_str(), (sender, target));
         }
-        Message::Ephemeral {
-            document,
-            sender,
-            target,
-            count,
-            session,
-            data,
-        } => {
+        Message::Ephemeral { document, sender, target, count, session, data } => {
             start(out, types::EPHEMERAL, 6);
             address(out, document.as_str(), (sender, target));
             out.text(names::COUNT);
@@ -166,41 +108,19 @@ fn write(out: &mut Writer, message: &Message) {
             out.text(names::DATA);
             out.bytes(data);
         }
-        Message::RemoteHeadsChanged {
-            document,
-            sender,
-            target,
-            heads,
-        } => {
+        Message::RemoteHeadsChanged { document, sender, target, heads } => {
             start(out, types::REMOTE_HEADS_CHANGED, 4);
             address(out, document.as_str(), (sender, target));
             write_remote_heads(out, heads);
         }
-        Message::Ack {
-            document,
-            sender,
-            target,
-            ack,
-        } => {
+        Message::Ack { document, sender, target, ack } => {
             start(out, types::ACK, 6);
             address(out, document.as_str(), (sender, target));
             write_ack(out, ack);
         }
         // Neither is ever meant to be sent: what can be said of them is who, and of what.
-        Message::Misaddressed {
-            document,
-            sender,
-            wants_answer,
-        } => {
-            start(
-                out,
-                if *wants_answer {
-                    types::REQUEST
-                } else {
-                    types::DOC_UNAVAILABLE
-                },
-                2,
-            );
+        Message::Misaddressed { document, sender, wants_answer } => {
+            start(out, if *wants_answer { types::REQUEST } else { types::DOC_UNAVAILABLE }, 2);
             text(out, names::DOCUMENT_ID, document);
             text(out, names::SENDER_ID, sender.as_str());
         }
@@ -243,10 +163,7 @@ fn with_data(
 }
 
 fn write_metadata(out: &mut Writer, metadata: &PeerMetadata) {
-    let PeerMetadata {
-        storage_id,
-        is_ephemeral,
-    } = metadata;
+    let PeerMetadata { storage_id, is_ephemeral } = metadata;
     out.text(names::PEER_METADATA);
     out.map(usize::from(storage_id.is_some()) + usize::from(is_ephemeral.is_some()));
     if let Some(storage_id) = storage_id {
@@ -269,12 +186,7 @@ fn write_stores(out: &mut Writer, name: &str, stores: &[StorageId]) {
 fn write_remote_heads(out: &mut Writer, stores: &[RemoteHeads]) {
     out.text(names::NEW_HEADS);
     out.map(stores.len());
-    for RemoteHeads {
-        storage_id,
-        heads,
-        timestamp_ms,
-    } in stores
-    {
+    for RemoteHeads { storage_id, heads, timestamp_ms } in stores {
         out.text(storage_id.as_str());
         out.map(2);
         out.text(names::HEADS);
@@ -287,14 +199,7 @@ fn write_remote_heads(out: &mut Writer, stores: &[RemoteHeads]) {
     }
 }
 
-fn write_ack(
-    out: &mut Writer,
-    Ack {
-        applied,
-        durable,
-        refused,
-    }: &Ack,
-) {
+fn write_ack(out: &mut Writer, Ack { applied, durable, refused }: &Ack) {
     for (name, hashes) in [(names::APPLIED, applied), (names::DURABLE, durable)] {
         out.text(name);
         out.array(hashes.len());
@@ -324,10 +229,9 @@ fn size_hint(message: &Message) -> usize {
             Message::Request { data, .. }
             | Message::Sync { data, .. }
             | Message::Ephemeral { data, .. } => data.len(),
-            Message::RemoteHeadsChanged { heads, .. } => heads
-                .iter()
-                .map(|store| 80 + store.heads.len() * HEAD_LEN)
-                .sum(),
+            Message::RemoteHeadsChanged { heads, .. } => {
+                heads.iter().map(|store| 80 + store.heads.len() * HEAD_LEN).sum()
+            }
             Message::Ack { ack, .. } => (ack.applied.len() + ack.durable.len()) * HEAD_LEN,
             _ => 0,
         }

@@ -48,11 +48,7 @@ impl<'a> Item<'a> {
     pub(super) fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
         match self.kind()? {
             Type::String => self.0.str().map_err(|error| {
-                if error.is_end_of_input() {
-                    DecodeError::Truncated
-                } else {
-                    not(field, "UTF-8")
-                }
+                if error.is_end_of_input() { DecodeError::Truncated } else { not(field, "UTF-8") }
             }),
             _ => Err(not(field, "a text")),
         }
@@ -88,11 +84,7 @@ impl<'a> Item<'a> {
             Type::I8 | Type::I16 | Type::I32 | Type::I64 => self.0.i64()? as f64,
             _ => return Err(not(field, "a number")),
         };
-        if number.is_finite() {
-            Ok(number)
-        } else {
-            Err(not(field, "a finite number"))
-        }
+        if number.is_finite() { Ok(number) } else { Err(not(field, "a finite number")) }
     }
 
     /// A whole number from nought up, written as an integer or as a float.
@@ -178,15 +170,9 @@ impl<'a> Item<'a> {
     /// The two bytes of a half float, which minicbor reads only with another dependency.
     fn raw_u16(&mut self) -> Result<u16, DecodeError> {
         let start = self.0.position() + 1;
-        let bytes = self
-            .0
-            .input()
-            .get(start..start + 2)
-            .ok_or(DecodeError::Truncated)?;
+        let bytes = self.0.input().get(start..start + 2).ok_or(DecodeError::Truncated)?;
         self.0.set_position(start + 2);
-        Ok(bytes
-            .iter()
-            .fold(0, |value, &byte| value << 8 | u16::from(byte)))
+        Ok(bytes.iter().fold(0, |value, &byte| value << 8 | u16::from(byte)))
     }
 }
 

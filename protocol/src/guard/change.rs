@@ -69,19 +69,13 @@ pub fn check_change(chunk: &Bytes, limits: &Limits) -> Result<ChangeHeader, Guar
         ChunkKind::Change => Cow::Borrowed(frame.body),
         ChunkKind::CompressedChange => Cow::Owned(inflate(frame.body, limits)?),
         ChunkKind::Document | ChunkKind::Bundle => {
-            return Err(GuardError::WrongKind {
-                expected: "change",
-                found: frame.kind.byte(),
-            });
+            return Err(GuardError::WrongKind { expected: "change", found: frame.kind.byte() });
         }
     };
     let inflated = framed_len(body.len());
     let max = limits.change_inflated_bytes;
-    let too_large = || GuardError::TooLarge {
-        what: "a change",
-        len: inflated as u64,
-        max: max as u64,
-    };
+    let too_large =
+        || GuardError::TooLarge { what: "a change", len: inflated as u64, max: max as u64 };
     let inflated_bytes = u32::try_from(inflated).map_err(|_| too_large())?;
     if inflated > max {
         return Err(too_large());
@@ -95,16 +89,10 @@ fn inflate(deflated: &[u8], limits: &Limits) -> Result<Vec<u8>, GuardError> {
     let max = limits.change_inflated_bytes;
     let mut body = Vec::with_capacity(deflated.len().saturating_mul(INFLATE_GUESS).min(max));
     let mut decoder = DeflateDecoder::new(deflated).take((max as u64).saturating_add(1));
-    decoder
-        .read_to_end(&mut body)
-        .map_err(|_| GuardError::Deflate)?;
+    decoder.read_to_end(&mut body).map_err(|_| GuardError::Deflate)?;
     if body.len() > max {
         let len = body.len() as u64;
-        return Err(GuardError::TooLarge {
-            what: "an inflated change",
-            len,
-            max: max as u64,
-        });
+        return Err(GuardError::TooLarge { what: "an inflated change", len, max: max as u64 });
     }
     // The decoder stops at the end of the stream; what follows would be hidden from the hash.
     match decoder.into_inner().into_inner() {
@@ -128,11 +116,8 @@ fn read_body(
     read_message(&mut reader, limits)?;
     let other_actors = read_other_actors(&mut reader, limits)?;
     let position_max = other_actors.len() as u64;
-    let Operations {
-        count,
-        objects_made,
-        objects_named,
-    } = columns::read(&mut reader, start_op, position_max, limits)?;
+    let Operations { count, objects_made, objects_named } =
+        columns::read(&mut reader, start_op, position_max, limits)?;
     check_extra(&mut reader, seq)?;
     Ok(ChangeHeader {
         hash,
@@ -152,21 +137,14 @@ fn read_body(
 fn read_deps(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<ChangeHash>, GuardError> {
     let count = read_count(reader, "dependencies", limits.change_deps, HASH_LEN)?;
     let bytes = reader.take(count * HASH_LEN)?;
-    Ok(bytes
-        .chunks_exact(HASH_LEN)
-        .filter_map(ChangeHash::from_slice)
-        .collect())
+    Ok(bytes.chunks_exact(HASH_LEN).filter_map(ChangeHash::from_slice).collect())
 }
 
 fn read_actor(reader: &mut Reader<'_>) -> Result<ActorId, GuardError> {
     let bytes = reader.prefixed()?;
     if bytes.len() > ActorId::MAX_LEN {
         let (len, max) = (bytes.len() as u64, ActorId::MAX_LEN as u64);
-        return Err(GuardError::TooLarge {
-            what: "an actor id",
-            len,
-            max,
-        });
+        return Err(GuardError::TooLarge { what: "an actor id", len, max });
     }
     Ok(ActorId::from(bytes))
 }
@@ -184,16 +162,10 @@ fn read_message(reader: &mut Reader<'_>, limits: &Limits) -> Result<(), GuardErr
     let len = reader.unsigned()?;
     let max = limits.change_message_bytes;
     if len > max as u64 {
-        return Err(GuardError::TooLarge {
-            what: "a change's message",
-            len,
-            max: max as u64,
-        });
+        return Err(GuardError::TooLarge { what: "a change's message", len, max: max as u64 });
     }
     let message = reader.take(usize::try_from(len).map_err(|_| GuardError::Truncated)?)?;
-    std::str::from_utf8(message)
-        .map(drop)
-        .map_err(|_| GuardError::NotUtf8("the change's message"))
+    std::str::from_utf8(message).map(drop).map_err(|_| GuardError::NotUtf8("the change's message"))
 }
 
 fn read_other_actors(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<ActorId>, GuardError> {
@@ -214,11 +186,7 @@ pub(super) fn read_count(
 ) -> Result<usize, GuardError> {
     let count = reader.unsigned()?;
     if count > max as u64 {
-        return Err(GuardError::TooMany {
-            what,
-            count,
-            max: max as u64,
-        });
+        return Err(GuardError::TooMany { what, count, max: max as u64 });
     }
     usize::try_from(count)
         .ok()
@@ -232,9 +200,7 @@ fn check_extra(reader: &mut Reader<'_>, seq: u32) -> Result<(), GuardError> {
     if reader.is_empty() || seq == AUTHOR_SEQ {
         return Ok(());
     }
-    let footer = reader
-        .unsigned()
-        .and_then(|id| Ok((id, reader.unsigned()?)));
+    let footer = reader.unsigned().and_then(|id| Ok((id, reader.unsigned()?)));
     match footer {
         Ok((AUTHOR_FOOTER, len)) if reader.remaining() as u64 >= len => {
             Err(GuardError::AuthorTooLate)

@@ -68,18 +68,11 @@ pub fn split(data: &Bytes, limits: &Limits) -> Result<Vec<Chunk>, GuardError> {
     while start < data.len() {
         if chunks.len() == limits.sync_changes {
             let max = limits.sync_changes as u64;
-            return Err(GuardError::TooMany {
-                what: "chunks",
-                count: max + 1,
-                max,
-            });
+            return Err(GuardError::TooMany { what: "chunks", count: max + 1, max });
         }
         let frame = Frame::read(&data[start..], limits)?;
         let end = start + frame.len;
-        chunks.push(Chunk {
-            kind: frame.kind,
-            bytes: data.slice(start..end),
-        });
+        chunks.push(Chunk { kind: frame.kind, bytes: data.slice(start..end) });
         start = end;
     }
     Ok(chunks)
@@ -92,10 +85,7 @@ pub fn split(data: &Bytes, limits: &Limits) -> Result<Vec<Chunk>, GuardError> {
 pub fn check_document(chunk: &Bytes, limits: &Limits) -> Result<(), GuardError> {
     let frame = Frame::read_only(chunk, limits)?;
     if frame.kind != ChunkKind::Document {
-        return Err(GuardError::WrongKind {
-            expected: "document",
-            found: frame.kind.byte(),
-        });
+        return Err(GuardError::WrongKind { expected: "document", found: frame.kind.byte() });
     }
     frame.check_hash(ChunkKind::Document, frame.body).map(drop)
 }
@@ -116,12 +106,7 @@ impl<'a> Frame<'a> {
         if reader.take(4)? != MAGIC {
             return Err(GuardError::Magic);
         }
-        let checksum = [
-            reader.byte()?,
-            reader.byte()?,
-            reader.byte()?,
-            reader.byte()?,
-        ];
+        let checksum = [reader.byte()?, reader.byte()?, reader.byte()?, reader.byte()?];
         let kind = match reader.byte()? {
             0 => ChunkKind::Document,
             1 => ChunkKind::Change,
@@ -133,20 +118,11 @@ impl<'a> Frame<'a> {
         let (what, max) = kind.limit(limits);
         let len = (reader.position() as u64).saturating_add(body_len);
         if len > max as u64 {
-            return Err(GuardError::TooLarge {
-                what,
-                len,
-                max: max as u64,
-            });
+            return Err(GuardError::TooLarge { what, len, max: max as u64 });
         }
         let body_len = usize::try_from(body_len).map_err(|_| GuardError::Truncated)?;
         let body = reader.take(body_len)?;
-        Ok(Self {
-            kind,
-            body,
-            checksum,
-            len: reader.position(),
-        })
+        Ok(Self { kind, body, checksum, len: reader.position() })
     }
 
     /// Reads a frame that must be all there is.
@@ -168,11 +144,8 @@ impl<'a> Frame<'a> {
         let mut prefix = Vec::with_capacity(11);
         prefix.push(kind.byte());
         leb::write(&mut prefix, body.len() as u64);
-        let hash: [u8; 32] = Sha256::new()
-            .chain_update(&prefix)
-            .chain_update(body)
-            .finalize()
-            .into();
+        let hash: [u8; 32] =
+            Sha256::new().chain_update(&prefix).chain_update(body).finalize().into();
         if hash.starts_with(&self.checksum) {
             Ok(ChangeHash(hash))
         } else {

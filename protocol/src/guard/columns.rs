@@ -65,12 +65,7 @@ pub(super) fn read(
     limits: &Limits,
 ) -> Result<Operations, GuardError> {
     let columns = read_layout(reader, limits)?;
-    let data = |spec| {
-        columns
-            .iter()
-            .find(|column| column.spec == spec)
-            .map_or(&[][..], |c| c.data)
-    };
+    let data = |spec| columns.iter().find(|column| column.spec == spec).map_or(&[][..], |c| c.data);
 
     let paid = data(VALUE_META + 1).len() as u64;
     let (count, objects_made) = read_actions(data(ACTION), start_op, paid, limits)?;
@@ -78,11 +73,7 @@ pub(super) fn read(
     let objects_named = read_objects(data(OBJECT_ACTOR), data(OBJECT_COUNTER), rows, position_max)?;
     let positions = |data, column, rows_max| {
         Runs::new(data, column).walk(rows_max, Reader::unsigned, |position, _| {
-            if position <= position_max {
-                Ok(())
-            } else {
-                Err(no_such_actor(column))
-            }
+            if position <= position_max { Ok(()) } else { Err(no_such_actor(column)) }
         })
     };
 
@@ -90,10 +81,7 @@ pub(super) fn read(
     let key_counters = counters(data(KEY_COUNTER), "key counter", rows)?;
     let key_texts = texts(data(KEY_TEXT), "key text", rows)?;
     if key_texts.values + key_counters.values != rows || key_actors.values > key_counters.values {
-        return Err(GuardError::Column {
-            column: "key",
-            problem: "does not name one key a row",
-        });
+        return Err(GuardError::Column { column: "key", problem: "does not name one key a row" });
     }
     all_there("insert", rows, booleans(data(INSERT), "insert", rows)?)?;
 
@@ -107,11 +95,7 @@ pub(super) fn read(
     let metas = values::check(data(VALUE_META), data(VALUE_META + 1), rows)?;
     all_there("value", rows, metas.values)?;
     check_others(&columns, rows, limits)?;
-    Ok(Operations {
-        count,
-        objects_made,
-        objects_named,
-    })
+    Ok(Operations { count, objects_made, objects_named })
 }
 
 /// The action that deletes.
@@ -145,15 +129,7 @@ fn read_layout<'a>(
         }
         lengths.push((spec, reader.length()?));
     }
-    lengths
-        .into_iter()
-        .map(|(spec, len)| {
-            Ok(Column {
-                spec,
-                data: reader.take(len)?,
-            })
-        })
-        .collect()
+    lengths.into_iter().map(|(spec, len)| Ok(Column { spec, data: reader.take(len)? })).collect()
 }
 
 /// Counts the operations, and lists the counters of those that make an object. `paid` is how
@@ -173,17 +149,9 @@ fn read_actions(
         if value == Some(DELETE) {
             deletes = deletes.saturating_add(rows);
         }
-        let max = limits
-            .change_ops
-            .max(paid)
-            .saturating_add(deletes)
-            .min(limits.change_ops_total);
+        let max = limits.change_ops.max(paid).saturating_add(deletes).min(limits.change_ops_total);
         if count > max {
-            return Err(GuardError::TooMany {
-                what: "operations",
-                count,
-                max,
-            });
+            return Err(GuardError::TooMany { what: "operations", count, max });
         }
         let last = first + rows;
         if last > COUNTER_MAX {
@@ -225,29 +193,14 @@ fn read_objects(
     const COLUMN: &str = "object";
     let mut named = Vec::new();
     let (mut actors, mut counters) = (Runs::new(actors, COLUMN), Runs::new(counters, COLUMN));
-    let (mut actor, mut counter) = (
-        Run {
-            value: None,
-            rows: 0,
-        },
-        Run {
-            value: None,
-            rows: 0,
-        },
-    );
+    let (mut actor, mut counter) = (Run { value: None, rows: 0 }, Run { value: None, rows: 0 });
     let mut rows = 0_u64;
     loop {
         if actor.rows == 0 {
-            actor = actors.next(Reader::unsigned)?.unwrap_or(Run {
-                value: None,
-                rows: 0,
-            });
+            actor = actors.next(Reader::unsigned)?.unwrap_or(Run { value: None, rows: 0 });
         }
         if counter.rows == 0 {
-            counter = counters.next(Reader::unsigned)?.unwrap_or(Run {
-                value: None,
-                rows: 0,
-            });
+            counter = counters.next(Reader::unsigned)?.unwrap_or(Run { value: None, rows: 0 });
         }
         // A column that has ended goes on as nulls.
         let step = match (actor.rows, counter.rows) {
@@ -275,10 +228,7 @@ fn read_objects(
             }
             _ => {
                 let problem = "has half of an object's name";
-                return Err(GuardError::Column {
-                    column: COLUMN,
-                    problem,
-                });
+                return Err(GuardError::Column { column: COLUMN, problem });
             }
         }
         if actor.rows == 0 {
@@ -298,10 +248,7 @@ fn read_objects(
 fn object_name(counter: u64, position: u64) -> Result<(u32, u32), GuardError> {
     match (u32::try_from(counter), u32::try_from(position)) {
         (Ok(short), Ok(position)) if short > 0 && counter < COUNTER_MAX => Ok((short, position)),
-        _ => Err(GuardError::Counter {
-            what: "an object's counter",
-            value: counter,
-        }),
+        _ => Err(GuardError::Counter { what: "an object's counter", value: counter }),
     }
 }
 
@@ -314,19 +261,15 @@ fn counters(data: &[u8], column: &'static str, rows_max: u64) -> Result<Tally, G
             .ok()
             .and_then(|rows| value.checked_add(step.checked_mul(rows)?))
             .filter(|&end| u64::try_from(end).is_ok_and(|end| end < COUNTER_MAX));
-        value = end.ok_or(GuardError::Column {
-            column,
-            problem: "leaves the range of counters",
-        })?;
+        value =
+            end.ok_or(GuardError::Column { column, problem: "leaves the range of counters" })?;
         Ok(())
     })
 }
 
 fn texts(data: &[u8], column: &'static str, rows_max: u64) -> Result<Tally, GuardError> {
     Runs::new(data, column).walk(rows_max, Reader::prefixed, |text, _| {
-        str::from_utf8(text)
-            .map(drop)
-            .map_err(|_| GuardError::NotUtf8(column))
+        str::from_utf8(text).map(drop).map_err(|_| GuardError::NotUtf8(column))
     })
 }
 
@@ -342,18 +285,11 @@ fn sum(data: &[u8], column: &'static str, rows: u64, limits: &Limits) -> Result<
     let tally = Runs::new(data, column).walk(rows, Reader::unsigned, |each, rows| {
         sum = sum.saturating_add(each.saturating_mul(rows));
         if sum > max {
-            return Err(GuardError::TooMany {
-                what: "grouped rows",
-                count: sum,
-                max,
-            });
+            return Err(GuardError::TooMany { what: "grouped rows", count: sum, max });
         }
         Ok(())
     })?;
-    Ok(Sum {
-        sum,
-        values: tally.values,
-    })
+    Ok(Sum { sum, values: tally.values })
 }
 
 /// Columns that this version does not read must be bounded all the same: a later one expands them.
@@ -379,9 +315,7 @@ fn check_others(columns: &[Column<'_>], rows: u64, limits: &Limits) -> Result<()
             continue;
         }
         let id = column.spec >> ID_SHIFT;
-        let rows_max = group
-            .filter(|&(of, _)| of == id)
-            .map_or(rows, |(_, sum)| sum);
+        let rows_max = group.filter(|&(of, _)| of == id).map_or(rows, |(_, sum)| sum);
         let runs = Runs::new(column.data, COLUMN);
         match column.spec & TYPE_MASK {
             GROUP => group = Some((id, sum(column.data, COLUMN, rows, limits)?.sum)),
@@ -390,9 +324,7 @@ fn check_others(columns: &[Column<'_>], rows: u64, limits: &Limits) -> Result<()
             BOOLEAN => drop(booleans(column.data, COLUMN, rows_max)?),
             TEXT => drop(texts(column.data, COLUMN, rows_max)?),
             META => {
-                let raw = columns
-                    .get(index + 1)
-                    .filter(|next| next.spec == column.spec + 1);
+                let raw = columns.get(index + 1).filter(|next| next.spec == column.spec + 1);
                 values::measure(column.data, raw.map_or(0, |raw| raw.data.len()), rows_max)?;
             }
             // Values: measured with their lengths, which the layout puts before them.
@@ -406,16 +338,10 @@ fn all_there(column: &'static str, rows: u64, found: u64) -> Result<(), GuardErr
     if found == rows {
         Ok(())
     } else {
-        Err(GuardError::Column {
-            column,
-            problem: "has fewer rows than it must",
-        })
+        Err(GuardError::Column { column, problem: "has fewer rows than it must" })
     }
 }
 
 const fn no_such_actor(column: &'static str) -> GuardError {
-    GuardError::Column {
-        column,
-        problem: "names an actor that the change does not list",
-    }
+    GuardError::Column { column, problem: "names an actor that the change does not list" }
 }

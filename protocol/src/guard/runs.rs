@@ -27,11 +27,7 @@ pub(super) struct Tally {
 
 impl<'a> Runs<'a> {
     pub(super) const fn new(data: &'a [u8], column: &'static str) -> Self {
-        Self {
-            reader: Reader::new(data),
-            column,
-            literals: 0,
-        }
+        Self { reader: Reader::new(data), column, literals: 0 }
     }
 
     /// The next run; a literal run comes as runs of one.
@@ -42,10 +38,7 @@ impl<'a> Runs<'a> {
     ) -> Result<Option<Run<V>>, GuardError> {
         if self.literals > 0 {
             self.literals -= 1;
-            return Ok(Some(Run {
-                value: Some(read(&mut self.reader)?),
-                rows: 1,
-            }));
+            return Ok(Some(Run { value: Some(read(&mut self.reader)?), rows: 1 }));
         }
         if self.reader.is_empty() {
             return Ok(None);
@@ -53,23 +46,14 @@ impl<'a> Runs<'a> {
         let length = self.reader.signed()?;
         if length > 0 {
             let value = Some(read(&mut self.reader)?);
-            return Ok(Some(Run {
-                value,
-                rows: length.unsigned_abs(),
-            }));
+            return Ok(Some(Run { value, rows: length.unsigned_abs() }));
         }
         if length < 0 {
             self.literals = length.unsigned_abs() - 1;
-            return Ok(Some(Run {
-                value: Some(read(&mut self.reader)?),
-                rows: 1,
-            }));
+            return Ok(Some(Run { value: Some(read(&mut self.reader)?), rows: 1 }));
         }
         match self.reader.unsigned()? {
-            0 => Err(GuardError::Column {
-                column: self.column,
-                problem: "has a run of nothing",
-            }),
+            0 => Err(GuardError::Column { column: self.column, problem: "has a run of nothing" }),
             rows => Ok(Some(Run { value: None, rows })),
         }
     }
@@ -115,10 +99,7 @@ pub(super) fn booleans(
 }
 
 pub(super) const fn too_long(column: &'static str) -> GuardError {
-    GuardError::Column {
-        column,
-        problem: "has more rows than the change has operations",
-    }
+    GuardError::Column { column, problem: "has more rows than the change has operations" }
 }
 
 #[cfg(test)]
@@ -140,16 +121,11 @@ mod tests {
 
     #[test]
     fn runs_without_an_end_are_refused_at_once() {
-        let huge = [
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 7,
-        ];
+        let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 7];
         assert_eq!(tally(&huge, 100_000), Err(too_long("test")));
         let nulls = [0, 0x80, 0xad, 0xe2, 0x04];
         assert_eq!(tally(&nulls, 100_000), Err(too_long("test")));
-        assert_eq!(
-            booleans(&[0x80, 0xad, 0xe2, 0x04], "test", 100_000),
-            Err(too_long("test"))
-        );
+        assert_eq!(booleans(&[0x80, 0xad, 0xe2, 0x04], "test", 100_000), Err(too_long("test")));
     }
 
     #[test]
@@ -157,10 +133,7 @@ mod tests {
         assert_eq!(tally(&[3], 9), Err(GuardError::Truncated));
         assert_eq!(tally(&[0x7e, 1], 9), Err(GuardError::Truncated));
         assert_eq!(tally(&[0], 9), Err(GuardError::Truncated));
-        let nothing = GuardError::Column {
-            column: "test",
-            problem: "has a run of nothing",
-        };
+        let nothing = GuardError::Column { column: "test", problem: "has a run of nothing" };
         assert_eq!(tally(&[0, 0], 9), Err(nothing));
     }
 }

@@ -27,11 +27,7 @@ pub(super) fn check(meta: &[u8], raw: &[u8], rows_max: u64) -> Result<Tally, Gua
         }
         Ok(())
     })?;
-    if raw.is_empty() {
-        Ok(tally)
-    } else {
-        Err(bad("has bytes that belong to no value"))
-    }
+    if raw.is_empty() { Ok(tally) } else { Err(bad("has bytes that belong to no value")) }
 }
 
 /// Checks only that the lengths add up to the bytes.
@@ -41,11 +37,7 @@ pub(super) fn measure(meta: &[u8], raw_len: usize, rows_max: u64) -> Result<(), 
         total = total.saturating_add((meta >> LEN_SHIFT).saturating_mul(rows));
         Ok(())
     })?;
-    if total == raw_len as u64 {
-        Ok(())
-    } else {
-        Err(bad("does not add up to its bytes"))
-    }
+    if total == raw_len as u64 { Ok(()) } else { Err(bad("does not add up to its bytes")) }
 }
 
 fn check_one(kind: u64, bytes: &[u8]) -> Result<(), GuardError> {
@@ -67,16 +59,9 @@ fn check_one(kind: u64, bytes: &[u8]) -> Result<(), GuardError> {
         }
         _ => return Ok(()),
     }
-    if reader.is_empty() {
-        Ok(())
-    } else {
-        Err(bad("has a number with bytes after it"))
-    }
+    if reader.is_empty() { Ok(()) } else { Err(bad("has a number with bytes after it")) }
 }
 
 const fn bad(problem: &'static str) -> GuardError {
-    GuardError::Column {
-        column: COLUMN,
-        problem,
-    }
+    GuardError::Column { column: COLUMN, problem }
 }

@@ -1,10 +1,7 @@
 //! What several tests share: documents of all sorts, made from random numbers.
 
 #![allow(dead_code, reason = "no test uses all of it")]
-#![allow(
-    clippy::unwrap_used,
-    reason = "in a test, a failure to prepare is a failure"
-)]
+#![allow(clippy::unwrap_used, reason = "in a test, a failure to prepare is a failure")]
 
 use std::path::PathBuf;
 
@@ -26,10 +23,7 @@ pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!(
-        "skipped: no {} (set CONCORD_SHARED to the shared folder)",
-        path.display()
-    );
+    println!("skipped: no {} (set CONCORD_SHARED to the shared folder)", path.display());
     None
 }
 
@@ -88,49 +82,30 @@ fn edit(doc: &mut AutoCommit, what: u8) {
     let (text, list) = (id(doc, "text"), id(doc, "list"));
     let (len, n) = (doc.length(&text), usize::from(what));
     match what % 12 {
-        0 => doc
-            .splice_text(&text, n % (len + 1), 0, "grüße 👋")
-            .unwrap(),
-        1 => doc
-            .splice_text(
-                &text,
-                n % (len + 1),
-                0,
-                &"a long run of text ".repeat(n % 32),
-            )
-            .unwrap(),
+        0 => doc.splice_text(&text, n % (len + 1), 0, "grüße 👋").unwrap(),
+        1 => {
+            doc.splice_text(&text, n % (len + 1), 0, &"a long run of text ".repeat(n % 32))
+                .unwrap();
+        }
         2 if len > 2 => doc.splice_text(&text, n % (len - 1), 2, "").unwrap(),
-        3 => doc
-            .insert(&list, 0, ScalarValue::F64(f64::from(what) / 3.0))
-            .unwrap(),
+        3 => doc.insert(&list, 0, ScalarValue::F64(f64::from(what) / 3.0)).unwrap(),
         4 => drop(doc.insert_object(&list, 0, ObjType::Map).unwrap()),
         5 => doc.increment(ROOT, "count", i64::from(what) - 100).unwrap(),
         6 if len > 3 => {
             let mark = Mark::new("bold".to_owned(), ScalarValue::Boolean(true), 1, len - 1);
             doc.mark(&text, mark, ExpandMark::Both).unwrap();
         }
-        7 => doc
-            .put(ROOT, format!("key{}", what % 16), vec![what; n])
-            .unwrap(),
-        8 => doc
-            .delete(ROOT, format!("key{}", what % 16).as_str())
-            .unwrap_or(()),
+        7 => doc.put(ROOT, format!("key{}", what % 16), vec![what; n]).unwrap(),
+        8 => doc.delete(ROOT, format!("key{}", what % 16).as_str()).unwrap_or(()),
         9 => {
             let map = doc.put_object(ROOT, "map", ObjType::Map).unwrap();
-            doc.put(&map, "when", ScalarValue::Timestamp(-i64::from(what)))
-                .unwrap();
+            doc.put(&map, "when", ScalarValue::Timestamp(-i64::from(what))).unwrap();
             doc.put(&map, "huge", u64::MAX).unwrap();
             doc.put(&map, "null", ()).unwrap();
             doc.put_object(&map, "inner", ObjType::List).unwrap();
         }
         10 if doc.length(&list) > 0 => doc.delete(&list, 0).unwrap(),
-        11 => doc
-            .put(
-                ROOT,
-                "s",
-                ScalarValue::Str("\u{0}\u{fffd}".repeat(n).into()),
-            )
-            .unwrap(),
+        11 => doc.put(ROOT, "s", ScalarValue::Str("\u{0}\u{fffd}".repeat(n).into())).unwrap(),
         _ => doc.put(ROOT, "same", false).unwrap(),
     }
 }

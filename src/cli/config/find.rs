@@ -61,9 +61,9 @@ impl Section {
     fn knows(self, key: &str) -> bool {
         match self {
             Self::Serve => SERVE_KEYS.contains(&key),
-            Self::Limits => limits(&mut RelayConfig::default())
-                .iter()
-                .any(|(name, _)| *name == key),
+            Self::Limits => {
+                limits(&mut RelayConfig::default()).iter().any(|(name, _)| *name == key)
+            }
         }
     }
 }
@@ -111,9 +111,7 @@ impl File {
         let mut values = Vec::new();
         for (key, value) in table.get_ref() {
             let at = key.span().start;
-            let section = Section::ALL
-                .into_iter()
-                .find(|section| section.name() == key.get_ref());
+            let section = Section::ALL.into_iter().find(|section| section.name() == key.get_ref());
             let (Some(section), DeValue::Table(inner)) = (section, value.get_ref()) else {
                 let reason = format!(
                     "{:?} is not known here: settings are in [serve] and [limits]",
@@ -143,17 +141,12 @@ impl File {
                 values.push((section, key.get_ref().to_string(), value, line_of(at)));
             }
         }
-        Ok(Self {
-            name: name.to_owned(),
-            values,
-        })
+        Ok(Self { name: name.to_owned(), values })
     }
 
     pub(super) fn find(&self, section: Section, key: &str) -> Option<(String, Source)> {
-        let (_, _, value, line) = self
-            .values
-            .iter()
-            .find(|(there, name, ..)| *there == section && name == key)?;
+        let (_, _, value, line) =
+            self.values.iter().find(|(there, name, ..)| *there == section && name == key)?;
         Some((value.clone(), Source::File(self.name.clone(), *line)))
     }
 }
@@ -167,10 +160,7 @@ pub(super) struct Finder<'a> {
 
 impl Finder<'_> {
     /// One value: flag, `CONCORD_*`, the older variable, file, default.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "defaults are mostly literals"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "defaults are mostly literals")]
     pub(super) fn find<T>(
         &mut self,
         (section, key): (Section, &'static str),
@@ -188,9 +178,8 @@ impl Finder<'_> {
         };
         let (text, source) = if let Some(flag) = flag {
             (flag.to_string(), Source::Flag(format!("--{key}")))
-        } else if let Some(found) = given(&name)
-            .or_else(|| older.and_then(given))
-            .or_else(|| self.file.find(section, key))
+        } else if let Some(found) =
+            given(&name).or_else(|| older.and_then(given)).or_else(|| self.file.find(section, key))
         {
             found
         } else {
@@ -217,9 +206,8 @@ pub(super) fn read_file(
         Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
             Ok(File::default())
         }
-        Err(error) => Err(ConfigError::Unreadable {
-            file: name.to_owned(),
-            error: error.to_string(),
-        }),
+        Err(error) => {
+            Err(ConfigError::Unreadable { file: name.to_owned(), error: error.to_string() })
+        }
     }
 }

@@ -11,12 +11,7 @@ pub(super) enum Slot<'a> {
 
 /// Every key of `[limits]`, and where it goes.
 pub(super) fn limits(config: &mut RelayConfig) -> Vec<(&'static str, Slot<'_>)> {
-    let RelayConfig {
-        limits,
-        rates,
-        connections,
-        ..
-    } = config;
+    let RelayConfig { limits, rates, connections, .. } = config;
     vec![
         ("connections", Slot::Size(connections)),
         ("handshake-ms", Slot::Count(&mut limits.handshake_ms)),
@@ -24,33 +19,21 @@ pub(super) fn limits(config: &mut RelayConfig) -> Vec<(&'static str, Slot<'_>)> 
         ("document-bytes", Slot::Size(&mut limits.document_bytes)),
         ("ephemeral-bytes", Slot::Size(&mut limits.ephemeral_bytes)),
         ("change-bytes", Slot::Size(&mut limits.change_bytes)),
-        (
-            "change-inflated-bytes",
-            Slot::Size(&mut limits.change_inflated_bytes),
-        ),
+        ("change-inflated-bytes", Slot::Size(&mut limits.change_inflated_bytes)),
         ("change-ops", Slot::Count(&mut limits.change_ops)),
         ("change-deps", Slot::Size(&mut limits.change_deps)),
         ("change-actors", Slot::Size(&mut limits.change_actors)),
         ("change-columns", Slot::Size(&mut limits.change_columns)),
-        (
-            "change-message-bytes",
-            Slot::Size(&mut limits.change_message_bytes),
-        ),
+        ("change-message-bytes", Slot::Size(&mut limits.change_message_bytes)),
         ("sync-changes", Slot::Size(&mut limits.sync_changes)),
         ("sync-heads", Slot::Size(&mut limits.sync_heads)),
         ("sync-need", Slot::Size(&mut limits.sync_need)),
         ("sync-haves", Slot::Size(&mut limits.sync_haves)),
-        (
-            "remote-subscriptions",
-            Slot::Size(&mut limits.remote_subscriptions),
-        ),
+        ("remote-subscriptions", Slot::Size(&mut limits.remote_subscriptions)),
         ("orphans", Slot::Size(&mut limits.orphans)),
         ("orphan-bytes", Slot::Size(&mut limits.orphan_bytes)),
         ("queue-bytes", Slot::Size(&mut limits.queue_bytes)),
-        (
-            "documents-per-connection",
-            Slot::Size(&mut limits.documents_per_connection),
-        ),
+        ("documents-per-connection", Slot::Size(&mut limits.documents_per_connection)),
         ("frames-per-second", Slot::Rate(&mut rates.frames)),
         ("frame-burst", Slot::Rate(&mut rates.frame_burst)),
         ("bytes-per-second", Slot::Rate(&mut rates.bytes)),

@@ -11,10 +11,7 @@ fn resolve(
         let found = env.iter().find(|(there, _)| *there == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    let read = |_: &str| {
-        file.map(str::to_owned)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
-    };
+    let read = |_: &str| file.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into());
     ServeConfig::resolve(args, &env, &read)
 }
 
@@ -24,10 +21,7 @@ fn port(args: &ServeArgs, env: &[(&str, &str)], file: Option<&str>) -> u16 {
 
 #[test]
 fn a_flag_beats_our_variable_beats_the_older_one_beats_the_file_beats_the_default() {
-    let flag = ServeArgs {
-        port: Some(1),
-        ..ServeArgs::default()
-    };
+    let flag = ServeArgs { port: Some(1), ..ServeArgs::default() };
     let none = ServeArgs::default();
     let all = [("CONCORD_PORT", "2"), ("PORT", "3")];
     let file = Some("[serve]\nport = 4\n");
@@ -40,10 +34,7 @@ fn a_flag_beats_our_variable_beats_the_older_one_beats_the_file_beats_the_defaul
 
 #[test]
 fn an_empty_variable_is_as_good_as_none() {
-    assert_eq!(
-        port(&ServeArgs::default(), &[("PORT", "")], None),
-        relay::PORT
-    );
+    assert_eq!(port(&ServeArgs::default(), &[("PORT", "")], None), relay::PORT);
 }
 
 #[test]
@@ -78,25 +69,15 @@ fn a_wrong_value_names_where_it_was_given() {
 
 #[test]
 fn a_file_that_was_named_must_be_there() {
-    let args = ServeArgs {
-        config: Some("missing.toml".to_owned()),
-        ..ServeArgs::default()
-    };
+    let args = ServeArgs { config: Some("missing.toml".to_owned()), ..ServeArgs::default() };
     let error = resolve(&args, &[], None).unwrap_err();
     assert!(error.to_string().starts_with("cannot read missing.toml"));
 }
 
 #[test]
 fn what_is_printed_is_a_file_that_says_the_same() {
-    let args = ServeArgs {
-        host: Some("::1".to_owned()),
-        strict: true,
-        ..ServeArgs::default()
-    };
-    let env = [
-        ("CONCORD_LIMIT_MESSAGE_BYTES", "1000000"),
-        ("DATA_DIR", "a \"b\""),
-    ];
+    let args = ServeArgs { host: Some("::1".to_owned()), strict: true, ..ServeArgs::default() };
+    let env = [("CONCORD_LIMIT_MESSAGE_BYTES", "1000000"), ("DATA_DIR", "a \"b\"")];
     let config = resolve(&args, &env, None).unwrap();
     let printed = config.to_toml();
     assert!(printed.contains("# --host") && printed.contains("# DATA_DIR"));
@@ -105,26 +86,18 @@ fn what_is_printed_is_a_file_that_says_the_same() {
     let again = resolve(&ServeArgs::default(), &[], Some(&printed)).unwrap();
     let values = |config: &ServeConfig| {
         let lines = config.lines.iter();
-        lines
-            .map(|(_, key, value, _)| (*key, value.clone()))
-            .collect::<Vec<_>>()
+        lines.map(|(_, key, value, _)| (*key, value.clone())).collect::<Vec<_>>()
     };
     assert_eq!(values(&again), values(&config));
     assert_eq!(again.relay.limits.message_bytes, 1_000_000);
     assert!(again.relay.strict);
-    assert_eq!(
-        SERVE_KEYS.len() + limits(&mut RelayConfig::default()).len(),
-        values(&config).len()
-    );
+    assert_eq!(SERVE_KEYS.len() + limits(&mut RelayConfig::default()).len(), values(&config).len());
 }
 
 #[test]
 fn only_this_machine_is_not_exposed() {
     let exposed = |host: &str| {
-        let args = ServeArgs {
-            host: Some(host.to_owned()),
-            ..ServeArgs::default()
-        };
+        let args = ServeArgs { host: Some(host.to_owned()), ..ServeArgs::default() };
         resolve(&args, &[], None).unwrap().is_exposed()
     };
     assert!(!exposed("127.0.0.1") && !exposed("::1") && !exposed("localhost"));
@@ -141,10 +114,6 @@ fn the_example_file_names_every_setting_with_its_default() {
     let (examples, defaults) = (values(Some(example)), values(None));
     for (example, default) in examples.iter().zip(&defaults) {
         assert_eq!(example.2, default.2, "the default of {}", default.1);
-        assert!(
-            matches!(example.3, Source::File(..)),
-            "{} is left out",
-            default.1
-        );
+        assert!(matches!(example.3, Source::File(..)), "{} is left out", default.1);
     }
 }

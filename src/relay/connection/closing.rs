@@ -47,10 +47,7 @@ pub(super) async fn turn_away(socket: &mut Socket) {
 }
 
 async fn say_goodbye(socket: &mut Socket, code: CloseCode, reason: &str) {
-    let frame = CloseFrame {
-        code: code.code().into(),
-        reason: shortened(reason),
-    };
+    let frame = CloseFrame { code: code.code().into(), reason: shortened(reason) };
     if socket.send(Message::Close(Some(frame))).await.is_err() {
         return;
     }

@@ -28,28 +28,15 @@ impl Connection {
             return Err(End::protocol("expected one join before anything else"));
         };
         match handshake::answer(&first, &self.hub.us, &self.hub.metadata) {
-            Answer::Refuse {
-                reply,
-                code,
-                reason,
-            } => {
+            Answer::Refuse { reply, code, reason } => {
                 self.hub.metrics.bad_frame("not-a-join");
                 if let Some(reply) = reply {
                     self.answer(codec::encode(&reply));
                 }
                 Err(End::Close(code, reason))
             }
-            Answer::Welcome {
-                reply,
-                peer,
-                metadata,
-            } => {
-                let info = PeerInfo {
-                    peer,
-                    metadata,
-                    concord: self.concord,
-                    dialled: false,
-                };
+            Answer::Welcome { reply, peer, metadata } => {
+                let info = PeerInfo { peer, metadata, concord: self.concord, dialled: false };
                 self.join(info).await?;
                 self.answer(codec::encode(&reply));
                 self.socket.get_mut().lift();
@@ -64,21 +51,13 @@ impl Connection {
     /// that it is gone before it hears of this one.
     async fn join(&mut self, info: PeerInfo) -> Result<(), End> {
         let (gone, is_gone) = oneshot::channel();
-        let handle = PeerHandle {
-            outbox: self.outbox.clone(),
-            gone: is_gone,
-        };
+        let handle = PeerHandle { outbox: self.outbox.clone(), gone: is_gone };
         let before = self.hub.join(info.peer.clone(), self.id, handle);
-        let joined = self.joined.insert(Joined {
-            peer: info.peer.clone(),
-            is_known: false,
-            _gone: gone,
-        });
+        let joined =
+            self.joined.insert(Joined { peer: info.peer.clone(), is_known: false, _gone: gone });
         if let Some(before) = before {
             let reason = "a newer connection has the same peer id".to_owned();
-            let _ = before
-                .outbox
-                .send(Outgoing::Close(CloseCode::Replaced, reason));
+            let _ = before.outbox.send(Outgoing::Close(CloseCode::Replaced, reason));
             // It is dropped, which is an error, as soon as the shards know.
             let _ = before.gone.await;
         }
@@ -89,10 +68,7 @@ impl Connection {
         joined.is_known = true;
         let id = self.id;
         let outbox = &self.outbox;
-        self.hub
-            .shards
-            .tell_all(|| Inbound::Connected(id, info.clone(), outbox.clone()))
-            .await;
+        self.hub.shards.tell_all(|| Inbound::Connected(id, info.clone(), outbox.clone())).await;
         tracing::debug!(connection = id.0, peer = %info.peer, concord = info.concord, "joined");
         Ok(())
     }

@@ -13,10 +13,7 @@ enum Route<'a> {
     /// To every shard, if the sender is who joined.
     All(&'a PeerId),
     /// Nowhere: there is no such document.
-    Misaddressed {
-        document: &'a str,
-        wants_answer: bool,
-    },
+    Misaddressed { document: &'a str, wants_answer: bool },
     /// Nowhere.
     Ignored,
     /// It may not be said now.
@@ -25,33 +22,16 @@ enum Route<'a> {
 
 fn route(message: &Message) -> Route<'_> {
     match message {
-        Message::Request {
-            document, sender, ..
-        }
-        | Message::Sync {
-            document, sender, ..
-        }
-        | Message::DocUnavailable {
-            document, sender, ..
-        }
-        | Message::Ephemeral {
-            document, sender, ..
-        }
-        | Message::RemoteHeadsChanged {
-            document, sender, ..
-        }
-        | Message::Ack {
-            document, sender, ..
-        } => Route::Document(document, sender),
+        Message::Request { document, sender, .. }
+        | Message::Sync { document, sender, .. }
+        | Message::DocUnavailable { document, sender, .. }
+        | Message::Ephemeral { document, sender, .. }
+        | Message::RemoteHeadsChanged { document, sender, .. }
+        | Message::Ack { document, sender, .. } => Route::Document(document, sender),
         Message::RemoteSubscriptionChange { sender, .. } => Route::All(sender),
-        Message::Misaddressed {
-            document,
-            wants_answer,
-            ..
-        } => Route::Misaddressed {
-            document,
-            wants_answer: *wants_answer,
-        },
+        Message::Misaddressed { document, wants_answer, .. } => {
+            Route::Misaddressed { document, wants_answer: *wants_answer }
+        }
         Message::Join { .. } => Route::Wrong("a second join"),
         Message::Peer { .. } => Route::Wrong("an answer to a join that was not ours"),
         // Advisory, or of a later version.
@@ -68,9 +48,7 @@ impl Connection {
         })?;
         if !self.concord && messages.len() != 1 {
             self.hub.metrics.bad_frame("batch");
-            return Err(End::protocol(
-                "one message a frame, unless concord.v1 was negotiated",
-            ));
+            return Err(End::protocol("one message a frame, unless concord.v1 was negotiated"));
         }
         Ok(messages)
     }
@@ -91,10 +69,7 @@ impl Connection {
                 let told = || Inbound::Event(Event::Received(id, message.clone()));
                 self.hub.shards.tell_all(told).await;
             }
-            Route::Misaddressed {
-                document,
-                wants_answer,
-            } => {
+            Route::Misaddressed { document, wants_answer } => {
                 self.hub.metrics.bad_frame("misaddressed");
                 if let (true, Some(joined)) = (wants_answer, &self.joined) {
                     let answer = codec::encode_unavailable(document, &self.hub.us, &joined.peer);
@@ -116,8 +91,6 @@ impl Connection {
     }
 
     fn is_peer(&self, sender: &PeerId) -> bool {
-        self.joined
-            .as_ref()
-            .is_some_and(|joined| joined.peer == *sender)
+        self.joined.as_ref().is_some_and(|joined| joined.peer == *sender)
     }
 }

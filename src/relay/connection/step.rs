@@ -92,10 +92,7 @@ impl Connection {
                 Message::Ping(Bytes::new())
             } else if let Some((shard, bytes, message)) = self.queue.next_piece() {
                 self.drained.add(shard, bytes);
-                self.hub
-                    .metrics
-                    .messages_sent
-                    .inc_by(u64::from(!self.queue.is_begun()));
+                self.hub.metrics.messages_sent.inc_by(u64::from(!self.queue.is_begun()));
                 self.hub.metrics.sent.inc_by(bytes as u64);
                 fed += bytes;
                 message
@@ -120,8 +117,7 @@ impl Connection {
     /// Tells the shards what left for the network.
     fn report(&mut self) {
         let (hub, id) = (&self.hub, self.id);
-        self.drained
-            .report(|shard, bytes| hub.shards.drained(shard, id, bytes));
+        self.drained.report(|shard, bytes| hub.shards.drained(shard, id, bytes));
     }
 
     fn may_read(&self) -> bool {
@@ -166,10 +162,7 @@ impl Connection {
             }
             Error::Io(_) if self.socket.get_ref().is_over() => {
                 self.hub.metrics.bad_frame("too-big");
-                End::Close(
-                    CloseCode::TooBig,
-                    "more than a join before the join".to_owned(),
-                )
+                End::Close(CloseCode::TooBig, "more than a join before the join".to_owned())
             }
             Error::Protocol(
                 tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
@@ -195,9 +188,5 @@ fn is_abrupt(code: CloseCode) -> bool {
 }
 
 fn exact(frame: Bytes) -> Bytes {
-    if frame.len() <= COPIED_BYTES {
-        Bytes::copy_from_slice(&frame)
-    } else {
-        frame
-    }
+    if frame.len() <= COPIED_BYTES { Bytes::copy_from_slice(&frame) } else { frame }
 }

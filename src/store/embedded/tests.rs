@@ -85,32 +85,20 @@ impl Backend for Gated {
 fn store(options: &Options) -> (Embedded, Gated) {
     let gate = Gated::default();
     let id = "gated".parse().unwrap();
-    (
-        Embedded::threaded(Box::new(gate.clone()), None, id, options).unwrap(),
-        gate,
-    )
+    (Embedded::threaded(Box::new(gate.clone()), None, id, options).unwrap(), gate)
 }
 
 fn document(n: u8) -> DocumentKey {
-    DocumentKey {
-        tenant: Tenant::default(),
-        document: DocumentId::from_bytes(&[n; 16]),
-    }
+    DocumentKey { tenant: Tenant::default(), document: DocumentId::from_bytes(&[n; 16]) }
 }
 
 fn put(id: u8, len: usize) -> Vec<RowWrite> {
-    let row = RowKey {
-        kind: Kind::Change,
-        id: [id; 32],
-        part: 0,
-    };
+    let row = RowKey { kind: Kind::Change, id: [id; 32], part: 0 };
     vec![RowWrite::Put(row, vec![id; len].into())]
 }
 
 fn is_waiting<T>(future: &mut BoxFuture<T>) -> bool {
-    let poll = pin!(future)
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()));
+    let poll = pin!(future).as_mut().poll(&mut Context::from_waker(Waker::noop()));
     matches!(poll, Poll::Pending)
 }
 
@@ -120,9 +108,7 @@ async fn writes_called_during_a_flush_share_the_next() {
     gate.shut();
     let first = store.write(document(0), put(0, 10));
     gate.until_flushing();
-    let rest = (1..100)
-        .map(|n| store.write(document(n), put(n, 10)))
-        .collect::<Vec<_>>();
+    let rest = (1..100).map(|n| store.write(document(n), put(n, 10))).collect::<Vec<_>>();
     gate.open();
     first.await.unwrap();
     for write in rest {
@@ -139,10 +125,8 @@ async fn a_large_write_ends_its_group() {
     let first = store.write(document(0), put(0, 10));
     gate.until_flushing();
     let lens = [10, 9 << 20, 10, 10];
-    let rest = (1..)
-        .zip(lens)
-        .map(|(n, len)| store.write(document(n), put(n, len)))
-        .collect::<Vec<_>>();
+    let rest =
+        (1..).zip(lens).map(|(n, len)| store.write(document(n), put(n, len))).collect::<Vec<_>>();
     gate.open();
     first.await.unwrap();
     for write in rest {
@@ -154,13 +138,8 @@ async fn a_large_write_ends_its_group() {
 #[tokio::test]
 async fn a_window_gathers_writes() {
     let window = Duration::from_hours(1);
-    let (store, _) = store(&Options {
-        group_window: window,
-        ..Options::default()
-    });
-    let writes = (0..50)
-        .map(|n| store.write(document(n), put(n, 10)))
-        .collect::<Vec<_>>();
+    let (store, _) = store(&Options { group_window: window, ..Options::default() });
+    let writes = (0..50).map(|n| store.write(document(n), put(n, 10))).collect::<Vec<_>>();
     // Ends the window.
     store.close().await.unwrap();
     for write in writes {
@@ -179,10 +158,7 @@ async fn nothing_is_acknowledged_or_loaded_before_its_flush() {
     assert!(is_waiting(&mut write));
     assert!(is_waiting(&mut load));
     let other = store.load(document(2)).await.unwrap();
-    assert!(
-        other.changes.is_empty(),
-        "another document is not waited for"
-    );
+    assert!(other.changes.is_empty(), "another document is not waited for");
     gate.open();
     write.await.unwrap();
     assert_eq!(load.await.unwrap().changes.len(), 1);
@@ -201,10 +177,7 @@ async fn a_failed_flush_refuses_its_group_and_all_that_wait() {
     gate.open();
     assert!(matches!(group.await, Err(StoreError::Poisoned(_))));
     assert!(matches!(waiting.await, Err(StoreError::Poisoned(_))));
-    assert!(
-        matches!(load.await, Err(StoreError::Poisoned(_))),
-        "it may not be on disk"
-    );
+    assert!(matches!(load.await, Err(StoreError::Poisoned(_))), "it may not be on disk");
     gate.0.fail.store(false, SeqCst);
     let later = store.write(document(3), put(3, 10)).await;
     assert!(matches!(later, Err(StoreError::Poisoned(_))));
@@ -225,20 +198,14 @@ async fn an_engine_that_panics_poisons_the_store() {
 
 #[tokio::test]
 async fn the_queue_is_bounded_by_bytes() {
-    let (store, gate) = store(&Options {
-        queue_bytes_max: 10_000,
-        ..Options::default()
-    });
+    let (store, gate) = store(&Options { queue_bytes_max: 10_000, ..Options::default() });
     // Larger than the queue, but nothing else waits.
     store.write(document(0), put(0, 50_000)).await.unwrap();
     gate.shut();
     let first = store.write(document(1), put(1, 5_000));
     let second = store.write(document(2), put(2, 4_000));
     let third = store.write(document(3), put(3, 5_000));
-    assert!(matches!(
-        third.await,
-        Err(StoreError::Busy { limit: 10_000, .. })
-    ));
+    assert!(matches!(third.await, Err(StoreError::Busy { limit: 10_000, .. })));
     gate.open();
     first.await.unwrap();
     second.await.unwrap();

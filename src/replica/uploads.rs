@@ -1,0 +1,125 @@
+//! Document chunks that clients upload: opened by a materialiser, then taken in as changes or as a
+//! snapshot.
+
+use bytes::Bytes;
+use concord_protocol::{ChangeHash, CloseCode, RefuseCode, guard};
+
+use super::{
+    ConnectionId, Effect, Job, JobError, JobOutput, Published,
+    core::{Core, Wake, refused},
+    document::{Document, Inbound},
+    graph::Graph,
+    jobs::{EXPLODE_MAX, Purpose, RETRY_MS, UPLOADS_MAX, sources},
+};
+use std::collections::VecDeque;
+
+impl Document {
+    /// Somebody sent a document chunk.
+    pub(super) fn upload(
+        &mut self,
+        core: &mut Core,
+        from: ConnectionId,
+        heads: Vec<ChangeHash>,
+        bytes: Vec<Bytes>,
+    ) {
+        let known =
+            |graph: &Graph| heads.iter().all(|head| matches!(graph.position(head), Ok(Some(_))));
+        if !heads.is_empty() && self.graph().is_some_and(known) {
+            return;
+        }
+        if self.jobs.uploads.len() >= UPLOADS_MAX {
+            core.close(from, CloseCode::Backpressure, "too many uploads of one document wait");
+            return;
+        }
+        if let Some(reader) = self.readers.get_mut(&from) {
+            reader.uploading = true;
+        }
+        self.jobs.uploads.push_back((from, heads, bytes));
+        self.start_upload(core);
+    }
+
+    /// Opens the next upload, if the document is free for it.
+    pub(super) fn start_upload(&mut self, core: &mut Core) {
+        if self.jobs.running.is_some()
+            || self.jobs.adopting.is_some()
+            || self.jobs.uploads.is_empty()
+        {
+            return;
+        }
+        let Some(graph) = self.graph() else {
+            self.ensure_loading(core);
+            return;
+        };
+        if !core.take_upload_slot(&self.id) {
+            return;
+        }
+        let base = sources(graph, |_| true);
+        let Some((from, heads, bytes)) = self.jobs.uploads.pop_front() else {
+            return;
+        };
+        let job = Job::Build { base, incoming: bytes.clone(), explode_max: EXPLODE_MAX };
+        self.start(core, Purpose::Upload { from, heads, bytes }, job);
+    }
+
+    pub(super) fn upload_done(
+        &mut self,
+        core: &mut Core,
+        from: ConnectionId,
+        heads: Vec<ChangeHash>,
+        bytes: Vec<Bytes>,
+        result: Result<JobOutput, JobError>,
+    ) {
+        let mut done = true;
+        match result {
+            Ok(JobOutput::Changes(chunks)) => {
+                let mut changes = VecDeque::with_capacity(chunks.len());
+                for chunk in chunks {
+                    match guard::check_change(&chunk, &core.config.limits) {
+                        Ok(header) => changes.push_back((header, chunk)),
+                        Err(error) => {
+                            let refusal = refused(None, RefuseCode::Malformed, error.to_string());
+                            core.refuse(from, &self.id, refusal, self.durable());
+                        }
+                    }
+                }
+                self.put_back(Inbound::Changes { from: Some(from), changes, checked: true });
+            }
+            Ok(JobOutput::Built { snapshot, index }) => {
+                if self.opened {
+                    core.effect(Effect::Publish(
+                        self.id.clone(),
+                        Published::Snapshot(snapshot.clone()),
+                    ));
+                }
+                // Until it is on disk the uploader is asked for nothing of it.
+                done = !self.write_snapshot(core, snapshot, &index, Some(from));
+            }
+            Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
+                // Not its fault: try again.
+                self.jobs.uploads.push_front((from, heads, bytes));
+                core.wake_at(core.now.mono_ms + RETRY_MS, &self.id, Wake::Check);
+                done = false;
+            }
+            Err(JobError::Base(_)) if !self.jobs.searched => {
+                // Not its fault either: somebody else's change has to be found first.
+                self.jobs.uploads.push_front((from, heads, bytes));
+                self.search(core);
+                done = false;
+            }
+            Err(error) => {
+                let code = match &error {
+                    JobError::OverLimit(_) => RefuseCode::Quota,
+                    JobError::Incoming(_) => RefuseCode::Malformed,
+                    _ => RefuseCode::Unmaterialisable,
+                };
+                self.refused.extend(heads);
+                core.refuse(from, &self.id, refused(None, code, error.to_string()), self.durable());
+            }
+            Ok(_) => {}
+        }
+        if done && let Some(reader) = self.readers.get_mut(&from) {
+            reader.uploading = false;
+            reader.dirty = true;
+        }
+    }
+}
