@@ -120,6 +120,41 @@ pub fn memory() -> Result<Arc<dyn Store>, StoreError> {
     Ok(memory_with_faults(directory::new_storage_id(Path::new("memory"))?).0)
 }
 
+/// A store over an engine of somebody else's, whose writes happen when it is told: for
+/// simulations, where the engine is a disk that fails on purpose.
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    use std::sync::Arc;
+
+    use concord_protocol::StorageId;
+
+    pub use super::backend::{Backend, BackendError, Batch, Visit};
+    use super::{Options, Store, embedded::Embedded};
+
+    /// What a store's writer thread does elsewhere.
+    #[derive(Clone)]
+    pub struct Committer(Arc<Embedded>);
+
+    impl std::fmt::Debug for Committer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Committer").finish_non_exhaustive()
+        }
+    }
+
+    impl Committer {
+        /// Writes and flushes all that waits, as one group, and answers it.
+        pub fn commit(&self) {
+            self.0.commit_waiting();
+        }
+    }
+
+    /// Opens it. Reads are done in the call that polls them, outside of any runtime.
+    pub fn open(backend: Box<dyn Backend>, id: StorageId) -> (Arc<dyn Store>, Committer) {
+        let store = Arc::new(Embedded::stepped(backend, id, &Options::default()));
+        (Arc::clone(&store) as Arc<dyn Store>, Committer(store))
+    }
+}
+
 /// A store in memory that fails, forgets and rots on demand: for tests of what uses a store.
 pub fn memory_with_faults(id: StorageId) -> (Arc<dyn Store>, MemoryFaults) {
     memory::store(id)

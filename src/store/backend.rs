@@ -1,33 +1,36 @@
 //! What the store needs of an engine: ordered keys, atomic batches, and a flush that is one.
 
+#![allow(unreachable_pub, reason = "simulations bring engines of their own")]
+
 use std::{collections::BTreeMap, fmt, io, ops::ControlFlow};
 
 use bytes::Bytes;
 
 /// Changes that happen together or not at all: the value of each key, or its removal.
-pub(super) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+pub type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// Is shown a key and its value, and says whether to go on.
-pub(super) type Visit<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+pub type Visit<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// An engine that failed. After a failed write nobody knows what is on disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("could not {what}: {reason}")]
-pub(super) struct BackendError {
+pub struct BackendError {
     /// What was tried.
-    pub(super) what: &'static str,
+    pub what: &'static str,
     /// What came of it.
-    pub(super) reason: String,
+    pub reason: String,
 }
 
 impl BackendError {
-    pub(super) fn new(what: &'static str, reason: impl fmt::Display) -> Self {
+    /// `what` was tried, and failed because of `reason`.
+    pub fn new(what: &'static str, reason: impl fmt::Display) -> Self {
         Self { what, reason: format!("{reason}") }
     }
 }
 
-/// An engine. Keys are short, values at most [`super::value::VALUE_BYTES_MAX`].
-pub(super) trait Backend: Send + Sync {
+/// An engine. Keys are short, values at most 4 KiB and a header.
+pub trait Backend: Send + Sync {
     /// Makes changes visible, all or none; a crash keeps a prefix of the batches.
     fn apply(&self, batch: Batch) -> Result<(), BackendError>;
 

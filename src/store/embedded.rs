@@ -93,6 +93,26 @@ impl Embedded {
         Self { shared, storage_id, writer: Mutex::new(None), inline: true }
     }
 
+    /// That writes when [`Self::commit_waiting`] is called.
+    #[cfg(feature = "simulation")]
+    pub(super) fn stepped(
+        backend: Box<dyn Backend>,
+        storage_id: StorageId,
+        options: &Options,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(backend, None, options));
+        Self { shared, storage_id, writer: Mutex::new(None), inline: false }
+    }
+
+    /// What the writer does for one group.
+    #[cfg(feature = "simulation")]
+    pub(super) fn commit_waiting(&self) {
+        let jobs = self.shared.queue.take_now();
+        if !jobs.is_empty() {
+            self.shared.commit(jobs);
+        }
+    }
+
     /// Waits for the writes of a document that were called before, then reads.
     fn read_with<T: Send + 'static>(
         &self,

@@ -1,0 +1,168 @@
+//! What must be true, known from outside: who wrote what, what was promised to whom.
+
+use std::collections::BTreeMap;
+
+use concord_protocol::ChangeHash;
+
+use crate::opaque::ByHash;
+
+/// A rule of the project, as a number in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Invariant {
+    /// After the calm, all replicas that hold a document have the same of it.
+    Convergence,
+    /// What was promised to be on disk is on disk, whatever happened to the power.
+    Durability,
+    /// What a user wrote is there at the end, or its user was told that it is not.
+    NoSilentLoss,
+    /// Nothing is applied, answered or shown twice; presence never goes backward.
+    AtMostOnce,
+    /// Once all is the same everywhere, nobody says anything.
+    Quiescence,
+    /// Nothing grows beyond its limit.
+    Bounds,
+    /// No document waits for ever, whatever became of another.
+    Progress,
+    /// No code of ours panics.
+    NoPanic,
+}
+
+impl Invariant {
+    /// Its name on the command line and in files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Convergence => "convergence",
+            Self::Durability => "durability",
+            Self::NoSilentLoss => "no-silent-loss",
+            Self::AtMostOnce => "at-most-once",
+            Self::Quiescence => "quiescence",
+            Self::Bounds => "bounds",
+            Self::Progress => "progress",
+            Self::NoPanic => "no-panic",
+        }
+    }
+}
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which.
+    pub invariant: Invariant,
+    /// When, in milliseconds of the world.
+    pub at_ms: u64,
+    /// How.
+    pub detail: String,
+}
+
+/// What became of a change that a user made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The call has not returned.
+    Pending,
+    /// The call returned: it is on the user's disk.
+    Promised,
+    /// The user was told that it was not taken.
+    Refused,
+    /// The process ended before the call returned: it may be there or not.
+    Unknown,
+}
+
+/// One change that a user made.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    /// In which document.
+    pub document: u8,
+    /// Which user.
+    pub peer: u8,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What users wrote, and what was promised.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    written: ByHash<ChangeHash, Written>,
+    /// In the order of writing.
+    order: Vec<ChangeHash>,
+    /// Documents that a stranger may have spoiled: of those less is asked.
+    pub attacked: u32,
+    /// Promises by the node that made them.
+    named: BTreeMap<usize, ByHash<ChangeHash, u8>>,
+}
+
+impl Ledger {
+    /// A user made a change.
+    pub fn wrote(&mut self, hash: ChangeHash, document: u8, peer: u8) {
+        self.written.insert(hash, Written { document, peer, fate: Fate::Pending });
+        self.order.push(hash);
+    }
+
+    /// What became of it.
+    pub fn settle(&mut self, hash: ChangeHash, fate: Fate) {
+        if let Some(written) = self.written.get_mut(&hash)
+            && (written.fate == Fate::Pending || fate == Fate::Refused)
+        {
+            written.fate = fate;
+        }
+    }
+
+    /// The process of this user ended: calls that had not returned never will.
+    pub fn cut_short(&mut self, peer: u8) {
+        for written in self.written.values_mut() {
+            if written.peer == peer && written.fate == Fate::Pending {
+                written.fate = Fate::Unknown;
+            }
+        }
+    }
+
+    /// Whether a user made it, and which.
+    pub fn who(&self, hash: &ChangeHash) -> Option<Written> {
+        self.written.get(hash).copied()
+    }
+
+    /// A node named these heads of a document to somebody. Says whether one is new.
+    pub fn named(&mut self, node: usize, document: u8, heads: &[ChangeHash]) {
+        let named = self.named.entry(node).or_default();
+        for head in heads {
+            named.insert(*head, document);
+        }
+    }
+
+    /// What a node named of a document.
+    pub fn names(&self, node: usize, document: u8) -> impl Iterator<Item = &ChangeHash> {
+        let named = self.named.get(&node).into_iter().flatten();
+        named.filter(move |(_, of)| **of == document).map(|(hash, _)| hash)
+    }
+
+    /// What it named no longer counts: its disk was damaged.
+    pub fn forgive(&mut self, node: usize) {
+        self.named.remove(&node);
+    }
+
+    /// Changes of a document whose users were promised that they are kept, in order of writing.
+    pub fn promised(&self, document: u8) -> impl Iterator<Item = ChangeHash> {
+        self.order.iter().copied().filter(move |hash| {
+            self.written
+                .get(hash)
+                .is_some_and(|w| w.document == document && w.fate == Fate::Promised)
+        })
+    }
+
+    /// Changes whose calls have not returned though their process goes on.
+    pub fn pending(&self) -> impl Iterator<Item = (ChangeHash, Written)> {
+        self.order.iter().filter_map(|hash| {
+            let written = *self.written.get(hash)?;
+            (written.fate == Fate::Pending).then_some((*hash, written))
+        })
+    }
+
+    /// How many changes users made.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether nobody wrote anything.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}

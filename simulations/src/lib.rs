@@ -1,0 +1,28 @@
+//! Deterministic simulations of whole worlds of relays and peers.
+//!
+//! The engine has no clock, socket, disk or randomness of its own, so a world of any number of
+//! nodes runs in one thread, in virtual time, as fast as the processor allows, and the same seed
+//! gives the same world, to the last message. The replica and the store are the production ones;
+//! network, disks, clocks, users and strangers are simulated.
+//!
+//! A [`plan::Plan`] says what users do and what goes wrong; [`swarm::draw`] draws one from a
+//! seed; [`run`] lives through it and gives a [`Report`]: whether a rule was broken, and which
+//! rare states were met.
+
+pub mod coverage;
+mod disk;
+pub mod ledger;
+mod opaque;
+pub mod plan;
+pub mod random;
+pub mod swarm;
+pub mod trace;
+mod world;
+
+pub use world::Report;
+
+/// Lives through a plan, to its end or to the first broken rule. With `trace`, keeps all that
+/// happens, which takes memory and several times as long.
+pub fn run(plan: &plan::Plan, trace: bool) -> Report {
+    world::World::run(plan, trace)
+}

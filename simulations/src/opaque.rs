@@ -1,0 +1,392 @@
+//! Documents whose operations nobody looks at: how the fast profile writes changes, and the
+//! materialiser that makes snapshots of them.
+//!
+//! Changes are real change chunks: they pass the guard and are admitted as any others. A snapshot
+//! is a document chunk in its frame only: inside is the list of its changes.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasherDefault, Hasher},
+    num::NonZeroU64,
+    rc::Rc,
+    sync::Arc,
+};
+
+use automerge::{
+    ExpandedChange,
+    legacy::{Key, ObjectId, Op, OpType, SortedVec},
+};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use concord::{
+    replica::{
+        JobError, JobOutput,
+        index::{IndexEntry, SnapshotIndex},
+    },
+    worker::WorkerJob,
+};
+use concord_protocol::{ActorId, ChangeHash, Limits, guard};
+use sha2::{Digest as _, Sha256};
+
+/// What opens a chunk of any kind.
+const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
+/// Type byte of a document chunk.
+const DOCUMENT: u8 = 0;
+
+/// A change as the header tells it, with its bytes.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// Its name.
+    pub(crate) hash: ChangeHash,
+    /// What it builds on.
+    pub(crate) deps: Vec<ChangeHash>,
+    /// Its writer.
+    pub(crate) actor: ActorId,
+    /// Its number among its writer's.
+    pub(crate) seq: u32,
+    /// Its first operation's counter.
+    pub(crate) start_op: u32,
+    /// Its operations.
+    pub(crate) ops: u32,
+    /// When.
+    pub(crate) time: i64,
+    /// The chunk.
+    pub(crate) bytes: Bytes,
+}
+
+/// Hashes keys that are hashes already.
+#[derive(Debug, Default)]
+pub(crate) struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut first = [0; 8];
+        for (to, from) in first.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        self.0 ^= u64::from_le_bytes(first);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+}
+
+/// A map by what is a hash already. Its order follows from its keys alone, and nobody goes by it.
+pub(crate) type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
+
+/// Reads change chunks, each once however many nodes hold it.
+#[derive(Debug, Default)]
+pub(crate) struct Library {
+    changes: RefCell<ByHash<u64, Rc<Change>>>,
+}
+
+/// 64 bits of bytes; a chunk has a SHA-256 of its own in it, so this cannot be unlucky often.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        hash ^= hash >> 29;
+    }
+    for byte in rest {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash ^ (hash >> 32)
+}
+
+impl Library {
+    /// The change in a chunk, or why there is none.
+    ///
+    /// # Errors
+    /// What the guard says.
+    pub(crate) fn read(&self, chunk: &Bytes) -> Result<Rc<Change>, String> {
+        let key = fingerprint(chunk);
+        if let Some(known) = self.changes.borrow().get(&key) {
+            return Ok(Rc::clone(known));
+        }
+        let header = guard::check_change(chunk, &Limits::default()).map_err(|e| e.to_string())?;
+        let change = Rc::new(Change {
+            hash: header.hash,
+            deps: header.deps,
+            actor: header.actor,
+            seq: header.seq,
+            start_op: header.start_op,
+            ops: header.ops,
+            time: header.time,
+            bytes: Bytes::copy_from_slice(chunk),
+        });
+        self.changes.borrow_mut().insert(key, Rc::clone(&change));
+        Ok(change)
+    }
+
+    /// All changes in chunks, snapshots among them, in the order of the chunks.
+    ///
+    /// # Errors
+    /// In words, if one is neither.
+    pub(crate) fn read_all<'a>(
+        &self,
+        chunks: impl IntoIterator<Item = &'a Bytes>,
+    ) -> Result<Vec<Rc<Change>>, String> {
+        let mut changes = Vec::new();
+        for chunk in chunks {
+            if is_snapshot(chunk) {
+                for change in open(chunk)? {
+                    changes.push(self.read(&change)?);
+                }
+            } else {
+                changes.push(self.read(chunk)?);
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Does what a materialiser does.
+    ///
+    /// # Errors
+    /// As a materialiser.
+    pub(crate) fn run(&self, job: &WorkerJob) -> Result<JobOutput, JobError> {
+        match job {
+            WorkerJob::Build { base, incoming, explode_max } => {
+                let base = self.read_all(base).map_err(JobError::Base)?;
+                let incoming = self.split(incoming).map_err(JobError::Incoming)?;
+                self.build(&base, &incoming, *explode_max)
+            }
+            WorkerJob::Extract { snapshot, hashes } => {
+                let inside: BTreeMap<ChangeHash, Rc<Change>> = self
+                    .read_all([snapshot])
+                    .map_err(JobError::Base)?
+                    .into_iter()
+                    .map(|change| (change.hash, change))
+                    .collect();
+                let found = hashes.iter().map(|hash| inside.get(hash).map(|c| c.bytes.clone()));
+                let found: Option<Vec<Bytes>> = found.collect();
+                found.map(JobOutput::Extracted).ok_or_else(|| JobError::Base("not in it".into()))
+            }
+            WorkerJob::Check { base, incoming } => {
+                self.read_all(base).map_err(JobError::Base)?;
+                self.read_all(incoming).map_err(JobError::Incoming)?;
+                Ok(JobOutput::Checked)
+            }
+        }
+    }
+
+    /// Changes in runs of chunks, as peers send them.
+    fn split(&self, runs: &[Bytes]) -> Result<Vec<Rc<Change>>, String> {
+        let mut changes = Vec::new();
+        for run in runs {
+            let chunks = guard::split(run, &Limits::default()).map_err(|e| e.to_string())?;
+            changes.extend(self.read_all(chunks.iter().map(|chunk| &chunk.bytes))?);
+        }
+        Ok(changes)
+    }
+
+    fn build(
+        &self,
+        base: &[Rc<Change>],
+        incoming: &[Rc<Change>],
+        explode_max: u32,
+    ) -> Result<JobOutput, JobError> {
+        let ours: BTreeSet<ChangeHash> = base.iter().map(|change| change.hash).collect();
+        let all = in_order(base.iter().chain(incoming));
+        let known = ours.len()
+            + incoming
+                .iter()
+                .map(|change| change.hash)
+                .filter(|hash| !ours.contains(hash))
+                .collect::<BTreeSet<_>>()
+                .len();
+        if all.len() < known {
+            let why = "a dependency is missing".to_owned();
+            return Err(if incoming.is_empty() {
+                JobError::Base(why)
+            } else {
+                JobError::Incoming(why)
+            });
+        }
+        if explode_max > 0 && incoming.len() <= explode_max as usize {
+            let new = all.iter().filter(|change| !ours.contains(&change.hash));
+            return Ok(JobOutput::Changes(new.map(|change| change.bytes.clone()).collect()));
+        }
+        let snapshot = close(&all);
+        let index = index(&all, snapshot.len() as u64)?;
+        Ok(JobOutput::Built { snapshot, index: Arc::new(index) })
+    }
+}
+
+/// Each change once, after what it builds on; what builds on something missing is left out. The
+/// order depends on the set alone.
+fn in_order<'a>(changes: impl Iterator<Item = &'a Rc<Change>>) -> Vec<Rc<Change>> {
+    let mut waiting: BTreeMap<ChangeHash, (usize, &Rc<Change>)> = BTreeMap::new();
+    for change in changes {
+        waiting.entry(change.hash).or_insert((change.deps.len(), change));
+    }
+    let mut dependents: BTreeMap<ChangeHash, Vec<ChangeHash>> = BTreeMap::new();
+    for (_, change) in waiting.values() {
+        for dep in &change.deps {
+            dependents.entry(*dep).or_default().push(change.hash);
+        }
+    }
+    let mut ready: BTreeSet<(u32, ChangeHash)> = waiting
+        .values()
+        .filter(|(missing, _)| *missing == 0)
+        .map(|(_, change)| (change.start_op, change.hash))
+        .collect();
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while let Some((_, hash)) = ready.pop_first() {
+        if let Some((_, change)) = waiting.get(&hash) {
+            ordered.push(Rc::clone(change));
+        }
+        for dependent in dependents.remove(&hash).unwrap_or_default() {
+            if let Some((missing, change)) = waiting.get_mut(&dependent) {
+                *missing -= 1;
+                if *missing == 0 {
+                    ready.insert((change.start_op, dependent));
+                }
+            }
+        }
+    }
+    ordered
+}
+
+fn index(changes: &[Rc<Change>], snapshot_bytes: u64) -> Result<SnapshotIndex, JobError> {
+    let mut actors: Vec<ActorId> = changes.iter().map(|change| change.actor.clone()).collect();
+    actors.sort_unstable();
+    actors.dedup();
+    let positions: BTreeMap<ChangeHash, u32> =
+        (0..).zip(changes).map(|(at, change)| (change.hash, at)).collect();
+    let entries: Vec<IndexEntry> = changes
+        .iter()
+        .map(|change| IndexEntry {
+            hash: change.hash.0,
+            deps: change.deps.iter().filter_map(|dep| positions.get(dep).copied()).collect(),
+            // It was collected above.
+            actor: actors
+                .binary_search(&change.actor)
+                .map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX)),
+            seq: change.seq,
+            start_op: change.start_op,
+            ops: change.ops,
+            bytes: u32::try_from(change.bytes.len()).unwrap_or(u32::MAX),
+            time: change.time,
+        })
+        .collect();
+    SnapshotIndex::build(&entries, &actors, Vec::new(), snapshot_bytes)
+        .map_err(|error| JobError::Base(error.to_string()))
+}
+
+/// Whether a chunk is a snapshot.
+pub(crate) fn is_snapshot(chunk: &Bytes) -> bool {
+    chunk.get(8) == Some(&DOCUMENT)
+}
+
+/// Makes a snapshot of changes in order.
+fn close(changes: &[Rc<Change>]) -> Bytes {
+    let len: usize = changes.iter().map(|change| change.bytes.len() + 4).sum();
+    let mut framed = BytesMut::with_capacity(len + 16);
+    framed.put_u8(DOCUMENT);
+    let mut rest = len as u64;
+    while rest >= 0x80 {
+        framed.put_u8((rest & 0x7F) as u8 | 0x80);
+        rest >>= 7;
+    }
+    framed.put_u8((rest & 0x7F) as u8);
+    for change in changes {
+        framed.put_u32_le(u32::try_from(change.bytes.len()).unwrap_or(u32::MAX));
+        framed.put_slice(&change.bytes);
+    }
+    let hash = Sha256::digest(&framed);
+    let mut chunk = BytesMut::with_capacity(framed.len() + 8);
+    chunk.put_slice(&MAGIC);
+    chunk.put_slice(&hash[..4]);
+    chunk.put_slice(&framed);
+    chunk.freeze()
+}
+
+/// The change chunks in a snapshot, in order.
+fn open(chunk: &Bytes) -> Result<Vec<Bytes>, String> {
+    let short = || "a snapshot that ends early".to_owned();
+    let mut at = 9;
+    while chunk.get(at).ok_or_else(short)? & 0x80 != 0 {
+        at += 1;
+    }
+    at += 1;
+    let mut changes = Vec::new();
+    while at < chunk.len() {
+        let len = chunk.get(at..at + 4).ok_or_else(short)?;
+        let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
+        at += 4;
+        if at + len > chunk.len() {
+            return Err(short());
+        }
+        changes.push(chunk.slice(at..at + len));
+        at += len;
+    }
+    Ok(changes)
+}
+
+/// Writes a change: one field of the root, written `ops` times over.
+pub(crate) fn write(
+    actor: &[u8],
+    seq: u32,
+    start_op: u32,
+    time: i64,
+    deps: &[ChangeHash],
+    value: u64,
+) -> Bytes {
+    let put = Op {
+        action: OpType::Put(automerge::ScalarValue::Uint(value)),
+        obj: ObjectId::Root,
+        key: Key::Map("field".into()),
+        pred: SortedVec::new(),
+        insert: false,
+    };
+    let change = automerge::Change::from(ExpandedChange {
+        operations: vec![put],
+        actor_id: automerge::ActorId::from(actor),
+        hash: None,
+        seq: seq.into(),
+        start_op: NonZeroU64::new(start_op.into()).unwrap_or(NonZeroU64::MIN),
+        time,
+        message: None,
+        deps: deps.iter().map(|dep| automerge::ChangeHash(dep.0)).collect(),
+        extra_bytes: Vec::new(),
+        author: None,
+    });
+    Bytes::copy_from_slice(change.raw_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_holds_its_changes_and_passes_the_guard() {
+        let library = Library::default();
+        let first = write(&[1; 16], 1, 1, 0, &[], 7);
+        let first_hash = library.read(&first).unwrap().hash;
+        let second = write(&[2; 16], 1, 2, 0, &[first_hash], 8);
+        let job = WorkerJob::Build {
+            base: vec![second.clone(), first.clone()],
+            incoming: vec![],
+            explode_max: 0,
+        };
+        let Ok(JobOutput::Built { snapshot, index }) = library.run(&job) else { panic!() };
+        guard::check_document(&snapshot, &Limits::default()).unwrap();
+        assert_eq!(index.root.changes, 2);
+        let inside = library.read_all([&snapshot]).unwrap();
+        assert_eq!(inside.iter().map(|c| c.bytes.clone()).collect::<Vec<_>>(), [first, second]);
+        let lacks = WorkerJob::Build {
+            base: vec![inside[1].bytes.clone()],
+            incoming: vec![],
+            explode_max: 0,
+        };
+        assert!(matches!(library.run(&lacks), Err(JobError::Base(_))));
+    }
+}

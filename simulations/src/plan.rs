@@ -1,0 +1,313 @@
+//! What happens in a world that the world does not cause itself, as plain data.
+//!
+//! A plan is drawn from a seed ([`crate::swarm`]), written to a file, cut down to what a failure
+//! needs ([`crate::shrink`]), and read back. Whatever else a world needs (how long a message
+//! takes, how long a flush) is a hash of the seed and of the thing's own name, so that an action
+//! left out leaves the fate of the rest as it was.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that makes one world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Decides what the plan does not say.
+    pub seed: u64,
+    /// What documents are made of.
+    pub profile: Profile,
+    /// Relays.
+    pub relays: u8,
+    /// Peers with users. The first dials every relay and has every document open, so that all
+    /// can converge; the others dial one.
+    pub peers: u8,
+    /// Documents.
+    pub documents: u8,
+    /// How things are made up.
+    pub settings: Settings,
+    /// What users do and what goes wrong, in any order.
+    pub actions: Vec<Action>,
+    /// When faults end, in milliseconds; all must converge after that.
+    pub calm_ms: u64,
+}
+
+/// What documents are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Change chunks whose operations nobody looks at: fast. The replica and the store are the
+    /// production ones; a snapshot is a list of changes.
+    Opaque,
+    /// Real Automerge documents, with the production peer and the production materialiser.
+    Automerge,
+}
+
+/// How things are made up, drawn once a world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Of the replicas: changes after a snapshot that call for a new one.
+    pub compact_changes: u32,
+    /// Of the replicas: milliseconds until an idle document leaves memory.
+    pub idle_ms: u32,
+    /// Of the replicas: milliseconds until what was passed on is checked.
+    pub check_ms: u32,
+    /// Of the relays: check before passing on.
+    pub strict: bool,
+    /// Which peers negotiate `concord.v1`, a bit each.
+    pub concord: u32,
+    /// Microseconds of a message's way, about.
+    pub latency_us: u32,
+    /// Bytes that a link carries in a millisecond.
+    pub bytes_per_ms: u32,
+    /// Bytes on their way at most, each direction of a link.
+    pub window_bytes: u32,
+    /// Microseconds of a flush, about.
+    pub flush_us: u32,
+    /// Microseconds of a read, about.
+    pub read_us: u32,
+    /// Microseconds of a materialiser's job, about.
+    pub job_us: u32,
+    /// Microseconds between an event and its being handled: what comes meanwhile is handled
+    /// with it.
+    pub lag_us: u32,
+    /// Bytes after which a store's batch is applied: small ones tear groups of rows.
+    pub batch_bytes: u32,
+    /// Jobs in a thousand that find no worker.
+    pub job_failures: u16,
+}
+
+/// One thing that happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// When, in milliseconds.
+    pub at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// A node of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Name {
+    /// A relay.
+    Relay(u8),
+    /// A peer.
+    Peer(u8),
+}
+
+/// Which ways of a link are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// Both.
+    Both,
+    /// From the peer to the relay.
+    Up,
+    /// From the relay to the peer.
+    Down,
+}
+
+impl Way {
+    /// Whether what this side sends is meant; the peer is side 0.
+    pub const fn includes(self, side: usize) -> bool {
+        matches!((self, side), (Self::Both, _) | (Self::Up, 0) | (Self::Down, 1))
+    }
+}
+
+/// What a crash leaves of writes that were not flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Nothing.
+    Nothing,
+    /// The first so many thousandths of the batches that were applied.
+    Prefix(u16),
+    /// All that was applied.
+    Everything,
+}
+
+/// What is wrong with a disk for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFault {
+    /// Flushes take until the end of the fault.
+    Hang,
+    /// Writes fail.
+    FailWrites,
+    /// Flushes fail; what they should have flushed is visible.
+    FailFlushes,
+    /// Reads fail.
+    FailReads,
+    /// No room.
+    Full,
+}
+
+/// What a hostile peer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attack {
+    /// Frames that are none.
+    Garbage,
+    /// Heads that nobody ever wrote, and asks for them.
+    LyingHeads,
+    /// What others sent, again.
+    Replay,
+    /// Changes whose dependencies never come.
+    Orphans,
+    /// Another change with an actor's sequence number.
+    Equivocation,
+    /// More than anybody needs.
+    Flood,
+    /// A frame of the hostile collection, damaged or not.
+    Mutant,
+}
+
+/// What a user does to a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Edit {
+    /// Types so many characters, a change each.
+    Type(u8),
+    /// Deletes so many characters.
+    Erase(u8),
+    /// Writes a field of a map.
+    Put,
+    /// Removes a field.
+    Remove,
+    /// Writes a removed field again.
+    Restore,
+    /// Adds to a counter.
+    Count,
+    /// Inserts into a list.
+    Insert,
+    /// Removes from a list.
+    Take,
+    /// Writes a field that others write too: a conflict.
+    Disagree,
+}
+
+/// Something that happens to a world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum What {
+    /// A user writes.
+    Edit {
+        /// Which user.
+        peer: u8,
+        /// In which document.
+        document: u8,
+        /// What.
+        edit: Edit,
+    },
+    /// A user opens a document.
+    Open {
+        /// Which user.
+        peer: u8,
+        /// Which document.
+        document: u8,
+    },
+    /// A user closes a document.
+    Shut {
+        /// Which user.
+        peer: u8,
+        /// Which document.
+        document: u8,
+    },
+    /// A user shows where they are.
+    Broadcast {
+        /// Which user.
+        peer: u8,
+        /// In which document.
+        document: u8,
+    },
+    /// The connections between them end.
+    Cut {
+        /// The peer.
+        peer: u8,
+        /// The relay.
+        relay: u8,
+        /// Nobody is told: both find out by silence.
+        silent: bool,
+    },
+    /// Nothing gets through for a while.
+    Partition {
+        /// The peer.
+        peer: u8,
+        /// The relay.
+        relay: u8,
+        /// Which way.
+        way: Way,
+        /// Milliseconds.
+        for_ms: u32,
+    },
+    /// A node does not read its sockets for a while.
+    Stall {
+        /// Which.
+        node: Name,
+        /// Milliseconds.
+        for_ms: u32,
+    },
+    /// A node does nothing for a while.
+    Pause {
+        /// Which.
+        node: Name,
+        /// Milliseconds.
+        for_ms: u32,
+    },
+    /// A node loses its power.
+    Crash {
+        /// Which.
+        node: Name,
+        /// What its disk keeps.
+        keep: Keep,
+        /// Milliseconds until it starts again.
+        down_ms: u32,
+    },
+    /// A relay is shut down in order and started again.
+    Drain {
+        /// Which.
+        relay: u8,
+        /// Milliseconds until it starts again.
+        down_ms: u32,
+    },
+    /// A disk fails.
+    Disk {
+        /// Whose.
+        node: Name,
+        /// How.
+        fault: DiskFault,
+        /// Milliseconds.
+        for_ms: u32,
+    },
+    /// One bit of one stored value flips.
+    Rot {
+        /// On whose disk.
+        node: Name,
+        /// Chooses the value.
+        choice: u64,
+    },
+    /// A clock jumps.
+    Clock {
+        /// Whose.
+        node: Name,
+        /// Milliseconds, forward or back.
+        by_ms: i64,
+    },
+    /// A stranger does harm.
+    Attack {
+        /// To which relay.
+        relay: u8,
+        /// To which document.
+        document: u8,
+        /// How.
+        attack: Attack,
+        /// Chooses the bytes.
+        choice: u64,
+    },
+    /// A user is away: the peer loses its network for hours or days.
+    Away {
+        /// Which user.
+        peer: u8,
+        /// Milliseconds.
+        for_ms: u64,
+    },
+}

@@ -1,0 +1,248 @@
+//! Strangers: what they send to relays.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use concord::replica::{ConnectionId, Event, PeerInfo};
+use concord_protocol::{
+    ChangeHash, DocumentId, Limits, Message, PeerMetadata, codec,
+    sync::{Have, SyncFlags, SyncMessage, SyncVersion},
+};
+
+use super::{NodeId, World};
+use crate::{
+    opaque::write,
+    plan::{Attack, Name, Plan},
+    random::{Rng, fate},
+};
+
+/// Numbers of strangers' connections, out of the way of honest ones.
+const FIRST_CONNECTION: u64 = 1 << 40;
+/// Messages of others that are kept to be sent again.
+const REMEMBERED_MAX: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    /// The connection of the stranger at each relay, with the relay's life.
+    connections: BTreeMap<NodeId, (ConnectionId, u32)>,
+    next_connection: u64,
+    remembered: VecDeque<Message>,
+}
+
+impl Strangers {
+    pub(super) fn new(_: &Plan) -> Self {
+        Self {
+            connections: BTreeMap::new(),
+            next_connection: FIRST_CONNECTION,
+            remembered: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn labels(&self) -> Option<String> {
+        (self.next_connection > FIRST_CONNECTION).then(|| "stranger".to_owned())
+    }
+}
+
+impl World<'_> {
+    /// Keeps what honest nodes say, for replays.
+    pub(super) fn remember_frame(&mut self, to: NodeId, message: &Message) {
+        if !self.nodes[to].is_relay() || !matches!(message, Message::Sync { .. }) {
+            return;
+        }
+        let remembered = &mut self.strangers.remembered;
+        if remembered.len() == REMEMBERED_MAX {
+            remembered.pop_front();
+        }
+        remembered.push_back(message.clone());
+    }
+
+    /// What is sent to a stranger is read and thrown away.
+    pub(super) fn send_to_stranger(&mut self, id: NodeId, to: ConnectionId, bytes: &Bytes) {
+        if to.0 >= FIRST_CONNECTION {
+            self.tell(id, Event::Drained(to, bytes.len()));
+        }
+    }
+
+    pub(super) fn close_stranger(&mut self, id: NodeId, to: ConnectionId) {
+        if to.0 >= FIRST_CONNECTION {
+            self.met("a stranger was shown the door");
+            self.strangers.connections.remove(&id);
+            self.tell(id, Event::Disconnected(to));
+        }
+    }
+
+    /// Strangers leave.
+    pub(super) fn strangers_leave(&mut self) {
+        for (id, (connection, life)) in std::mem::take(&mut self.strangers.connections) {
+            if self.nodes[id].life == life {
+                self.tell(id, Event::Disconnected(connection));
+            }
+        }
+    }
+
+    pub(super) fn attack(&mut self, relay: u8, document: u8, attack: Attack, choice: u64) {
+        let id = self.node_of(Name::Relay(relay));
+        if !self.nodes[id].is_up() {
+            return;
+        }
+        let what = match attack {
+            Attack::Garbage => "garbage",
+            Attack::LyingHeads => "lying heads",
+            Attack::Replay => "replay",
+            Attack::Orphans => "orphans",
+            Attack::Equivocation => "equivocation",
+            Attack::Flood => "flood",
+            Attack::Mutant => "mutated frame",
+        };
+        self.fault(what, &[Name::Relay(relay)], 0);
+        self.ledger.attacked += 1;
+        let connection = self.stranger_at(id);
+        let mut rng = Rng::new(fate(self.plan.seed, 0xBAD, choice));
+        let document = self.documents[usize::from(document)].clone();
+        match attack {
+            Attack::Garbage => {
+                let len = rng.between(1, 400);
+                let bytes: Vec<u8> =
+                    (0..len).map(|_| u8::try_from(rng.below(256)).unwrap_or(0)).collect();
+                self.say_raw(id, connection, &bytes.into());
+            }
+            Attack::LyingHeads => {
+                let heads = hashes(&mut rng, 3);
+                let need = hashes(&mut rng, 2);
+                let have = vec![Have { last_sync: hashes(&mut rng, 2), ..Have::default() }];
+                let message = message(heads, need, have, Vec::new());
+                self.say(id, connection, document, &message);
+            }
+            Attack::Replay => {
+                let count = rng.between(1, 8);
+                for _ in 0..count {
+                    let remembered = &self.strangers.remembered;
+                    let at = usize::try_from(rng.below(remembered.len() as u64)).unwrap_or(0);
+                    let Some(message) = remembered.get(at).cloned() else { return };
+                    self.tell(id, Event::Received(connection, message));
+                }
+            }
+            Attack::Orphans => {
+                let mut changes = Vec::new();
+                let mut deps = hashes(&mut rng, 1);
+                for seq in 1..=u32::try_from(rng.between(1, 40)).unwrap_or(1) {
+                    let chunk = write(&actor(&mut rng), 1, seq + 5, 0, &deps, rng.next());
+                    if let Ok(change) = self.library.read(&chunk) {
+                        deps = vec![change.hash];
+                    }
+                    changes.push(chunk);
+                }
+                let message = message(deps, Vec::new(), Vec::new(), changes);
+                self.say(id, connection, document, &message);
+            }
+            Attack::Equivocation => {
+                // Under a name of its own: without accounts nobody owns one.
+                let actor = actor(&mut rng);
+                for value in 0..2 {
+                    let chunk = write(&actor, 1, 1, 0, &[], value);
+                    let heads = self.library.read(&chunk).map(|change| vec![change.hash]);
+                    let message =
+                        message(heads.unwrap_or_default(), Vec::new(), Vec::new(), vec![chunk]);
+                    self.say(id, connection, document.clone(), &message);
+                }
+            }
+            Attack::Flood => {
+                for _ in 0..rng.between(20, 300) {
+                    let heads = hashes(&mut rng, 1);
+                    let message = message(heads.clone(), heads, Vec::new(), Vec::new());
+                    self.say(id, connection, document.clone(), &message);
+                }
+            }
+            Attack::Mutant => {
+                let remembered = &self.strangers.remembered;
+                let at = usize::try_from(rng.below(remembered.len() as u64)).unwrap_or(0);
+                let Some(message) = remembered.get(at) else { return };
+                let mut bytes = codec::encode(message).to_vec();
+                for _ in 0..rng.between(1, 6) {
+                    let at = usize::try_from(rng.below(bytes.len() as u64)).unwrap_or(0);
+                    if let Some(byte) = bytes.get_mut(at) {
+                        *byte ^= 1 << rng.below(8);
+                    }
+                }
+                self.say_raw(id, connection, &bytes.into());
+            }
+        }
+    }
+
+    fn stranger_at(&mut self, id: NodeId) -> ConnectionId {
+        let life = self.nodes[id].life;
+        if let Some((connection, of)) = self.strangers.connections.get(&id)
+            && *of == life
+        {
+            return *connection;
+        }
+        self.strangers.next_connection += 1;
+        let connection = ConnectionId(self.strangers.next_connection);
+        self.strangers.connections.insert(id, (connection, life));
+        if let Ok(peer) = format!("stranger-{}", connection.0).parse() {
+            let metadata = PeerMetadata::default();
+            let info = PeerInfo { peer, metadata, concord: false, dialled: false };
+            self.tell(id, Event::Connected(connection, info));
+        }
+        connection
+    }
+
+    fn say(
+        &mut self,
+        id: NodeId,
+        connection: ConnectionId,
+        document: DocumentId,
+        message: &SyncMessage,
+    ) {
+        let (Ok(sender), Ok(target)) = ("stranger".parse(), "relay".parse()) else { return };
+        let message = Message::Sync { document, sender, target, data: message.encode() };
+        self.tell(id, Event::Received(connection, message));
+    }
+
+    /// As a relay's connection does: what cannot be read ends it; document chunks of a stranger
+    /// would be opened by a worker, which says no.
+    fn say_raw(&mut self, id: NodeId, connection: ConnectionId, bytes: &Bytes) {
+        match codec::decode(bytes, &Limits::default()) {
+            Ok(messages) => {
+                for message in messages {
+                    self.tell(id, Event::Received(connection, message));
+                }
+            }
+            Err(_) => {
+                self.met("a frame that cannot be read ended its connection");
+                self.strangers.connections.remove(&id);
+                self.tell(id, Event::Disconnected(connection));
+            }
+        }
+    }
+}
+
+fn hashes(rng: &mut Rng, count: usize) -> Vec<ChangeHash> {
+    let mut hashes: Vec<ChangeHash> = (0..count)
+        .map(|_| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&rng.next().to_le_bytes());
+            hash[8..16].copy_from_slice(&rng.next().to_le_bytes());
+            ChangeHash(hash)
+        })
+        .collect();
+    hashes.sort_unstable();
+    hashes
+}
+
+fn actor(rng: &mut Rng) -> [u8; 16] {
+    let mut actor = [0; 16];
+    actor[..8].copy_from_slice(&rng.next().to_le_bytes());
+    actor
+}
+
+fn message(
+    heads: Vec<ChangeHash>,
+    need: Vec<ChangeHash>,
+    have: Vec<Have>,
+    changes: Vec<Bytes>,
+) -> SyncMessage {
+    let flags = Some(SyncFlags { supports_reset: true, ..SyncFlags::default() });
+    SyncMessage { version: SyncVersion::V1, heads, need, have, changes, flags }
+}

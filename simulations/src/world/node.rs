@@ -1,0 +1,424 @@
+//! A node: an engine, its store, and what waits between them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use concord::{
+    replica::{
+        Config, ConnectionId, Effect, Event, Job, LocalError, Now, Replica, StorageFailure,
+        StoredDocument, Ticket,
+    },
+    store::{
+        Store, StoreError,
+        simulation::{self, Committer},
+    },
+};
+use concord_protocol::{ChangeHash, DocumentId, Limits, PeerId, PeerMetadata, StorageId};
+
+use super::{Happening, LinkId, MS, NodeId, World, user::User};
+use crate::{
+    disk::Disk,
+    ledger::{Fate, Invariant},
+    opaque::ByHash,
+    plan::{Keep, Name, Plan},
+    random::fate,
+};
+
+/// Milliseconds since 1970 at the start of every world.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// Small, so that worlds come near them.
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.orphans = 200;
+    limits.orphan_bytes = 64 * 1024;
+    limits.queue_bytes = 2 * 1024 * 1024;
+    limits
+}
+
+type Future<T> = concord::store::BoxFuture<T>;
+
+/// Something that the engine asked for and that is not answered yet.
+pub(super) enum Operation {
+    Load(Ticket, Future<Result<StoredDocument, StoreError>>),
+    Read(Ticket, Future<Result<Vec<Option<Bytes>>, StoreError>>),
+    Job(Ticket, DocumentId, Job),
+    /// The chunks of a document that a user opened.
+    Fetch(DocumentId, u64),
+    /// Stored documents, for a relay that was just reached.
+    List(ConnectionId),
+}
+
+/// A process that runs.
+pub(super) struct Process {
+    pub(super) replica: Replica,
+    pub(super) peer: PeerId,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) committer: Committer,
+    /// Writes given to the store, in order.
+    pub(super) writes: VecDeque<(Ticket, Future<Result<(), StoreError>>)>,
+    pub(super) is_flushing: bool,
+    pub(super) operations: BTreeMap<u64, Operation>,
+    /// Those whose time has come but who wait for writes.
+    pub(super) late: Vec<u64>,
+    pub(super) next_operation: u64,
+    pub(super) connections: BTreeMap<ConnectionId, (LinkId, usize)>,
+    pub(super) next_connection: u64,
+    pub(super) started_us: u64,
+    pub(super) timer_ms: Option<u64>,
+    pub(super) is_draining: bool,
+    /// What is on its disk by its own doing: changes by hash, with the write's fate known.
+    pub(super) on_disk: ByHash<ChangeHash, ()>,
+    /// Rows of writes under way that carry changes.
+    pub(super) carried: BTreeMap<Ticket, Vec<ChangeHash>>,
+    pub(super) user: User,
+}
+
+/// See the module.
+pub(super) struct Node {
+    pub(super) name: Name,
+    pub(super) life: u32,
+    pub(super) process: Option<Box<Process>>,
+    pub(super) disk: Disk,
+    pub(super) inbox: Vec<Event>,
+    pub(super) is_woken: bool,
+    pub(super) paused_until_us: u64,
+    pub(super) stalled_until_us: u64,
+    pub(super) disk_hangs_until_us: u64,
+    pub(super) disk_fault_until_us: u64,
+    pub(super) away_until_us: u64,
+    pub(super) skew_ms: i64,
+    /// Its disk was damaged: what it promised may be gone.
+    pub(super) is_rotten: bool,
+    /// Documents that its user wants open, whether the process runs or not.
+    pub(super) wanted: Vec<bool>,
+    /// Failed dials since the last success, by relay.
+    pub(super) failures: Vec<u32>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    pub(super) fn new(name: Name, plan: &Plan) -> Self {
+        let batch_bytes = usize::try_from(plan.settings.batch_bytes).unwrap_or(usize::MAX);
+        Self {
+            name,
+            life: 0,
+            process: None,
+            disk: Disk::new(batch_bytes),
+            inbox: Vec::new(),
+            is_woken: false,
+            paused_until_us: 0,
+            stalled_until_us: 0,
+            disk_hangs_until_us: 0,
+            disk_fault_until_us: 0,
+            away_until_us: 0,
+            skew_ms: 0,
+            is_rotten: false,
+            wanted: vec![false; usize::from(plan.documents)],
+            failures: vec![0; usize::from(plan.relays)],
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(super) fn is_relay(&self) -> bool {
+        matches!(self.name, Name::Relay(_))
+    }
+
+    pub(super) fn label(&self) -> String {
+        match self.name {
+            Name::Relay(number) => format!("relay {number}"),
+            Name::Peer(number) => format!("peer {number}"),
+        }
+    }
+
+    pub(super) fn now(&self, now_us: u64) -> Now {
+        let started_us = self.process.as_ref().map_or(0, |process| process.started_us);
+        Now {
+            // The clock of a process starts with it, at anything.
+            mono_ms: (now_us - started_us) / MS + 1,
+            wall_ms: (EPOCH_MS + now_us / MS).saturating_add_signed(self.skew_ms),
+        }
+    }
+}
+
+impl World<'_> {
+    /// A process starts on what its disk holds.
+    pub(super) fn start(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id];
+        if node.is_up() {
+            return;
+        }
+        node.life += 1;
+        let life = node.life;
+        let (kind, number) = match node.name {
+            Name::Relay(number) => ("relay", number),
+            Name::Peer(number) => ("peer", number),
+        };
+        // Hexadecimal digits and dashes are a name.
+        #[allow(clippy::expect_used, reason = "see the line above")]
+        let peer: PeerId = format!("{kind}-{number}-{life}").parse().expect("a name");
+        #[allow(clippy::expect_used, reason = "as above")]
+        let storage_id: StorageId = format!("store-{kind}-{number}").parse().expect("a name");
+        let (store, committer) = simulation::open(Box::new(node.disk.clone()), storage_id.clone());
+        let metadata = PeerMetadata { storage_id: Some(storage_id), is_ephemeral: Some(false) };
+        let config = self.config(id, peer.clone(), metadata);
+        let node = &mut self.nodes[id];
+        node.inbox.clear();
+        node.process = Some(Box::new(Process {
+            replica: Replica::new(config),
+            peer,
+            store,
+            committer,
+            writes: VecDeque::new(),
+            is_flushing: false,
+            operations: BTreeMap::new(),
+            late: Vec::new(),
+            next_operation: 0,
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            started_us: self.now_us,
+            timer_ms: None,
+            is_draining: false,
+            on_disk: ByHash::default(),
+            carried: BTreeMap::new(),
+            user: User::new(self.plan, id, life),
+        }));
+        self.did(id, || format!("starts for the {life}. time"));
+        if life > 1 {
+            self.remember(id);
+        }
+        if !self.nodes[id].is_relay() {
+            for document in 0..self.plan.documents {
+                if self.nodes[id].wanted[usize::from(document)] {
+                    self.open_document(id, document);
+                }
+            }
+            for relay in 0..self.plan.relays {
+                self.nodes[id].failures[usize::from(relay)] = 0;
+                if self.dials(id, relay) {
+                    let wait = fate(self.plan.seed, 0xD1A1 + id as u64, u64::from(life)) % 100;
+                    self.schedule(self.now_us + wait * MS, Happening::Dial(id, life, relay));
+                }
+            }
+        }
+    }
+
+    fn config(&self, id: NodeId, peer: PeerId, metadata: PeerMetadata) -> Config {
+        let settings = &self.plan.settings;
+        let mut config = Config::new(peer, metadata);
+        config.compact_changes = settings.compact_changes as usize;
+        config.idle_ms = u64::from(settings.idle_ms);
+        config.check_ms = u64::from(settings.check_ms);
+        config.strict = settings.strict && self.nodes[id].is_relay();
+        config.limits = limits();
+        config
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        limits()
+    }
+
+    /// After a start: what was promised before must be there.
+    fn remember(&mut self, id: NodeId) {
+        let rotten = self.nodes[id].is_rotten;
+        for document in 0..self.plan.documents {
+            let found = match self.stored(id, document) {
+                Ok(found) => found,
+                Err(reason) => {
+                    // A disk that cannot be read now says nothing of what is on it.
+                    self.did(id, || format!("cannot read document {document}: {reason}"));
+                    continue;
+                }
+            };
+            if !rotten {
+                let lost = self.ledger.names(id, document).find(|hash| !found.contains_key(hash));
+                if let Some(lost) = lost.copied() {
+                    let who = self.nodes[id].label();
+                    let detail = format!(
+                        "{who} had named {} of document {document}, and has lost it",
+                        super::short(&lost)
+                    );
+                    self.broken(Invariant::Durability, detail);
+                }
+                if let Name::Peer(peer) = self.nodes[id].name {
+                    let lost = self.ledger.promised(document).find(|hash| {
+                        self.ledger.who(hash).is_some_and(|w| w.peer == peer)
+                            && !found.contains_key(hash)
+                    });
+                    if let Some(lost) = lost {
+                        let detail = format!(
+                            "peer {peer} has lost {} of document {document}, whose call returned",
+                            super::short(&lost)
+                        );
+                        self.broken(Invariant::Durability, detail);
+                    }
+                }
+            }
+            if let Some(process) = &mut self.nodes[id].process {
+                process.on_disk.extend(found.into_keys().map(|hash| (hash, ())));
+            }
+        }
+    }
+
+    /// The process ends, in order or not.
+    pub(super) fn end(&mut self, id: NodeId, keep: Keep) {
+        let node = &mut self.nodes[id];
+        let Some(process) = node.process.take() else {
+            return;
+        };
+        node.inbox.clear();
+        node.is_woken = false;
+        node.stalled_until_us = 0;
+        // What waits to be flushed may be on its way to the disk, and a part of it there.
+        if !process.writes.is_empty() {
+            self.coverage.met("a crash with writes under way");
+            if keep != Keep::Nothing {
+                node.disk.fail_flushes(true);
+                process.committer.commit();
+                node.disk.fail_flushes(false);
+            }
+        }
+        drop(process);
+        let node = &mut self.nodes[id];
+        node.disk.lose_power(keep);
+        if self.now_us < node.disk_fault_until_us {
+            // The fault outlives the process, but a disk that failed is replaced or remounted.
+            node.disk.heal();
+            node.disk_fault_until_us = 0;
+        }
+        if let Name::Peer(peer) = node.name {
+            self.ledger.cut_short(peer);
+        }
+    }
+
+    /// Takes in what waits, and does what comes of it.
+    pub(super) fn wake(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id];
+        if node.paused_until_us > self.now_us {
+            let at_us = node.paused_until_us;
+            self.schedule(at_us, Happening::Wake(id));
+            return;
+        }
+        node.is_woken = false;
+        let now = node.now(self.now_us);
+        let events = std::mem::take(&mut node.inbox);
+        let Some(process) = &mut node.process else {
+            return;
+        };
+        self.trace.mix(events.len() as u64);
+        for event in events {
+            if let Event::Disconnected(connection) = &event {
+                process.connections.remove(connection);
+            }
+            process.replica.handle(now, event);
+        }
+        self.carry_out(id);
+    }
+
+    /// Does what the engine asks for, until it asks for nothing.
+    pub(super) fn carry_out(&mut self, id: NodeId) {
+        loop {
+            let Some(process) = &mut self.nodes[id].process else {
+                return;
+            };
+            let Some(effect) = process.replica.poll_effect() else {
+                return;
+            };
+            match effect {
+                Effect::Send(to, bytes) => self.send(id, to, &bytes),
+                Effect::Close(to, code, reason) => self.close(id, to, code, reason),
+                Effect::Load(ticket, document) => {
+                    let future = process.store.load(super::storage::key(document));
+                    self.operation(id, Operation::Load(ticket, future));
+                }
+                Effect::Read(ticket, document, rows) => {
+                    let future = process.store.read(super::storage::key(document), rows);
+                    self.operation(id, Operation::Read(ticket, future));
+                }
+                Effect::Write(ticket, document, rows) => self.write(id, ticket, document, rows),
+                Effect::Work(ticket, document, job) => {
+                    self.operation(id, Operation::Job(ticket, document, job));
+                }
+                Effect::SetTimer(at_ms) => {
+                    process.timer_ms = Some(at_ms);
+                    let at_us = process.started_us + at_ms.saturating_sub(1) * MS;
+                    let life = self.nodes[id].life;
+                    self.schedule(at_us, Happening::Timer(id, life, at_ms));
+                }
+                Effect::LocalDone(ticket, result) => self.local_done(id, ticket, result),
+                Effect::Publish(document, published) => self.published(id, &document, published),
+                Effect::Count(counted) => self.counted(id, counted),
+            }
+            if self.failure.is_some() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn timer(&mut self, id: NodeId, life: u32, at_ms: u64) {
+        let node = &mut self.nodes[id];
+        let current = node.life == life;
+        if let Some(process) = &mut node.process
+            && current
+            && process.timer_ms == Some(at_ms)
+        {
+            process.timer_ms = None;
+            self.tell(id, Event::TimerFired);
+        }
+    }
+
+    fn local_done(&mut self, id: NodeId, ticket: Ticket, result: Result<(), LocalError>) {
+        let Some(process) = &mut self.nodes[id].process else {
+            return;
+        };
+        let Some((document, hash)) = process.user.answered(ticket) else {
+            self.broken(Invariant::AtMostOnce, "a call returned twice".to_owned());
+            return;
+        };
+        match result {
+            Ok(()) => {
+                if !process.on_disk.contains_key(&hash) {
+                    let detail =
+                        format!("a call returned for {} which is not on disk", super::short(&hash));
+                    return self.broken(Invariant::Durability, detail);
+                }
+                self.ledger.settle(hash, Fate::Promised);
+            }
+            Err(LocalError::Storage(reason)) => {
+                self.ledger.settle(hash, Fate::Unknown);
+                self.met("a user was told that the disk failed");
+                self.store_failed(id, &reason);
+            }
+            Err(LocalError::Refused { code, reason }) => {
+                self.ledger.settle(hash, Fate::Refused);
+                let detail = format!(
+                    "an honest change of document {document} was refused at home ({}): {reason}",
+                    code.as_str()
+                );
+                self.broken(Invariant::NoSilentLoss, detail);
+            }
+            Err(other) => self.broken(Invariant::NoSilentLoss, other.to_string()),
+        }
+    }
+
+    /// After a failed write nothing can be promised any more: the process is started again.
+    pub(super) fn store_failed(&mut self, id: NodeId, reason: &StorageFailure) {
+        self.did(id, || format!("ends because its store failed: {reason}"));
+        self.met("a process ended because its store failed");
+        let life = self.nodes[id].life;
+        let down_us = 2_000 * MS;
+        self.schedule(self.now_us + 1, Happening::Stop(id, life, down_us));
+    }
+}

@@ -1,0 +1,352 @@
+//! What engines ask of disks and materialisers: how long it takes, and what comes of it.
+
+use concord::{
+    replica::{
+        ChunkSource, Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure,
+        Ticket,
+    },
+    store::{DocumentKey, Store, StoreError, Tenant},
+    worker::WorkerJob,
+};
+use concord_protocol::{ChangeHash, DocumentId};
+use futures_util::FutureExt as _;
+
+use super::{Happening, NodeId, World, node::Operation};
+use crate::{
+    ledger::Invariant,
+    opaque::ByHash,
+    random::{delay, fate},
+};
+
+/// Documents listed at once, as the peer does.
+const DOCUMENTS_PAGE: usize = 500;
+
+pub(super) fn key(document: DocumentId) -> DocumentKey {
+    DocumentKey { tenant: Tenant::default(), document }
+}
+
+fn failure(error: &StoreError) -> StorageFailure {
+    StorageFailure(error.to_string())
+}
+
+impl World<'_> {
+    /// Gives a write to the store, whose writer takes it with the next group.
+    pub(super) fn write(
+        &mut self,
+        id: NodeId,
+        ticket: Ticket,
+        document: DocumentId,
+        rows: Vec<RowWrite>,
+    ) {
+        let mut carried: Vec<ChangeHash> = Vec::new();
+        let mut wrote_snapshot = false;
+        for row in &rows {
+            match row {
+                RowWrite::Put(RowKey { kind: Kind::Change, id, .. }, _) => {
+                    carried.push(ChangeHash(*id));
+                }
+                RowWrite::Put(RowKey { kind: Kind::Snapshot, .. }, bytes) => {
+                    wrote_snapshot = true;
+                    match self.library.read_all([bytes]) {
+                        Ok(changes) => carried.extend(changes.iter().map(|change| change.hash)),
+                        Err(reason) => return self.broken(Invariant::NoPanic, reason),
+                    }
+                }
+                _ => {}
+            }
+        }
+        let deletes = rows.iter().any(|row| matches!(row, RowWrite::Delete(_)));
+        let Some(process) = &mut self.nodes[id].process else { return };
+        let is_busy = process.is_flushing;
+        let future = process.store.write(key(document), rows);
+        process.writes.push_back((ticket, future));
+        process.carried.insert(ticket, carried);
+        if wrote_snapshot && process.writes.len() > 1 {
+            self.met("a snapshot was written behind other writes");
+        }
+        if deletes && is_busy {
+            self.met("covered rows were deleted while something was being flushed");
+        }
+        self.flush(id);
+    }
+
+    fn flush(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id];
+        let life = node.life;
+        let hangs_until_us = node.disk_hangs_until_us;
+        let flushes = node.disk.flushes();
+        let Some(process) = &mut node.process else { return };
+        if process.is_flushing || process.writes.is_empty() {
+            return;
+        }
+        process.is_flushing = true;
+        let number = (u64::from(life) << 32) | flushes;
+        let takes_us = delay(
+            u64::from(self.plan.settings.flush_us),
+            fate(self.plan.seed, 0xF105 + id as u64, number),
+        );
+        let at_us = (self.now_us + takes_us).max(hangs_until_us);
+        self.schedule(at_us, Happening::Flushed(id, life));
+    }
+
+    pub(super) fn flushed(&mut self, id: NodeId, life: u32) {
+        let node = &mut self.nodes[id];
+        if node.life != life || !node.is_up() {
+            return;
+        }
+        if node.disk_hangs_until_us > self.now_us {
+            let at_us = node.disk_hangs_until_us;
+            self.schedule(at_us, Happening::Flushed(id, life));
+            return;
+        }
+        let Some(process) = &mut node.process else { return };
+        if !process.is_flushing {
+            return;
+        }
+        process.is_flushing = false;
+        process.committer.commit();
+        let writes = std::mem::take(&mut process.writes);
+        if writes.len() > 8 {
+            self.coverage.met("a flush carried more than eight writes");
+        }
+        self.trace.mix(writes.len() as u64);
+        for (ticket, future) in writes {
+            let Some(result) = future.now_or_never() else {
+                return self.broken(Invariant::Progress, "a write was not answered".to_owned());
+            };
+            let Some(process) = &mut self.nodes[id].process else { return };
+            let carried = process.carried.remove(&ticket).unwrap_or_default();
+            let result = match result {
+                Ok(()) => {
+                    process.on_disk.extend(carried.into_iter().map(|hash| (hash, ())));
+                    Ok(())
+                }
+                Err(error) => {
+                    let told = failure(&error);
+                    // As a relay does: a full disk is waited for, any other failure is the end.
+                    if matches!(error, StoreError::Busy { .. } | StoreError::Full { .. }) {
+                        self.met("a write found no room");
+                    } else {
+                        self.store_failed(id, &told);
+                    }
+                    Err(told)
+                }
+            };
+            self.tell(id, Event::Stored(ticket, result));
+        }
+        let late = match &mut self.nodes[id].process {
+            Some(process) => std::mem::take(&mut process.late),
+            None => return,
+        };
+        for operation in late {
+            self.done(id, life, operation);
+        }
+        self.flush(id);
+    }
+
+    /// Something that takes its time.
+    pub(super) fn operation(&mut self, id: NodeId, operation: Operation) {
+        let settings = &self.plan.settings;
+        let scale_us = match &operation {
+            Operation::Load(..)
+            | Operation::Read(..)
+            | Operation::Fetch(..)
+            | Operation::List(_) => settings.read_us,
+            Operation::Job(..) => settings.job_us,
+        };
+        let node = &mut self.nodes[id];
+        let life = node.life;
+        let Some(process) = &mut node.process else { return };
+        process.next_operation += 1;
+        let number = process.next_operation;
+        process.operations.insert(number, operation);
+        let stream = 0x0B5 + (id as u64) * 0x1_0000 + u64::from(life);
+        let takes_us = delay(u64::from(scale_us), fate(self.plan.seed, stream, number));
+        self.schedule(self.now_us + takes_us, Happening::Done(id, life, number));
+    }
+
+    pub(super) fn done(&mut self, id: NodeId, life: u32, number: u64) {
+        let node = &mut self.nodes[id];
+        if node.life != life {
+            return;
+        }
+        let Some(process) = &mut node.process else { return };
+        let Some(operation) = process.operations.remove(&number) else { return };
+        self.trace.mix(number);
+        match operation {
+            Operation::Load(ticket, mut future) => match (&mut future).now_or_never() {
+                Some(loaded) => {
+                    let loaded = loaded.map_err(|error| failure(&error));
+                    self.tell(id, Event::Loaded(ticket, loaded));
+                }
+                None => self.wait(id, number, Operation::Load(ticket, future)),
+            },
+            Operation::Read(ticket, mut future) => match (&mut future).now_or_never() {
+                Some(read) => {
+                    let read = read.map_err(|error| failure(&error));
+                    self.tell(id, Event::Read(ticket, read));
+                }
+                None => self.wait(id, number, Operation::Read(ticket, future)),
+            },
+            Operation::Job(ticket, document, job) => self.job(id, number, ticket, document, job),
+            Operation::Fetch(document, number) => self.fetched(id, &document, number),
+            Operation::List(connection) => {
+                let store = process.store.clone();
+                self.list(id, connection, &*store);
+            }
+        }
+    }
+
+    fn wait(&mut self, id: NodeId, number: u64, operation: Operation) {
+        self.met("a read waited for a write");
+        if let Some(process) = &mut self.nodes[id].process {
+            process.operations.insert(number, operation);
+            process.late.push(number);
+        }
+    }
+
+    fn list(&mut self, id: NodeId, connection: concord::replica::ConnectionId, store: &dyn Store) {
+        let mut after = None;
+        loop {
+            let page = store.documents(Tenant::default(), after, DOCUMENTS_PAGE).now_or_never();
+            let Some(Ok(page)) = page else { return };
+            let Some(last) = page.last().cloned() else { return };
+            after = Some(last);
+            for document in page {
+                self.tell(id, Event::SyncWith(connection, document));
+            }
+        }
+    }
+
+    /// Does a job of the engine with the profile's materialiser.
+    fn job(&mut self, id: NodeId, number: u64, ticket: Ticket, document: DocumentId, job: Job) {
+        let failures = u64::from(self.plan.settings.job_failures);
+        let stream = 0x10B + id as u64;
+        if !self.is_calm && fate(self.plan.seed, stream, number) % 1000 < failures {
+            self.met("a job found no worker");
+            let none = JobError::Unavailable("all are busy".to_owned());
+            return self.worked(id, ticket, Err(none));
+        }
+        let Some(process) = &mut self.nodes[id].process else { return };
+        let resolving =
+            resolve(std::sync::Arc::clone(&process.store), key(document.clone()), job.clone());
+        let mut resolving = Box::pin(resolving);
+        match (&mut resolving).now_or_never() {
+            Some(Ok(work)) => {
+                let kind = match &work {
+                    WorkerJob::Build { incoming, .. } if incoming.is_empty() => "compaction",
+                    WorkerJob::Build { .. } => "upload",
+                    WorkerJob::Extract { .. } => "extraction",
+                    WorkerJob::Check { .. } => "check",
+                };
+                self.did(id, || format!("does a {kind} of {document:.6}"));
+                let done = self.library.run(&work);
+                self.worked(id, ticket, done);
+            }
+            Some(Err(error)) => self.worked(id, ticket, Err(error)),
+            None => {
+                // Rows that it needs are being written.
+                self.wait(id, number, Operation::Job(ticket, document, job));
+            }
+        }
+    }
+
+    fn worked(&mut self, id: NodeId, ticket: Ticket, done: Result<JobOutput, JobError>) {
+        match &done {
+            Ok(JobOutput::Built { .. }) => self.met("a snapshot was built"),
+            Ok(JobOutput::Changes(_)) => self.met("an upload was taken change by change"),
+            Ok(JobOutput::Extracted(_)) => self.met("old changes were taken out of a snapshot"),
+            Ok(JobOutput::Checked) => self.met("changes were checked"),
+            Err(JobError::Storage(_)) => self.met("a job found a row gone or unreadable"),
+            Err(error) => {
+                let error = error.clone();
+                self.did(id, || format!("a job failed: {error}"));
+            }
+        }
+        self.tell(id, Event::WorkDone(ticket, done));
+    }
+
+    /// Changes of a document on a node's disk.
+    pub(super) fn stored(
+        &self,
+        id: NodeId,
+        document: u8,
+    ) -> Result<ByHash<ChangeHash, ()>, String> {
+        let unreadable = |error: &dyn std::fmt::Display| error.to_string();
+        let Some(process) = &self.nodes[id].process else {
+            return Err("the node is down".to_owned());
+        };
+        let document = key(self.documents[usize::from(document)].clone());
+        let loading = process.store.load(document.clone()).now_or_never();
+        let stored = loading.ok_or("busy")?.map_err(|error| unreadable(&error))?;
+        let mut chunks: Vec<bytes::Bytes> = Vec::new();
+        for (snapshot, _) in &stored.roots {
+            let row = RowKey { kind: Kind::Snapshot, id: *snapshot, part: 0 };
+            let read = process.store.read(document.clone(), vec![row]).now_or_never();
+            let read = read.ok_or("busy")?.map_err(|error| unreadable(&error))?;
+            chunks.extend(read.into_iter().flatten());
+        }
+        chunks.extend(stored.changes.into_iter().map(|(_, bytes)| bytes));
+        let changes = self.library.read_all(&chunks)?;
+        // What builds on something that is not there is not there either.
+        let mut found: ByHash<ChangeHash, ()> = ByHash::default();
+        let mut waiting = changes;
+        loop {
+            let before = waiting.len();
+            waiting.retain(|change| {
+                let ready = change.deps.iter().all(|dep| found.contains_key(dep));
+                if ready {
+                    found.insert(change.hash, ());
+                }
+                !ready
+            });
+            if waiting.len() == before {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether nothing of a node is on its way to or from its disk.
+    pub(super) fn is_at_rest(&self, id: NodeId) -> bool {
+        self.nodes[id]
+            .process
+            .as_ref()
+            .is_none_or(|process| process.writes.is_empty() && process.operations.is_empty())
+    }
+}
+
+async fn resolve(
+    store: std::sync::Arc<dyn Store>,
+    key: DocumentKey,
+    job: Job,
+) -> Result<WorkerJob, JobError> {
+    let all = async |sources: Vec<ChunkSource>| {
+        let mut chunks = Vec::new();
+        for source in sources {
+            chunks.push(match source {
+                ChunkSource::Inline(bytes) => bytes,
+                ChunkSource::Stored(row) => store
+                    .read(key.clone(), vec![row])
+                    .await
+                    .map_err(|error| JobError::Storage(error.to_string()))?
+                    .pop()
+                    .flatten()
+                    .ok_or_else(|| JobError::Storage("no such row".to_owned()))?,
+            });
+        }
+        Ok::<_, JobError>(chunks)
+    };
+    Ok(match job {
+        Job::Build { base, incoming, explode_max } => {
+            WorkerJob::Build { base: all(base).await?, incoming, explode_max }
+        }
+        Job::Extract { snapshot, hashes } => WorkerJob::Extract {
+            snapshot: all(vec![snapshot]).await?.pop().unwrap_or_default(),
+            hashes,
+        },
+        Job::Check { base, incoming } => {
+            WorkerJob::Check { base: all(base).await?, incoming: all(incoming).await? }
+        }
+    })
+}
