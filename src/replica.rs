@@ -85,10 +85,10 @@ impl Replica {
                 document.start_upload(core);
             }),
             Event::Read(ticket, rows) => self.answered(ticket, |document, core| {
-                if document.jobs.snapshot_read == Some(ticket) {
+                if document.jobs.snapshot_read.is_some_and(|(read, _)| read == ticket) {
                     document.snapshot_read(core, rows);
-                } else if let Some((_, parts)) = document.pages.take_if(|(t, _)| *t == ticket) {
-                    document.pages_read(core, &parts, rows);
+                } else if let Some(read) = document.pages.take_if(|read| read.ticket == ticket) {
+                    document.pages_read(core, &read, rows);
                 }
             }),
             Event::Stored(ticket, result) => self.answered(ticket, |document, core| {
@@ -238,6 +238,9 @@ impl Replica {
                     document.start_upload(&mut self.core);
                     document.check_due(&mut self.core);
                     document.consider_background(&mut self.core);
+                    if !document.inbox.is_empty() {
+                        document.drive(&mut self.core);
+                    }
                 }
                 Wake::Idle => document.idle(&mut self.core),
             }

@@ -81,6 +81,15 @@ pub(super) struct Written {
     pub(super) adopt: bool,
 }
 
+/// Index pages on their way from storage.
+#[derive(Debug)]
+pub(super) struct PagesRead {
+    pub(super) ticket: Ticket,
+    /// Of which snapshot: another may take its place meanwhile.
+    pub(super) snapshot: [u8; 32],
+    pub(super) parts: Vec<u32>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Document {
@@ -97,7 +106,7 @@ pub(super) struct Document {
     pub(super) writes: Vec<RowWrite>,
     pub(super) writing: Written,
     pub(super) written: BTreeMap<Ticket, Written>,
-    pub(super) pages: Option<(Ticket, Vec<u32>)>,
+    pub(super) pages: Option<PagesRead>,
     pub(super) jobs: Jobs,
     /// Changes to be published with the next flush.
     pub(super) news: Vec<Bytes>,

@@ -47,6 +47,10 @@ pub(super) enum Purpose {
 /// Changes taken out of the snapshot.
 #[derive(Debug)]
 pub(super) struct Extract {
+    /// Out of which.
+    pub(super) snapshot: [u8; 32],
+    /// Not tried again before this.
+    pub(super) not_before_ms: u64,
     pub(super) hashes: Vec<ChangeHash>,
     pub(super) ticket: Option<Ticket>,
     pub(super) result: Option<Result<Vec<Bytes>, ()>>,
@@ -69,11 +73,14 @@ pub(super) struct Jobs {
     pub(super) uploads: VecDeque<(ConnectionId, Vec<ChangeHash>, Vec<Bytes>)>,
     /// A snapshot that is being written.
     pub(super) adopting: Option<Adopting>,
-    pub(super) snapshot_read: Option<Ticket>,
+    /// The read of a snapshot, and of which.
+    pub(super) snapshot_read: Option<(Ticket, [u8; 32])>,
     pub(super) snapshot: Option<Bytes>,
     pub(super) extract: Option<Extract>,
     /// No background job before this.
     pub(super) not_before_ms: u64,
+    /// Nothing is admitted before this (`strict`): there was no worker.
+    admit_not_before_ms: u64,
     /// It was searched already for the change that keeps the document from being opened.
     pub(super) searched: bool,
 }
@@ -140,7 +147,8 @@ impl Document {
         from: Option<ConnectionId>,
         changes: VecDeque<(ChangeHeader, Bytes)>,
     ) -> Result<bool, super::index::Missing> {
-        if self.jobs.running.is_some() || self.jobs.adopting.is_some() {
+        let is_busy = self.jobs.running.is_some() || self.jobs.adopting.is_some();
+        if is_busy || core.now.mono_ms < self.jobs.admit_not_before_ms {
             self.put_back(Inbound::Changes { from, changes, checked: false });
             return Ok(false);
         }
@@ -241,8 +249,12 @@ impl Document {
             extract.ticket = None;
             match result {
                 Ok(JobOutput::Extracted(bytes)) => extract.result = Some(Ok(bytes)),
-                // The snapshot was replaced, or there was no worker: ask again.
-                Err(JobError::Storage(_) | JobError::Unavailable(_)) => self.jobs.extract = None,
+                // There was no worker, or the snapshot was replaced: ask again, but not at once
+                // where it is the same that could not be read.
+                Err(JobError::Storage(_) | JobError::Unavailable(_)) => {
+                    extract.not_before_ms = core.now.mono_ms + RETRY_MS;
+                    core.wake_at(extract.not_before_ms, &self.id, Wake::Check);
+                }
                 _ => extract.result = Some(Err(())),
             }
             core.dirty.insert(self.id.clone());
@@ -347,6 +359,17 @@ impl Document {
                 changes.retain(|(header, _)| header.hash != hash);
                 self.refuse(core, from, hash, RefuseCode::Unmaterialisable, &reason);
                 self.put_back(Inbound::Changes { from, changes, checked: false });
+            }
+            Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
+                // Not its writer's fault: try again.
+                self.put_back(Inbound::Changes { from, changes, checked: false });
+                self.jobs.admit_not_before_ms = core.now.mono_ms + RETRY_MS;
+                core.wake_at(self.jobs.admit_not_before_ms, &self.id, Wake::Check);
+            }
+            Err(JobError::Base(_)) if !self.jobs.searched => {
+                // Nor this: somebody else's change has to be found first.
+                self.put_back(Inbound::Changes { from, changes, checked: false });
+                self.search(core);
             }
             Err(error) => {
                 for (header, _) in changes {

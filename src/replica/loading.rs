@@ -10,7 +10,7 @@ use super::{
     Counted, Effect, Kind, RowKey, RowWrite, StorageFailure, StoredDocument, Ticket,
     admission::missing_deps,
     core::Core,
-    document::{Document, State, change_row, delete_snapshot},
+    document::{Document, PagesRead, State, change_row, delete_snapshot},
     graph::Graph,
     index::{IndexRoot, Missing},
 };
@@ -39,7 +39,7 @@ impl Document {
             .map(|&part| RowKey { kind: Kind::IndexPage, id: snapshot.id, part })
             .collect();
         let ticket = core.ticket(&self.id);
-        self.pages = Some((ticket, parts));
+        self.pages = Some(PagesRead { ticket, snapshot: snapshot.id, parts });
         core.effect(Effect::Read(ticket, self.id.clone(), rows));
     }
 
@@ -47,20 +47,21 @@ impl Document {
     pub(super) fn pages_read(
         &mut self,
         core: &mut Core,
-        parts: &[u32],
+        read: &PagesRead,
         rows: Result<Vec<Option<Bytes>>, StorageFailure>,
     ) {
+        let (State::Ready(graph) | State::Sorting(graph, _)) = &mut self.state else {
+            return;
+        };
+        let Some(snapshot) = graph.snapshot.as_mut().filter(|now| now.id == read.snapshot) else {
+            // Another snapshot took its place: whoever asked looks there.
+            return self.drive(core);
+        };
         let rows = match rows {
             Ok(rows) => rows,
             Err(failure) => return self.fail(core, &failure),
         };
-        let (State::Ready(graph) | State::Sorting(graph, _)) = &mut self.state else {
-            return;
-        };
-        let Some(snapshot) = &mut graph.snapshot else {
-            return;
-        };
-        for (part, row) in parts.iter().zip(rows) {
+        for (part, row) in read.parts.iter().zip(rows) {
             let inserted = row.map(|bytes| snapshot.index.insert_page(*part, &bytes));
             if !matches!(inserted, Some(Ok(()))) {
                 core.count(Counted::CorruptRow);

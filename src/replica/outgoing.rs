@@ -210,7 +210,7 @@ impl Document {
                 };
                 if self.jobs.snapshot_read.is_none() {
                     let ticket = core.ticket(&self.id);
-                    self.jobs.snapshot_read = Some(ticket);
+                    self.jobs.snapshot_read = Some((ticket, id));
                     let row = RowKey { kind: Kind::Snapshot, id, part: 0 };
                     core.effect(Effect::Read(ticket, self.id.clone(), vec![row]));
                 }

@@ -22,14 +22,23 @@ impl Document {
         let Some(snapshot) = self.graph().and_then(|graph| graph.snapshot.as_ref()) else {
             return;
         };
-        if busy {
+        let id = snapshot.id;
+        let too_soon = self.jobs.extract.as_ref().is_some_and(|extract| {
+            extract.snapshot == id && core.now.mono_ms < extract.not_before_ms
+        });
+        if busy || too_soon {
             return;
         }
-        let snapshot =
-            ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: snapshot.id, part: 0 });
+        let snapshot = ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id, part: 0 });
         let ticket = core.ticket(&self.id);
         let job = Job::Extract { snapshot, hashes: hashes.clone() };
-        self.jobs.extract = Some(Extract { hashes, ticket: Some(ticket), result: None });
+        self.jobs.extract = Some(Extract {
+            snapshot: id,
+            not_before_ms: 0,
+            hashes,
+            ticket: Some(ticket),
+            result: None,
+        });
         core.effect(Effect::Work(ticket, self.id.clone(), job));
     }
 
@@ -39,11 +48,16 @@ impl Document {
         core: &mut Core,
         rows: Result<Vec<Option<Bytes>>, StorageFailure>,
     ) {
-        self.jobs.snapshot_read = None;
+        let asked = self.jobs.snapshot_read.take().map(|(_, id)| id);
         match rows.map(|rows| rows.into_iter().next().flatten()) {
             Ok(bytes) => {
-                // `None`: another snapshot took its place meanwhile; the readers ask again.
                 self.jobs.snapshot = bytes.filter(|bytes| self.is_snapshot(bytes));
+                let current = self.graph().and_then(|graph| graph.snapshot.as_ref()).map(|s| s.id);
+                if self.jobs.snapshot.is_none() && asked == current {
+                    let failure = StorageFailure("the snapshot is not in storage".to_owned());
+                    return self.fail(core, &failure);
+                }
+                // Otherwise another took its place meanwhile; the readers ask again.
             }
             Err(failure) => self.fail(core, &failure),
         }

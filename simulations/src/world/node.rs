@@ -71,6 +71,8 @@ pub(super) struct Process {
     pub(super) started_us: u64,
     pub(super) timer_ms: Option<u64>,
     pub(super) is_draining: bool,
+    /// A write failed: what was shown and not written may be shown again.
+    pub(super) has_failed: bool,
     /// What is on its disk by its own doing: changes by hash, with the write's fate known.
     pub(super) on_disk: ByHash<ChangeHash, ()>,
     /// Rows of writes under way that carry changes.
@@ -191,6 +193,7 @@ impl World<'_> {
             started_us: self.now_us,
             timer_ms: None,
             is_draining: false,
+            has_failed: false,
             on_disk: ByHash::default(),
             carried: BTreeMap::new(),
             user: User::new(self.plan, id, life),
@@ -403,6 +406,13 @@ impl World<'_> {
             }
             Err(LocalError::Refused { code, reason }) => {
                 self.ledger.settle(hash, Fate::Refused);
+                if process.has_failed {
+                    // It builds on what could not be written, and its user was told.
+                    self.met("a change was refused at home because what it builds on was not written");
+                    self.shut_document(id, document);
+                    self.open_document(id, document);
+                    return;
+                }
                 let detail = format!(
                     "an honest change of document {document} was refused at home ({}): {reason}",
                     code.as_str()

@@ -122,6 +122,7 @@ impl World<'_> {
                     Ok(())
                 }
                 Err(error) => {
+                    process.has_failed = true;
                     let told = failure(&error);
                     // As a relay does: a full disk is waited for, any other failure is the end.
                     if matches!(error, StoreError::Busy { .. } | StoreError::Full { .. }) {

@@ -309,6 +309,7 @@ impl World<'_> {
     /// Changes are shown to the user.
     fn show(&mut self, id: NodeId, document: u8, chunks: Vec<Bytes>, must_be_new: bool) {
         let Some(process) = &mut self.nodes[id].process else { return };
+        let must_be_new = must_be_new && !process.has_failed;
         let Some(view) = process.user.views.get_mut(&document) else { return };
         if view.phase == Phase::Loading {
             view.inbox.extend(chunks);
