@@ -111,6 +111,8 @@ pub(super) struct Document {
     /// Changes to be published with the next flush.
     pub(super) news: Vec<Bytes>,
     pub(super) accepted: u64,
+    /// Rows were found damaged when it was read last.
+    pub(super) damaged: bool,
     /// Heads of the document in other stores, with the reporter's time.
     pub(super) remote_heads: BTreeMap<StorageId, (Vec<ChangeHash>, f64)>,
     pub(super) confirm_set: bool,
@@ -139,6 +141,7 @@ impl Document {
             jobs: Jobs::default(),
             news: Vec::new(),
             accepted: 0,
+            damaged: false,
             remote_heads: BTreeMap::new(),
             confirm_set: false,
             arrival_set: false,

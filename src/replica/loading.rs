@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use concord_protocol::{ChangeHash, guard};
+use concord_protocol::{ChangeHash, CloseCode, guard};
 
 use super::{
     Counted, Effect, Kind, RowKey, RowWrite, StorageFailure, StoredDocument, Ticket,
@@ -90,12 +90,16 @@ impl Document {
         for _ in &stored.corrupt {
             core.count(Counted::CorruptRow);
         }
+        self.damaged = !stored.corrupt.is_empty();
         self.meta = stored.meta.and_then(|bytes| record::decode(&bytes).ok()).unwrap_or_default();
         let mut roots = Vec::new();
         for (id, bytes) in stored.roots {
             match record::decode::<IndexRoot>(&bytes) {
                 Ok(root) => roots.push((id, root)),
-                Err(_) => core.count(Counted::CorruptRow),
+                Err(_) => {
+                    self.damaged = true;
+                    core.count(Counted::CorruptRow);
+                }
             }
         }
         roots.sort_by_key(|(id, root)| (root.changes, *id));
@@ -112,7 +116,10 @@ impl Document {
         for (hash, bytes) in stored.changes {
             match guard::check_change(&bytes, &core.config.limits) {
                 Ok(header) if header.hash == hash => changes.push_back((header, bytes)),
-                _ => core.count(Counted::CorruptRow),
+                _ => {
+                    self.damaged = true;
+                    core.count(Counted::CorruptRow);
+                }
             }
         }
         // The sequence number of a change is above those of its dependencies by the same actor,
@@ -171,6 +178,21 @@ impl Document {
             };
             self.wait_for_deps(core, header, bytes, None, missing);
         }
+        if self.damaged {
+            self.start_over(core);
+        }
         Ok(true)
+    }
+
+    /// Has those who were told of heads that are gone begin again: what they think is here would
+    /// otherwise be asked for a change at a time, the last first.
+    fn start_over(&mut self, core: &mut Core) {
+        let durable = self.durable();
+        for (connection, reader) in &self.readers {
+            if reader.has_been_told() && !reader.was_named(&durable) {
+                let reason = "stored bytes of a document were found damaged; send them again";
+                core.close(*connection, CloseCode::StorageFailed, reason);
+            }
+        }
     }
 }

@@ -104,6 +104,11 @@ impl Reader {
         self.named.is_some()
     }
 
+    /// Whether these are the heads that it was last told.
+    pub(super) fn was_named(&self, heads: &[ChangeHash]) -> bool {
+        self.named.as_deref() == Some(heads)
+    }
+
     /// Whether it reads version 2.
     pub(super) fn reads_v2(&self) -> bool {
         self.v2

@@ -408,7 +408,9 @@ impl World<'_> {
                 self.ledger.settle(hash, Fate::Refused);
                 if process.has_failed {
                     // It builds on what could not be written, and its user was told.
-                    self.met("a change was refused at home because what it builds on was not written");
+                    self.met(
+                        "a change was refused at home because what it builds on was not written",
+                    );
                     self.shut_document(id, document);
                     self.open_document(id, document);
                     return;
