@@ -109,7 +109,7 @@ fn trouble(rng: &mut Rng) -> Trouble {
         hangs: some(250, 10),
         disk_failures: some(250, 6),
         full_disks: some(150, 3),
-        rot: some(0, 3),
+        rot: some(200, 3),
         clock_jumps: some(250, 10),
         attacks: some(250, 30),
         absences: some(200, 3),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    replica::{ChunkSource, Job, JobError, JobOutput, Kind, RowKey},
+    replica::{ChunkSource, Job, JobError, JobOutput, Kind, RowKey, StorageFailure},
     store::{DocumentKey, Store},
     worker::{Materialiser, WorkerJob},
 };
@@ -17,7 +17,7 @@ async fn fetch(
     store: &dyn Store,
     key: &DocumentKey,
     sources: Vec<ChunkSource>,
-) -> Result<Vec<(Option<Kind>, Bytes)>, String> {
+) -> Result<Vec<(Option<Kind>, Bytes)>, StorageFailure> {
     let rows: Vec<RowKey> = sources
         .iter()
         .filter_map(|source| match source {
@@ -28,7 +28,7 @@ async fn fetch(
     let mut read = if rows.is_empty() {
         Vec::new()
     } else {
-        store.read(key.clone(), rows).await.map_err(|error| error.to_string())?
+        store.read(key.clone(), rows).await?
     }
     .into_iter();
     sources
@@ -37,7 +37,10 @@ async fn fetch(
             ChunkSource::Inline(bytes) => Ok((None, bytes)),
             ChunkSource::Stored(row) => match read.next().flatten() {
                 Some(bytes) => Ok((Some(row.kind), bytes)),
-                None => Err(format!("a {:?} row of {} is not there", row.kind, key.document)),
+                None => Err(StorageFailure::Damaged(format!(
+                    "a {:?} row of {} is not there",
+                    row.kind, key.document
+                ))),
             },
         })
         .collect()
@@ -52,7 +55,7 @@ pub(super) async fn contents(
     key: &DocumentKey,
     sources: Vec<ChunkSource>,
 ) -> Result<Vec<Incoming>, String> {
-    let chunks = fetch(store, key, sources).await?;
+    let chunks = fetch(store, key, sources).await.map_err(|failure| failure.to_string())?;
     Ok(chunks
         .into_iter()
         .map(|(kind, bytes)| match kind {

@@ -23,7 +23,7 @@ use crate::{
         ConnectionId, Effect, Event, LocalError, Now, PeerInfo, Published, Replica, StorageFailure,
         Ticket,
     },
-    store::{DocumentKey, Store, Tenant},
+    store::{DocumentKey, Store, StoreError, Tenant},
     worker::Materialiser,
 };
 
@@ -221,15 +221,8 @@ impl Engine {
                 }
             }
             Effect::Load(ticket, document) => {
-                let held = self.registry.find(&document);
                 let loading = self.store.load(key(document));
-                self.answer(async move {
-                    let loaded = loading.await.map_err(failure);
-                    if let (Err(error), Some(held)) = (&loaded, held) {
-                        held.fail(&error.0);
-                    }
-                    Event::Loaded(ticket, loaded)
-                });
+                self.answer(async move { Event::Loaded(ticket, loading.await.map_err(failure)) });
             }
             Effect::Read(ticket, document, rows) => {
                 let reading = self.store.read(key(document), rows);
@@ -352,6 +345,16 @@ impl Engine {
                 held.fail(&reason);
                 held.tell(|| DocumentEvent::Quarantined { reason });
             }
+            Published::Damaged(reason) => {
+                tracing::error!(%document, reason, "a part of a document is damaged");
+                // What is shown may be more than is stored: back to what is left, which follows.
+                held.reset();
+                held.tell(|| DocumentEvent::Damaged { reason });
+            }
+            Published::Unreadable(reason) => {
+                held.fail(&reason);
+                held.tell(|| DocumentEvent::Failed { reason });
+            }
             Published::Ephemeral { sender, data } => {
                 held.tell(|| DocumentEvent::Ephemeral { sender, data });
             }
@@ -370,8 +373,8 @@ fn key(document: DocumentId) -> DocumentKey {
     DocumentKey { tenant: Tenant::default(), document }
 }
 
-fn failure(error: impl std::fmt::Display) -> StorageFailure {
-    StorageFailure(error.to_string())
+fn failure(error: StoreError) -> StorageFailure {
+    error.into()
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use concord_protocol::DocumentId;
 
 use crate::{
-    replica::{ChunkSource, Job, JobError, JobOutput, RowKey},
+    replica::{ChunkSource, Job, JobError, JobOutput, RowKey, StorageFailure},
     store::{DocumentKey, Store, Tenant},
     worker::WorkerJob,
 };
@@ -50,7 +50,7 @@ async fn resolve(store: &dyn Store, document: DocumentId, job: Job) -> Result<Wo
         Job::Extract { snapshot, hashes } => {
             let mut found = chunks(store, &document, vec![snapshot]).await?;
             let snapshot =
-                found.pop().ok_or_else(|| JobError::Storage("no snapshot".to_owned()))?;
+                found.pop().ok_or_else(|| gone("no snapshot".to_owned()))?;
             WorkerJob::Extract { snapshot, hashes }
         }
         Job::Check { base, incoming } => WorkerJob::Check {
@@ -77,7 +77,7 @@ async fn chunks(
         Vec::new()
     } else {
         let reading = store.read(key(document.clone()), rows);
-        reading.await.map_err(|error| JobError::Storage(error.to_string()))?
+        reading.await.map_err(|error| JobError::Storage(error.into()))?
     }
     .into_iter();
     sources
@@ -85,10 +85,14 @@ async fn chunks(
         .map(|source| match source {
             ChunkSource::Inline(bytes) => Ok(bytes),
             ChunkSource::Stored(row) => stored.next().flatten().ok_or_else(|| {
-                JobError::Storage(format!("no row of kind {:?} where there was one", row.kind))
+                gone(format!("no row of kind {:?} where there was one", row.kind))
             }),
         })
         .collect()
+}
+
+fn gone(what: String) -> JobError {
+    JobError::Storage(StorageFailure::Damaged(what))
 }
 
 /// Where a document is stored: without accounts everything is of one tenant.

@@ -137,6 +137,20 @@ impl Core {
         }
     }
 
+    /// Whoever was woken for a slot may not have wanted it any more: the next one is woken.
+    pub(super) fn pass_on(&mut self) {
+        if self.jobs < self.config.jobs
+            && let Some(next) = self.job_queue.pop_first()
+        {
+            self.wake_at(self.now.mono_ms, &next, Wake::Check);
+        }
+        if self.uploads < UPLOADS_AT_ONCE
+            && let Some(next) = self.upload_queue.pop_front()
+        {
+            self.wake_at(self.now.mono_ms, &next, Wake::Check);
+        }
+    }
+
     /// Whether an upload may be opened now; the document is woken later if not.
     pub(super) fn take_upload_slot(&mut self, document: &DocumentId) -> bool {
         let free = self.uploads < UPLOADS_AT_ONCE;

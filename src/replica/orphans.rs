@@ -43,6 +43,8 @@ impl Orphans {
         limits: &Limits,
     ) -> Vec<Orphan> {
         let hash = header.hash;
+        // It may have come before.
+        self.remove(&hash);
         for dep in &missing {
             self.wanted.entry(*dep).or_default().insert(hash);
         }
@@ -58,6 +60,12 @@ impl Orphans {
             dropped.extend(self.remove(&oldest));
         }
         dropped
+    }
+
+    /// All of them, in the order that they came.
+    pub(super) fn take(&mut self) -> Vec<Orphan> {
+        let Self { mut waiting, order, .. } = std::mem::take(self);
+        order.iter().filter_map(|hash| waiting.remove(hash)).collect()
     }
 
     fn remove(&mut self, hash: &ChangeHash) -> Option<Orphan> {

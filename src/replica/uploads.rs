@@ -43,6 +43,7 @@ impl Document {
         if self.jobs.running.is_some()
             || self.jobs.adopting.is_some()
             || self.jobs.uploads.is_empty()
+            || core.now.mono_ms < self.jobs.upload_not_before_ms
         {
             return;
         }
@@ -97,7 +98,11 @@ impl Document {
             Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
                 // Not its fault: try again.
                 self.jobs.uploads.push_front((from, heads, bytes));
-                core.wake_at(core.now.mono_ms + RETRY_MS, &self.id, Wake::Check);
+                // Where the document is being read again, as soon as it is there.
+                if self.graph().is_some() {
+                    self.jobs.upload_not_before_ms = core.now.mono_ms + RETRY_MS;
+                    core.wake_at(self.jobs.upload_not_before_ms, &self.id, Wake::Check);
+                }
                 done = false;
             }
             Err(JobError::Base(_)) if !self.jobs.searched => {

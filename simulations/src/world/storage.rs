@@ -26,7 +26,7 @@ pub(super) fn key(document: DocumentId) -> DocumentKey {
 }
 
 fn failure(error: &StoreError) -> StorageFailure {
-    StorageFailure(error.to_string())
+    StorageFailure::from(error.clone())
 }
 
 impl World<'_> {
@@ -330,10 +330,12 @@ async fn resolve(
                 ChunkSource::Stored(row) => store
                     .read(key.clone(), vec![row])
                     .await
-                    .map_err(|error| JobError::Storage(error.to_string()))?
+                    .map_err(|error| JobError::Storage(error.into()))?
                     .pop()
                     .flatten()
-                    .ok_or_else(|| JobError::Storage("no such row".to_owned()))?,
+                    .ok_or_else(|| {
+                        JobError::Storage(StorageFailure::Damaged("no such row".to_owned()))
+                    })?,
             });
         }
         Ok::<_, JobError>(chunks)

@@ -246,9 +246,23 @@ impl World<'_> {
                     self.broken(Invariant::NoSilentLoss, detail);
                 }
             }
+            Published::Damaged(reason) => self.damaged(id, number, reason),
+            Published::Unreadable(_) => self.met("a user was told that a document is unreadable"),
             Published::Ephemeral { data, .. } => self.presence(id, number, &data),
             Published::Unavailable => self.met("a user was told that nobody has the document"),
             Published::Durable(_) | Published::RelayHas { .. } => {}
+        }
+    }
+
+    /// What is stored is less than what was shown: what is left follows.
+    fn damaged(&mut self, id: NodeId, document: u8, reason: String) {
+        self.met("a user was told that a document is damaged");
+        self.did(id, || format!("is told that document {document} is damaged: {reason}"));
+        let Some(process) = &mut self.nodes[id].process else { return };
+        let actor = process.user.actor();
+        let opening = process.user.next_opening;
+        if process.user.views.contains_key(&document) {
+            process.user.views.insert(document, View::new(actor, opening));
         }
     }
 
@@ -369,6 +383,8 @@ impl World<'_> {
             }
             Counted::JobPostponed => self.met("a background job was put off"),
             Counted::CorruptRow => self.met("a damaged row was found"),
+            Counted::IndexRebuilt => self.met("a damaged index was built anew"),
+            Counted::SnapshotLost => self.met("a document went on without its damaged snapshot"),
             Counted::EphemeralDropped(_) => self.met("presence was dropped"),
             Counted::BadMessage => self.met("a message was not understood"),
             Counted::ChangeRefused(_) => self.met("a change was refused"),
