@@ -125,8 +125,7 @@ impl Replica {
             }
             Event::Shut(document) => {
                 if let Some(document) = self.documents.get_mut(&document) {
-                    document.opened = false;
-                    document.opening = false;
+                    document.shut();
                 }
             }
             Event::TimerFired => self.core.timer_fired(),

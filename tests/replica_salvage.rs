@@ -12,7 +12,9 @@
 mod world;
 
 use bytes::Bytes;
-use concord::replica::{ChunkSource, Event, Kind, LocalError, Published, Ticket, index};
+use concord::replica::{
+    ChunkSource, Counted, Event, Kind, LocalError, Published, Ticket, index,
+};
 use concord_protocol::{ChangeHash, DocumentId};
 
 use self::world::{World, Writer, heads_of, said};
@@ -424,6 +426,26 @@ fn a_damaged_change_that_comes_back_in_a_snapshot_leaves_nothing_behind() {
     world.finish_all();
     assert_eq!(heads_of_joiner(&mut world), [hash]);
     drop(writer.put());
+}
+
+#[test]
+fn what_comes_with_a_document_chunk_is_taken_in_with_it() {
+    // More of it than may wait for what is in the chunk.
+    let mut world = World::new(10_000);
+    let mut writer = Writer::new(1, 1_500);
+    let mut upload = writer.upload();
+    for _ in 0..1_200 {
+        upload.changes.push(writer.put().1);
+    }
+    upload.heads = vec![writer.head()];
+    upload.changes = vec![upload.changes.concat().into()];
+    let author = world.join(1);
+    world.say(author, &document(), &upload);
+    world.finish_all();
+    let refused = |counted: &Counted| matches!(counted, Counted::ChangeRefused(_));
+    assert!(!world.counts.iter().any(refused), "{:?}", world.counts);
+    assert_eq!(world.taken(author, &document()).last().unwrap().heads, [writer.head()]);
+    assert_eq!(heads_of_joiner(&mut world), [writer.head()]);
 }
 
 #[test]

@@ -261,8 +261,7 @@ fn faults(rng: &mut Rng, plan: &mut Plan) {
         add(when(rng, plan), What::Disk { node: node(rng, plan), fault: DiskFault::Full, for_ms });
     }
     for _ in 0..times(trouble.rot) {
-        // Only relays: what rots at a peer that was alone with it is lost, whoever wrote it.
-        let node = Name::Relay(rng.small(0, plan.relays - 1));
+        let node = node(rng, plan);
         add(when(rng, plan), What::Rot { node, choice: rng.next() });
     }
     for _ in 0..times(trouble.clock_jumps) {

@@ -5,6 +5,7 @@ mod finish;
 mod hostile;
 mod network;
 mod node;
+mod rot;
 mod storage;
 mod user;
 

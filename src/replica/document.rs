@@ -20,7 +20,7 @@ use super::{
     loading::Reading,
     orphans::{Orphan, Orphans},
     reader::Reader,
-    salvage::Salvage,
+    salvage::{Damage, Salvage},
 };
 use crate::record;
 
@@ -216,6 +216,13 @@ impl Document {
         self.inbox_bytes += size;
         self.inbox.push_back(inbound);
         self.drive(core);
+    }
+
+    /// A program in this process no longer has it open.
+    pub(super) fn shut(&mut self) {
+        self.opened = false;
+        self.opening = false;
+        self.salvage.told = Damage::default();
     }
 
     /// Puts something back to be taken in next.

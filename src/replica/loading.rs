@@ -239,7 +239,9 @@ impl Document {
         }
         if self.damaged {
             self.start_over(core, gone);
+            self.tell_damage(core);
         }
+        self.publish_opened(core);
         self.start_upload(core);
         Ok(true)
     }

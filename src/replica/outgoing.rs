@@ -272,9 +272,9 @@ impl Document {
         let tail = tail.map(|node| node.bytes.clone());
         let chunks = snapshot.into_iter().chain(tail).map(ChunkSource::Inline).collect();
         let durable = self.durable();
+        self.tell_damage(core);
         self.opening = false;
         self.news.clear();
-        self.tell_damage(core);
         core.effect(Effect::Publish(self.id.clone(), Published::Opened(chunks)));
         core.effect(Effect::Publish(self.id.clone(), Published::Durable(durable)));
         // What relays said before the program asked.

@@ -47,8 +47,15 @@ pub(super) struct Salvage {
     pub(super) changes: Vec<ChangeHash>,
     /// Snapshots that were given up and whose roots can be read.
     given_up: Vec<([u8; 32], IndexRoot)>,
-    /// The program in this process has been told of the damage.
-    told: bool,
+    /// The damage that the program in this process was told of.
+    pub(super) told: Damage,
+}
+
+/// What is missing of a document because its rows are damaged.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Damage {
+    snapshots: Vec<[u8; 32]>,
+    changes: Vec<ChangeHash>,
 }
 
 /// An index to be built anew.
@@ -140,10 +147,8 @@ impl Document {
         self.write_meta();
         let told = Published::Damaged(format!("a snapshot cannot be read any more: {reason}"));
         core.effect(Effect::Publish(self.id.clone(), told));
-        if self.opened {
-            self.salvage.told = true;
-            self.put_back(Inbound::Open);
-        }
+        self.salvage.told = self.damage();
+        self.opening = self.opened;
         self.reread(core);
     }
 
@@ -359,19 +364,32 @@ impl Document {
         Ok(())
     }
 
-    /// Tells a program that opens the document what it does not get.
-    pub(super) fn tell_damage(&mut self, core: &mut Core) {
-        let told = std::mem::take(&mut self.salvage.told);
+    fn damage(&self) -> Damage {
         let is_here = |hash: &ChangeHash| {
             self.graph().is_some_and(|graph| matches!(graph.position(hash), Ok(Some(_))))
         };
-        let gone = self.salvage.changes.iter().filter(|hash| !is_here(hash)).count();
-        if told || (gone == 0 && self.meta.damaged.is_empty()) {
+        Damage {
+            snapshots: self.meta.damaged.clone(),
+            changes: self.salvage.changes.iter().filter(|hash| !is_here(hash)).copied().collect(),
+        }
+    }
+
+    /// Tells a program that has the document open, or is about to, of damage that it does not know
+    /// of. What it is given then is all that there is.
+    pub(super) fn tell_damage(&mut self, core: &mut Core) {
+        let damage = self.damage();
+        if !self.opened || damage == self.salvage.told {
             return;
         }
-        let snapshots = self.meta.damaged.len();
-        let what = format!("{snapshots} damaged snapshots and {gone} damaged changes are missing");
-        core.effect(Effect::Publish(self.id.clone(), Published::Damaged(what)));
+        let (snapshots, changes) = (damage.snapshots.len(), damage.changes.len());
+        let is_damaged = damage != Damage::default();
+        self.salvage.told = damage;
+        if is_damaged {
+            let what =
+                format!("{snapshots} snapshots and {changes} changes are damaged and missing");
+            core.effect(Effect::Publish(self.id.clone(), Published::Damaged(what)));
+            self.opening = true;
+        }
     }
 }
 

@@ -20,22 +20,12 @@ const QUIET_MS: u64 = 10 * 60_000;
 impl World<'_> {
     pub(super) fn finish(&mut self) {
         self.strangers_leave();
-        let start_us = self.now_us;
-        loop {
-            self.run_until(self.now_us + 1_000 * MS);
-            if self.failure.is_some() {
-                return;
-            }
-            let still = self.now_us.saturating_sub(self.last_message_us.max(start_us));
-            let at_rest = (0..self.nodes.len()).all(|id| self.is_at_rest(id));
-            if still >= STILL_MS * MS && at_rest {
-                break;
-            }
-            if self.now_us - start_us > TOGETHER_MS * MS {
-                let what = if at_rest { "messages go on" } else { "something is never answered" };
-                let detail = format!("{what}, {TOGETHER_MS} ms after the last fault");
-                return self.broken(Invariant::Progress, detail);
-            }
+        self.come_together();
+        if self.failure.is_none() && self.have_rot_found() {
+            self.come_together();
+        }
+        if self.failure.is_some() {
+            return;
         }
         self.check_calls();
         for document in 0..self.plan.documents {
@@ -55,6 +45,24 @@ impl World<'_> {
         }
         self.look();
         self.check_power_loss();
+    }
+
+    /// Lets everything happen until nothing does any more.
+    fn come_together(&mut self) {
+        let start_us = self.now_us;
+        while self.failure.is_none() {
+            self.run_until(self.now_us + 1_000 * MS);
+            let still = self.now_us.saturating_sub(self.last_message_us.max(start_us));
+            let at_rest = (0..self.nodes.len()).all(|id| self.is_at_rest(id));
+            if still >= STILL_MS * MS && at_rest {
+                return;
+            }
+            if self.now_us - start_us > TOGETHER_MS * MS {
+                let what = if at_rest { "messages go on" } else { "something is never answered" };
+                let detail = format!("{what}, {TOGETHER_MS} ms after the last fault");
+                self.broken(Invariant::Progress, detail);
+            }
+        }
     }
 
     /// Every call has returned.
@@ -81,11 +89,9 @@ impl World<'_> {
                     held.push((id, found));
                 }
                 Err(reason) => {
-                    if !self.nodes[id].is_rotten {
-                        let who = self.nodes[id].label();
-                        let detail = format!("{who} cannot read document {document}: {reason}");
-                        return self.broken(Invariant::Convergence, detail);
-                    }
+                    let who = self.nodes[id].label();
+                    let detail = format!("{who} cannot read document {document}: {reason}");
+                    return self.broken(Invariant::Convergence, detail);
                 }
             }
         }
@@ -100,9 +106,6 @@ impl World<'_> {
         for (id, found) in &held {
             let is_open = self.nodes[*id].wanted[usize::from(document)];
             if found.is_empty() && !is_open && !self.nodes[*id].is_relay() {
-                continue;
-            }
-            if self.nodes[*id].is_rotten {
                 continue;
             }
             let missing: Vec<&ChangeHash> =

@@ -98,10 +98,11 @@ impl Network {
 impl World<'_> {
     /// Whether this peer has this relay among those that it dials.
     pub(super) fn dials(&self, id: NodeId, relay: u8) -> bool {
-        match self.nodes[id].name {
-            Name::Relay(_) => false,
-            Name::Peer(0) => true,
-            Name::Peer(peer) => peer % self.plan.relays == relay,
+        match (self.nodes[id].name, self.nodes[id].dials_only) {
+            (Name::Relay(_), _) => false,
+            (_, Some(only)) => only == relay,
+            (Name::Peer(0), _) => true,
+            (Name::Peer(peer), _) => peer % self.plan.relays == relay,
         }
     }
 

@@ -96,6 +96,8 @@ pub(super) struct Node {
     pub(super) skew_ms: i64,
     /// Its disk was damaged: what it promised may be gone.
     pub(super) is_rotten: bool,
+    /// It came late and dials this relay and no other.
+    pub(super) dials_only: Option<u8>,
     /// Documents that its user wants open, whether the process runs or not.
     pub(super) wanted: Vec<bool>,
     /// Failed dials since the last success, by relay.
@@ -125,6 +127,7 @@ impl Node {
             away_until_us: 0,
             skew_ms: 0,
             is_rotten: false,
+            dials_only: None,
             wanted: vec![false; usize::from(plan.documents)],
             failures: vec![0; usize::from(plan.relays)],
         }
@@ -406,8 +409,8 @@ impl World<'_> {
             }
             Err(LocalError::Refused { code, reason }) => {
                 self.ledger.settle(hash, Fate::Refused);
-                if process.has_failed {
-                    // It builds on what could not be written, and its user was told.
+                if process.has_failed || self.nodes[id].is_rotten {
+                    // It builds on what could not be written or is damaged, and its user was told.
                     self.met(
                         "a change was refused at home because what it builds on was not written",
                     );

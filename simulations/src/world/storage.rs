@@ -284,8 +284,12 @@ impl World<'_> {
         for (snapshot, _) in &stored.roots {
             let row = RowKey { kind: Kind::Snapshot, id: *snapshot, part: 0 };
             let read = process.store.read(document.clone(), vec![row]).now_or_never();
-            let read = read.ok_or("busy")?.map_err(|error| unreadable(&error))?;
-            chunks.extend(read.into_iter().flatten());
+            match read.ok_or("busy")? {
+                Ok(read) => chunks.extend(read.into_iter().flatten()),
+                // It stays for whoever can do more with it.
+                Err(StoreError::Corrupt { .. }) if self.nodes[id].is_rotten => {}
+                Err(error) => return Err(unreadable(&error)),
+            }
         }
         chunks.extend(stored.changes.into_iter().map(|(_, bytes)| bytes));
         let changes = self.library.read_all(&chunks)?;

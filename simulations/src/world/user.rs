@@ -112,6 +112,19 @@ impl View {
     }
 }
 
+/// What is shown of an open document is dropped; it is about to be named anew. Gives whether it
+/// is open.
+pub(super) fn begin_again(user: &mut User, document: u8) -> bool {
+    let actor = user.actor();
+    let opening = user.next_opening;
+    let view = user.views.get_mut(&document);
+    let is_open = view.is_some();
+    if let Some(view) = view {
+        *view = View::new(actor, opening);
+    }
+    is_open
+}
+
 impl World<'_> {
     /// A user opens a document, now or again after a restart.
     pub(super) fn open_document(&mut self, id: NodeId, document: u8) {
@@ -246,23 +259,11 @@ impl World<'_> {
                     self.broken(Invariant::NoSilentLoss, detail);
                 }
             }
-            Published::Damaged(reason) => self.damaged(id, number, reason),
+            Published::Damaged(reason) => self.damaged(id, number, &reason),
             Published::Unreadable(_) => self.met("a user was told that a document is unreadable"),
             Published::Ephemeral { data, .. } => self.presence(id, number, &data),
             Published::Unavailable => self.met("a user was told that nobody has the document"),
             Published::Durable(_) | Published::RelayHas { .. } => {}
-        }
-    }
-
-    /// What is stored is less than what was shown: what is left follows.
-    fn damaged(&mut self, id: NodeId, document: u8, reason: String) {
-        self.met("a user was told that a document is damaged");
-        self.did(id, || format!("is told that document {document} is damaged: {reason}"));
-        let Some(process) = &mut self.nodes[id].process else { return };
-        let actor = process.user.actor();
-        let opening = process.user.next_opening;
-        if process.user.views.contains_key(&document) {
-            process.user.views.insert(document, View::new(actor, opening));
         }
     }
 
