@@ -350,6 +350,7 @@ impl Document {
     ) {
         let hash = header.hash;
         self.accepted += 1;
+        self.salvage.healed(&hash);
         self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
         self.writing.changes.push(hash);
         let Some(graph) = self.graph_mut() else {
@@ -375,16 +376,14 @@ impl Document {
             );
         }
         for orphan in self.orphans.arrived(&hash) {
-            let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
-            self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
+            self.put_back(orphan.into());
         }
     }
 
     /// Has those that wait for others judged anew, and forgets the rest of them.
     pub(super) fn judge_orphans(&mut self, chosen: impl Fn(&Orphan) -> bool) {
         for orphan in self.orphans.take().into_iter().rev().filter(chosen) {
-            let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
-            self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
+            self.put_back(orphan.into());
         }
     }
 
@@ -591,6 +590,14 @@ impl Document {
     /// Bytes of chunks in memory.
     pub(super) fn chunk_bytes(&self) -> usize {
         self.graph().map_or(0, Graph::tail_bytes) + self.inbox_bytes + self.jobs.cached_bytes()
+    }
+}
+
+impl From<Orphan> for Inbound {
+    fn from(orphan: Orphan) -> Self {
+        let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
+        // What is stored was checked before it was.
+        Self::Changes { from: orphan.from, changes, checked: orphan.from.is_none() }
     }
 }
 

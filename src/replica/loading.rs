@@ -239,8 +239,8 @@ impl Document {
         }
         if self.damaged {
             self.start_over(core, gone);
-            self.tell_damage(core);
         }
+        self.tell_damage(core);
         self.publish_opened(core);
         self.start_upload(core);
         Ok(true)

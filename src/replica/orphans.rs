@@ -12,6 +12,7 @@ use super::ConnectionId;
 pub(super) struct Orphan {
     pub(super) header: ChangeHeader,
     pub(super) bytes: Bytes,
+    /// `None`: it was in storage.
     pub(super) from: Option<ConnectionId>,
     missing: BTreeSet<ChangeHash>,
 }
@@ -22,8 +23,11 @@ pub(super) struct Orphans {
     waiting: BTreeMap<ChangeHash, Orphan>,
     /// Missing change -> those that wait for it.
     wanted: BTreeMap<ChangeHash, BTreeSet<ChangeHash>>,
-    /// Oldest first; may name changes that are gone.
+    /// Those that somebody sent, oldest first; may name changes that are gone.
     order: VecDeque<ChangeHash>,
+    /// How many those are, and their bytes. What is stored waits without limit: it would be in
+    /// memory anyway, and nobody could be asked for it again.
+    sent: usize,
     bytes: usize,
 }
 
@@ -32,8 +36,8 @@ impl Orphans {
         self.waiting.len()
     }
 
-    /// Takes a change in. Gives the oldest back where there is no room: whoever brought it will
-    /// be asked for it again once somebody names it.
+    /// Takes a change in. Gives the oldest that was sent back where there is no room: whoever
+    /// brought it will be asked for it again once somebody names it.
     pub(super) fn insert(
         &mut self,
         header: ChangeHeader,
@@ -48,12 +52,15 @@ impl Orphans {
         for dep in &missing {
             self.wanted.entry(*dep).or_default().insert(hash);
         }
-        self.bytes += bytes.len();
-        self.order.push_back(hash);
+        if from.is_some() {
+            self.sent += 1;
+            self.bytes += bytes.len();
+            self.order.push_back(hash);
+        }
         let missing = missing.into_iter().collect();
         self.waiting.insert(hash, Orphan { header, bytes, from, missing });
         let mut dropped = Vec::new();
-        while self.waiting.len() > limits.orphans || self.bytes > limits.orphan_bytes {
+        while self.sent > limits.orphans || self.bytes > limits.orphan_bytes {
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };
@@ -62,15 +69,19 @@ impl Orphans {
         dropped
     }
 
-    /// All of them, in the order that they came.
+    /// All of them, those that were sent in the order that they came.
     pub(super) fn take(&mut self) -> Vec<Orphan> {
         let Self { mut waiting, order, .. } = std::mem::take(self);
-        order.iter().filter_map(|hash| waiting.remove(hash)).collect()
+        let sent: Vec<Orphan> = order.iter().filter_map(|hash| waiting.remove(hash)).collect();
+        waiting.into_values().chain(sent).collect()
     }
 
     fn remove(&mut self, hash: &ChangeHash) -> Option<Orphan> {
         let orphan = self.waiting.remove(hash)?;
-        self.bytes -= orphan.bytes.len();
+        if orphan.from.is_some() {
+            self.sent -= 1;
+            self.bytes -= orphan.bytes.len();
+        }
         for dep in &orphan.missing {
             if let Some(waiters) = self.wanted.get_mut(dep) {
                 waiters.remove(hash);
@@ -79,7 +90,7 @@ impl Orphans {
                 }
             }
         }
-        if self.order.len() > 2 * self.waiting.len() + 16 {
+        if self.order.len() > 2 * self.sent + 16 {
             let waiting = &self.waiting;
             self.order.retain(|hash| waiting.contains_key(hash));
         }

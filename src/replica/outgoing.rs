@@ -13,6 +13,7 @@ use super::{
     document::Document,
     graph::Graph,
     index::Missing,
+    jobs::Adopting,
     reader::{Parcel, Plan, Reader},
 };
 
@@ -260,7 +261,10 @@ impl Document {
     /// Gives the program in this process everything there is, if it waits for it. The snapshot is
     /// read here and not by the program, so that a damaged one is found out.
     pub(super) fn publish_opened(&mut self, core: &mut Core) {
-        if !self.opening {
+        // What somebody uploaded may be on its way to disk: it was published when it came, perhaps
+        // to nobody.
+        let uploaded = |adopting: &Adopting| adopting.from.is_some();
+        if !self.opening || self.jobs.adopting.as_ref().is_some_and(uploaded) {
             return;
         }
         let snapshot = self.jobs.snapshot();

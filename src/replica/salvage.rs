@@ -20,7 +20,7 @@ use super::{
     ChunkSource, Counted, Effect, Job, JobError, JobOutput, Kind, Published, RowKey, RowWrite,
     StorageFailure, Ticket,
     core::{Core, Wake},
-    document::{Document, Inbound, Meta, State, delete_snapshot},
+    document::{Document, Meta, State, delete_snapshot},
     graph::Graph,
     index::{IndexRoot, Missing, PagedIndex, SnapshotIndex},
     jobs::{HOPELESS_MS, RETRY_MS},
@@ -43,7 +43,7 @@ pub(super) struct Salvage {
     /// Rebuilds that were begun, and when the last one was.
     rebuilds: u32,
     last_ms: u64,
-    /// Changes whose rows were damaged when the document was read last.
+    /// Changes whose rows are damaged.
     pub(super) changes: Vec<ChangeHash>,
     /// Snapshots that were given up and whose roots can be read.
     given_up: Vec<([u8; 32], IndexRoot)>,
@@ -79,6 +79,12 @@ pub(super) struct Roots {
 }
 
 impl Salvage {
+    /// A change was taken in, and is written again if its row was damaged.
+    pub(super) fn healed(&mut self, hash: &ChangeHash) {
+        self.changes.retain(|damaged| damaged != hash);
+        self.told.changes.retain(|damaged| damaged != hash);
+    }
+
     /// Whether a job of it is at work.
     pub(super) fn is_at_work(&self) -> bool {
         self.running.is_some()

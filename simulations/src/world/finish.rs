@@ -161,7 +161,8 @@ impl World<'_> {
             let orphans_max = limits.orphans * usize::from(self.plan.documents);
             let queue_max = (limits.queue_bytes + limits.change_bytes) * stats.connections.max(1);
             let queued = self.queued(id);
-            let over = if stats.orphans > orphans_max {
+            // What is stored and waits for something damaged is not limited.
+            let over = if stats.orphans > orphans_max && !self.nodes[id].is_rotten {
                 Some(format!("{} changes wait for others, at most {orphans_max}", stats.orphans))
             } else if stats.queued_bytes > queue_max || queued > queue_max {
                 Some(format!("{} bytes wait to be sent, at most {queue_max}", stats.queued_bytes))
