@@ -34,6 +34,8 @@ mod held;
 mod home;
 mod link;
 mod registry;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod socket;
 mod status;
 mod transport;

@@ -156,6 +156,12 @@ impl Core {
         }
     }
 
+    /// What is in memory.
+    #[cfg(feature = "simulation")]
+    pub(super) fn stats(&self) -> crate::replica::Stats {
+        self.replica.stats()
+    }
+
     /// When closing is over, whether or not all is done, in `mono_ms`.
     pub(super) fn closes_at(&self) -> Option<u64> {
         self.closing.as_ref().map(|closing| closing.until_ms)
