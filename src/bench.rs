@@ -11,8 +11,10 @@ mod fanout;
 mod join;
 mod light;
 mod live;
+mod local_edit;
 mod many;
 mod report;
+mod scratch;
 mod server_usage;
 mod session;
 mod stats;
@@ -66,6 +68,9 @@ enum Scenario {
     Join(join::JoinArgs),
     /// Replay a recorded editing history through two live peers, and compare both texts with its end
     Trace(TraceArgs),
+    /// Type into a long text of an embedded peer, without a server: time until the store has an
+    /// edit, and until it is on disk
+    LocalEdit(local_edit::LocalEditArgs),
 }
 
 #[derive(Debug, Args)]
@@ -202,6 +207,9 @@ pub async fn run(args: BenchArgs) -> Result<(), BenchError> {
 /// # Errors
 /// As [`run`].
 pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
+    if let Scenario::LocalEdit(args) = &args.scenario {
+        return local_edit::run(args).await;
+    }
     raise_open_files_limit();
     let context = Context {
         target: Target::resolve(&args.url, args.allow_remote).await?,
@@ -216,6 +224,8 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::Connect(args) => connect::run(args, &context).await?,
         Scenario::Join(args) => join::run(args, &context).await?,
         Scenario::Trace(trace_args) => replay(trace_args, &args.url, &context).await?,
+        // It needs no server, and none was looked up for it.
+        Scenario::LocalEdit(args) => local_edit::run(args).await?,
     };
     report.setting("url", args.url);
     report.traffic(&context.traffic);

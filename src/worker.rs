@@ -13,6 +13,7 @@ pub mod materialise;
 mod pool;
 mod prefix;
 pub mod process;
+pub mod resolve;
 mod search;
 
 use std::{future::Future, pin::Pin};

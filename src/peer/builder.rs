@@ -10,14 +10,16 @@ use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 
 use super::{
     Inner, Peer, PeerError, Tcp, Transport, applier,
+    core::Core,
     engine::{self, Engine},
+    home::{Home, System},
     link::LinkContext,
     random_number,
     registry::Registry,
     status::StatusBoard,
 };
 use crate::{
-    replica::{Config, Replica},
+    replica::Config,
     store::{self, Options, Store},
     worker::{InProcess, Materialiser, WorkerLimits},
 };
@@ -117,14 +119,13 @@ impl PeerBuilder {
             PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
-        let registry = Arc::new(Registry::default());
         let (engine_sender, local) = mpsc::unbounded_channel();
+        let registry = Arc::new(Registry::new(Home::new(&engine_sender, Arc::new(System))));
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
         let engine = Engine {
-            replica: Replica::new(config),
+            core: Core::new(config, Arc::clone(&registry)),
             store: Arc::clone(&store),
             materialiser,
-            registry: Arc::clone(&registry),
             tasks: tasks.clone(),
             answers: answers.clone(),
             started: Instant::now(),

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     dialer::{Dialer, Ended, State},
-    engine::Command,
+    engine::Told,
     random_number,
     socket::{self},
     status::{Status, StatusBoard},
@@ -30,7 +30,7 @@ pub(super) struct LinkContext {
     pub(super) metadata: PeerMetadata,
     pub(super) limits: Limits,
     pub(super) transport: Arc<dyn Transport>,
-    pub(super) engine: mpsc::Sender<Command>,
+    pub(super) engine: mpsc::Sender<Told>,
     pub(super) status: Arc<StatusBoard>,
     pub(super) next_connection: AtomicU64,
 }
@@ -76,7 +76,7 @@ async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) 
     };
     let id = ConnectionId(context.next_connection.fetch_add(1, Ordering::Relaxed));
     let (outgoing, to_send) = mpsc::unbounded_channel();
-    if context.engine.send(Command::Connected(id, info, outgoing)).await.is_err() {
+    if context.engine.send(Told::Connected(id, info, outgoing)).await.is_err() {
         return Ended::permanent("the peer is closed");
     }
     dialer.connected();
@@ -84,7 +84,7 @@ async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) 
     context.status.set(url.as_str(), Status::Online { relay: url.as_str().to_owned() });
     let ended = socket::carry(id, socket, &context.limits, &context.engine, to_send).await;
     // An engine that is gone needs not be told.
-    let _ = context.engine.send(Command::Event(Event::Disconnected(id))).await;
+    let _ = context.engine.send(Event::Disconnected(id).into()).await;
     ended
 }
 

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     dialer::Ended,
-    engine::Command,
+    engine::Told,
     transport::{Opened, Socket},
 };
 use crate::replica::{ConnectionId, Event, PeerInfo};
@@ -78,7 +78,7 @@ pub(super) async fn carry(
     id: ConnectionId,
     socket: Socket,
     limits: &Limits,
-    engine: &mpsc::Sender<Command>,
+    engine: &mpsc::Sender<Told>,
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
 ) -> Ended {
     let (mut sink, mut frames) = socket.split();
@@ -103,7 +103,7 @@ pub(super) async fn carry(
                 return end;
             }
             Some(bytes) = written.recv() => {
-                if engine.send(Command::Event(Event::Drained(id, bytes))).await.is_err() {
+                if engine.send(Event::Drained(id, bytes).into()).await.is_err() {
                     break Ended::permanent("the peer is closed");
                 }
             }
@@ -134,7 +134,7 @@ pub(super) async fn carry(
                     if let Message::GoAway { retry_after_ms: after, .. } = &message {
                         retry_after_ms = Some(u64::from(*after));
                     }
-                    if engine.send(Command::Event(Event::Received(id, message))).await.is_err() {
+                    if engine.send(Event::Received(id, message).into()).await.is_err() {
                         return Ended::permanent("the peer is closed");
                     }
                 }

@@ -55,6 +55,16 @@ const STEPS: &[Step] = &[
         advice: "fix the warnings above; lints are in Cargo.toml",
     },
     Step {
+        name: "clippy on what only simulations see",
+        run: |root| {
+            let args = ["clippy", "--package", "concord", "--lib", "--test", "peer_core"];
+            let rest = ["--all-features", "--locked", "--", "-D", "warnings"];
+            cargo(root, &[&args[..], &rest[..]].concat())
+        },
+        in_quick: true,
+        advice: "fix the warnings above; lints are in Cargo.toml",
+    },
+    Step {
         name: "documentation",
         run: documentation,
         in_quick: false,
@@ -62,7 +72,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "tests",
-        run: |root| cargo(root, &["test", "--workspace", "--locked"]),
+        run: |root| cargo(root, &["test", "--workspace", "--all-features", "--locked"]),
         in_quick: false,
         advice: "`cargo test NAME -- --nocapture` runs one alone",
     },
@@ -78,7 +88,7 @@ const QUICK_TESTS: Step = Step {
     name: "tests without Node",
     run: |root| {
         let skip = ["--", "--skip", "interop_"];
-        let args = ["test", "--workspace", "--locked"];
+        let args = ["test", "--workspace", "--all-features", "--locked"];
         cargo(root, &[&args[..], &skip[..]].concat())
     },
     in_quick: true,
@@ -143,7 +153,7 @@ fn npm_ci(root: &Path) -> Result<(), String> {
 
 fn documentation(root: &Path) -> Result<(), String> {
     let mut doc = Command::new(run::cargo());
-    doc.args(["doc", "--workspace", "--no-deps", "--locked"]);
+    doc.args(["doc", "--workspace", "--no-deps", "--all-features", "--locked"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     run::run(&mut doc, root)
 }
