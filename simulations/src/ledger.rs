@@ -84,6 +84,7 @@ pub struct Ledger {
     written: ByHash<ChangeHash, Written>,
     /// In the order of writing.
     order: Vec<ChangeHash>,
+    added: Vec<(u8, ChangeHash, i64)>,
     /// Documents that a stranger may have spoiled: of those less is asked.
     pub attacked: u32,
     /// Promises by the node that made them.
@@ -95,6 +96,20 @@ impl Ledger {
     pub fn wrote(&mut self, hash: ChangeHash, document: u8, peer: u8) {
         self.written.insert(hash, Written { document, peer, fate: Fate::Pending });
         self.order.push(hash);
+    }
+
+    /// A change added so much to its document's counter.
+    pub fn added(&mut self, hash: ChangeHash, document: u8, by: i64) {
+        if by != 0 {
+            self.added.push((document, hash, by));
+        }
+    }
+
+    /// What these changes added to the counter of a document, together.
+    pub(crate) fn sum(&self, document: u8, changes: &ByHash<ChangeHash, ()>) -> i64 {
+        let among =
+            self.added.iter().filter(|(of, hash, _)| *of == document && changes.contains_key(hash));
+        among.map(|(_, _, by)| by).sum()
     }
 
     /// What became of it.

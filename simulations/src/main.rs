@@ -4,12 +4,16 @@ fn main() {
     let to: u64 = std::env::args().nth(2).and_then(|a| a.parse().ok()).unwrap_or(from + 1);
     let trace = std::env::args().nth(3).is_some();
     let (mut events, mut ms, mut changes) = (0, 0, 0);
+    let profile = if std::env::var_os("AUTOMERGE").is_some() {
+        concord_simulations::plan::Profile::Automerge
+    } else {
+        concord_simulations::plan::Profile::Opaque
+    };
     let start = std::time::Instant::now();
     let mut failed = 0;
     let mut coverage = concord_simulations::coverage::Coverage::default();
     for seed in from..to {
-        let plan =
-            concord_simulations::swarm::draw(seed, concord_simulations::plan::Profile::Opaque);
+        let plan = concord_simulations::swarm::draw(seed, profile);
         let report = concord_simulations::run(&plan, trace);
         events += report.events;
         ms += report.simulated_ms;

@@ -28,6 +28,8 @@ use concord::{
 use concord_protocol::{ActorId, ChangeHash, Limits, guard};
 use sha2::{Digest as _, Sha256};
 
+use crate::plan::Profile;
+
 /// What opens a chunk of any kind.
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 /// Type byte of a document chunk.
@@ -84,8 +86,12 @@ pub(crate) type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 /// Reads change chunks, each once however many nodes hold it.
 #[derive(Debug, Default)]
 pub(crate) struct Library {
+    members: RefCell<ByHash<u64, Rc<Members>>>,
     changes: RefCell<ByHash<u64, Rc<Change>>>,
 }
+
+/// Changes in a chunk: each with what it builds on.
+pub(crate) type Members = Vec<(ChangeHash, Vec<ChangeHash>)>;
 
 /// 64 bits of bytes; a chunk has a SHA-256 of its own in it, so this cannot be unlucky often.
 fn fingerprint(bytes: &[u8]) -> u64 {
@@ -145,6 +151,29 @@ impl Library {
             }
         }
         Ok(changes)
+    }
+
+    /// Changes in a chunk of either profile, with what they build on.
+    ///
+    /// # Errors
+    /// In words, if it cannot be read.
+    pub(crate) fn members(&self, chunk: &Bytes, profile: Profile) -> Result<Rc<Members>, String> {
+        let key = fingerprint(chunk);
+        if let Some(known) = self.members.borrow().get(&key) {
+            return Ok(Rc::clone(known));
+        }
+        let members: Members = if is_snapshot(chunk) && profile == Profile::Automerge {
+            let doc = automerge::Automerge::load(chunk).map_err(|error| error.to_string())?;
+            let name = |hash: &automerge::ChangeHash| ChangeHash(hash.0);
+            let changes = doc.get_changes(&[]);
+            changes.iter().map(|c| (name(&c.hash()), c.deps().iter().map(name).collect())).collect()
+        } else {
+            let changes = self.read_all([chunk])?;
+            changes.iter().map(|change| (change.hash, change.deps.clone())).collect()
+        };
+        let members = Rc::new(members);
+        self.members.borrow_mut().insert(key, Rc::clone(&members));
+        Ok(members)
     }
 
     /// Does what a materialiser does.

@@ -1,5 +1,7 @@
 //! A world: nodes, links, disks and users, in one thread, in virtual time.
 
+mod author;
+mod brain;
 mod faults;
 mod finish;
 mod hostile;
@@ -16,7 +18,7 @@ use std::{
 use concord::replica::Event;
 use concord_protocol::DocumentId;
 
-use self::{hostile::Strangers, network::Network, node::Node};
+use self::{brain::News, hostile::Strangers, network::Network, node::Node};
 use crate::{
     coverage::Coverage,
     ledger::{Failure, Invariant, Ledger},
@@ -270,6 +272,13 @@ impl World<'_> {
         }
     }
 
+    /// The number of the user at a node.
+    fn peer_number(&self, id: NodeId) -> u8 {
+        match self.nodes[id].name {
+            Name::Relay(number) | Name::Peer(number) => number,
+        }
+    }
+
     fn document_number(&self, document: &DocumentId) -> u8 {
         let at = self.documents.iter().position(|known| known == document);
         at.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
@@ -277,12 +286,16 @@ impl World<'_> {
 
     /// Gives a node something to take in.
     fn tell(&mut self, node: NodeId, event: Event) {
+        self.tell_news(node, News::Event(event));
+    }
+
+    fn tell_news(&mut self, node: NodeId, news: News) {
         let lag_us = u64::from(self.plan.settings.lag_us);
         let this = &mut self.nodes[node];
         if !this.is_up() {
             return;
         }
-        this.inbox.push(event);
+        this.inbox.push(news);
         if !this.is_woken {
             this.is_woken = true;
             let at_us = (self.now_us + lag_us).max(this.paused_until_us);

@@ -2,11 +2,15 @@
 
 use concord_protocol::ChangeHash;
 
-use super::{MS, NodeId, World, short};
+use super::{
+    MS, NodeId, World,
+    author::{contents, counter},
+    short,
+};
 use crate::{
     ledger::Invariant,
     opaque::ByHash,
-    plan::{Keep, Name},
+    plan::{Keep, Name, Profile},
 };
 
 /// Milliseconds that a world has to come together. Connections that nobody knows to be dead are
@@ -118,6 +122,9 @@ impl World<'_> {
                 return self.broken(Invariant::Convergence, detail);
             }
         }
+        if self.plan.profile == Profile::Automerge {
+            return self.check_contents(document, &all);
+        }
         for id in 0..self.nodes.len() {
             let Some(process) = &self.nodes[id].process else { continue };
             let Name::Peer(peer) = self.nodes[id].name else { continue };
@@ -133,6 +140,63 @@ impl World<'_> {
                 );
                 return self.broken(Invariant::Convergence, detail);
             }
+        }
+    }
+
+    /// All who have a document open show the same, which is what automerge makes of all changes.
+    fn check_contents(&mut self, document: u8, all: &ByHash<ChangeHash, ()>) {
+        let mut first: Option<(u8, String)> = None;
+        for id in 0..self.nodes.len() {
+            let Name::Peer(peer) = self.nodes[id].name else { continue };
+            if !self.nodes[id].wanted[usize::from(document)] {
+                continue;
+            }
+            let Some((shown, contents)) = self.author_shows(id, document) else {
+                let detail = format!("peer {peer} shows nothing of document {document}");
+                return self.broken(Invariant::Convergence, detail);
+            };
+            if shown.len() != all.len() {
+                let detail = format!(
+                    "peer {peer} shows {} of {} changes of document {document}",
+                    shown.len(),
+                    all.len()
+                );
+                return self.broken(Invariant::Convergence, detail);
+            }
+            match &first {
+                None => first = Some((peer, contents)),
+                Some((other, theirs)) if *theirs != contents => {
+                    let detail = format!(
+                        "peers {other} and {peer} have the same changes of document {document} \
+                         and show different contents:\n{theirs}\n{contents}"
+                    );
+                    return self.broken(Invariant::Convergence, detail);
+                }
+                Some(_) => {}
+            }
+        }
+        let relay = (0..usize::from(self.plan.relays)).find(|id| !self.nodes[*id].is_rotten);
+        let (Some((peer, theirs)), Some(relay)) = (first, relay) else { return };
+        let made = match self.assembled(relay, document) {
+            Ok(made) => made,
+            Err(reason) => {
+                let detail = format!("relay {relay} holds what automerge cannot open: {reason}");
+                return self.broken(Invariant::Convergence, detail);
+            }
+        };
+        if contents(&made) != theirs {
+            let detail = format!(
+                "peer {peer} shows of document {document}:\n{theirs}\nautomerge makes of it:\n{}",
+                contents(&made)
+            );
+            return self.broken(Invariant::Convergence, detail);
+        }
+        let counted = counter(&made).unwrap_or(0);
+        let written = self.ledger.sum(document, all);
+        if counted != written {
+            let detail =
+                format!("the counter of document {document} is {counted}; users added {written}");
+            self.broken(Invariant::NoSilentLoss, detail);
         }
     }
 
@@ -153,7 +217,7 @@ impl World<'_> {
     pub(super) fn look(&mut self) {
         for id in 0..self.nodes.len() {
             let Some(process) = &self.nodes[id].process else { continue };
-            let stats = process.replica.stats();
+            let stats = process.brain.stats();
             let limits = self.limits();
             let orphans_max = limits.orphans * usize::from(self.plan.documents);
             let queue_max = (limits.queue_bytes + limits.change_bytes) * stats.connections.max(1);

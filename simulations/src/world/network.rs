@@ -19,9 +19,6 @@ use crate::{
 /// peer's own constant), and what a ping may add to it.
 const DEAD_US: u64 = 60_000 * MS;
 const PING_US: u64 = 15_000 * MS;
-/// The waits before dialling again double from the first to the second (the peer's constants).
-const BACKOFF_FIRST_MS: u64 = 500;
-const BACKOFF_MAX_MS: u64 = 30_000;
 
 /// One direction of a link.
 #[derive(Debug, Default)]
@@ -60,7 +57,9 @@ struct Link {
     is_whole: bool,
     is_joined: bool,
     stream: u64,
-    retry_after_ms: u64,
+    /// What the relay said last.
+    retry_after_ms: Option<u64>,
+    closed: Option<u16>,
 }
 
 /// All links there ever were, and what stands between nodes.
@@ -119,7 +118,7 @@ impl World<'_> {
         let there = &self.nodes[target];
         let is_there = there.process.as_ref().is_some_and(|process| !process.is_draining);
         if walled || away || !is_there {
-            self.dial_again(id, relay, 0);
+            self.dial_again(id, relay, None, None);
             return;
         }
         let made = self.network.made.entry((peer, relay)).or_default();
@@ -135,7 +134,8 @@ impl World<'_> {
             is_whole: true,
             is_joined: false,
             stream,
-            retry_after_ms: 0,
+            retry_after_ms: None,
+            closed: None,
         };
         self.network.links.push(link);
         let link = self.network.links.len() - 1;
@@ -143,16 +143,29 @@ impl World<'_> {
     }
 
     /// Has the peer dial again after a while, as its dialler would.
-    fn dial_again(&mut self, id: NodeId, relay: u8, retry_after_ms: u64) {
+    fn dial_again(
+        &mut self,
+        id: NodeId,
+        relay: u8,
+        code: Option<u16>,
+        retry_after_ms: Option<u64>,
+    ) {
         let node = &mut self.nodes[id];
         let life = node.life;
-        let failures = &mut node.failures[usize::from(relay)];
-        let ceiling_ms = (BACKOFF_FIRST_MS << (*failures).min(6)).min(BACKOFF_MAX_MS);
-        *failures += 1;
-        let number = u64::from(*failures) ^ (self.now_us << 8);
-        let wait_ms = fate(self.plan.seed, 0xBAC0 + id as u64, number) % (ceiling_ms + 1);
-        let wait_ms = wait_ms + retry_after_ms;
-        self.schedule(self.now_us + wait_ms * MS + 100, Happening::Dial(id, life, relay));
+        let random = fate(self.plan.seed, 0xBAC0 + id as u64, self.now_us);
+        let dialling = &mut node.dialling[usize::from(relay)];
+        let now_ms = self.now_us / MS;
+        dialling.ended(now_ms, code, retry_after_ms, random);
+        match dialling.next_dial_ms() {
+            Some(at_ms) => {
+                let at_us = (at_ms * MS).max(self.now_us + 100);
+                self.schedule(at_us, Happening::Dial(id, life, relay));
+            }
+            None => {
+                let detail = format!("{} gave relay {relay} up ({code:?})", self.nodes[id].label());
+                self.broken(Invariant::Progress, detail);
+            }
+        }
     }
 
     fn latency_us(&self, stream: u64, number: u64) -> u64 {
@@ -173,7 +186,7 @@ impl World<'_> {
             if self.nodes[end.node].life == end.life && self.nodes[end.node].is_up() {
                 let node = end.node;
                 self.network.links[id].is_whole = false;
-                self.dial_again(node, relay, 0);
+                self.dial_again(node, relay, None, None);
             }
             return;
         }
@@ -206,7 +219,7 @@ impl World<'_> {
             self.network.links[id].ends[side].connection = Some(connection);
             self.tell(node, Event::Connected(connection, info));
             if side == 0 {
-                self.nodes[node].failures[usize::from(relay)] = 0;
+                self.nodes[node].dialling[usize::from(relay)].connected();
                 self.greet(node, connection);
             }
         }
@@ -395,7 +408,7 @@ impl World<'_> {
             Frame::Message(messages, _) => {
                 for message in messages {
                     if let Message::GoAway { retry_after_ms, .. } = &message {
-                        self.network.links[id].retry_after_ms = u64::from(*retry_after_ms);
+                        self.network.links[id].retry_after_ms = Some(u64::from(*retry_after_ms));
                     }
                     self.remember_frame(to, &message);
                     self.tell(to, Event::Received(connection, message));
@@ -403,6 +416,7 @@ impl World<'_> {
             }
             Frame::Close(code, reason) => {
                 self.did(to, || format!("is told that the connection ends ({code}): {reason}"));
+                self.network.links[id].closed = Some(code);
                 self.cut(id, false);
                 self.lost(id, 1 - side);
                 self.lost(id, side);
@@ -490,8 +504,8 @@ impl World<'_> {
         self.tell(node, Event::Disconnected(connection));
         if side == 0 {
             let link = &self.network.links[id];
-            let (relay, after_ms) = (link.relay, link.retry_after_ms);
-            self.dial_again(node, relay, after_ms);
+            let (relay, code, after_ms) = (link.relay, link.closed, link.retry_after_ms);
+            self.dial_again(node, relay, code, after_ms);
         }
     }
 

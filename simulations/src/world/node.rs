@@ -8,8 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use concord::{
+    peer::simulation::{Apply, Dialling, FetchId},
     replica::{
-        Config, ConnectionId, Effect, Event, Job, LocalError, Now, Replica, StorageFailure,
+        ChunkSource, Config, ConnectionId, Event, Job, LocalError, Now, StorageFailure,
         StoredDocument, Ticket,
     },
     store::{
@@ -19,12 +20,17 @@ use concord::{
 };
 use concord_protocol::{ChangeHash, DocumentId, Limits, PeerId, PeerMetadata, StorageId};
 
-use super::{Happening, LinkId, MS, NodeId, World, user::User};
+use super::{
+    Happening, LinkId, MS, NodeId, World,
+    author::Author,
+    brain::{Brain, News, Wish},
+    user::User,
+};
 use crate::{
     disk::Disk,
     ledger::{Fate, Invariant},
     opaque::ByHash,
-    plan::{Keep, Name, Plan},
+    plan::{Keep, Name, Plan, Profile},
     random::fate,
 };
 
@@ -48,14 +54,19 @@ pub(super) enum Operation {
     Read(Ticket, Future<Result<Vec<Option<Bytes>>, StoreError>>),
     Job(Ticket, DocumentId, Job),
     /// The chunks of a document that a user opened.
-    Fetch(DocumentId, u64),
+    Open(DocumentId, u64),
     /// Stored documents, for a relay that was just reached.
-    List(ConnectionId),
+    ListAll(ConnectionId),
+    /// Of the production peer.
+    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
+    List(ConnectionId, Option<DocumentId>),
+    /// Work for the applier, in order.
+    Apply,
 }
 
 /// A process that runs.
 pub(super) struct Process {
-    pub(super) replica: Replica,
+    pub(super) brain: Brain,
     pub(super) peer: PeerId,
     pub(super) store: Arc<dyn Store>,
     pub(super) committer: Committer,
@@ -78,6 +89,8 @@ pub(super) struct Process {
     /// Rows of writes under way that carry changes.
     pub(super) carried: BTreeMap<Ticket, Vec<ChangeHash>>,
     pub(super) user: User,
+    pub(super) author: Author,
+    pub(super) applying: VecDeque<Apply>,
 }
 
 /// See the module.
@@ -86,7 +99,7 @@ pub(super) struct Node {
     pub(super) life: u32,
     pub(super) process: Option<Box<Process>>,
     pub(super) disk: Disk,
-    pub(super) inbox: Vec<Event>,
+    pub(super) inbox: Vec<News>,
     pub(super) is_woken: bool,
     pub(super) paused_until_us: u64,
     pub(super) stalled_until_us: u64,
@@ -98,8 +111,8 @@ pub(super) struct Node {
     pub(super) is_rotten: bool,
     /// Documents that its user wants open, whether the process runs or not.
     pub(super) wanted: Vec<bool>,
-    /// Failed dials since the last success, by relay.
-    pub(super) failures: Vec<u32>,
+    /// When to dial which relay.
+    pub(super) dialling: Vec<Dialling>,
 }
 
 impl fmt::Debug for Node {
@@ -126,7 +139,7 @@ impl Node {
             skew_ms: 0,
             is_rotten: false,
             wanted: vec![false; usize::from(plan.documents)],
-            failures: vec![0; usize::from(plan.relays)],
+            dialling: (0..plan.relays).map(|_| Dialling::new()).collect(),
         }
     }
 
@@ -176,10 +189,20 @@ impl World<'_> {
         let (store, committer) = simulation::open(Box::new(node.disk.clone()), storage_id.clone());
         let metadata = PeerMetadata { storage_id: Some(storage_id), is_ephemeral: Some(false) };
         let config = self.config(id, peer.clone(), metadata);
+        let is_author = self.is_author(id);
+        let brain = if is_author {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&self.plan.seed.to_le_bytes());
+            seed[8..16].copy_from_slice(&(id as u64).to_le_bytes());
+            seed[16..20].copy_from_slice(&life.to_le_bytes());
+            Brain::peer(config, seed)
+        } else {
+            Brain::engine(config)
+        };
         let node = &mut self.nodes[id];
         node.inbox.clear();
         node.process = Some(Box::new(Process {
-            replica: Replica::new(config),
+            brain,
             peer,
             store,
             committer,
@@ -197,6 +220,8 @@ impl World<'_> {
             on_disk: ByHash::default(),
             carried: BTreeMap::new(),
             user: User::new(self.plan, id, life),
+            author: Author::default(),
+            applying: VecDeque::new(),
         }));
         self.did(id, || format!("starts for the {life}. time"));
         if life > 1 {
@@ -209,7 +234,7 @@ impl World<'_> {
                 }
             }
             for relay in 0..self.plan.relays {
-                self.nodes[id].failures[usize::from(relay)] = 0;
+                self.nodes[id].dialling[usize::from(relay)] = Dialling::new();
                 if self.dials(id, relay) {
                     let wait = fate(self.plan.seed, 0xD1A1 + id as u64, u64::from(life)) % 100;
                     self.schedule(self.now_us + wait * MS, Happening::Dial(id, life, relay));
@@ -227,6 +252,11 @@ impl World<'_> {
         config.strict = settings.strict && self.nodes[id].is_relay();
         config.limits = limits();
         config
+    }
+
+    /// Whether a node is a peer with real documents.
+    pub(super) fn is_author(&self, id: NodeId) -> bool {
+        self.plan.profile == Profile::Automerge && !self.nodes[id].is_relay()
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -322,10 +352,10 @@ impl World<'_> {
         };
         self.trace.mix(events.len() as u64);
         for event in events {
-            if let Event::Disconnected(connection) = &event {
+            if let News::Event(Event::Disconnected(connection)) = &event {
                 process.connections.remove(connection);
             }
-            process.replica.handle(now, event);
+            process.brain.handle(now, event);
         }
         self.carry_out(id);
     }
@@ -336,33 +366,46 @@ impl World<'_> {
             let Some(process) = &mut self.nodes[id].process else {
                 return;
             };
-            let Some(effect) = process.replica.poll_effect() else {
+            let Some(wish) = process.brain.poll() else {
+                if self.is_author(id) {
+                    self.hear_author(id);
+                }
                 return;
             };
-            match effect {
-                Effect::Send(to, bytes) => self.send(id, to, &bytes),
-                Effect::Close(to, code, reason) => self.close(id, to, code, reason),
-                Effect::Load(ticket, document) => {
+            match wish {
+                Wish::Send(to, bytes) => self.send(id, to, &bytes),
+                Wish::Close(to, code, reason) => self.close(id, to, code, reason),
+                Wish::Load(ticket, document) => {
                     let future = process.store.load(super::storage::key(document));
                     self.operation(id, Operation::Load(ticket, future));
                 }
-                Effect::Read(ticket, document, rows) => {
+                Wish::Read(ticket, document, rows) => {
                     let future = process.store.read(super::storage::key(document), rows);
                     self.operation(id, Operation::Read(ticket, future));
                 }
-                Effect::Write(ticket, document, rows) => self.write(id, ticket, document, rows),
-                Effect::Work(ticket, document, job) => {
+                Wish::Write(ticket, document, rows) => self.write(id, ticket, document, rows),
+                Wish::Work(ticket, document, job) => {
                     self.operation(id, Operation::Job(ticket, document, job));
                 }
-                Effect::SetTimer(at_ms) => {
+                Wish::SetTimer(at_ms) => {
                     process.timer_ms = Some(at_ms);
                     let at_us = process.started_us + at_ms.saturating_sub(1) * MS;
                     let life = self.nodes[id].life;
                     self.schedule(at_us, Happening::Timer(id, life, at_ms));
                 }
-                Effect::LocalDone(ticket, result) => self.local_done(id, ticket, result),
-                Effect::Publish(document, published) => self.published(id, &document, published),
-                Effect::Count(counted) => self.counted(id, counted),
+                Wish::LocalDone(ticket, result) => self.local_done(id, ticket, result),
+                Wish::Publish(document, published) => self.published(id, &document, published),
+                Wish::Count(counted) => self.counted(id, counted),
+                Wish::List(connection, after) => {
+                    self.operation(id, Operation::List(connection, after));
+                }
+                Wish::Fetch(fetch, document, sources) => {
+                    self.operation(id, Operation::Fetch(fetch, document, sources));
+                }
+                Wish::Apply(apply) => {
+                    process.applying.push_back(apply);
+                    self.operation(id, Operation::Apply);
+                }
             }
             if self.failure.is_some() {
                 return;

@@ -1,20 +1,22 @@
 //! What engines ask of disks and materialisers: how long it takes, and what comes of it.
 
 use concord::{
+    peer::simulation::PeerInput,
     replica::{
         ChunkSource, Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure,
         Ticket,
     },
     store::{DocumentKey, Store, StoreError, Tenant},
-    worker::WorkerJob,
+    worker::{WorkerJob, WorkerLimits, materialise, resolve},
 };
 use concord_protocol::{ChangeHash, DocumentId};
 use futures_util::FutureExt as _;
 
-use super::{Happening, NodeId, World, node::Operation};
+use super::{Happening, NodeId, World, brain::News, node::Operation};
 use crate::{
     ledger::Invariant,
     opaque::ByHash,
+    plan::Profile,
     random::{delay, fate},
 };
 
@@ -47,8 +49,8 @@ impl World<'_> {
                 }
                 RowWrite::Put(RowKey { kind: Kind::Snapshot, .. }, bytes) => {
                     wrote_snapshot = true;
-                    match self.library.read_all([bytes]) {
-                        Ok(changes) => carried.extend(changes.iter().map(|change| change.hash)),
+                    match self.library.members(bytes, self.plan.profile) {
+                        Ok(changes) => carried.extend(changes.iter().map(|(hash, _)| *hash)),
                         Err(reason) => return self.broken(Invariant::NoPanic, reason),
                     }
                 }
@@ -149,11 +151,8 @@ impl World<'_> {
     pub(super) fn operation(&mut self, id: NodeId, operation: Operation) {
         let settings = &self.plan.settings;
         let scale_us = match &operation {
-            Operation::Load(..)
-            | Operation::Read(..)
-            | Operation::Fetch(..)
-            | Operation::List(_) => settings.read_us,
             Operation::Job(..) => settings.job_us,
+            _ => settings.read_us,
         };
         let node = &mut self.nodes[id];
         let life = node.life;
@@ -164,6 +163,17 @@ impl World<'_> {
         let stream = 0x0B5 + (id as u64) * 0x1_0000 + u64::from(life);
         let takes_us = delay(u64::from(scale_us), fate(self.plan.seed, stream, number));
         self.schedule(self.now_us + takes_us, Happening::Done(id, life, number));
+    }
+
+    /// The bytes of chunks, if they can be read now.
+    fn chunks_of(
+        &self,
+        id: NodeId,
+        document: &DocumentId,
+        sources: &[ChunkSource],
+    ) -> Option<Result<Vec<bytes::Bytes>, JobError>> {
+        let process = self.nodes[id].process.as_ref()?;
+        resolve::fetch(&*process.store, key(document.clone()), sources.to_vec()).now_or_never()
     }
 
     pub(super) fn done(&mut self, id: NodeId, life: u32, number: u64) {
@@ -190,10 +200,37 @@ impl World<'_> {
                 None => self.wait(id, number, Operation::Read(ticket, future)),
             },
             Operation::Job(ticket, document, job) => self.job(id, number, ticket, document, job),
-            Operation::Fetch(document, number) => self.fetched(id, &document, number),
-            Operation::List(connection) => {
+            Operation::Open(document, number) => self.fetched(id, &document, number),
+            Operation::ListAll(connection) => {
                 let store = process.store.clone();
                 self.list(id, connection, &*store);
+            }
+            Operation::Fetch(fetch, document, sources) => {
+                match self.chunks_of(id, &document, &sources) {
+                    Some(chunks) => {
+                        let chunks = chunks.map_err(|error| error.to_string());
+                        self.tell_news(id, News::Peer(PeerInput::Fetched(fetch, chunks)));
+                    }
+                    None => self.wait(id, number, Operation::Fetch(fetch, document, sources)),
+                }
+            }
+            Operation::List(connection, after) => {
+                let page = process.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
+                let page = match page.now_or_never() {
+                    Some(page) => page.map_err(|error| failure(&error)),
+                    None => Err(StorageFailure("busy".to_owned())),
+                };
+                self.tell_news(id, News::Peer(PeerInput::Listed(connection, page)));
+            }
+            Operation::Apply => {
+                let now = self.nodes[id].now(self.now_us);
+                let Some(process) = &mut self.nodes[id].process else { return };
+                if let Some(apply) = process.applying.pop_front()
+                    && let Some(peer) = process.brain.as_peer()
+                {
+                    peer.apply(now, apply);
+                    self.carry_out(id);
+                }
             }
         }
     }
@@ -229,10 +266,9 @@ impl World<'_> {
             return self.worked(id, ticket, Err(none));
         }
         let Some(process) = &mut self.nodes[id].process else { return };
-        let resolving =
-            resolve(std::sync::Arc::clone(&process.store), key(document.clone()), job.clone());
-        let mut resolving = Box::pin(resolving);
-        match (&mut resolving).now_or_never() {
+        let store = std::sync::Arc::clone(&process.store);
+        let resolving = resolve::resolve(&*store, key(document.clone()), job.clone());
+        match resolving.now_or_never() {
             Some(Ok(work)) => {
                 let kind = match &work {
                     WorkerJob::Build { incoming, .. } if incoming.is_empty() => "compaction",
@@ -241,7 +277,10 @@ impl World<'_> {
                     WorkerJob::Check { .. } => "check",
                 };
                 self.did(id, || format!("does a {kind} of {document:.6}"));
-                let done = self.library.run(&work);
+                let done = match self.plan.profile {
+                    Profile::Opaque => self.library.run(&work),
+                    Profile::Automerge => materialise::run(&work, &WorkerLimits::default()),
+                };
                 self.worked(id, ticket, done);
             }
             Some(Err(error)) => self.worked(id, ticket, Err(error)),
@@ -267,12 +306,8 @@ impl World<'_> {
         self.tell(id, Event::WorkDone(ticket, done));
     }
 
-    /// Changes of a document on a node's disk.
-    pub(super) fn stored(
-        &self,
-        id: NodeId,
-        document: u8,
-    ) -> Result<ByHash<ChangeHash, ()>, String> {
+    /// Snapshots and changes of a document on a node's disk.
+    fn chunks_on_disk(&self, id: NodeId, document: u8) -> Result<Vec<bytes::Bytes>, String> {
         let unreadable = |error: &dyn std::fmt::Display| error.to_string();
         let Some(process) = &self.nodes[id].process else {
             return Err("the node is down".to_owned());
@@ -288,16 +323,30 @@ impl World<'_> {
             chunks.extend(read.into_iter().flatten());
         }
         chunks.extend(stored.changes.into_iter().map(|(_, bytes)| bytes));
-        let changes = self.library.read_all(&chunks)?;
+        Ok(chunks)
+    }
+
+    /// Changes of a document on a node's disk.
+    pub(super) fn stored(
+        &self,
+        id: NodeId,
+        document: u8,
+    ) -> Result<ByHash<ChangeHash, ()>, String> {
+        let chunks = self.chunks_on_disk(id, document)?;
+        let mut changes = Vec::new();
+        for chunk in &chunks {
+            changes.extend(self.library.members(chunk, self.plan.profile)?.iter().cloned());
+        }
         // What builds on something that is not there is not there either.
         let mut found: ByHash<ChangeHash, ()> = ByHash::default();
         let mut waiting = changes;
         loop {
             let before = waiting.len();
             waiting.retain(|change| {
-                let ready = change.deps.iter().all(|dep| found.contains_key(dep));
+                let (hash, deps) = change;
+                let ready = deps.iter().all(|dep| found.contains_key(dep));
                 if ready {
-                    found.insert(change.hash, ());
+                    found.insert(*hash, ());
                 }
                 !ready
             });
@@ -308,6 +357,19 @@ impl World<'_> {
         Ok(found)
     }
 
+    /// A document as automerge makes it of what a node has on its disk.
+    pub(super) fn assembled(
+        &self,
+        id: NodeId,
+        document: u8,
+    ) -> Result<automerge::Automerge, String> {
+        let mut doc = automerge::Automerge::new();
+        for chunk in self.chunks_on_disk(id, document)? {
+            doc.load_incremental(&chunk).map_err(|error| error.to_string())?;
+        }
+        Ok(doc)
+    }
+
     /// Whether nothing of a node is on its way to or from its disk.
     pub(super) fn is_at_rest(&self, id: NodeId) -> bool {
         self.nodes[id]
@@ -315,39 +377,4 @@ impl World<'_> {
             .as_ref()
             .is_none_or(|process| process.writes.is_empty() && process.operations.is_empty())
     }
-}
-
-async fn resolve(
-    store: std::sync::Arc<dyn Store>,
-    key: DocumentKey,
-    job: Job,
-) -> Result<WorkerJob, JobError> {
-    let all = async |sources: Vec<ChunkSource>| {
-        let mut chunks = Vec::new();
-        for source in sources {
-            chunks.push(match source {
-                ChunkSource::Inline(bytes) => bytes,
-                ChunkSource::Stored(row) => store
-                    .read(key.clone(), vec![row])
-                    .await
-                    .map_err(|error| JobError::Storage(error.to_string()))?
-                    .pop()
-                    .flatten()
-                    .ok_or_else(|| JobError::Storage("no such row".to_owned()))?,
-            });
-        }
-        Ok::<_, JobError>(chunks)
-    };
-    Ok(match job {
-        Job::Build { base, incoming, explode_max } => {
-            WorkerJob::Build { base: all(base).await?, incoming, explode_max }
-        }
-        Job::Extract { snapshot, hashes } => WorkerJob::Extract {
-            snapshot: all(vec![snapshot]).await?.pop().unwrap_or_default(),
-            hashes,
-        },
-        Job::Check { base, incoming } => {
-            WorkerJob::Check { base: all(base).await?, incoming: all(incoming).await? }
-        }
-    })
 }

@@ -115,6 +115,9 @@ impl View {
 impl World<'_> {
     /// A user opens a document, now or again after a restart.
     pub(super) fn open_document(&mut self, id: NodeId, document: u8) {
+        if self.is_author(id) {
+            return self.author_open(id, document);
+        }
         let Some(process) = &mut self.nodes[id].process else { return };
         let user = &mut process.user;
         if user.views.contains_key(&document) {
@@ -128,6 +131,9 @@ impl World<'_> {
     }
 
     pub(super) fn shut_document(&mut self, id: NodeId, document: u8) {
+        if self.is_author(id) {
+            return self.author_shut(id, document);
+        }
         let Some(process) = &mut self.nodes[id].process else { return };
         if process.user.views.remove(&document).is_some() {
             let event = Event::Shut(self.documents[usize::from(document)].clone());
@@ -137,13 +143,17 @@ impl World<'_> {
 
     /// A relay answered: it is told of every document that is here, open or not.
     pub(super) fn greet(&mut self, id: NodeId, connection: ConnectionId) {
+        if self.is_author(id) {
+            // The production peer does that itself.
+            return;
+        }
         let Some(process) = &self.nodes[id].process else { return };
         let open: Vec<u8> = process.user.open().collect();
         for document in open {
             let document = self.documents[usize::from(document)].clone();
             self.tell(id, Event::SyncWith(connection, document));
         }
-        self.operation(id, Operation::List(connection));
+        self.operation(id, Operation::ListAll(connection));
     }
 
     /// A user writes.
@@ -151,6 +161,9 @@ impl World<'_> {
         let id = self.node_of(Name::Peer(peer));
         if self.nodes[id].paused_until_us > self.now_us {
             return;
+        }
+        if self.is_author(id) {
+            return self.author_edit(id, document, edit);
         }
         let changes = match edit {
             Edit::Type(count) | Edit::Erase(count) => count,
@@ -198,6 +211,9 @@ impl World<'_> {
 
     pub(super) fn broadcast(&mut self, peer: u8, document: u8) {
         let id = self.node_of(Name::Peer(peer));
+        if self.is_author(id) {
+            return self.author_broadcast(id, document);
+        }
         let Some(process) = &mut self.nodes[id].process else { return };
         let user = &mut process.user;
         user.next_broadcast += 1;
@@ -225,7 +241,7 @@ impl World<'_> {
                 }
                 view.sources = sources;
                 let opening = view.opening;
-                self.operation(id, Operation::Fetch(document.clone(), opening));
+                self.operation(id, Operation::Open(document.clone(), opening));
             }
             Published::Changes(chunks) => self.show(id, number, chunks, true),
             Published::Snapshot(chunk) => self.show(id, number, vec![chunk], false),
@@ -252,7 +268,7 @@ impl World<'_> {
         }
     }
 
-    fn presence(&mut self, id: NodeId, document: u8, data: &Bytes) {
+    pub(super) fn presence(&mut self, id: NodeId, document: u8, data: &Bytes) {
         self.met("presence was shown");
         let Some((session, count)) = data.split_last_chunk::<8>() else { return };
         let count = u64::from_be_bytes(*count);
