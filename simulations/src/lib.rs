@@ -9,12 +9,15 @@
 //! seed; [`run`] lives through it and gives a [`Report`]: whether a rule was broken, and which
 //! rare states were met.
 
+pub mod batch;
 pub mod coverage;
 mod disk;
 pub mod ledger;
 mod opaque;
 pub mod plan;
+pub mod quiet;
 pub mod random;
+pub mod regression;
 pub mod swarm;
 pub mod trace;
 mod world;

@@ -165,7 +165,7 @@ impl World<'_> {
             queue: BinaryHeap::new(),
             scheduled: 0,
             nodes: names.map(|name| Node::new(name, plan)).collect(),
-            documents: (0..plan.documents).map(|n| DocumentId::from_bytes(&[n + 1; 16])).collect(),
+            documents: (0..plan.documents).map(Plan::document_id).collect(),
             network: Network::new(plan),
             strangers: Strangers::new(plan),
             library: Library::default(),

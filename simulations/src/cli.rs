@@ -1,0 +1,97 @@
+//! What the arguments are, and which module does what.
+
+mod log;
+mod message;
+mod replay;
+mod run;
+mod source;
+mod summary;
+mod text;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use concord_simulations::plan::Profile;
+
+/// Exit codes, as `--help` says them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  every world kept every rule
+  1  a rule was broken
+  2  wrong usage, or a file that cannot be read or written";
+
+/// How this program is called from the root of the repository.
+const COMMAND: &str = "cargo run -p concord-simulations --release --";
+
+/// Whole worlds of relays and peers, from a seed, in virtual time.
+#[derive(Debug, Parser)]
+#[command(name = "concord-simulations", after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Live through many worlds
+    #[command(after_help = EXIT_CODES)]
+    Run(run::RunArgs),
+    /// Live through one world again and say what happened in it
+    #[command(after_help = EXIT_CODES)]
+    Replay(replay::ReplayArgs),
+}
+
+/// What documents are made of, as an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProfileArg {
+    /// Change chunks whose operations nobody looks at: fast
+    Opaque,
+    /// Real Automerge documents: slower, and looks at what is in them
+    Automerge,
+}
+
+impl From<ProfileArg> for Profile {
+    fn from(profile: ProfileArg) -> Self {
+        match profile {
+            ProfileArg::Opaque => Self::Opaque,
+            ProfileArg::Automerge => Self::Automerge,
+        }
+    }
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Kept,
+    Broken,
+}
+
+/// Why a command could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+pub(crate) fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::run(&args),
+    };
+    match result {
+        Ok(Outcome::Kept) => ExitCode::SUCCESS,
+        Ok(Outcome::Broken) => ExitCode::from(1),
+        // Whoever reads has read enough.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell of it if this fails too.
+            let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

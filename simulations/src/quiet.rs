@@ -1,0 +1,41 @@
+//! Worlds whose panics say where they were, without a line for each on the terminal: a panic is
+//! caught and is a broken rule, and a world that is cut down panics hundreds of times.
+
+use std::{
+    cell::{Cell, RefCell},
+    panic,
+    sync::Once,
+};
+
+use crate::{Report, ledger::Invariant, plan::Plan};
+
+static HOOK: Once = Once::new();
+
+thread_local! {
+    static IS_IN_WORLD: Cell<bool> = const { Cell::new(false) };
+    static WHERE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// As [`crate::run`]. Of a panic the failure says the file and line; nothing is printed.
+pub fn run(plan: &Plan, trace: bool) -> Report {
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !IS_IN_WORLD.get() {
+                return usual(info);
+            }
+            let place = info.location().map(ToString::to_string);
+            WHERE.with(|at| *at.borrow_mut() = place);
+        }));
+    });
+    IS_IN_WORLD.set(true);
+    let mut report = crate::run(plan, trace);
+    IS_IN_WORLD.set(false);
+    let place = WHERE.with(|at| at.borrow_mut().take());
+    if let (Some(place), Some(failure)) = (place, &mut report.failure)
+        && failure.invariant == Invariant::NoPanic
+    {
+        failure.detail = format!("{} (at {place})", failure.detail);
+    }
+    report
+}
