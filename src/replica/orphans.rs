@@ -43,6 +43,11 @@ impl Orphans {
         limits: &Limits,
     ) -> Vec<Orphan> {
         let hash = header.hash;
+        if let Some(known) = self.waiting.get_mut(&hash) {
+            // It came again; whoever brought it last is told what becomes of it.
+            known.from = from;
+            return Vec::new();
+        }
         for dep in &missing {
             self.wanted.entry(*dep).or_default().insert(hash);
         }
@@ -121,5 +126,45 @@ impl Orphans {
             refused.extend(self.remove(&hash));
         }
         refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(number: u8) -> ChangeHeader {
+        ChangeHeader {
+            hash: ChangeHash([number; 32]),
+            deps: vec![ChangeHash([0; 32])],
+            actor: concord_protocol::ActorId::from([number; 16].as_slice()),
+            seq: 1,
+            start_op: 2,
+            ops: 1,
+            time: 0,
+            other_actors: Vec::new(),
+            objects_made: Vec::new(),
+            objects_named: Vec::new(),
+            inflated_bytes: 100,
+        }
+    }
+
+    #[test]
+    fn what_comes_again_takes_no_more_room() {
+        let mut limits = Limits::default();
+        limits.orphan_bytes = 250;
+        let mut orphans = Orphans::default();
+        let missing = || vec![ChangeHash([0; 32])];
+        let bytes = Bytes::from(vec![0; 100]);
+        for _ in 0..10 {
+            for number in [1, 2] {
+                let dropped =
+                    orphans.insert(header(number), bytes.clone(), None, missing(), &limits);
+                assert!(dropped.is_empty());
+            }
+        }
+        assert_eq!(orphans.len(), 2);
+        assert_eq!(orphans.arrived(&ChangeHash([0; 32])).len(), 2);
+        assert_eq!((orphans.len(), orphans.bytes), (0, 0));
     }
 }
