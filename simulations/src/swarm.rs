@@ -72,7 +72,7 @@ fn one_of<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
 
 fn settings(rng: &mut Rng, profile: Profile) -> Settings {
     Settings {
-        compact_changes: one_of(rng, &[3, 8, 20, 60, 500]),
+        compact_changes: one_of(rng, &[3, 10, 20, 20, 60, 60, 60, 500, 500, 500]),
         idle_ms: one_of(rng, &[200, 3_000, 20_000, 60_000]),
         check_ms: one_of(rng, &[50, 500, 2_000]),
         strict: rng.chance(250),
@@ -144,7 +144,7 @@ fn users(rng: &mut Rng, plan: &mut Plan) {
         }
     }
     let sessions = match plan.profile {
-        Profile::Opaque => rng.between(10, 60),
+        Profile::Opaque => rng.between(6, 40),
         Profile::Automerge => rng.between(6, 25),
     };
     let is_typing = rng.chance(600);

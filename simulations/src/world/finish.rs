@@ -21,6 +21,10 @@ const STILL_MS: u64 = 90_000;
 /// Milliseconds after that in which nothing may be said.
 const QUIET_MS: u64 = 10 * 60_000;
 
+/// Messages about a document between two equal replicas that meet: each says where it is, and
+/// each may answer once.
+const REUNION_MESSAGES: u64 = 4;
+
 impl World<'_> {
     pub(super) fn finish(&mut self) {
         self.strangers_leave();
@@ -58,7 +62,33 @@ impl World<'_> {
             self.broken(Invariant::Quiescence, detail);
         }
         self.look();
+        self.check_reunion();
         self.check_power_loss();
+    }
+
+    /// Equal replicas that meet again say so in a few messages, and stop.
+    fn check_reunion(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        let said = self.messages;
+        let pairs: Vec<(u8, u8)> = (0..self.plan.peers)
+            .flat_map(|peer| (0..self.plan.relays).map(move |relay| (peer, relay)))
+            .filter(|(peer, relay)| self.dials(self.node_of(Name::Peer(*peer)), *relay))
+            .collect();
+        for (peer, relay) in &pairs {
+            self.cut_between(*peer, *relay, false);
+        }
+        self.run_until(self.now_us + 3 * STILL_MS * MS);
+        let most = REUNION_MESSAGES * pairs.len() as u64 * u64::from(self.plan.documents);
+        if self.messages - said > most {
+            let detail = format!(
+                "{} messages when {} pairs of equal replicas met again, at most {most}",
+                self.messages - said,
+                pairs.len()
+            );
+            self.broken(Invariant::Quiescence, detail);
+        }
     }
 
     /// Every call has returned.
