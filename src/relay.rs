@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod connection;
 mod directory;
+mod gathered;
 mod http;
 mod hub;
 mod metered;

@@ -15,6 +15,8 @@ mod frames;
 mod handshake;
 #[path = "relay_server/liveness.rs"]
 mod liveness;
+#[path = "relay_server/metrics.rs"]
+mod metrics;
 #[path = "relay_server/process.rs"]
 mod process;
 #[path = "relay_server/shutdown.rs"]

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     clock::Clock,
     config::RelayConfig,
+    gathered::Gathered,
     http,
     hub::{Health, Hub},
     metrics::Metrics,
@@ -129,7 +130,7 @@ impl Relay {
         let health = watch::Sender::new(Health::Ready);
         let surroundings = Surroundings {
             clock: Clock::start(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(Gathered::of(&store, &materialiser))),
             store: store.clone(),
             materialiser,
             health: health.clone(),
