@@ -7,6 +7,8 @@
     reason = "tests fail by panicking, and make bytes of counters"
 )]
 
+#[path = "relay_server/admittance.rs"]
+mod admittance;
 #[path = "relay_server/client.rs"]
 mod client;
 #[path = "relay_server/frames.rs"]
