@@ -34,6 +34,8 @@ use client::Traffic;
 use server_usage::Meter;
 use target::Target;
 
+use crate::tls::Trust;
+
 /// What to measure, and where.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -42,6 +44,9 @@ pub struct BenchArgs {
     /// The server, any that speaks automerge-repo version 1
     #[arg(long, global = true, default_value = "ws://127.0.0.1:3030")]
     url: String,
+    /// Certificate (PEM) of an authority to trust for wss://, besides the well-known ones
+    #[arg(long, global = true, env = "CONCORD_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print one JSON object instead of a table
     #[arg(long, global = true)]
     pub json: bool,
@@ -109,6 +114,22 @@ pub enum BenchError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What is to be trusted is no certificate.
+    #[error("cannot trust {}: {reason}", file.display())]
+    Certificate {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no speaking TLS with the server.
+    #[error("cannot connect to {url}: {reason}")]
+    Tls {
+        /// Where to.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
     /// The WebSocket failed.
     #[error("the connection failed: {0}")]
     Socket(Box<tokio_tungstenite::tungstenite::Error>),
@@ -171,6 +192,7 @@ struct Context {
     limits: Arc<Limits>,
     timeout: Duration,
     meter: Option<Meter>,
+    trust: Trust,
 }
 
 impl Context {
@@ -211,19 +233,21 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         return local_edit::run(args).await;
     }
     raise_open_files_limit();
+    let (trusted, trust) = trust(args.ca)?;
     let context = Context {
         target: Target::resolve(&args.url, args.allow_remote).await?,
         traffic: Arc::default(),
         limits: Arc::default(),
         timeout: Duration::from_secs(args.timeout),
         meter: args.pid.map(Meter::new).transpose()?,
+        trust,
     };
     let mut report = match &args.scenario {
         Scenario::Fanout(args) => fanout::run(args, &context).await?,
         Scenario::Many(args) => many::run(args, &context).await?,
         Scenario::Connect(args) => connect::run(args, &context).await?,
         Scenario::Join(args) => join::run(args, &context).await?,
-        Scenario::Trace(trace_args) => replay(trace_args, &args.url, &context).await?,
+        Scenario::Trace(trace_args) => replay(trace_args, &args.url, &trusted, &context).await?,
         // It needs no server, and none was looked up for it.
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
     };
@@ -233,12 +257,29 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
 }
 
 /// Replays a trace through two live peers and the relay.
-async fn replay(args: &TraceArgs, url: &str, context: &Context) -> Result<Report, BenchError> {
+async fn replay(
+    args: &TraceArgs,
+    url: &str,
+    trusted: &[Vec<u8>],
+    context: &Context,
+) -> Result<Report, BenchError> {
     let trace = match &args.trace {
         Some(path) => trace::Trace::read(path)?,
         None => trace::Trace::generate(1, args.transactions),
     };
-    live::run(&trace, url, args.durable, context.timeout).await
+    live::run(&trace, url, trusted, args.durable, context.timeout).await
+}
+
+/// The certificates that were given, and whom to trust with them.
+fn trust(file: Option<PathBuf>) -> Result<(Vec<Vec<u8>>, Trust), BenchError> {
+    let mut trusted = Vec::new();
+    let file = file.unwrap_or_default();
+    let wrong = |reason: String| BenchError::Certificate { file: file.clone(), reason };
+    if !file.as_os_str().is_empty() {
+        trusted.push(std::fs::read(&file).map_err(|error| wrong(error.to_string()))?);
+    }
+    let trust = Trust::with(&trusted).map_err(|error| wrong(error.to_string()))?;
+    Ok((trusted, trust))
 }
 
 /// A socket is an open file, and the usual limit of 1,024 is below what a server must bear.

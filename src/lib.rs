@@ -9,4 +9,5 @@ pub mod record;
 pub mod relay;
 pub mod replica;
 pub mod store;
+mod tls;
 pub mod worker;

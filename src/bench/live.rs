@@ -43,8 +43,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(url: &str, directory: &std::path::Path, durable: bool) -> Result<Peer, BenchError> {
+    fn start(
+        url: &str,
+        trusted: &[Vec<u8>],
+        directory: &std::path::Path,
+        durable: bool,
+    ) -> Result<Peer, BenchError> {
         let mut builder = Peer::builder(directory).relay(url);
+        for pem in trusted {
+            builder = builder.trust(pem.as_slice());
+        }
         if !durable {
             builder = builder.store(store::memory().map_err(failed)?);
         }
@@ -86,12 +94,13 @@ impl Writer {
 pub(super) async fn run(
     trace: &Trace,
     url: &str,
+    trusted: &[Vec<u8>],
     durable: bool,
     timeout: Duration,
 ) -> Result<Report, BenchError> {
     let directory = Scratch::new()?;
-    let first = Writer::start(url, &directory.path().join("first"), durable)?;
-    let second = Writer::start(url, &directory.path().join("second"), durable)?;
+    let start = |name| Writer::start(url, trusted, &directory.path().join(name), durable);
+    let (first, second) = (start("first")?, start("second")?);
     let document = first.create().await.map_err(failed)?;
     let start_content = trace.start_content.clone();
     let begun = document

@@ -22,7 +22,10 @@ use super::{
     status::{Status, StatusBoard},
     transport::{self, RelayUrl, Transport},
 };
-use crate::replica::{ConnectionId, Event};
+use crate::{
+    replica::{ConnectionId, Event},
+    tls::Trust,
+};
 
 /// What every link of a peer shares.
 pub(super) struct LinkContext {
@@ -30,6 +33,7 @@ pub(super) struct LinkContext {
     pub(super) metadata: PeerMetadata,
     pub(super) limits: Limits,
     pub(super) transport: Arc<dyn Transport>,
+    pub(super) trust: Trust,
     pub(super) engine: mpsc::Sender<Told>,
     pub(super) status: Arc<StatusBoard>,
     pub(super) next_connection: AtomicU64,
@@ -65,7 +69,8 @@ pub(super) async fn keep(context: Arc<LinkContext>, url: RelayUrl) {
 
 /// One connection, from dialling to its end.
 async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) -> Ended {
-    let opened = match transport::open(&*context.transport, url, &context.limits).await {
+    let opening = transport::open(&*context.transport, &context.trust, url, &context.limits);
+    let opened = match opening.await {
         Ok(opened) => opened,
         Err(ended) => return ended,
     };

@@ -11,16 +11,19 @@ use axum::Router;
 use concord_protocol::{CloseCode, IdError, PeerId, PeerMetadata};
 use tokio::{
     net::{TcpListener, lookup_host},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
 use super::{
+    addresses::Addresses,
     clock::Clock,
     config::RelayConfig,
+    gathered::Gathered,
     http,
     hub::{Health, Hub},
+    metered::Metered,
     metrics::Metrics,
     shard::{self, Inbound, Surroundings},
 };
@@ -37,6 +40,8 @@ const QUIET_MS: u64 = 150;
 const SETTLE_MS: u64 = 4_000;
 /// Milliseconds that connections get to close at a shutdown.
 const PART_MS: u64 = 3_000;
+/// Connections that are told at once that their address has too many; more are just closed.
+const TURNED_AWAY_AT_ONCE: usize = 64;
 /// Milliseconds before the next accept when there are no descriptors left.
 const ACCEPT_AGAIN_MS: u64 = 100;
 
@@ -129,7 +134,7 @@ impl Relay {
         let health = watch::Sender::new(Health::Ready);
         let surroundings = Surroundings {
             clock: Clock::start(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(Gathered::of(&store, &materialiser))),
             store: store.clone(),
             materialiser,
             health: health.clone(),
@@ -147,7 +152,9 @@ impl Relay {
         let admin_addr = admins.as_ref().map(|(addr, _)| *addr);
         if let Some((_, listener)) = admins {
             // Not ended with the others: who watches a shutdown wants to see it.
-            tokio::spawn(accept_always(listener, http::admin(hub.clone()), head_ms));
+            let anybody = Addresses::new(0);
+            let router = http::admin(hub.clone());
+            tokio::spawn(accept_always(hub.clone(), anybody, listener, router, head_ms));
         }
         listeners.push(tokio::spawn(close_on_failure(hub.clone())));
         Ok(Self {
@@ -267,18 +274,37 @@ async fn bind(
 async fn accept(hub: Arc<Hub>, listener: TcpListener, router: Router, head_ms: u64) {
     let mut health = hub.watch_health();
     tokio::select! {
-        () = accept_always(listener, router, head_ms) => {}
+        () = accept_always(hub.clone(), hub.addresses.clone(), listener, router, head_ms) => {}
         _ = health.wait_for(|health| *health != Health::Ready) => {}
     }
 }
 
-async fn accept_always(listener: TcpListener, router: Router, head_ms: u64) {
+async fn accept_always(
+    hub: Arc<Hub>,
+    addresses: Arc<Addresses>,
+    listener: TcpListener,
+    router: Router,
+    head_ms: u64,
+) {
+    let turning_away = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 // Messages are small and wait for nothing.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(http::serve(stream, router.clone(), head_ms));
+                if let Some(place) = addresses.enter(from.ip()) {
+                    let stream = Metered::new(stream, place);
+                    tokio::spawn(http::serve(stream, router.clone(), head_ms));
+                    continue;
+                }
+                hub.metrics.turned_away.inc();
+                tracing::debug!(%from, "too many connections from this address");
+                if let Ok(permit) = turning_away.clone().try_acquire_owned() {
+                    tokio::spawn(async move {
+                        http::turn_away(stream).await;
+                        drop(permit);
+                    });
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
