@@ -10,6 +10,7 @@ mod connection;
 mod directory;
 mod http;
 mod hub;
+mod listen;
 mod metered;
 mod metrics;
 mod outgoing;
@@ -19,5 +20,6 @@ mod shard;
 mod work;
 
 pub use config::*;
+pub use listen::{Accepting, ByteStream, Listener, Listeners};
 pub use rate::{RateLimits, SUSTAINED_MS};
 pub use server::{Relay, StartError};

@@ -22,7 +22,6 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -34,6 +33,7 @@ use tokio_tungstenite::{
 use super::{
     connection,
     hub::{Health, Hub},
+    listen::ByteStream,
     metered::Metered,
     outgoing::FRAGMENT_BYTES,
 };
@@ -49,8 +49,8 @@ const JOIN_BYTES: u64 = 64 * 1024;
 /// Milliseconds that a scrape waits for shards at work.
 const SCRAPE_MS: u64 = 2_000;
 
-/// Serves one TCP connection of HTTP until it ends or becomes a WebSocket.
-pub(super) async fn serve(stream: TcpStream, router: Router, head_ms: u64) {
+/// Serves HTTP on one stream until it ends or becomes a WebSocket.
+pub(super) async fn serve(stream: Box<dyn ByteStream>, router: Router, head_ms: u64) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
@@ -138,8 +138,8 @@ async fn upgraded(hub: Arc<Hub>, upgrade: OnUpgrade, concord: bool) {
         }
     };
     // The socket itself, without the layers that HTTP needed.
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        tracing::error!("an upgraded connection is not the TCP stream that was accepted");
+    let Ok(parts) = upgraded.downcast::<TokioIo<Box<dyn ByteStream>>>() else {
+        tracing::error!("an upgraded connection is not the stream that was accepted");
         return;
     };
     let limits = &hub.config.limits;
