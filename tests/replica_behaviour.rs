@@ -100,6 +100,27 @@ fn a_change_is_passed_on_at_once_and_acknowledged_when_it_is_on_disk() {
 }
 
 #[test]
+fn a_peer_that_builds_on_what_is_not_here_is_asked_to_begin_again_also_where_acks_are_spoken() {
+    let mut world = world();
+    let reader = world.bare_concord(1);
+    let (ours, bytes) = Writer::new(1).put(1);
+    let (theirs, _) = Writer::new(2).put(2);
+    world.say(reader, &document(), &sync_message(vec![ours], vec![bytes]));
+    world.finish_all();
+    let news = world.taken(reader);
+    assert!(matches!(news.last(), Some(Message::Ack { .. })), "{news:?}");
+
+    // As after a false yes of our filter: it takes us to have what we never had.
+    let mut message = sync_message(vec![ours], vec![]);
+    message.have[0].last_sync = vec![theirs];
+    world.say(reader, &document(), &message);
+    let [asked] = &syncs(world.taken(reader))[..] else { panic!("an ack asks for nothing") };
+    assert!(asked.have[0].last_sync.is_empty() && asked.have[0].bloom.is_empty());
+    world.say(reader, &document(), &message);
+    assert!(syncs(world.taken(reader)).is_empty(), "once is enough");
+}
+
+#[test]
 fn who_asks_for_nothing_hears_at_once_and_gets_it_when_it_comes() {
     let mut world = world();
     let asker = join(&mut world, 1);

@@ -118,8 +118,7 @@ impl Reader {
                 self.sent.clear();
             }
         }
-        let claims_nothing = |have: &Have| have.last_sync.is_empty() && have.bloom.is_empty();
-        if message.heads.is_empty() || message.have.iter().any(claims_nothing) {
+        if message.heads.is_empty() || asks_to_begin_again(&message) {
             // It has nothing; or it has something, but not what we thought both sides have (a
             // false yes of its filter), and asks to begin again.
             self.sent.clear();
@@ -353,6 +352,12 @@ impl Reader {
         self.asks = self.asks && parcel == &Parcel::default();
         Ok(())
     }
+}
+
+/// Whether a message asks for everything from the start: its sender has nothing, or cannot say
+/// what it has that the other side knows of.
+pub(super) fn asks_to_begin_again(message: &SyncMessage) -> bool {
+    message.have.iter().any(|have| have.last_sync.is_empty() && have.bloom.is_empty())
 }
 
 /// A sync message without changes.
