@@ -121,6 +121,24 @@ fn a_peer_that_builds_on_what_is_not_here_is_asked_to_begin_again_also_where_ack
 }
 
 #[test]
+fn a_document_that_is_being_opened_is_not_asked_for_again() {
+    let mut world = world();
+    let uploader = join(&mut world, 1);
+    let mut doc = AutoCommit::new().with_actor(ActorId::from([1; 16]));
+    doc.put(ROOT, "key", 1).unwrap();
+    let head = ChangeHash(doc.get_heads()[0].0);
+    let mut message = sync_message(vec![head], vec![doc.save().into()]);
+    // As one speaks who sends all there is: what both sides have is what is in here.
+    message.have[0].last_sync = vec![head];
+    world.say(uploader, &document(), &message);
+    assert_eq!(syncs(world.taken(uploader)), [], "nothing to say before it is open");
+    world.finish_all();
+    let said = syncs(world.taken(uploader));
+    assert_eq!(said.last().unwrap().heads, vec![head]);
+    assert!(said.iter().all(|message| message.have[0].last_sync == [head]), "{said:?}");
+}
+
+#[test]
 fn who_asks_for_nothing_hears_at_once_and_gets_it_when_it_comes() {
     let mut world = world();
     let asker = join(&mut world, 1);

@@ -177,6 +177,10 @@ impl Reader {
         }
         // Each side names what both have: without this, each would repeat all that was ever named.
         let common = graph.maximal(common)?;
+        if lost && self.uploading {
+            // What it takes us to have may be in what it just sent.
+            return Ok(Plan::Nothing);
+        }
         if lost && !self.reset {
             // It builds on what we had once: ask for everything from the start.
             let have = vec![Have::default()];
