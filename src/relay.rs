@@ -12,6 +12,7 @@ mod directory;
 mod gathered;
 mod http;
 mod hub;
+mod listen;
 mod metered;
 mod metrics;
 mod origin;
@@ -22,6 +23,7 @@ mod shard;
 mod work;
 
 pub use config::*;
+pub use listen::{Accepted, Accepting, ByteStream, Listener, Listeners};
 pub use origin::AllowedOrigins;
 pub use rate::{RateLimits, SUSTAINED_MS};
 pub use server::{Relay, StartError};

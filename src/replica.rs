@@ -180,7 +180,7 @@ impl Replica {
     }
 
     fn disconnected(&mut self, connection: ConnectionId) {
-        let Some(state) = self.core.connections.remove(&connection) else {
+        let Some(state) = self.core.disconnect(connection) else {
             return;
         };
         for id in state.documents {

@@ -22,10 +22,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -37,6 +34,7 @@ use tokio_tungstenite::{
 use super::{
     connection,
     hub::{Health, Hub},
+    listen::ByteStream,
     metered::Metered,
     outgoing::FRAGMENT_BYTES,
 };
@@ -54,8 +52,8 @@ const TURN_AWAY_MS: u64 = 1_000;
 /// Milliseconds that a scrape waits for shards at work.
 const SCRAPE_MS: u64 = 2_000;
 
-/// Serves one TCP connection of HTTP until it ends or becomes a WebSocket.
-pub(super) async fn serve(stream: Metered<TcpStream>, router: Router, head_ms: u64) {
+/// Serves HTTP on one stream until it ends or becomes a WebSocket.
+pub(super) async fn serve(stream: Metered<Box<dyn ByteStream>>, router: Router, head_ms: u64) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
@@ -69,7 +67,7 @@ pub(super) async fn serve(stream: Metered<TcpStream>, router: Router, head_ms: u
 }
 
 /// Tells a connection from an address that has too many, whatever it asks.
-pub(super) async fn turn_away(mut stream: TcpStream) {
+pub(super) async fn turn_away(mut stream: Box<dyn ByteStream>) {
     const ANSWER: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\n\
         retry-after: 30\r\nconnection: close\r\n\r\ntoo many connections from this address\n";
     let answer = async {
@@ -163,8 +161,8 @@ async fn upgraded(hub: Arc<Hub>, upgrade: OnUpgrade, concord: bool) {
         }
     };
     // The socket itself, without the layers that HTTP needed.
-    let Ok(parts) = upgraded.downcast::<TokioIo<Metered<TcpStream>>>() else {
-        tracing::error!("an upgraded connection is not the TCP stream that was accepted");
+    let Ok(parts) = upgraded.downcast::<TokioIo<Metered<Box<dyn ByteStream>>>>() else {
+        tracing::error!("an upgraded connection is not the stream that was accepted");
         return;
     };
     let limits = &hub.config.limits;

@@ -13,7 +13,7 @@ use super::{
     document::Document,
     graph::Graph,
     index::Missing,
-    reader::{Parcel, Plan, Reader},
+    reader::{Parcel, Plan, Reader, asks_to_begin_again},
 };
 
 /// Milliseconds after which readers who sent nothing are told that more is on disk; a client
@@ -162,8 +162,9 @@ impl Document {
             Plan::Say { mut message, parcel } => {
                 after.said(graph, &message, &parcel)?;
                 message.changes = self.chunks(graph, &parcel, before.reads_v2())?;
-                let heads_only =
-                    message.changes.is_empty() && message.need.is_empty() && before.has_been_told();
+                // An ack has no room for questions.
+                let asks = !message.need.is_empty() || asks_to_begin_again(&message);
+                let heads_only = message.changes.is_empty() && !asks && before.has_been_told();
                 if before.reads_v2() {
                     message = join(message);
                 }

@@ -123,8 +123,7 @@ impl Reader {
                 self.sent.clear();
             }
         }
-        let claims_nothing = |have: &Have| have.last_sync.is_empty() && have.bloom.is_empty();
-        if message.heads.is_empty() || message.have.iter().any(claims_nothing) {
+        if message.heads.is_empty() || asks_to_begin_again(&message) {
             // It has nothing; or it has something, but not what we thought both sides have (a
             // false yes of its filter), and asks to begin again.
             self.sent.clear();
@@ -183,6 +182,10 @@ impl Reader {
         }
         // Each side names what both have: without this, each would repeat all that was ever named.
         let common = graph.maximal(common)?;
+        if lost && self.uploading {
+            // What it takes us to have may be in what it just sent.
+            return Ok(Plan::Nothing);
+        }
         if lost && !self.reset {
             // It builds on what we had once: ask for everything from the start.
             let have = vec![Have::default()];
@@ -358,6 +361,12 @@ impl Reader {
         self.asks = self.asks && parcel == &Parcel::default();
         Ok(())
     }
+}
+
+/// Whether a message asks for everything from the start: its sender has nothing, or cannot say
+/// what it has that the other side knows of.
+pub(super) fn asks_to_begin_again(message: &SyncMessage) -> bool {
+    message.have.iter().any(|have| have.last_sync.is_empty() && have.bloom.is_empty())
 }
 
 /// A sync message without changes.

@@ -457,9 +457,18 @@ impl World {
 
     /// A connection that no client speaks over.
     pub(crate) fn bare(&mut self, number: u64, metadata: PeerMetadata) -> ConnectionId {
+        self.bare_of(number, metadata, false)
+    }
+
+    /// As [`World::bare`], with `concord.v1`.
+    pub(crate) fn bare_concord(&mut self, number: u64) -> ConnectionId {
+        self.bare_of(number, PeerMetadata::default(), true)
+    }
+
+    fn bare_of(&mut self, number: u64, metadata: PeerMetadata, concord: bool) -> ConnectionId {
         let connection = ConnectionId(1_000_000 + number);
         let peer = format!("bare-{number}").parse().unwrap();
-        let info = PeerInfo { peer, metadata, concord: false, dialled: false };
+        let info = PeerInfo { peer, metadata, concord, dialled: false };
         self.handle(Event::Connected(connection, info));
         connection
     }
