@@ -87,6 +87,7 @@ pub(crate) type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     members: RefCell<ByHash<u64, Rc<Members>>>,
+    done: RefCell<BTreeMap<(u8, u64, u64), Result<JobOutput, JobError>>>,
     changes: RefCell<ByHash<u64, Rc<Change>>>,
 }
 
@@ -105,6 +106,37 @@ fn fingerprint(bytes: &[u8]) -> u64 {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash ^ (hash >> 32)
+}
+
+/// Results of jobs that are kept.
+const JOBS_KEPT_MAX: usize = 512;
+
+/// 128 bits of a job, and its kind.
+fn job_key(job: &WorkerJob) -> (u8, u64, u64) {
+    let (kind, parts): (u8, Vec<&[u8]>) = match job {
+        WorkerJob::Build { base, incoming, explode_max } => {
+            let kind = if *explode_max == 0 { 0 } else { 1 };
+            let base = base.iter().map(AsRef::as_ref);
+            (
+                kind,
+                base.chain([&b"incoming"[..]]).chain(incoming.iter().map(AsRef::as_ref)).collect(),
+            )
+        }
+        WorkerJob::Extract { snapshot, hashes } => {
+            (2, [snapshot.as_ref()].into_iter().chain(hashes.iter().map(|h| &h.0[..])).collect())
+        }
+        WorkerJob::Check { base, incoming } => {
+            let base = base.iter().map(AsRef::as_ref);
+            (3, base.chain([&b"incoming"[..]]).chain(incoming.iter().map(AsRef::as_ref)).collect())
+        }
+    };
+    let (mut first, mut second) = (0_u64, 1_u64);
+    for part in parts {
+        let print = fingerprint(part);
+        first = (first.rotate_left(9) ^ print).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        second = second.wrapping_mul(0xBF58_476D_1CE4_E5B9).wrapping_add(print ^ (print >> 7));
+    }
+    (kind, first, second)
 }
 
 impl Library {
@@ -174,6 +206,29 @@ impl Library {
         let members = Rc::new(members);
         self.members.borrow_mut().insert(key, Rc::clone(&members));
         Ok(members)
+    }
+
+    /// Has `materialise` do a job, unless it was done in this world before: what it gives follows
+    /// from the bytes alone, and nodes that have the same ask for the same.
+    ///
+    /// # Errors
+    /// As `materialise`.
+    pub(crate) fn once(
+        &self,
+        job: &WorkerJob,
+        materialise: impl FnOnce(&WorkerJob) -> Result<JobOutput, JobError>,
+    ) -> Result<JobOutput, JobError> {
+        let key = job_key(job);
+        if let Some(done) = self.done.borrow().get(&key) {
+            return done.clone();
+        }
+        let done = materialise(job);
+        let mut kept = self.done.borrow_mut();
+        if kept.len() >= JOBS_KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert(key, done.clone());
+        done
     }
 
     /// Does what a materialiser does.

@@ -279,7 +279,9 @@ impl World<'_> {
                 self.did(id, || format!("does a {kind} of {document:.6}"));
                 let done = match self.plan.profile {
                     Profile::Opaque => self.library.run(&work),
-                    Profile::Automerge => materialise::run(&work, &WorkerLimits::default()),
+                    Profile::Automerge => self
+                        .library
+                        .once(&work, |work| materialise::run(work, &WorkerLimits::default())),
                 };
                 self.worked(id, ticket, done);
             }
