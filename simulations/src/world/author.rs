@@ -295,12 +295,11 @@ pub(super) fn contents(doc: &Automerge) -> String {
     words
 }
 
-/// The counter of a document.
-pub(super) fn counter(doc: &Automerge) -> Option<i64> {
-    match doc.get(ROOT, "counter").ok()?? {
-        (Value::Scalar(value), _) => value.as_i64(),
-        _ => None,
-    }
+/// The counters of a document, together: two who make it at the same time make two, and what is
+/// added to either stays a side of the conflict.
+pub(super) fn counter(doc: &Automerge) -> i64 {
+    let sides = doc.get_all(ROOT, "counter").unwrap_or_default();
+    sides.iter().filter_map(|(value, _)| value.as_i64()).sum()
 }
 
 /// Does an edit; gives what it added to the counter.

@@ -221,7 +221,7 @@ impl World<'_> {
             );
             return self.broken(Invariant::Convergence, detail);
         }
-        let counted = counter(&made).unwrap_or(0);
+        let counted = counter(&made);
         let written = self.ledger.sum(document, all);
         if counted != written {
             let detail =
