@@ -295,11 +295,11 @@ pub(super) fn contents(doc: &Automerge) -> String {
     words
 }
 
-/// The counters of a document, together: two who make it at the same time make two, and what is
-/// added to either stays a side of the conflict.
-pub(super) fn counter(doc: &Automerge) -> i64 {
+/// The counter of a document: two who make it at the same time make two, and what is added when
+/// both are seen is added to both.
+pub(super) fn counters(doc: &Automerge) -> Vec<i64> {
     let sides = doc.get_all(ROOT, "counter").unwrap_or_default();
-    sides.iter().filter_map(|(value, _)| value.as_i64()).sum()
+    sides.iter().filter_map(|(value, _)| value.as_i64()).collect()
 }
 
 /// Does an edit; gives what it added to the counter.
