@@ -4,6 +4,7 @@ mod log;
 mod message;
 mod replay;
 mod run;
+mod shrink;
 mod source;
 mod summary;
 mod text;
@@ -21,6 +22,13 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  every world kept every rule
   1  a rule was broken
+  2  wrong usage, or a file that cannot be read or written";
+
+/// Of `shrink`.
+const SHRINK_CODES: &str = "\
+Exit codes:
+  0  the smaller world was written
+  1  the world keeps every rule: there is nothing to cut down
   2  wrong usage, or a file that cannot be read or written";
 
 /// How this program is called from the root of the repository.
@@ -42,6 +50,9 @@ enum Command {
     /// Live through one world again and say what happened in it
     #[command(after_help = EXIT_CODES)]
     Replay(replay::ReplayArgs),
+    /// Cut a world that breaks a rule down to what that needs
+    #[command(after_help = SHRINK_CODES)]
+    Shrink(shrink::ShrinkArgs),
 }
 
 /// What documents are made of, as an argument.
@@ -82,6 +93,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Shrink(args) => shrink::run(&args),
     };
     match result {
         Ok(Outcome::Kept) => ExitCode::SUCCESS,

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod quiet;
 pub mod random;
 pub mod regression;
+pub mod shrink;
 pub mod swarm;
 pub mod trace;
 mod world;

@@ -39,6 +39,10 @@ pub enum InvalidPlan {
     /// An action names a relay, a peer or a document that does not exist.
     #[error("action {0} names what is not there")]
     Stranger(usize),
+    /// Relays do not speak to each other: if there are several, the first peer must have every
+    /// document open, or they never have the same of it.
+    #[error("several relays, and peer 0 does not keep document {0} open")]
+    Hub(u8),
     /// A time is beyond [`Plan::TIME_MAX_MS`].
     #[error("a time of more than {} ms", Plan::TIME_MAX_MS)]
     Time,
@@ -52,8 +56,8 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// If it has no relay, peer or document, if an action names one that does not exist, or if a
-    /// time is absurd.
+    /// If it has no relay, peer or document, if an action names one that does not exist, if
+    /// nobody joins its relays, or if a time is absurd.
     pub fn validate(&self) -> Result<(), InvalidPlan> {
         if self.relays == 0 || self.peers == 0 || self.documents == 0 {
             return Err(InvalidPlan::Empty);
@@ -78,7 +82,19 @@ impl Plan {
                 return Err(InvalidPlan::Time);
             }
         }
-        Ok(())
+        let apart = (0..self.documents).find(|document| !self.is_joined(*document));
+        apart.map_or(Ok(()), |document| Err(InvalidPlan::Hub(document)))
+    }
+
+    /// Whether a document comes to every relay.
+    fn is_joined(&self, document: u8) -> bool {
+        let is_there = |wanted: &What| {
+            let mut actions = self.actions.iter().filter(|action| action.at_ms <= self.calm_ms);
+            actions.any(|action| action.what == *wanted)
+        };
+        self.relays == 1
+            || is_there(&What::Open { peer: 0, document })
+                && !is_there(&What::Shut { peer: 0, document })
     }
 
     /// The id that a document of this number has in every world.
