@@ -13,7 +13,7 @@ use automerge::{ActorId, AutoCommit, ROOT, transaction::Transactable as _};
 use bytes::Bytes;
 use concord::replica::{ConnectionId, Counted, Event};
 use concord_protocol::{
-    ChangeHash, DocumentId, Message, PeerMetadata, RefuseCode, StorageId,
+    Ack, ChangeHash, DocumentId, Message, PeerId, PeerMetadata, RefuseCode, StorageId,
     sync::{SyncMessage, SyncVersion},
 };
 
@@ -340,6 +340,42 @@ fn an_idle_document_leaves_memory_and_comes_back() {
     let (second, bytes) = writer.put(2);
     world.say(author, &document(), &sync_message(vec![second], vec![bytes.clone()]));
     assert_eq!(syncs(world.taken(reader))[0].changes, vec![bytes], "still subscribed");
+}
+
+#[test]
+fn an_ack_does_not_overtake_what_was_said_before_it() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    let mut writer = Writer::new(1);
+    let (first, first_bytes) = writer.put(1);
+    let (second, second_bytes) = writer.put(2);
+    world.say(author, &document(), &sync_message(vec![second], vec![first_bytes, second_bytes]));
+    world.finish_all();
+    world.handle(Event::Disconnected(author));
+    world.pass_time(70_000);
+    world.finish_all();
+    world.pass_time(70_000);
+    assert_eq!(world.relay.stats().documents, 0, "it has to be read first");
+
+    let reader = world.bare_concord(2);
+    let mut said = sync_message(vec![first], vec![]);
+    said.have[0].last_sync = vec![first];
+    let (sender, target): (PeerId, PeerId) = ("x".parse().unwrap(), "relay".parse().unwrap());
+    let data = said.encode();
+    let (document, ack) = (document(), Ack { durable: vec![second], ..Ack::default() });
+    let said = Message::Sync {
+        document: document.clone(),
+        sender: sender.clone(),
+        target: target.clone(),
+        data,
+    };
+    let acked = Message::Ack { document, sender, target, ack };
+    // Both before the store has answered.
+    world.relay.handle(world.now, Event::Received(reader, said));
+    world.handle(Event::Received(reader, acked));
+    world.finish_all();
+    let told = syncs(world.taken(reader));
+    assert!(told.iter().all(|message| message.changes.is_empty()), "it has all: {told:?}");
 }
 
 #[test]

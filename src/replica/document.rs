@@ -57,6 +57,8 @@ pub(super) enum State {
 pub(super) enum Inbound {
     /// A sync message, its changes taken out.
     Said(ConnectionId, Box<SyncMessage>),
+    /// An ack: what its sender has on disk. In order with what it said otherwise.
+    Acked(ConnectionId, Vec<ChangeHash>),
     /// Changes that passed the guard, in the order that they came.
     Changes {
         from: Option<ConnectionId>,
@@ -229,6 +231,12 @@ impl Document {
             Inbound::Said(connection, message) => {
                 if let Some(reader) = self.readers.get_mut(&connection) {
                     reader.hears(*message);
+                    self.heard(core, connection);
+                }
+            }
+            Inbound::Acked(connection, durable) => {
+                if let Some(reader) = self.readers.get_mut(&connection) {
+                    reader.has(durable);
                     self.heard(core, connection);
                 }
             }
@@ -534,6 +542,7 @@ impl Inbound {
     fn size(&self) -> usize {
         match self {
             Self::Said(..) => 64,
+            Self::Acked(_, durable) => size_of_val(&**durable),
             Self::Changes { changes, .. } => changes.iter().map(|(_, bytes)| bytes.len()).sum(),
             Self::Local(_, _, bytes) => bytes.len(),
             Self::Open => 0,
@@ -542,7 +551,7 @@ impl Inbound {
 
     fn from(&self) -> Option<ConnectionId> {
         match self {
-            Self::Said(from, _) => Some(*from),
+            Self::Said(from, _) | Self::Acked(from, _) => Some(*from),
             Self::Changes { from, .. } => *from,
             Self::Local(..) | Self::Open => None,
         }

@@ -69,18 +69,16 @@ impl Replica {
                 let Some(document) = self.documents.get_mut(&document) else {
                     return;
                 };
-                let Some(reader) = document.readers.get_mut(&connection) else {
+                if !document.readers.contains_key(&connection) {
                     return;
-                };
+                }
                 for refused in ack.refused.iter().filter(|_| document.opened) {
                     let Some(hash) = refused.hash else { continue };
                     let (code, reason) = (refused.code, refused.reason.clone());
                     let told = Published::Refused { hash, code, reason };
                     self.core.effect(Effect::Publish(document.id.clone(), told));
                 }
-                reader.has(ack.durable);
-                document.heard(&mut self.core, connection);
-                self.core.dirty.insert(document.id.clone());
+                document.push(&mut self.core, Inbound::Acked(connection, ack.durable));
             }
             Message::Leave { .. } => {
                 self.core.close(connection, CloseCode::Normal, "left");
