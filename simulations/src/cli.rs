@@ -12,6 +12,7 @@ mod text;
 use std::{
     io::{self, Write},
     process::ExitCode,
+    thread,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -106,4 +107,9 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Threads that this machine runs at a time.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }

@@ -5,6 +5,8 @@
 
 mod steps;
 
+use std::thread;
+
 use quickcheck::{Arbitrary, Gen};
 
 use self::steps::Pass;
@@ -24,10 +26,12 @@ pub struct Progress<'p> {
 }
 
 /// The smallest plan that is found in this way and still `fails`; the one that was given, if
-/// nothing can be left out. `told` hears of each plan that was tried.
+/// nothing can be left out. So many `jobs` plans are tried at a time; the outcome is the same with
+/// any number. `told` hears of each plan that was tried.
 pub fn shrink(
     plan: &Plan,
-    mut fails: impl FnMut(&Plan) -> bool,
+    jobs: usize,
+    fails: impl Fn(&Plan) -> bool + Sync,
     mut told: impl FnMut(Progress<'_>),
 ) -> Plan {
     let mut plan = plan.clone();
@@ -48,25 +52,44 @@ pub fn shrink(
             // ago, and the next round tries them again.
             let mut at = 0;
             let mut steps = pass.steps(&plan);
-            while let Some(step) = steps.get(at) {
-                let Some(smaller) = step.apply(&plan) else {
-                    at += 1;
-                    continue;
-                };
-                tried += 1;
-                if fails(&smaller) {
-                    plan = smaller;
-                    steps = pass.steps(&plan);
-                } else {
-                    at += 1;
+            while at < steps.len() {
+                let next = steps.iter().enumerate().skip(at);
+                let next = next.filter_map(|(at, step)| Some((at, step.apply(&plan)?)));
+                let next: Vec<(usize, Plan)> = next.take(jobs.max(1)).collect();
+                let Some((last, _)) = next.last() else { break };
+                at = last + 1;
+                let failed = first(&next, &fails);
+                for _ in 0..failed.map_or(next.len(), |first| first + 1) {
+                    tried += 1;
+                    told(Progress { plan: &plan, tried });
                 }
-                told(Progress { plan: &plan, tried });
+                if let Some((place, smaller)) = failed.and_then(|first| next.into_iter().nth(first))
+                {
+                    (plan, at) = (smaller, place);
+                    steps = pass.steps(&plan);
+                }
             }
         }
         if plan == before {
             return plan;
         }
     }
+}
+
+/// The first of these plans that fails.
+fn first(plans: &[(usize, Plan)], fails: &(impl Fn(&Plan) -> bool + Sync)) -> Option<usize> {
+    if let [(_, plan)] = plans {
+        return fails(plan).then_some(0);
+    }
+    thread::scope(|scope| {
+        let tries = plans.iter().map(|(_, plan)| scope.spawn(|| fails(plan)));
+        let tries: Vec<_> = tries.collect();
+        // A predicate that panics is its own caller's fault: it goes on there.
+        let failed = tries
+            .into_iter()
+            .map(|this| this.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        failed.collect::<Vec<_>>().into_iter().position(|failed| failed)
+    })
 }
 
 /// Plans like those of [`swarm::draw`], with about as many actions as the generator's size.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests, and quickcheck")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use concord_simulations::{
     plan::{Name, Plan, Profile, What},
     quiet,
@@ -40,7 +42,7 @@ fn two_actions_are_found_among_hundreds() {
             continue;
         }
         found += 1;
-        let small = shrink(&plan, is_planted, |_| {});
+        let small = shrink(&plan, 1, is_planted, |_| {});
         assert!(is_planted(&small) && small.validate().is_ok());
         assert_eq!(small.actions.len(), 2, "seed {seed}: {:?}", small.actions);
         assert_eq!((small.peers, small.relays, small.documents), (2, 1, 1), "seed {seed}");
@@ -55,27 +57,44 @@ fn two_actions_are_found_among_hundreds() {
 fn hundreds_of_actions_are_left_if_all_are_needed() {
     let plan = swarm::draw(3, Profile::Opaque);
     let needed = plan.actions.len();
-    let small = shrink(&plan, |plan| plan.actions.len() == needed, |_| {});
+    let small = shrink(&plan, 2, |plan| plan.actions.len() == needed, |_| {});
     assert_eq!(small.actions.len(), needed);
     assert!(small.validate().is_ok());
 }
 
 #[test]
-fn every_step_is_told_of_and_every_plan_that_is_tried_is_valid() {
+fn every_try_is_told_of_and_every_plan_that_is_tried_is_valid() {
     let plan = swarm::draw(7, Profile::Opaque);
-    let (mut tried, mut told) = (0, 0);
+    let tried = AtomicU64::new(0);
+    let mut told = 0;
     let small = shrink(
         &plan,
+        1,
         |plan| {
             assert_eq!(plan.validate(), Ok(()));
-            tried += 1;
+            tried.fetch_add(1, Ordering::Relaxed);
             plan.actions.iter().any(|action| matches!(action.what, What::Edit { .. }))
         },
         |progress| told = progress.tried,
     );
     assert_eq!(small.actions.len(), 1);
-    assert_eq!(told, tried);
-    assert!(tried < 1_000, "{tried} plans were tried");
+    assert_eq!(told, tried.into_inner());
+    assert!(told < 1_000, "{told} plans were tried");
+}
+
+#[test]
+fn the_outcome_is_the_same_with_any_number_of_jobs() {
+    for seed in 0..5 {
+        let plan = swarm::draw(seed, Profile::Opaque);
+        let is_full = |plan: &Plan| {
+            let edits = plan.actions.iter().filter(|action| is_edit_of(&action.what, 0));
+            edits.count() >= 3 && plan.settings.latency_us + plan.settings.job_us >= 5_000
+        };
+        let mut tried = [0; 2];
+        let one = shrink(&plan, 1, is_full, |progress| tried[0] = progress.tried);
+        let many = shrink(&plan, 7, is_full, |progress| tried[1] = progress.tried);
+        assert_eq!((one, tried[0]), (many, tried[1]));
+    }
 }
 
 #[test]
@@ -83,7 +102,7 @@ fn a_world_is_cut_down_to_what_a_rare_state_needs() {
     const STATE: &str = "a crash with writes under way";
     let meets = |plan: &Plan| quiet::run(plan, false).coverage.of(STATE) > 0;
     let plan = (0..100).map(|seed| swarm::draw(seed, Profile::Opaque)).find(meets).unwrap();
-    let small = shrink(&plan, meets, |_| {});
+    let small = shrink(&plan, 2, meets, |_| {});
     assert!(meets(&small));
     // Somebody opens a document, writes and crashes.
     assert!(small.actions.len() <= 4, "{:?}", small.actions);

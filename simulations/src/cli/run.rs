@@ -3,7 +3,6 @@
 use std::{
     io::{self, Write as _},
     ops::{ControlFlow, Range},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -12,7 +11,7 @@ use concord_simulations::batch::{Batch, Lived, News};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    Error, Outcome, ProfileArg,
+    Error, Outcome, ProfileArg, cores,
     source::{command_of, parse_seed},
     summary::{Summary, Trouble},
     text::{clock, count, rate, real},
@@ -59,7 +58,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     let jobs = match args.jobs {
         Some(0) => return Err(Error::Usage("--jobs must be at least 1".to_owned())),
         Some(jobs) => jobs,
-        None => thread::available_parallelism().map_or(1, usize::from),
+        None => cores(),
     };
     let batch = Batch {
         seeds: args.seeds.clone(),

@@ -11,7 +11,7 @@ use clap::Args;
 use concord_simulations::{ledger::Failure, plan::Plan, quiet, regression::Regression, shrink};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{COMMAND, Error, Outcome, replay::heading, source::Source, text::count};
+use super::{COMMAND, Error, Outcome, cores, replay::heading, source::Source, text::count};
 
 /// How often what is found so far is written, for those who do not wait for the end.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
@@ -21,6 +21,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct ShrinkArgs {
     #[command(flatten)]
     source: Source,
+    /// Worlds that are tried at a time [default: as many as there are cores]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// Where the smaller world goes [default: simulations/regressions/INVARIANT-SEED.json]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -68,6 +71,7 @@ pub(crate) fn run(args: &ShrinkArgs) -> Result<Outcome, Error> {
     let mut written = Instant::now();
     let smallest = shrink::shrink(
         &plan,
+        args.jobs.unwrap_or_else(cores),
         |plan| quiet::run(plan, false).failure.as_ref().is_some_and(is_same),
         |progress| {
             let (actions, tried) = (progress.plan.actions.len() as u64, progress.tried);

@@ -45,6 +45,7 @@ pub(super) enum Step {
     /// Without these actions.
     Drop(Range<usize>),
     Settings(Settings),
+    /// Faults end earlier; what comes later is left out, as it is ignored in any case.
     Calm(u64),
     /// This action, and all after it, come so many milliseconds after the one before.
     Gap(usize, u64),
@@ -55,7 +56,8 @@ pub(super) enum Step {
 impl Pass {
     /// All of them, in an order in which they save the most.
     pub(super) fn all(plan: &Plan) -> Vec<Self> {
-        let mut passes = vec![Self::Things, Self::Groups];
+        // First what makes every later world shorter.
+        let mut passes = vec![Self::Calm, Self::Things, Self::Groups];
         let mut size = plan.actions.len().div_ceil(2);
         while size > 0 {
             passes.push(Self::Chunks(size));
@@ -85,8 +87,10 @@ impl Pass {
                 let end = |action: &Action| action.at_ms + lasts_ms(&action.what);
                 let last_ms = plan.actions.iter().map(|action| action.at_ms).max().unwrap_or(0);
                 let end_ms = plan.actions.iter().map(end).max().unwrap_or(0);
-                let ends = [last_ms + 1, end_ms + 1, end_ms + 60_000, plan.calm_ms / 2];
-                ends.into_iter().filter(|end| *end < plan.calm_ms).map(Step::Calm).collect()
+                let ends = [last_ms + 1, end_ms + 1, end_ms + 60_000];
+                let halves = (1..8).map(|halves| plan.calm_ms - (plan.calm_ms >> halves));
+                let ends = ends.into_iter().chain(halves);
+                ends.filter(|end| *end < plan.calm_ms).map(Step::Calm).collect()
             }
             Self::Gaps => {
                 let gaps = (0..count).flat_map(|at| {
@@ -128,7 +132,10 @@ impl Step {
                 plan.actions.drain(range.clone());
             }
             Self::Settings(settings) => plan.settings = settings.clone(),
-            Self::Calm(calm_ms) => plan.calm_ms = *calm_ms,
+            Self::Calm(calm_ms) => {
+                plan.calm_ms = *calm_ms;
+                plan.actions.retain(|action| action.at_ms <= *calm_ms);
+            }
             Self::Gap(at, ms) => {
                 let less_ms = gap_ms(&plan, *at).checked_sub(*ms)?;
                 for action in plan.actions.get_mut(*at..)? {
