@@ -304,10 +304,10 @@ impl Peer {
     }
 
     fn fresh(&self) -> Document {
-        let mut name = [0; 16];
-        name[..8].copy_from_slice(&random_number().to_le_bytes());
-        name[8..].copy_from_slice(&random_number().to_le_bytes());
-        let id = DocumentId::from_bytes(&name);
+        let mut bits = [0; 16];
+        bits[..8].copy_from_slice(&random_number().to_le_bytes());
+        bits[8..].copy_from_slice(&random_number().to_le_bytes());
+        let id = DocumentId::from_random(bits);
         let (held, _) =
             self.0.registry.find_or(&id, || Held::created(id.clone(), self.0.engine.downgrade()));
         // As in `hold`.
