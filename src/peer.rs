@@ -307,7 +307,7 @@ impl Peer {
     }
 
     fn fresh(&self) -> Document {
-        let id = DocumentId::from_bytes(&System.name());
+        let id = DocumentId::from_random(System.name());
         Document::new(self.clone(), self.0.registry.create(&id))
     }
 }

@@ -122,6 +122,7 @@ impl Replica {
             }
         };
         let (core, document) = self.document(id);
+        let is_empty_handed = message.changes.is_empty();
         let mut changes = VecDeque::with_capacity(message.changes.len());
         let mut upload = Vec::new();
         for run in std::mem::take(&mut message.changes) {
@@ -150,8 +151,9 @@ impl Replica {
                 }
             }
         }
-        if request && let Some(reader) = document.readers.get_mut(&connection) {
-            reader.asks = true;
+        if let Some(reader) = document.readers.get_mut(&connection) {
+            reader.asks |= request;
+            reader.empty_handed |= is_empty_handed;
         }
         // The changes first: what the peer says of itself counts them as ours.
         if !changes.is_empty() {
