@@ -23,10 +23,17 @@ pub mod swarm;
 pub mod trace;
 mod world;
 
+pub use concord::mutant::Mutant;
 pub use world::Report;
 
 /// Lives through a plan, to its end or to the first broken rule. With `trace`, keeps all that
 /// happens, which takes memory and several times as long.
 pub fn run(plan: &plan::Plan, trace: bool) -> Report {
+    run_with(plan, trace, None)
+}
+
+/// As [`run`], with one rule of the engine broken on purpose: the report must say so.
+pub fn run_with(plan: &plan::Plan, trace: bool, mutant: Option<Mutant>) -> Report {
+    let _broken = concord::mutant::set(mutant);
     world::World::run(plan, trace)
 }

@@ -230,7 +230,7 @@ impl Core {
         let Some(state) = self.connections.get_mut(&connection) else {
             return;
         };
-        if state.closing {
+        if state.closing || mutant!(LoseMessage, every 50) {
             return;
         }
         state.queued_bytes += frame.len();

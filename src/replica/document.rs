@@ -248,7 +248,11 @@ impl Document {
                 Ok(Verdict::Known) => core.effect(Effect::LocalDone(ticket, Ok(()))),
                 Ok(Verdict::Accept(deps)) => {
                     self.accept(core, *header, deps, bytes, None);
-                    self.writing.locals.push(ticket);
+                    if mutant!(ReturnBeforeWrite) {
+                        core.effect(Effect::LocalDone(ticket, Ok(())));
+                    } else {
+                        self.writing.locals.push(ticket);
+                    }
                 }
                 Ok(Verdict::Orphan(_)) => {
                     let reason = "it builds on changes that are not in this store".to_owned();
@@ -280,6 +284,9 @@ impl Document {
                         Verdict::Accept(deps) => {
                             if self.opened {
                                 self.news.push(bytes.clone());
+                                if mutant!(PublishTwice) {
+                                    self.news.push(bytes.clone());
+                                }
                             }
                             self.accept(core, header, deps, bytes, from);
                         }

@@ -150,6 +150,9 @@ impl Graph {
 
     /// Heads of what is on disk and served, sorted: the only heads ever named to anybody.
     pub(super) fn durable_heads(&self) -> &BTreeSet<ChangeHash> {
+        if mutant!(NameBeforeFlush) {
+            return &self.heads;
+        }
         &self.durable_heads
     }
 
