@@ -58,10 +58,50 @@ mutants! {
     ReturnBeforeWrite = "return-before-write" breaks ["durability"],
     /// Every fiftieth message vanishes between the engine and the socket.
     LoseMessage = "lose-message" breaks ["convergence", "progress"],
+    /// The rows that a snapshot covers are deleted in front of it, not once it is on disk.
+    DeleteCoveredEarly = "delete-covered-early" breaks ["durability", "no-silent-loss"],
+    /// The root of a snapshot's index is written before the snapshot.
+    RootFirst = "root-first" breaks ["durability", "no-silent-loss", "convergence"],
+    /// A change is taken in before what it builds on.
+    ForgetDependency = "forget-dependency" breaks ["at-most-once", "durability", "convergence"],
+    /// Orphans for whom there is no room are dropped, and their writers are not told.
+    DropOrphansSilently = "drop-orphans-silently" breaks ["no-silent-loss"],
+    /// A document leaves memory with writes under way, and nobody remembers what they were for.
+    LoseAtEviction = "lose-at-eviction" breaks ["progress", "durability"],
+    /// A background job that fails keeps its slot, until no document gets one.
+    FailedJobKeepsSlot = "failed-job-keeps-slot" breaks ["progress"],
+    /// Every tenth background job keeps its slot, until no document gets one.
+    LeakJobSlot = "leak-job-slot" breaks ["progress"],
+    /// Presence is passed on as often as it comes.
+    RepeatPresence = "repeat-presence" breaks ["at-most-once"],
+    /// Readers are told the same heads again for ever.
+    KeepTalking = "keep-talking" breaks ["quiescence", "progress"],
+    /// There is room for any number of changes that wait for their dependencies.
+    OrphansUnbounded = "orphans-unbounded" breaks ["bounds"],
+    /// A document comes into memory without the last of its stored changes.
+    IgnoreStoredChange = "ignore-stored-change" breaks ["convergence", "progress", "at-most-once", "no-silent-loss"],
+    /// A snapshot takes the place of changes that came while it was built.
+    CompactionDropsTail = "compaction-drops-tail" breaks ["durability", "no-silent-loss", "convergence", "at-most-once"],
+    /// A reader whose message was held back counts as told.
+    ToldWithoutSending = "told-without-sending" breaks ["convergence", "progress"],
+    /// Documents that found no room in a queue are not told of when there is room again.
+    ForgetHeldBack = "forget-held-back" breaks ["convergence", "progress"],
+    /// What a peer asks for by name is not sent.
+    IgnoreNeed = "ignore-need" breaks ["convergence", "progress"],
+    /// A refused change is dropped, and its writer is not told.
+    RefuseSilently = "refuse-silently" breaks ["no-silent-loss"],
+    /// After a failed write, connections are kept, so that nobody sends again what was lost.
+    FailQuietly = "fail-quietly" breaks ["convergence", "progress", "no-silent-loss"],
+    /// A call returns twice.
+    AnswerTwice = "answer-twice" breaks ["at-most-once"],
     /// Changes are published twice.
     PublishTwice = "publish-twice" breaks ["at-most-once"],
     /// The store acknowledges writes without flushing them.
     SkipFlush = "skip-flush" breaks ["durability"],
+    /// The store acknowledges writes whose flush failed.
+    AckFailedFlush = "ack-failed-flush" breaks ["durability"],
+    /// The first piece of a large row is written first: half a row looks like one.
+    FirstPieceFirst = "first-piece-first" breaks ["durability"],
 }
 
 impl Mutant {

@@ -133,6 +133,9 @@ impl Core {
     }
 
     pub(super) fn free_job_slot(&mut self) {
+        if mutant!(LeakJobSlot, every 10) {
+            return;
+        }
         self.jobs = self.jobs.saturating_sub(1);
         if let Some(next) = self.job_queue.pop_first() {
             self.wake_at(self.now.mono_ms, &next, Wake::Check);
@@ -271,6 +274,9 @@ impl Core {
         state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
         if state.queued_bytes < QUEUE_SOFT_BYTES {
             self.full_since_ms.remove(&connection);
+            if mutant!(ForgetHeldBack) {
+                state.held_back.clear();
+            }
             return std::mem::take(&mut state.held_back);
         }
         // Some progress: the reader is slow, not gone.
@@ -313,7 +319,7 @@ impl Core {
             return false;
         };
         if let Some((_, last)) = state.sessions.iter_mut().find(|(known, _)| known == session) {
-            let fresh = count > *last;
+            let fresh = count > *last || mutant!(RepeatPresence);
             *last = count.max(*last);
             return fresh;
         }
@@ -336,6 +342,9 @@ impl Core {
         let Some(state) = self.connections.get(&connection) else {
             return;
         };
+        if mutant!(RefuseSilently) {
+            return;
+        }
         let (sender, target) = (self.config.us.clone(), state.info.peer.clone());
         let message = if state.info.concord {
             Message::Ack {

@@ -365,7 +365,9 @@ impl Document {
             return;
         }
         for dropped in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
-            if let Some(from) = dropped.from {
+            if let Some(from) = dropped.from
+                && !mutant!(DropOrphansSilently)
+            {
                 let reason = "too many changes wait for what they build on";
                 let refusal = refused(Some(dropped.header.hash), RefuseCode::Quota, reason);
                 core.refuse(from, &self.id, refusal, self.durable());
@@ -454,6 +456,9 @@ impl Document {
     fn durably(&mut self, core: &mut Core, written: Written) {
         for ticket in written.locals {
             core.effect(Effect::LocalDone(ticket, Ok(())));
+            if mutant!(AnswerTwice) {
+                core.effect(Effect::LocalDone(ticket, Ok(())));
+            }
         }
         if let Some(graph) = self.graph_mut() {
             let before = graph.durable_heads().clone();
@@ -492,7 +497,9 @@ impl Document {
         self.state = State::Absent;
         let readers: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in readers {
-            core.close(connection, CloseCode::StorageFailed, &failure.0);
+            if !mutant!(FailQuietly) {
+                core.close(connection, CloseCode::StorageFailed, &failure.0);
+            }
         }
     }
 
@@ -505,6 +512,12 @@ impl Document {
             if let Some(snapshot) = self.graph_mut().and_then(|graph| graph.snapshot.as_mut()) {
                 snapshot.index.drop_pages();
             }
+        }
+        if mutant!(KeepTalking) {
+            self.readers.values_mut().for_each(|reader| reader.repeat());
+        }
+        if mutant!(LoseAtEviction) && idle_ms >= core.config.idle_ms {
+            self.written.clear();
         }
         if idle_ms >= core.config.idle_ms && self.check_before_eviction(core) && self.is_quiet() {
             self.state = State::Absent;

@@ -268,6 +268,10 @@ impl Document {
             return;
         }
         let took_ms = core.now.mono_ms.saturating_sub(started_ms);
+        if mutant!(FailedJobKeepsSlot) && result.is_err() {
+            let has_slot = matches!(purpose, Purpose::Compact | Purpose::Check { .. });
+            core.jobs += usize::from(has_slot);
+        }
         match purpose {
             Purpose::Upload { from, heads, bytes } => {
                 core.free_upload_slot();

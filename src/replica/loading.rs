@@ -127,6 +127,9 @@ impl Document {
         changes
             .make_contiguous()
             .sort_by_key(|(header, _)| (header.start_op, header.seq, header.hash));
+        if mutant!(IgnoreStoredChange) {
+            changes.pop_back();
+        }
         self.state = State::Sorting(graph, changes);
         self.drive(core);
     }

@@ -57,6 +57,9 @@ impl Orphans {
         self.waiting.insert(hash, Orphan { header, bytes, from, missing });
         let mut dropped = Vec::new();
         while self.waiting.len() > limits.orphans || self.bytes > limits.orphan_bytes {
+            if mutant!(OrphansUnbounded) {
+                break;
+            }
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };

@@ -69,6 +69,9 @@ impl Document {
         let mut made: Vec<(Reader, Outcome, Reader)> = Vec::new();
         for connection in dirty {
             if !core.has_room(connection) {
+                if mutant!(ToldWithoutSending) {
+                    self.pretend(connection);
+                }
                 if let Some(state) = core.connections.get_mut(&connection) {
                     state.held_back.insert(self.id.clone());
                 }
@@ -77,6 +80,15 @@ impl Document {
             if let Err(wait) = self.tell(core, connection, &mut made) {
                 self.wait(core, connection, wait);
             }
+        }
+    }
+
+    /// For `mutant!(ToldWithoutSending)`: the reader is taken to have been told.
+    fn pretend(&mut self, connection: ConnectionId) {
+        let Some(reader) = self.readers.get(&connection) else { return };
+        if let Ok((_, mut after)) = self.make(reader) {
+            after.dirty = false;
+            self.readers.insert(connection, Box::new(after));
         }
     }
 

@@ -109,6 +109,12 @@ impl Reader {
         self.named.as_deref() == Some(heads)
     }
 
+    /// For `mutant!(KeepTalking)`: it is told again what it was told.
+    pub(super) fn repeat(&mut self) {
+        self.named = None;
+        self.dirty = true;
+    }
+
     /// Whether it reads version 2.
     pub(super) fn reads_v2(&self) -> bool {
         self.v2
@@ -260,6 +266,7 @@ impl Reader {
         for hash in &self.their_need {
             if let Some(position) = graph.position(hash)?
                 && graph.serves(position)
+                && !mutant!(IgnoreNeed)
             {
                 send.insert(position);
             }

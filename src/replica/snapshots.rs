@@ -9,7 +9,8 @@ use super::{
     ChunkSource, ConnectionId, Effect, Job, Kind, RowKey, RowWrite, StorageFailure,
     core::Core,
     document::{Document, change_row, delete_snapshot},
-    index::SnapshotIndex,
+    graph::Graph,
+    index::{PagedIndex, SnapshotIndex},
     jobs::{Adopting, Extract},
 };
 use crate::record;
@@ -92,6 +93,12 @@ impl Document {
         };
         let row = |kind, part| RowKey { kind, id, part };
         let put = |key, bytes: Bytes| RowWrite::Put(key, bytes);
+        if mutant!(DeleteCoveredEarly) {
+            self.writes.extend(covered_early(graph, &index));
+        }
+        if mutant!(RootFirst) {
+            self.writes.push(put(row(Kind::IndexRoot, 0), root.clone().into()));
+        }
         self.writes.push(put(row(Kind::Snapshot, 0), bytes.clone()));
         for (part, page) in &index.pages {
             let page = Bytes::copy_from_slice(page);
@@ -138,4 +145,11 @@ impl Document {
         self.start_upload(core);
         self.drive(core);
     }
+}
+
+/// For `mutant!(DeleteCoveredEarly)`.
+fn covered_early(graph: &Graph, index: &SnapshotIndex) -> Vec<RowWrite> {
+    let Ok(whole) = PagedIndex::whole(index) else { return Vec::new() };
+    let held = graph.tail().iter().filter(|node| matches!(whole.position(&node.hash), Ok(Some(_))));
+    held.map(|node| RowWrite::Delete(change_row(&node.hash))).collect()
 }
