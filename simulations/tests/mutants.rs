@@ -14,7 +14,7 @@ use concord_simulations::{
     Mutant,
     ledger::Failure,
     plan::{Plan, Profile},
-    run, run_with, swarm,
+    quiet, swarm,
 };
 
 /// Worlds after which a mutant counts as not found.
@@ -34,9 +34,9 @@ fn find(mutant: Mutant) -> Option<Found> {
     (0..SEEDS_MAX).find_map(|seed| {
         let plan: Plan = swarm::draw(seed, Profile::Opaque);
         tried += 1;
-        let failure = run_with(&plan, false, Some(mutant)).failure?;
+        let failure = quiet::run_with(&plan, false, Some(mutant)).failure?;
         // A world that fails by itself says nothing of the mutant.
-        run(&plan, false).failure.is_none().then_some(Found { seed, tried, failure })
+        quiet::run(&plan, false).failure.is_none().then_some(Found { seed, tried, failure })
     })
 }
 
