@@ -10,6 +10,8 @@ pub mod bench;
 #[cfg(feature = "simulation")]
 pub mod mutant;
 pub mod peer;
+#[cfg(feature = "simulation")]
+pub mod probe;
 pub mod record;
 pub mod relay;
 pub mod replica;

@@ -35,5 +35,8 @@ pub fn run(plan: &plan::Plan, trace: bool) -> Report {
 /// As [`run`], with one rule of the engine broken on purpose: the report must say so.
 pub fn run_with(plan: &plan::Plan, trace: bool, mutant: Option<Mutant>) -> Report {
     let _broken = concord::mutant::set(mutant);
-    world::World::run(plan, trace)
+    concord::probe::drain();
+    let mut report = world::World::run(plan, trace);
+    report.coverage.add_marks(&concord::probe::drain());
+    report
 }

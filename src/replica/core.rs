@@ -31,7 +31,7 @@ pub(super) struct Connection {
     pub(super) remotes: BTreeSet<StorageId>,
     /// The last count of each session of ephemeral messages that came over it.
     sessions: VecDeque<(SessionId, u64)>,
-    queued_bytes: usize,
+    pub(super) queued_bytes: usize,
     pub(super) closing: bool,
 }
 
@@ -127,6 +127,7 @@ impl Core {
         if free {
             self.jobs += 1;
         } else {
+            mark!(SlotAwaited);
             self.job_queue.insert(document.clone());
         }
         free
@@ -244,6 +245,7 @@ impl Core {
         let over = state.queued_bytes - frame.len() > self.config.limits.queue_bytes;
         self.out.push_back(Effect::Send(connection, frame));
         if over {
+            mark!(FullClosed);
             self.close(connection, CloseCode::Backpressure, "does not read what it subscribed to");
         }
     }
@@ -277,6 +279,7 @@ impl Core {
             if mutant!(ForgetHeldBack) {
                 state.held_back.clear();
             }
+            mark!(Resumed, if !state.held_back.is_empty());
             return std::mem::take(&mut state.held_back);
         }
         // Some progress: the reader is slow, not gone.
@@ -295,6 +298,7 @@ impl Core {
             .map(|(connection, _)| *connection)
             .collect();
         for connection in stalled {
+            mark!(StalledClosed);
             self.close(
                 connection,
                 CloseCode::Backpressure,

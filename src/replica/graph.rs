@@ -400,6 +400,7 @@ impl Graph {
                         }
                         if all {
                             had = true;
+                            mark!(FilterStopped);
                             walk.frontier.push(hash);
                         }
                     }

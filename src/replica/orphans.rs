@@ -45,6 +45,7 @@ impl Orphans {
         let hash = header.hash;
         if let Some(known) = self.waiting.get_mut(&hash) {
             // It came again; whoever brought it last is told what becomes of it.
+            mark!(OrphanAgain);
             known.from = from;
             return Vec::new();
         }

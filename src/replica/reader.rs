@@ -126,12 +126,14 @@ impl Reader {
             self.v2 = true;
             self.read_only = flags.read_only;
             if flags.reset {
+                mark!(ResetHeard, if !self.sent.is_empty());
                 self.sent.clear();
             }
         }
         if message.heads.is_empty() || asks_to_begin_again(&message) {
             // It has nothing; or it has something, but not what we thought both sides have (a
             // false yes of its filter), and asks to begin again.
+            mark!(ResetHeard, if !self.sent.is_empty());
             self.sent.clear();
             self.asked.clear();
         }
@@ -194,6 +196,7 @@ impl Reader {
         }
         if lost && !self.reset {
             // It builds on what we had once: ask for everything from the start.
+            mark!(ResetSaid);
             let have = vec![Have::default()];
             let message = say(heads, Vec::new(), have);
             return Ok(Plan::Say { message, parcel: Parcel::default() });
@@ -207,6 +210,7 @@ impl Reader {
         let parcel = self.parcel(graph, &common, !unknown.is_empty())?;
         let has_changes = parcel != Parcel::default();
         let asks = !need.is_empty() && need != self.asked;
+        mark!(AskedByName, if asks);
         let heads_changed = self.named.as_deref() != Some(heads.as_slice());
         if !has_changes && !asks && self.named.is_some() {
             if !heads_changed {
@@ -268,6 +272,8 @@ impl Reader {
                 && graph.serves(position)
                 && !mutant!(IgnoreNeed)
             {
+                mark!(NeedServed);
+                mark!(FilterHid, if self.probe(hash));
                 send.insert(position);
             }
         }
@@ -277,6 +283,7 @@ impl Reader {
         }
         if theirs.is_empty() && !filter && self.v2 && self.their_need.is_empty() {
             // It has nothing: the whole document, without a walk.
+            mark!(ToldAll);
             let tail = graph.base()..graph.end();
             let mut parcel = self.pack(graph, &tail.filter(|&at| graph.serves(at)).collect());
             parcel.snapshot = graph.snapshot.is_some();

@@ -28,6 +28,7 @@ impl Document {
             extract.snapshot == id && core.now.mono_ms < extract.not_before_ms
         });
         if busy || too_soon {
+            mark!(ExtractWaited, if busy);
             return;
         }
         let snapshot = ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id, part: 0 });
@@ -58,6 +59,7 @@ impl Document {
                     let failure = StorageFailure("the snapshot is not in storage".to_owned());
                     return self.fail(core, &failure);
                 }
+                mark!(SnapshotReplaced, if self.jobs.snapshot.is_none());
                 // Otherwise another took its place meanwhile; the readers ask again.
             }
             Err(failure) => self.fail(core, &failure),
@@ -86,6 +88,7 @@ impl Document {
         index.root.covers = graph.snapshot.iter().map(|snapshot| snapshot.id).collect();
         let id: [u8; 32] = Sha256::digest(&bytes).into();
         if index.root.covers.contains(&id) {
+            mark!(SnapshotSame);
             return false;
         }
         let Ok(root) = record::encode(&index.root) else {
@@ -115,6 +118,7 @@ impl Document {
     /// The snapshot is on disk: it takes the place of what it covers, which goes.
     pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
         let Some(Adopting { id, index, bytes, from }) = self.jobs.adopting.take() else {
+            mark!(SnapshotForgotten);
             return;
         };
         let Some(graph) = self.graph_mut() else {
@@ -125,6 +129,8 @@ impl Document {
             graph.snapshot = old;
             return;
         };
+        mark!(TailStayed, if !graph.tail().is_empty());
+        mark!(AdoptedUpload, if from.is_some());
         let deletes = covered.iter().map(|hash| RowWrite::Delete(change_row(hash)));
         self.writes.extend(deletes);
         if let Some(old) = old {

@@ -64,6 +64,7 @@ impl<'b> Plan<'b> {
             if same {
                 return Ok(());
             }
+            mark!(RowMended, if row.kind != crate::replica::Kind::Meta);
             for (old, _) in found.into_iter().skip(sealed.len()) {
                 self.push(old, None);
             }

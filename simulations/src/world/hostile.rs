@@ -11,6 +11,7 @@ use concord_protocol::{
 
 use super::{NodeId, World};
 use crate::{
+    coverage::State,
     opaque::write,
     plan::{Attack, Name, Plan},
     random::{Rng, fate},
@@ -66,7 +67,7 @@ impl World<'_> {
 
     pub(super) fn close_stranger(&mut self, id: NodeId, to: ConnectionId) {
         if to.0 >= FIRST_CONNECTION {
-            self.met("a stranger was shown the door");
+            self.met(State::StrangerClosed);
             self.strangers.connections.remove(&id);
             self.tell(id, Event::Disconnected(to));
         }
@@ -210,7 +211,7 @@ impl World<'_> {
                 }
             }
             Err(_) => {
-                self.met("a frame that cannot be read ended its connection");
+                self.met(State::FrameUnreadable);
                 self.strangers.connections.remove(&id);
                 self.tell(id, Event::Disconnected(connection));
             }

@@ -27,6 +27,7 @@ use super::{
     user::User,
 };
 use crate::{
+    coverage::State,
     disk::Disk,
     ledger::{Fate, Invariant},
     opaque::ByHash,
@@ -316,7 +317,7 @@ impl World<'_> {
         node.stalled_until_us = 0;
         // What waits to be flushed may be on its way to the disk, and a part of it there.
         if !process.writes.is_empty() {
-            self.coverage.met("a crash with writes under way");
+            self.coverage.met(State::CrashDuringWrites);
             if keep != Keep::Nothing {
                 node.disk.fail_flushes(true);
                 process.committer.commit();
@@ -444,16 +445,14 @@ impl World<'_> {
             }
             Err(LocalError::Storage(reason)) => {
                 self.ledger.settle(hash, Fate::Unknown);
-                self.met("a user was told that the disk failed");
+                self.met(State::UserToldOfDisk);
                 self.store_failed(id, &reason);
             }
             Err(LocalError::Refused { code, reason }) => {
                 self.ledger.settle(hash, Fate::Refused);
                 if process.has_failed {
                     // It builds on what could not be written, and its user was told.
-                    self.met(
-                        "a change was refused at home because what it builds on was not written",
-                    );
+                    self.met(State::RefusedAtHome);
                     self.shut_document(id, document);
                     self.open_document(id, document);
                     return;
@@ -471,7 +470,7 @@ impl World<'_> {
     /// After a failed write nothing can be promised any more: the process is started again.
     pub(super) fn store_failed(&mut self, id: NodeId, reason: &StorageFailure) {
         self.did(id, || format!("ends because its store failed: {reason}"));
-        self.met("a process ended because its store failed");
+        self.met(State::StoreFailed);
         let life = self.nodes[id].life;
         let down_us = 2_000 * MS;
         self.schedule(self.now_us + 1, Happening::Stop(id, life, down_us));

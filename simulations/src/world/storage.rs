@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 
 use super::{Happening, NodeId, World, brain::News, node::Operation};
 use crate::{
+    coverage::State,
     ledger::Invariant,
     opaque::ByHash,
     plan::Profile,
@@ -64,10 +65,10 @@ impl World<'_> {
         process.writes.push_back((ticket, future));
         process.carried.insert(ticket, carried);
         if wrote_snapshot && process.writes.len() > 1 {
-            self.met("a snapshot was written behind other writes");
+            self.met(State::SnapshotBehindWrites);
         }
         if deletes && is_busy {
-            self.met("covered rows were deleted while something was being flushed");
+            self.met(State::DeletedDuringFlush);
         }
         self.flush(id);
     }
@@ -109,7 +110,7 @@ impl World<'_> {
         process.committer.commit();
         let writes = std::mem::take(&mut process.writes);
         if writes.len() > 8 {
-            self.coverage.met("a flush carried more than eight writes");
+            self.coverage.met(State::LargeFlush);
         }
         self.trace.mix(writes.len() as u64);
         for (ticket, future) in writes {
@@ -128,7 +129,7 @@ impl World<'_> {
                     let told = failure(&error);
                     // As a relay does: a full disk is waited for, any other failure is the end.
                     if matches!(error, StoreError::Busy { .. } | StoreError::Full { .. }) {
-                        self.met("a write found no room");
+                        self.met(State::WriteWithoutRoom);
                     } else {
                         self.store_failed(id, &told);
                     }
@@ -236,7 +237,7 @@ impl World<'_> {
     }
 
     fn wait(&mut self, id: NodeId, number: u64, operation: Operation) {
-        self.met("a read waited for a write");
+        self.met(State::ReadWaited);
         if let Some(process) = &mut self.nodes[id].process {
             process.operations.insert(number, operation);
             process.late.push(number);
@@ -261,7 +262,7 @@ impl World<'_> {
         let failures = u64::from(self.plan.settings.job_failures);
         let stream = 0x10B + id as u64;
         if !self.is_calm && fate(self.plan.seed, stream, number) % 1000 < failures {
-            self.met("a job found no worker");
+            self.met(State::JobWithoutWorker);
             let none = JobError::Unavailable("all are busy".to_owned());
             return self.worked(id, ticket, Err(none));
         }
@@ -295,11 +296,11 @@ impl World<'_> {
 
     fn worked(&mut self, id: NodeId, ticket: Ticket, done: Result<JobOutput, JobError>) {
         match &done {
-            Ok(JobOutput::Built { .. }) => self.met("a snapshot was built"),
-            Ok(JobOutput::Changes(_)) => self.met("an upload was taken change by change"),
-            Ok(JobOutput::Extracted(_)) => self.met("old changes were taken out of a snapshot"),
-            Ok(JobOutput::Checked) => self.met("changes were checked"),
-            Err(JobError::Storage(_)) => self.met("a job found a row gone or unreadable"),
+            Ok(JobOutput::Built { .. }) => self.met(State::SnapshotBuilt),
+            Ok(JobOutput::Changes(_)) => self.met(State::UploadTaken),
+            Ok(JobOutput::Extracted(_)) => self.met(State::Extracted),
+            Ok(JobOutput::Checked) => self.met(State::ChangesChecked),
+            Err(JobError::Storage(_)) => self.met(State::JobWithoutRow),
             Err(error) => {
                 let error = error.clone();
                 self.did(id, || format!("a job failed: {error}"));

@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 
 use super::{NodeId, World, node::Operation, short, storage::key};
 use crate::{
+    coverage::State,
     ledger::Invariant,
     opaque::{ByHash, write},
     plan::{Edit, Name, Plan},
@@ -256,20 +257,20 @@ impl World<'_> {
                 }
             }
             Published::Quarantined(reason) => {
-                self.met("a document was quarantined");
+                self.met(State::Quarantined);
                 if !self.nodes[id].is_rotten {
                     let detail = format!("document {number} was quarantined: {reason}");
                     self.broken(Invariant::NoSilentLoss, detail);
                 }
             }
             Published::Ephemeral { data, .. } => self.presence(id, number, &data),
-            Published::Unavailable => self.met("a user was told that nobody has the document"),
+            Published::Unavailable => self.met(State::NobodyHasIt),
             Published::Durable(_) | Published::RelayHas { .. } => {}
         }
     }
 
     pub(super) fn presence(&mut self, id: NodeId, document: u8, data: &Bytes) {
-        self.met("presence was shown");
+        self.met(State::PresenceShown);
         let Some((session, count)) = data.split_last_chunk::<8>() else { return };
         let count = u64::from_be_bytes(*count);
         let Some(process) = &mut self.nodes[id].process else { return };
@@ -316,7 +317,7 @@ impl World<'_> {
     /// A compaction replaced what was named: it is named anew.
     fn reopen(&mut self, id: NodeId, document: u8, row: RowKey) {
         if row.kind == Kind::Snapshot {
-            self.met("what an open document was to be read from was replaced meanwhile");
+            self.met(State::OpenedReplaced);
         }
         self.shut_document(id, document);
         self.open_document(id, document);
@@ -366,28 +367,28 @@ impl World<'_> {
     /// Rare states that the engine itself counts.
     pub(super) fn counted(&mut self, id: NodeId, counted: Counted) {
         match counted {
-            Counted::Orphaned => self.met("a change came before what it builds on"),
+            Counted::Orphaned => self.met(State::OrphanCame),
             Counted::DocumentEvicted => {
                 let has_writes =
                     self.nodes[id].process.as_ref().is_some_and(|p| !p.writes.is_empty());
-                self.met("a document left memory");
+                self.met(State::Evicted);
                 if has_writes {
-                    self.met("a document left memory while writes were under way");
+                    self.met(State::EvictedDuringWrites);
                 }
             }
-            Counted::Quarantined => self.met("a document was quarantined"),
+            Counted::Quarantined => self.met(State::Quarantined),
             Counted::Compacted => {
-                self.met("a snapshot took the place of changes");
+                self.met(State::SnapshotTookPlace);
                 let process = self.nodes[id].process.as_ref();
                 if process.is_some_and(|p| p.writes.len() > 1) {
-                    self.met("a compaction while changes were being appended");
+                    self.met(State::CompactedDuringWrites);
                 }
             }
-            Counted::JobPostponed => self.met("a background job was put off"),
-            Counted::CorruptRow => self.met("a damaged row was found"),
-            Counted::EphemeralDropped(_) => self.met("presence was dropped"),
-            Counted::BadMessage => self.met("a message was not understood"),
-            Counted::ChangeRefused(_) => self.met("a change was refused"),
+            Counted::JobPostponed => self.met(State::JobPutOff),
+            Counted::CorruptRow => self.met(State::RowDamaged),
+            Counted::EphemeralDropped(_) => self.met(State::PresenceDropped),
+            Counted::BadMessage => self.met(State::MessageRefused),
+            Counted::ChangeRefused(_) => self.met(State::ChangeRefused),
             _ => {}
         }
     }
