@@ -33,7 +33,6 @@ states! {
     CrashDuringSends = "a crash with messages waiting to be sent",
     CrashDuringWrites = "a crash with writes under way",
     CrashLeftPart = "a crash left a part of the writes under way",
-    CrashAfterFailedFlush = "a crash after a flush that failed",
     WriteWithoutRoom = "a write found no room",
     StoreFailed = "a process ended because its store failed",
     UserToldOfDisk = "a user was told that the disk failed",

@@ -10,11 +10,13 @@
 //! rare states were met.
 
 pub mod batch;
+mod checks;
 pub mod coverage;
 mod disk;
 pub mod ledger;
 mod opaque;
 pub mod plan;
+mod pressure;
 pub mod quiet;
 pub mod random;
 pub mod regression;

@@ -9,9 +9,9 @@ use concord_protocol::{
 
 use super::{Config, ConnectionId, Counted, Effect, Now, PeerInfo, Ticket};
 
-/// Bytes queued for a connection at which no more document messages are made for it. What is
-/// not made stays to be made: it collapses into one message later.
-const QUEUE_SOFT_BYTES: usize = 1024 * 1024;
+/// The part of the bytes that may be queued for a connection at which no more document messages
+/// are made for it. What is not made stays to be made: it collapses into one message later.
+const QUEUE_SOFT_PART: usize = 8;
 
 /// Uploads that a replica has opened at once; each may hold a whole document in memory.
 const UPLOADS_AT_ONCE: usize = 16;
@@ -221,8 +221,12 @@ impl Core {
     pub(super) fn has_room(&self, connection: ConnectionId) -> bool {
         !self.draining
             && self.connections.get(&connection).is_some_and(|connection| {
-                !connection.closing && connection.queued_bytes < QUEUE_SOFT_BYTES
+                !connection.closing && connection.queued_bytes < self.queue_soft_bytes()
             })
+    }
+
+    fn queue_soft_bytes(&self) -> usize {
+        self.config.limits.queue_bytes / QUEUE_SOFT_PART
     }
 
     /// Bytes sent and not yet drained, all connections.
@@ -231,6 +235,7 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, connection: ConnectionId, frame: Bytes) {
+        let soft_bytes = self.queue_soft_bytes();
         let Some(state) = self.connections.get_mut(&connection) else {
             return;
         };
@@ -238,7 +243,7 @@ impl Core {
             return;
         }
         state.queued_bytes += frame.len();
-        if state.queued_bytes >= QUEUE_SOFT_BYTES {
+        if state.queued_bytes >= soft_bytes {
             self.full_since_ms.entry(connection).or_insert(self.now.mono_ms);
         }
         // One message may be larger than the queue; more on top of a full queue may not.
@@ -270,11 +275,12 @@ impl Core {
         connection: ConnectionId,
         bytes: usize,
     ) -> BTreeSet<DocumentId> {
+        let soft_bytes = self.queue_soft_bytes();
         let Some(state) = self.connections.get_mut(&connection) else {
             return BTreeSet::new();
         };
         state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
-        if state.queued_bytes < QUEUE_SOFT_BYTES {
+        if state.queued_bytes < soft_bytes {
             self.full_since_ms.remove(&connection);
             if mutant!(ForgetHeldBack) {
                 state.held_back.clear();

@@ -16,7 +16,7 @@ use super::{NodeId, World, brain::News, short};
 use crate::{
     coverage::State,
     ledger::{Fate, Invariant},
-    opaque::ByHash,
+    opaque::{ByHash, noise},
     plan::Edit,
     random::fate,
     trace::Kind as Told,
@@ -321,6 +321,10 @@ fn write(tx: &mut Transaction<'_>, edit: Edit, choice: u64) -> Result<i64, EditE
             }
         }
         Edit::Put | Edit::Restore => tx.put(ROOT, field, value)?,
+        Edit::Paste(kib) => {
+            let bytes = noise(choice, usize::from(kib) * 1024);
+            tx.put(ROOT, "picture", ScalarValue::Bytes(bytes))?;
+        }
         Edit::Remove => {
             if tx.get(ROOT, field.as_str())?.is_some() {
                 tx.delete(ROOT, field)?;

@@ -265,7 +265,7 @@ impl World<'_> {
     }
 
     /// What is said must be true when it is said: heads that are named are on disk.
-    fn examine(&mut self, id: NodeId, message: &Message) {
+    pub(super) fn examine(&mut self, id: NodeId, message: &Message) {
         let heads = match message {
             Message::Sync { data, .. } | Message::Request { data, .. } => {
                 match SyncMessage::decode(data, &Limits::default()) {

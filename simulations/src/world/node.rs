@@ -39,11 +39,12 @@ use crate::{
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// Small, so that worlds come near them.
-fn limits() -> Limits {
+fn limits(plan: &Plan) -> Limits {
     let mut limits = Limits::default();
     limits.orphans = 200;
-    limits.orphan_bytes = 64 * 1024;
-    limits.queue_bytes = 2 * 1024 * 1024;
+    // Several of the largest changes that users make.
+    limits.orphan_bytes = 512 * 1024;
+    limits.queue_bytes = plan.settings.queue_bytes as usize;
     limits
 }
 
@@ -251,7 +252,7 @@ impl World<'_> {
         config.idle_ms = u64::from(settings.idle_ms);
         config.check_ms = u64::from(settings.check_ms);
         config.strict = settings.strict && self.nodes[id].is_relay();
-        config.limits = limits();
+        config.limits = limits(self.plan);
         config
     }
 
@@ -261,7 +262,7 @@ impl World<'_> {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        limits()
+        limits(self.plan)
     }
 
     /// After a start: what was promised before must be there.
@@ -277,6 +278,11 @@ impl World<'_> {
                 }
             };
             if !rotten {
+                if let Some(row) = self.damaged(id, document) {
+                    let who = self.nodes[id].label();
+                    let detail = format!("{who} has half a row of document {document}: {row}");
+                    self.broken(Invariant::Durability, detail);
+                }
                 let lost = self.ledger.names(id, document).find(|hash| !found.contains_key(hash));
                 if let Some(lost) = lost.copied() {
                     let who = self.nodes[id].label();
@@ -326,7 +332,9 @@ impl World<'_> {
         }
         drop(process);
         let node = &mut self.nodes[id];
-        node.disk.lose_power(keep);
+        if node.disk.lose_power(keep) {
+            self.coverage.met(State::CrashLeftPart);
+        }
         if self.now_us < node.disk_fault_until_us {
             // The fault outlives the process, but a disk that failed is replaced or remounted.
             node.disk.heal();

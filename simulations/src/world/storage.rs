@@ -21,6 +21,9 @@ use crate::{
     random::{delay, fate},
 };
 
+/// Bytes from which on a store may write a row in several batches.
+const LARGE_BYTES: usize = 32 * 1024;
+
 /// Documents listed at once, as the peer does.
 const DOCUMENTS_PAGE: usize = 500;
 
@@ -45,7 +48,10 @@ impl World<'_> {
         let mut wrote_snapshot = false;
         for row in &rows {
             match row {
-                RowWrite::Put(RowKey { kind: Kind::Change, id, .. }, _) => {
+                RowWrite::Put(RowKey { kind: Kind::Change, id, .. }, bytes) => {
+                    if bytes.len() > LARGE_BYTES {
+                        self.coverage.met(State::LargeRow);
+                    }
                     carried.push(ChangeHash(*id));
                 }
                 RowWrite::Put(RowKey { kind: Kind::Snapshot, .. }, bytes) => {
@@ -262,9 +268,21 @@ impl World<'_> {
         let failures = u64::from(self.plan.settings.job_failures);
         let stream = 0x10B + id as u64;
         if !self.is_calm && fate(self.plan.seed, stream, number) % 1000 < failures {
-            self.met(State::JobWithoutWorker);
-            let none = JobError::Unavailable("all are busy".to_owned());
-            return self.worked(id, ticket, Err(none));
+            // What users wrote has to be taken; what else is too large can be done without.
+            let may_be_large = match &job {
+                Job::Build { incoming, .. } => incoming.is_empty(),
+                Job::Extract { .. } => true,
+                Job::Check { .. } => false,
+            };
+            let is_large = may_be_large && fate(self.plan.seed, stream, !number).is_multiple_of(3);
+            let error = if is_large {
+                self.met(State::JobTooLarge);
+                JobError::OverLimit("it needs too much memory".to_owned())
+            } else {
+                self.met(State::JobWithoutWorker);
+                JobError::Unavailable("all are busy".to_owned())
+            };
+            return self.worked(id, ticket, Err(error));
         }
         let Some(process) = &mut self.nodes[id].process else { return };
         let store = std::sync::Arc::clone(&process.store);
@@ -307,6 +325,23 @@ impl World<'_> {
             }
         }
         self.tell(id, Event::WorkDone(ticket, done));
+    }
+
+    /// A row of a document that is not what was written, as the store says.
+    pub(super) fn damaged(&self, id: NodeId, document: u8) -> Option<String> {
+        let process = self.nodes[id].process.as_ref()?;
+        let key = key(self.documents[usize::from(document)].clone());
+        let stored = process.store.load(key).now_or_never()?.ok()?;
+        stored.corrupt.first().map(|row| format!("{row:?}"))
+    }
+
+    /// Jobs that were asked for and whose end a node has not heard of.
+    pub(super) fn jobs_under_way(&self, id: NodeId) -> usize {
+        let node = &self.nodes[id];
+        let Some(process) = &node.process else { return 0 };
+        let asked = process.operations.values().filter(|what| matches!(what, Operation::Job(..)));
+        let ended = |news: &&News| matches!(news, News::Event(Event::WorkDone(..)));
+        asked.count() + node.inbox.iter().filter(ended).count()
     }
 
     /// Snapshots and changes of a document on a node's disk.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use automerge::ScalarValue;
 use bytes::Bytes;
 use concord::replica::{
     ChunkSource, ConnectionId, Counted, Event, Kind, Published, RowKey, Ticket,
@@ -13,7 +14,7 @@ use super::{NodeId, World, node::Operation, short, storage::key};
 use crate::{
     coverage::State,
     ledger::Invariant,
-    opaque::{ByHash, write},
+    opaque::{ByHash, noise, write_value},
     plan::{Edit, Name, Plan},
     random::fate,
     trace::Kind as Told,
@@ -171,11 +172,11 @@ impl World<'_> {
             _ => 1,
         };
         for _ in 0..changes {
-            self.write_one(id, peer, document);
+            self.write_one(id, peer, document, edit);
         }
     }
 
-    fn write_one(&mut self, id: NodeId, peer: u8, document: u8) {
+    fn write_one(&mut self, id: NodeId, peer: u8, document: u8, edit: Edit) {
         let now = self.nodes[id].now(self.now_us);
         let Some(process) = &mut self.nodes[id].process else { return };
         let user = &mut process.user;
@@ -188,7 +189,11 @@ impl World<'_> {
         let time = i64::try_from(now.wall_ms / 1_000).unwrap_or(0);
         let deps: Vec<ChangeHash> = view.heads.iter().copied().collect();
         let value = fate(user.seed, 3, user.next_call);
-        let chunk = write(&view.actor, view.seq, view.max_op, time, &deps, value);
+        let value = match edit {
+            Edit::Paste(kib) => ScalarValue::Bytes(noise(value, usize::from(kib) * 1024)),
+            _ => ScalarValue::Uint(value),
+        };
+        let chunk = write_value(&view.actor, view.seq, view.max_op, time, &deps, value);
         let change = match self.library.read(&chunk) {
             Ok(change) => change,
             Err(reason) => return self.broken(Invariant::NoPanic, reason),
