@@ -14,7 +14,7 @@ use std::{
 };
 
 use automerge::{
-    ExpandedChange,
+    ExpandedChange, ScalarValue,
     legacy::{Key, ObjectId, Op, OpType, SortedVec},
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -28,7 +28,7 @@ use concord::{
 use concord_protocol::{ActorId, ChangeHash, Limits, guard};
 use sha2::{Digest as _, Sha256};
 
-use crate::plan::Profile;
+use crate::{plan::Profile, random::Rng};
 
 /// What opens a chunk of any kind.
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -373,18 +373,25 @@ pub(crate) fn is_snapshot(chunk: &Bytes) -> bool {
 /// Makes a snapshot of changes in order.
 fn close(changes: &[Rc<Change>]) -> Bytes {
     let len: usize = changes.iter().map(|change| change.bytes.len() + 4).sum();
-    let mut framed = BytesMut::with_capacity(len + 16);
+    let mut inside = BytesMut::with_capacity(len);
+    for change in changes {
+        inside.put_u32_le(u32::try_from(change.bytes.len()).unwrap_or(u32::MAX));
+        inside.put_slice(&change.bytes);
+    }
+    seal(&inside)
+}
+
+/// Puts the frame of a document chunk around it.
+fn seal(inside: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(inside.len() + 16);
     framed.put_u8(DOCUMENT);
-    let mut rest = len as u64;
+    let mut rest = inside.len() as u64;
     while rest >= 0x80 {
         framed.put_u8((rest & 0x7F) as u8 | 0x80);
         rest >>= 7;
     }
     framed.put_u8((rest & 0x7F) as u8);
-    for change in changes {
-        framed.put_u32_le(u32::try_from(change.bytes.len()).unwrap_or(u32::MAX));
-        framed.put_slice(&change.bytes);
-    }
+    framed.put_slice(inside);
     let hash = Sha256::digest(&framed);
     let mut chunk = BytesMut::with_capacity(framed.len() + 8);
     chunk.put_slice(&MAGIC);
@@ -415,7 +422,21 @@ fn open(chunk: &Bytes) -> Result<Vec<Bytes>, String> {
     Ok(changes)
 }
 
-/// Writes a change: one field of the root, written `ops` times over.
+/// A document chunk in its frame that holds no document.
+pub(crate) fn junk(value: u64) -> Bytes {
+    seal(&value.to_le_bytes())
+}
+
+/// So many bytes that do not compress.
+pub(crate) fn noise(value: u64, bytes: usize) -> Vec<u8> {
+    let mut rng = Rng::new(value);
+    let mut noise: Vec<u8> =
+        std::iter::repeat_with(|| rng.next().to_le_bytes()).take(bytes / 8 + 1).flatten().collect();
+    noise.truncate(bytes);
+    noise
+}
+
+/// Writes a change: one field of the root.
 pub(crate) fn write(
     actor: &[u8],
     seq: u32,
@@ -424,8 +445,20 @@ pub(crate) fn write(
     deps: &[ChangeHash],
     value: u64,
 ) -> Bytes {
+    write_value(actor, seq, start_op, time, deps, ScalarValue::Uint(value))
+}
+
+/// As [`write`], any value.
+pub(crate) fn write_value(
+    actor: &[u8],
+    seq: u32,
+    start_op: u32,
+    time: i64,
+    deps: &[ChangeHash],
+    value: ScalarValue,
+) -> Bytes {
     let put = Op {
-        action: OpType::Put(automerge::ScalarValue::Uint(value)),
+        action: OpType::Put(value),
         obj: ObjectId::Root,
         key: Key::Map("field".into()),
         pred: SortedVec::new(),

@@ -146,6 +146,14 @@ pub struct Settings {
     pub batch_bytes: u32,
     /// Jobs in a thousand that find no worker.
     pub job_failures: u16,
+    /// Of the replicas: bytes queued for a connection at most.
+    #[serde(default = "queue_bytes")]
+    pub queue_bytes: u32,
+}
+
+/// Of plans that do not say.
+const fn queue_bytes() -> u32 {
+    2 * 1024 * 1024
 }
 
 /// One thing that happens.
@@ -233,6 +241,12 @@ pub enum Attack {
     Flood,
     /// A frame of the hostile collection, damaged or not.
     Mutant,
+    /// Its own presence, again and in another order.
+    Echo,
+    /// More changes than may wait for one that never comes.
+    OrphanFlood,
+    /// A document chunk that holds no document.
+    Upload,
 }
 
 /// What a user does to a document.
@@ -257,6 +271,8 @@ pub enum Edit {
     Take,
     /// Writes a field that others write too: a conflict.
     Disagree,
+    /// Puts in so many KiB at once.
+    Paste(u8),
 }
 
 /// Something that happens to a world.

@@ -7,7 +7,7 @@ use std::{
     sync::Once,
 };
 
-use crate::{Report, ledger::Invariant, plan::Plan};
+use crate::{Mutant, Report, ledger::Invariant, plan::Plan};
 
 static HOOK: Once = Once::new();
 
@@ -18,6 +18,11 @@ thread_local! {
 
 /// As [`crate::run`]. Of a panic the failure says the file and line; nothing is printed.
 pub fn run(plan: &Plan, trace: bool) -> Report {
+    run_with(plan, trace, None)
+}
+
+/// As [`crate::run_with`], and as [`run`].
+pub fn run_with(plan: &Plan, trace: bool, mutant: Option<Mutant>) -> Report {
     HOOK.call_once(|| {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -29,7 +34,7 @@ pub fn run(plan: &Plan, trace: bool) -> Report {
         }));
     });
     IS_IN_WORLD.set(true);
-    let mut report = crate::run(plan, trace);
+    let mut report = crate::run_with(plan, trace, mutant);
     IS_IN_WORLD.set(false);
     let place = WHERE.with(|at| at.borrow_mut().take());
     if let (Some(place), Some(failure)) = (place, &mut report.failure)

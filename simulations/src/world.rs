@@ -20,7 +20,7 @@ use concord_protocol::DocumentId;
 
 use self::{brain::News, hostile::Strangers, network::Network, node::Node};
 use crate::{
-    coverage::Coverage,
+    coverage::{Coverage, State},
     ledger::{Failure, Invariant, Ledger},
     opaque::Library,
     plan::{Name, Plan},
@@ -253,7 +253,7 @@ impl World<'_> {
         }
     }
 
-    fn met(&mut self, state: &'static str) {
+    const fn met(&mut self, state: State) {
         self.coverage.met(state);
     }
 

@@ -9,9 +9,9 @@ use concord_protocol::{
 
 use super::{Config, ConnectionId, Counted, Effect, Now, PeerInfo, Ticket};
 
-/// Bytes queued for a connection at which no more document messages are made for it. What is
-/// not made stays to be made: it collapses into one message later.
-const QUEUE_SOFT_BYTES: usize = 1024 * 1024;
+/// The part of the bytes that may be queued for a connection at which no more document messages
+/// are made for it. What is not made stays to be made: it collapses into one message later.
+const QUEUE_SOFT_PART: usize = 8;
 
 /// Uploads that a replica has opened at once; each may hold a whole document in memory.
 const UPLOADS_AT_ONCE: usize = 16;
@@ -31,7 +31,7 @@ pub(super) struct Connection {
     pub(super) remotes: BTreeSet<StorageId>,
     /// The last count of each session of ephemeral messages that came over it.
     sessions: VecDeque<(SessionId, u64)>,
-    queued_bytes: usize,
+    pub(super) queued_bytes: usize,
     pub(super) closing: bool,
 }
 
@@ -127,12 +127,16 @@ impl Core {
         if free {
             self.jobs += 1;
         } else {
+            mark!(SlotAwaited);
             self.job_queue.insert(document.clone());
         }
         free
     }
 
     pub(super) fn free_job_slot(&mut self) {
+        if mutant!(LeakJobSlot, every 10) {
+            return;
+        }
         self.jobs = self.jobs.saturating_sub(1);
         if let Some(next) = self.job_queue.pop_first() {
             self.wake_at(self.now.mono_ms, &next, Wake::Check);
@@ -217,8 +221,12 @@ impl Core {
     pub(super) fn has_room(&self, connection: ConnectionId) -> bool {
         !self.draining
             && self.connections.get(&connection).is_some_and(|connection| {
-                !connection.closing && connection.queued_bytes < QUEUE_SOFT_BYTES
+                !connection.closing && connection.queued_bytes < self.queue_soft_bytes()
             })
+    }
+
+    fn queue_soft_bytes(&self) -> usize {
+        self.config.limits.queue_bytes / QUEUE_SOFT_PART
     }
 
     /// Bytes sent and not yet drained, all connections.
@@ -227,20 +235,22 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, connection: ConnectionId, frame: Bytes) {
+        let soft_bytes = self.queue_soft_bytes();
         let Some(state) = self.connections.get_mut(&connection) else {
             return;
         };
-        if state.closing {
+        if state.closing || mutant!(LoseMessage, every 50) {
             return;
         }
         state.queued_bytes += frame.len();
-        if state.queued_bytes >= QUEUE_SOFT_BYTES {
+        if state.queued_bytes >= soft_bytes {
             self.full_since_ms.entry(connection).or_insert(self.now.mono_ms);
         }
         // One message may be larger than the queue; more on top of a full queue may not.
         let over = state.queued_bytes - frame.len() > self.config.limits.queue_bytes;
         self.out.push_back(Effect::Send(connection, frame));
         if over {
+            mark!(FullClosed);
             self.close(connection, CloseCode::Backpressure, "does not read what it subscribed to");
         }
     }
@@ -265,12 +275,17 @@ impl Core {
         connection: ConnectionId,
         bytes: usize,
     ) -> BTreeSet<DocumentId> {
+        let soft_bytes = self.queue_soft_bytes();
         let Some(state) = self.connections.get_mut(&connection) else {
             return BTreeSet::new();
         };
         state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
-        if state.queued_bytes < QUEUE_SOFT_BYTES {
+        if state.queued_bytes < soft_bytes {
             self.full_since_ms.remove(&connection);
+            if mutant!(ForgetHeldBack) {
+                state.held_back.clear();
+            }
+            mark!(Resumed, if !state.held_back.is_empty());
             return std::mem::take(&mut state.held_back);
         }
         // Some progress: the reader is slow, not gone.
@@ -289,6 +304,7 @@ impl Core {
             .map(|(connection, _)| *connection)
             .collect();
         for connection in stalled {
+            mark!(StalledClosed);
             self.close(
                 connection,
                 CloseCode::Backpressure,
@@ -313,7 +329,7 @@ impl Core {
             return false;
         };
         if let Some((_, last)) = state.sessions.iter_mut().find(|(known, _)| known == session) {
-            let fresh = count > *last;
+            let fresh = count > *last || mutant!(RepeatPresence);
             *last = count.max(*last);
             return fresh;
         }
@@ -336,6 +352,9 @@ impl Core {
         let Some(state) = self.connections.get(&connection) else {
             return;
         };
+        if mutant!(RefuseSilently) {
+            return;
+        }
         let (sender, target) = (self.config.us.clone(), state.info.peer.clone());
         let message = if state.info.concord {
             Message::Ack {

@@ -206,7 +206,10 @@ impl Document {
         self.ensure_loading(core);
         while self.pages.is_none() {
             let step = match &mut self.state {
-                State::Absent | State::Loading(_) => return,
+                State::Absent | State::Loading(_) => {
+                    mark!(WaitedForLoad, if !self.inbox.is_empty());
+                    return;
+                }
                 State::Sorting(..) => self.sort(core),
                 State::Ready(_) => match self.inbox.pop_front() {
                     None => break,
@@ -219,7 +222,10 @@ impl Document {
             match step {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(missing) => self.read_pages(core, missing),
+                Err(missing) => {
+                    mark!(PagesForChange, if matches!(self.state, State::Ready(_)));
+                    self.read_pages(core, missing);
+                }
             }
         }
         core.dirty.insert(self.id.clone());
@@ -248,7 +254,11 @@ impl Document {
                 Ok(Verdict::Known) => core.effect(Effect::LocalDone(ticket, Ok(()))),
                 Ok(Verdict::Accept(deps)) => {
                     self.accept(core, *header, deps, bytes, None);
-                    self.writing.locals.push(ticket);
+                    if mutant!(ReturnBeforeWrite) {
+                        core.effect(Effect::LocalDone(ticket, Ok(())));
+                    } else {
+                        self.writing.locals.push(ticket);
+                    }
                 }
                 Ok(Verdict::Orphan(_)) => {
                     let reason = "it builds on changes that are not in this store".to_owned();
@@ -276,10 +286,16 @@ impl Document {
                         }
                     };
                     match verdict {
-                        Verdict::Known => {}
+                        Verdict::Known => {
+                            mark!(Duplicate);
+                            mark!(KnownFromUpload, if checked && !core.config.strict);
+                        }
                         Verdict::Accept(deps) => {
                             if self.opened {
                                 self.news.push(bytes.clone());
+                                if mutant!(PublishTwice) {
+                                    self.news.push(bytes.clone());
+                                }
                             }
                             self.accept(core, header, deps, bytes, from);
                         }
@@ -314,6 +330,7 @@ impl Document {
     ) {
         let hash = header.hash;
         self.accepted += 1;
+        mark!(ResentAfterFailure, after FailedClosed, of (&core.config.us, &self.id));
         self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
         self.writing.changes.push(hash);
         let Some(graph) = self.graph_mut() else {
@@ -339,6 +356,8 @@ impl Document {
             );
         }
         for orphan in self.orphans.arrived(&hash) {
+            mark!(OrphanAdopted);
+            mark!(OrphanFromOther, if orphan.from != from);
             let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
             self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
         }
@@ -353,12 +372,16 @@ impl Document {
         missing: Vec<ChangeHash>,
     ) {
         if let Some(dep) = missing.iter().find(|dep| self.refused.contains(*dep)) {
+            mark!(OrphanOfRefused);
             let reason = format!("it builds on {dep}, which was refused");
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
             return;
         }
         for dropped in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
-            if let Some(from) = dropped.from {
+            mark!(OrphanCap);
+            if let Some(from) = dropped.from
+                && !mutant!(DropOrphansSilently)
+            {
                 let reason = "too many changes wait for what they build on";
                 let refusal = refused(Some(dropped.header.hash), RefuseCode::Quota, reason);
                 core.refuse(from, &self.id, refusal, self.durable());
@@ -376,6 +399,7 @@ impl Document {
         reason: &str,
     ) {
         let waiting = self.orphans.refuse(&hash);
+        mark!(RefusedWithWaiting, if !waiting.is_empty());
         let all =
             std::iter::once((from, hash)).chain(waiting.iter().map(|o| (o.from, o.header.hash)));
         for (from, hash) in all {
@@ -447,6 +471,9 @@ impl Document {
     fn durably(&mut self, core: &mut Core, written: Written) {
         for ticket in written.locals {
             core.effect(Effect::LocalDone(ticket, Ok(())));
+            if mutant!(AnswerTwice) {
+                core.effect(Effect::LocalDone(ticket, Ok(())));
+            }
         }
         if let Some(graph) = self.graph_mut() {
             let before = graph.durable_heads().clone();
@@ -469,6 +496,7 @@ impl Document {
     pub(super) fn fail(&mut self, core: &mut Core, failure: &StorageFailure) {
         for inbound in std::mem::take(&mut self.inbox) {
             if let Inbound::Local(ticket, ..) = inbound {
+                mark!(FailedWithCalls);
                 core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
             }
         }
@@ -485,7 +513,10 @@ impl Document {
         self.state = State::Absent;
         let readers: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in readers {
-            core.close(connection, CloseCode::StorageFailed, &failure.0);
+            mark!(FailedClosed, of(&core.config.us, &self.id));
+            if !mutant!(FailQuietly) {
+                core.close(connection, CloseCode::StorageFailed, &failure.0);
+            }
         }
     }
 
@@ -499,12 +530,21 @@ impl Document {
                 snapshot.index.drop_pages();
             }
         }
+        if mutant!(KeepTalking) {
+            self.readers.values_mut().for_each(|reader| reader.repeat());
+        }
+        if mutant!(LoseAtEviction) && idle_ms >= core.config.idle_ms {
+            self.written.clear();
+        }
         if idle_ms >= core.config.idle_ms && self.check_before_eviction(core) && self.is_quiet() {
             self.state = State::Absent;
             self.refused.clear();
             core.count(Counted::DocumentEvicted);
+            mark!(EvictedWithReaders, if !self.readers.is_empty());
             return;
         }
+        mark!(EvictionPutOff, if idle_ms >= core.config.idle_ms && self.is_resident());
+        mark!(EvictionWithWrite, if idle_ms >= core.config.idle_ms && !self.written.is_empty());
         if self.is_resident() {
             self.idle_set = true;
             let again = TRIM_MS.min(core.config.idle_ms).max(1);

@@ -149,6 +149,7 @@ impl Document {
     ) -> Result<bool, super::index::Missing> {
         let is_busy = self.jobs.running.is_some() || self.jobs.adopting.is_some();
         if is_busy || core.now.mono_ms < self.jobs.admit_not_before_ms {
+            mark!(AdmissionWaited);
             self.put_back(Inbound::Changes { from, changes, checked: false });
             return Ok(false);
         }
@@ -268,6 +269,10 @@ impl Document {
             return;
         }
         let took_ms = core.now.mono_ms.saturating_sub(started_ms);
+        if mutant!(FailedJobKeepsSlot) && result.is_err() {
+            let has_slot = matches!(purpose, Purpose::Compact | Purpose::Check { .. });
+            core.jobs += usize::from(has_slot);
+        }
         match purpose {
             Purpose::Upload { from, heads, bytes } => {
                 core.free_upload_slot();
@@ -294,6 +299,7 @@ impl Document {
     fn compact_done(&mut self, core: &mut Core, result: Result<JobOutput, JobError>) {
         match result {
             Ok(JobOutput::Built { snapshot, index }) => {
+                mark!(DoneAfterPutOff, after PutOff, of (&core.config.us, &self.id));
                 core.count(Counted::Compacted);
                 self.write_snapshot(core, snapshot, &index, None);
             }
@@ -328,6 +334,7 @@ impl Document {
     ) {
         match result {
             Ok(_) => {
+                mark!(DoneAfterPutOff, after PutOff, of (&core.config.us, &self.id));
                 if let Some(graph) = self.graph_mut() {
                     graph.mark_checked(hashes);
                 }
@@ -344,6 +351,7 @@ impl Document {
         };
         self.jobs.not_before_ms = core.now.mono_ms + ms;
         core.count(Counted::JobPostponed);
+        mark!(PutOff, of(&core.config.us, &self.id));
     }
 
     fn admit_done(
@@ -362,6 +370,7 @@ impl Document {
             }
             Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
                 // Not its writer's fault: try again.
+                mark!(AdmissionAgain);
                 self.put_back(Inbound::Changes { from, changes, checked: false });
                 self.jobs.admit_not_before_ms = core.now.mono_ms + RETRY_MS;
                 core.wake_at(self.jobs.admit_not_before_ms, &self.id, Wake::Check);

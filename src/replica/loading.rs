@@ -33,6 +33,7 @@ impl Document {
             _ => None,
         };
         let Some(snapshot) = snapshot else { return };
+        mark!(PagesToSort, if matches!(self.state, State::Sorting(..)));
         let parts: Vec<u32> = missing.0.into_iter().collect();
         let rows = parts
             .iter()
@@ -55,6 +56,7 @@ impl Document {
         };
         let Some(snapshot) = graph.snapshot.as_mut().filter(|now| now.id == read.snapshot) else {
             // Another snapshot took its place: whoever asked looks there.
+            mark!(PagesReplaced);
             return self.drive(core);
         };
         let rows = match rows {
@@ -107,6 +109,7 @@ impl Document {
             // A crash came between writing this snapshot and deleting what it covers.
             for (old, old_root) in &roots {
                 if root.covers.contains(old) {
+                    mark!(TwoSnapshotsAtStart);
                     self.writes.extend(delete_snapshot(*old, old_root));
                 }
             }
@@ -127,6 +130,9 @@ impl Document {
         changes
             .make_contiguous()
             .sort_by_key(|(header, _)| (header.start_op, header.seq, header.hash));
+        if mutant!(IgnoreStoredChange) {
+            changes.pop_back();
+        }
         self.state = State::Sorting(graph, changes);
         self.drive(core);
     }
@@ -154,6 +160,7 @@ impl Document {
             };
             left -= 1;
             if covered {
+                mark!(CoveredRowsAtStart);
                 self.writes.push(RowWrite::Delete(change_row(&header.hash)));
             } else if complete {
                 graph.insert(header, deps, bytes, true, None);
@@ -172,6 +179,7 @@ impl Document {
         self.state = State::Ready(graph);
         // What is left lost a dependency to a damaged row: it waits for somebody to bring it.
         for (header, bytes) in orphaned {
+            mark!(OrphansAtStart);
             let missing = match &self.state {
                 State::Ready(graph) => missing_deps(graph, &header).unwrap_or_default(),
                 _ => Vec::new(),
@@ -190,6 +198,7 @@ impl Document {
         let durable = self.durable();
         for (connection, reader) in &self.readers {
             if reader.has_been_told() && !reader.was_named(&durable) {
+                mark!(BeganAgain);
                 let reason = "stored bytes of a document were found damaged; send them again";
                 core.close(*connection, CloseCode::StorageFailed, reason);
             }

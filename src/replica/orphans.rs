@@ -45,6 +45,7 @@ impl Orphans {
         let hash = header.hash;
         if let Some(known) = self.waiting.get_mut(&hash) {
             // It came again; whoever brought it last is told what becomes of it.
+            mark!(OrphanAgain);
             known.from = from;
             return Vec::new();
         }
@@ -57,6 +58,9 @@ impl Orphans {
         self.waiting.insert(hash, Orphan { header, bytes, from, missing });
         let mut dropped = Vec::new();
         while self.waiting.len() > limits.orphans || self.bytes > limits.orphan_bytes {
+            if mutant!(OrphansUnbounded) {
+                break;
+            }
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };

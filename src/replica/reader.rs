@@ -121,6 +121,12 @@ impl Reader {
         self.named.as_deref() == Some(heads)
     }
 
+    /// For `mutant!(KeepTalking)`: it is told again what it was told.
+    pub(super) fn repeat(&mut self) {
+        self.named = None;
+        self.dirty = true;
+    }
+
     /// Whether it reads version 2.
     pub(super) fn reads_v2(&self) -> bool {
         self.v2
@@ -133,12 +139,14 @@ impl Reader {
             self.read_only = flags.read_only;
             self.resets = flags.supports_reset;
             if flags.reset {
+                mark!(ResetHeard, if !self.sent.is_empty());
                 self.sent.clear();
             }
         }
         if message.heads.is_empty() || asks_to_begin_again(&message) {
             // It has nothing; or it has something, but not what we thought both sides have (a
             // false yes of its filter), and asks to begin again.
+            mark!(ResetHeard, if !self.sent.is_empty());
             self.sent.clear();
             self.asked.clear();
         }
@@ -204,6 +212,7 @@ impl Reader {
         }
         if lost && !self.reset {
             // It builds on what we had once: ask for everything from the start.
+            mark!(ResetSaid);
             let have = vec![Have::default()];
             let message = say(heads, Vec::new(), have);
             return Ok(Plan::Say { message, parcel: Parcel::default() });
@@ -223,6 +232,7 @@ impl Reader {
             && self.empty_handed
             && self.told_to_forget < FORGET_MAX;
         let asks = !need.is_empty() && need != self.asked || forget;
+        mark!(AskedByName, if asks);
         let heads_changed = self.named.as_deref() != Some(heads.as_slice());
         if !has_changes && !asks && self.named.is_some() {
             if !heads_changed {
@@ -296,7 +306,10 @@ impl Reader {
         for hash in &self.their_need {
             if let Some(position) = graph.position(hash)?
                 && graph.serves(position)
+                && !mutant!(IgnoreNeed)
             {
+                mark!(NeedServed);
+                mark!(FilterHid, if self.probe(hash));
                 send.insert(position);
             }
         }
@@ -306,6 +319,7 @@ impl Reader {
         }
         if theirs.is_empty() && !filter && self.v2 && self.their_need.is_empty() {
             // It has nothing: the whole document, without a walk.
+            mark!(ToldAll);
             let tail = graph.base()..graph.end();
             let mut parcel = self.pack(graph, &tail.filter(|&at| graph.serves(at)).collect());
             parcel.snapshot = graph.snapshot.is_some();

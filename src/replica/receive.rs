@@ -19,6 +19,7 @@ use super::{
 impl Replica {
     pub(super) fn received(&mut self, connection: ConnectionId, message: Message) {
         if self.core.peer(connection).is_none() {
+            mark!(HeardWhileClosing, if self.core.connections.contains_key(&connection));
             return;
         }
         let subscribes = matches!(
@@ -104,6 +105,7 @@ impl Replica {
             return false;
         }
         state.documents.insert(document.clone());
+        mark!(BackAfterSnapshot, after LostWithSnapshot, of (&state.info.peer, document));
         let (core, document) = self.document(document.clone());
         document.readers.entry(connection).or_default();
         let stores: Vec<_> = document.remote_heads.keys().cloned().collect();
@@ -143,6 +145,7 @@ impl Replica {
                     }),
                 };
                 if let Err(error) = checked {
+                    mark!(MalformedRefused);
                     let refusal = refused(None, RefuseCode::Malformed, error.to_string());
                     let durable = document.durable();
                     core.refuse(connection, &document.id, refusal, durable);

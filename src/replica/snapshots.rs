@@ -9,7 +9,8 @@ use super::{
     ChunkSource, ConnectionId, Effect, Job, Kind, RowKey, RowWrite, StorageFailure,
     core::Core,
     document::{Document, change_row, delete_snapshot},
-    index::SnapshotIndex,
+    graph::Graph,
+    index::{PagedIndex, SnapshotIndex},
     jobs::{Adopting, Extract},
 };
 use crate::record;
@@ -27,6 +28,7 @@ impl Document {
             extract.snapshot == id && core.now.mono_ms < extract.not_before_ms
         });
         if busy || too_soon {
+            mark!(ExtractWaited, if busy);
             return;
         }
         let snapshot = ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id, part: 0 });
@@ -57,6 +59,7 @@ impl Document {
                     let failure = StorageFailure("the snapshot is not in storage".to_owned());
                     return self.fail(core, &failure);
                 }
+                mark!(SnapshotReplaced, if self.jobs.snapshot.is_none());
                 // Otherwise another took its place meanwhile; the readers ask again.
             }
             Err(failure) => self.fail(core, &failure),
@@ -85,6 +88,7 @@ impl Document {
         index.root.covers = graph.snapshot.iter().map(|snapshot| snapshot.id).collect();
         let id: [u8; 32] = Sha256::digest(&bytes).into();
         if index.root.covers.contains(&id) {
+            mark!(SnapshotSame);
             return false;
         }
         let Ok(root) = record::encode(&index.root) else {
@@ -92,6 +96,12 @@ impl Document {
         };
         let row = |kind, part| RowKey { kind, id, part };
         let put = |key, bytes: Bytes| RowWrite::Put(key, bytes);
+        if mutant!(DeleteCoveredEarly) {
+            self.writes.extend(covered_early(graph, &index));
+        }
+        if mutant!(RootFirst) {
+            self.writes.push(put(row(Kind::IndexRoot, 0), root.clone().into()));
+        }
         self.writes.push(put(row(Kind::Snapshot, 0), bytes.clone()));
         for (part, page) in &index.pages {
             let page = Bytes::copy_from_slice(page);
@@ -108,6 +118,7 @@ impl Document {
     /// The snapshot is on disk: it takes the place of what it covers, which goes.
     pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
         let Some(Adopting { id, index, bytes, from }) = self.jobs.adopting.take() else {
+            mark!(SnapshotForgotten);
             return;
         };
         let Some(graph) = self.graph_mut() else {
@@ -118,6 +129,8 @@ impl Document {
             graph.snapshot = old;
             return;
         };
+        mark!(TailStayed, if !graph.tail().is_empty());
+        mark!(AdoptedUpload, if from.is_some());
         let deletes = covered.iter().map(|hash| RowWrite::Delete(change_row(hash)));
         self.writes.extend(deletes);
         if let Some(old) = old {
@@ -138,4 +151,11 @@ impl Document {
         self.start_upload(core);
         self.drive(core);
     }
+}
+
+/// For `mutant!(DeleteCoveredEarly)`.
+fn covered_early(graph: &Graph, index: &SnapshotIndex) -> Vec<RowWrite> {
+    let Ok(whole) = PagedIndex::whole(index) else { return Vec::new() };
+    let held = graph.tail().iter().filter(|node| matches!(whole.position(&node.hash), Ok(Some(_))));
+    held.map(|node| RowWrite::Delete(change_row(&node.hash))).collect()
 }

@@ -25,6 +25,7 @@ impl Document {
         let known =
             |graph: &Graph| heads.iter().all(|head| matches!(graph.position(head), Ok(Some(_))));
         if !heads.is_empty() && self.graph().is_some_and(known) {
+            mark!(UploadKnown);
             return;
         }
         if self.jobs.uploads.len() >= UPLOADS_MAX {
@@ -44,6 +45,7 @@ impl Document {
             || self.jobs.adopting.is_some()
             || self.jobs.uploads.is_empty()
         {
+            mark!(UploadQueued, if !self.jobs.uploads.is_empty());
             return;
         }
         let Some(graph) = self.graph() else {
@@ -96,6 +98,7 @@ impl Document {
             }
             Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
                 // Not its fault: try again.
+                mark!(UploadAgain);
                 self.jobs.uploads.push_front((from, heads, bytes));
                 core.wake_at(core.now.mono_ms + RETRY_MS, &self.id, Wake::Check);
                 done = false;
@@ -107,6 +110,7 @@ impl Document {
                 done = false;
             }
             Err(error) => {
+                mark!(UploadRefused);
                 let code = match &error {
                     JobError::OverLimit(_) => RefuseCode::Quota,
                     JobError::Incoming(_) => RefuseCode::Malformed,

@@ -48,7 +48,7 @@ impl<'b> Plan<'b> {
     fn put(&mut self, document: &[u8], row: &RowKey, bytes: &[u8]) -> Result<(), BackendError> {
         let prefix = key::row_prefix(document, row);
         let crc = crc32c::crc32c(bytes);
-        let sealed = value::cut(bytes).map(|(number, payload)| {
+        let mut sealed = value::cut(bytes).map(|(number, payload)| {
             let key = key::piece(&prefix, number);
             let value = value::seal(&key, number, payload, bytes, crc);
             (key, value)
@@ -64,6 +64,7 @@ impl<'b> Plan<'b> {
             if same {
                 return Ok(());
             }
+            mark!(RowMended, if row.kind != crate::replica::Kind::Meta);
             for (old, _) in found.into_iter().skip(sealed.len()) {
                 self.push(old, None);
             }
@@ -72,6 +73,13 @@ impl<'b> Plan<'b> {
             }
         } else {
             let is_large = bytes.len() >= value::LARGE_ROW_BYTES;
+            if mutant!(FirstPieceFirst)
+                && is_large
+                && let Some((key, value)) = sealed.next()
+            {
+                self.push(key, Some(value));
+                self.apply_if_large()?;
+            }
             for (key, value) in sealed.rev() {
                 self.push(key, Some(value));
                 if is_large {

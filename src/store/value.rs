@@ -139,6 +139,7 @@ impl Assembly {
     /// that was not written to its end or is half removed.
     pub(super) fn finish(self) -> Option<Result<Bytes, String>> {
         if self.headless && self.last >= LARGE_LAST_PIECE {
+            mark!(RowHalfWritten);
             return None;
         }
         if let Some(reason) = self.broken {

@@ -14,8 +14,9 @@ use concord_protocol::{ChangeHash, SessionId};
 
 use super::{NodeId, World, brain::News, short};
 use crate::{
+    coverage::State,
     ledger::{Fate, Invariant},
-    opaque::ByHash,
+    opaque::{ByHash, noise},
     plan::Edit,
     random::fate,
     trace::Kind as Told,
@@ -183,15 +184,13 @@ impl World<'_> {
             }
             Err(ChangeError::NotDurable(reason)) => {
                 self.ledger.settle(hash, Fate::Unknown);
-                self.met("a user was told that the disk failed");
+                self.met(State::UserToldOfDisk);
                 self.store_failed(id, &concord::replica::StorageFailure(reason));
             }
             Err(ChangeError::Refused { code, reason, .. }) => {
                 self.ledger.settle(hash, Fate::Refused);
                 if process.has_failed {
-                    self.met(
-                        "a change was refused at home because what it builds on was not written",
-                    );
+                    self.met(State::RefusedAtHome);
                     return;
                 }
                 let detail = format!(
@@ -244,7 +243,7 @@ impl World<'_> {
                 }
             }
             DocumentEvent::Quarantined { reason } => {
-                self.met("a document was quarantined");
+                self.met(State::Quarantined);
                 if !self.nodes[id].is_rotten {
                     let detail = format!("document {document} was quarantined: {reason}");
                     self.broken(Invariant::NoSilentLoss, detail);
@@ -322,6 +321,10 @@ fn write(tx: &mut Transaction<'_>, edit: Edit, choice: u64) -> Result<i64, EditE
             }
         }
         Edit::Put | Edit::Restore => tx.put(ROOT, field, value)?,
+        Edit::Paste(kib) => {
+            let bytes = noise(choice, usize::from(kib) * 1024);
+            tx.put(ROOT, "picture", ScalarValue::Bytes(bytes))?;
+        }
         Edit::Remove => {
             if tx.get(ROOT, field.as_str())?.is_some() {
                 tx.delete(ROOT, field)?;

@@ -28,6 +28,9 @@ const REUNION_MESSAGES: u64 = 4;
 impl World<'_> {
     pub(super) fn finish(&mut self) {
         self.strangers_leave();
+        if self.failure.is_some() {
+            return;
+        }
         let start_us = self.now_us;
         loop {
             self.run_until(self.now_us + 1_000 * MS);
@@ -263,6 +266,11 @@ impl World<'_> {
             } else {
                 None
             };
+            if stats.jobs > self.jobs_under_way(id) {
+                let who = self.nodes[id].label();
+                let detail = format!("{who}: a job that has ended keeps its slot");
+                return self.broken(Invariant::Progress, detail);
+            }
             if let Some(over) = over {
                 let who = self.nodes[id].label();
                 self.broken(Invariant::Bounds, format!("{who}: {over}"));

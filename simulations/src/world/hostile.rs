@@ -5,19 +5,24 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use concord::replica::{ConnectionId, Event, PeerInfo};
 use concord_protocol::{
-    ChangeHash, DocumentId, Limits, Message, PeerMetadata, codec,
+    ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, SessionId, codec,
     sync::{Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
-use super::{NodeId, World};
+use super::{MS, NodeId, World};
 use crate::{
-    opaque::write,
+    checks::answers::Answers,
+    coverage::State,
+    ledger::Invariant,
+    opaque::{junk, write},
     plan::{Attack, Name, Plan},
     random::{Rng, fate},
 };
 
 /// Numbers of strangers' connections, out of the way of honest ones.
 const FIRST_CONNECTION: u64 = 1 << 40;
+/// Microseconds that relays have to answer strangers, once faults have ended.
+const ANSWER_US: u64 = 60_000 * MS;
 /// Messages of others that are kept to be sent again.
 const REMEMBERED_MAX: usize = 64;
 
@@ -28,6 +33,7 @@ pub(super) struct Strangers {
     connections: BTreeMap<NodeId, (ConnectionId, u32)>,
     next_connection: u64,
     remembered: VecDeque<Message>,
+    pub(super) answers: Answers,
 }
 
 impl Strangers {
@@ -36,6 +42,7 @@ impl Strangers {
             connections: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
             remembered: VecDeque::new(),
+            answers: Answers::default(),
         }
     }
 
@@ -57,26 +64,51 @@ impl World<'_> {
         remembered.push_back(message.clone());
     }
 
-    /// What is sent to a stranger is read and thrown away.
+    /// What is sent to a stranger is read, and must be true for it too.
     pub(super) fn send_to_stranger(&mut self, id: NodeId, to: ConnectionId, bytes: &Bytes) {
         if to.0 >= FIRST_CONNECTION {
+            for message in codec::decode(bytes, &Limits::default()).unwrap_or_default() {
+                self.examine(id, &message);
+                self.strangers.answers.told(id, &message);
+            }
             self.tell(id, Event::Drained(to, bytes.len()));
         }
     }
 
     pub(super) fn close_stranger(&mut self, id: NodeId, to: ConnectionId) {
         if to.0 >= FIRST_CONNECTION {
-            self.met("a stranger was shown the door");
+            self.met(State::StrangerClosed);
             self.strangers.connections.remove(&id);
+            self.strangers.answers.gone(id);
             self.tell(id, Event::Disconnected(to));
         }
     }
 
     /// Strangers leave.
     pub(super) fn strangers_leave(&mut self) {
+        self.run_until(self.now_us + ANSWER_US);
+        self.check_answers();
         for (id, (connection, life)) in std::mem::take(&mut self.strangers.connections) {
             if self.nodes[id].life == life {
                 self.tell(id, Event::Disconnected(connection));
+            }
+        }
+    }
+
+    /// Each change of a stranger was taken, waits, or was refused.
+    fn check_answers(&mut self) {
+        for id in (0..self.nodes.len()).filter(|id| self.is_at_rest(*id)) {
+            let node = &self.nodes[id];
+            let Some(process) = &node.process else { continue };
+            let owed = self.strangers.answers.owed(id, node.life);
+            let owed = owed.filter(|hash| !process.on_disk.contains_key(*hash)).count();
+            let waiting = process.brain.stats().orphans;
+            if node.inbox.is_empty() && owed > waiting {
+                let detail = format!(
+                    "of a stranger's changes {} neither took nor refused {owed}, and {waiting} wait",
+                    node.label()
+                );
+                return self.broken(Invariant::NoSilentLoss, detail);
             }
         }
     }
@@ -94,6 +126,9 @@ impl World<'_> {
             Attack::Equivocation => "equivocation",
             Attack::Flood => "flood",
             Attack::Mutant => "mutated frame",
+            Attack::Echo => "echo",
+            Attack::OrphanFlood => "orphan flood",
+            Attack::Upload => "hostile upload",
         };
         self.fault(what, &[Name::Relay(relay)], 0);
         self.ledger.attacked += 1;
@@ -134,6 +169,39 @@ impl World<'_> {
                     changes.push(chunk);
                 }
                 let message = message(deps, Vec::new(), Vec::new(), changes);
+                self.say(id, connection, document, &message);
+            }
+            Attack::OrphanFlood => {
+                // All wait for one that never comes.
+                let deps = hashes(&mut rng, 1);
+                let count = rng.between(150, 400);
+                let changes: Vec<Bytes> =
+                    (0..count).map(|n| write(&actor(&mut rng), 1, 5, 0, &deps, n)).collect();
+                for some in changes.chunks(50) {
+                    let message = message(deps.clone(), Vec::new(), Vec::new(), some.to_vec());
+                    self.say(id, connection, document.clone(), &message);
+                }
+            }
+            Attack::Echo => {
+                let Ok(session) = format!("echo-{choice:x}").parse::<SessionId>() else { return };
+                let (Ok(sender), Ok(target)) = ("stranger".parse(), "relay".parse()) else {
+                    return;
+                };
+                for count in [1_u64, 2, 2, 1, 7, 3] {
+                    let message = Message::Ephemeral {
+                        document: document.clone(),
+                        sender: PeerId::clone(&sender),
+                        target: PeerId::clone(&target),
+                        count,
+                        session: session.clone(),
+                        data: [session.as_str().as_bytes(), &count.to_be_bytes()].concat().into(),
+                    };
+                    self.tell(id, Event::Received(connection, message));
+                }
+            }
+            Attack::Upload => {
+                let message =
+                    message(hashes(&mut rng, 1), Vec::new(), Vec::new(), vec![junk(rng.next())]);
                 self.say(id, connection, document, &message);
             }
             Attack::Equivocation => {
@@ -182,7 +250,8 @@ impl World<'_> {
         self.strangers.connections.insert(id, (connection, life));
         if let Ok(peer) = format!("stranger-{}", connection.0).parse() {
             let metadata = PeerMetadata::default();
-            let info = PeerInfo { peer, metadata, concord: false, dialled: false };
+            let concord = connection.0.is_multiple_of(2);
+            let info = PeerInfo { peer, metadata, concord, dialled: false };
             self.tell(id, Event::Connected(connection, info));
         }
         connection
@@ -195,6 +264,10 @@ impl World<'_> {
         document: DocumentId,
         message: &SyncMessage,
     ) {
+        let life = self.nodes[id].life;
+        for change in message.changes.iter().filter_map(|chunk| self.library.read(chunk).ok()) {
+            self.strangers.answers.sent(id, life, change.hash);
+        }
         let (Ok(sender), Ok(target)) = ("stranger".parse(), "relay".parse()) else { return };
         let message = Message::Sync { document, sender, target, data: message.encode() };
         self.tell(id, Event::Received(connection, message));
@@ -210,8 +283,9 @@ impl World<'_> {
                 }
             }
             Err(_) => {
-                self.met("a frame that cannot be read ended its connection");
+                self.met(State::FrameUnreadable);
                 self.strangers.connections.remove(&id);
+                self.strangers.answers.gone(id);
                 self.tell(id, Event::Disconnected(connection));
             }
         }

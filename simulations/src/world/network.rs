@@ -9,6 +9,7 @@ use concord_protocol::{CloseCode, Limits, Message, PeerMetadata, codec, sync::Sy
 
 use super::{Frame, Happening, LinkId, MS, NodeId, World, short};
 use crate::{
+    coverage::State,
     ledger::Invariant,
     plan::{Name, Plan, Way},
     random::{delay, fate},
@@ -193,7 +194,7 @@ impl World<'_> {
         // A name that comes again takes the place of its earlier connection.
         for older in self.network.between(peer, relay) {
             if older != id && self.network.links[older].is_joined {
-                self.met("a connection took the place of its half-open predecessor");
+                self.met(State::ConnectionReplaced);
                 self.cut(older, false);
                 self.lost(older, 1);
             }
@@ -264,7 +265,7 @@ impl World<'_> {
     }
 
     /// What is said must be true when it is said: heads that are named are on disk.
-    fn examine(&mut self, id: NodeId, message: &Message) {
+    pub(super) fn examine(&mut self, id: NodeId, message: &Message) {
         let heads = match message {
             Message::Sync { data, .. } | Message::Request { data, .. } => {
                 match SyncMessage::decode(data, &Limits::default()) {
@@ -433,8 +434,8 @@ impl World<'_> {
         };
         self.did(id, || format!("closes a connection ({}): {reason}", code.code()));
         match code {
-            CloseCode::Backpressure => self.met("a reader that does not read was cut"),
-            CloseCode::StorageFailed => self.met("a connection was closed because a write failed"),
+            CloseCode::Backpressure => self.met(State::ReaderCut),
+            CloseCode::StorageFailed => self.met(State::ClosedByFailedWrite),
             _ => {}
         }
         let abrupt = matches!(
@@ -481,7 +482,7 @@ impl World<'_> {
         }
         let stream = link.stream;
         if is_lost {
-            self.met("a connection ended with messages on their way");
+            self.met(State::ConnectionLostBusy);
         }
         for side in 0..2 {
             let number = fate(self.plan.seed, stream, 0xC07 + side as u64);

@@ -27,6 +27,7 @@ use super::{
     user::User,
 };
 use crate::{
+    coverage::State,
     disk::Disk,
     ledger::{Fate, Invariant},
     opaque::ByHash,
@@ -38,11 +39,12 @@ use crate::{
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// Small, so that worlds come near them.
-fn limits() -> Limits {
+fn limits(plan: &Plan) -> Limits {
     let mut limits = Limits::default();
     limits.orphans = 200;
-    limits.orphan_bytes = 64 * 1024;
-    limits.queue_bytes = 2 * 1024 * 1024;
+    // Several of the largest changes that users make.
+    limits.orphan_bytes = 512 * 1024;
+    limits.queue_bytes = plan.settings.queue_bytes as usize;
     limits
 }
 
@@ -250,7 +252,7 @@ impl World<'_> {
         config.idle_ms = u64::from(settings.idle_ms);
         config.check_ms = u64::from(settings.check_ms);
         config.strict = settings.strict && self.nodes[id].is_relay();
-        config.limits = limits();
+        config.limits = limits(self.plan);
         config
     }
 
@@ -260,7 +262,7 @@ impl World<'_> {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        limits()
+        limits(self.plan)
     }
 
     /// After a start: what was promised before must be there.
@@ -276,6 +278,11 @@ impl World<'_> {
                 }
             };
             if !rotten {
+                if let Some(row) = self.damaged(id, document) {
+                    let who = self.nodes[id].label();
+                    let detail = format!("{who} has half a row of document {document}: {row}");
+                    self.broken(Invariant::Durability, detail);
+                }
                 let lost = self.ledger.names(id, document).find(|hash| !found.contains_key(hash));
                 if let Some(lost) = lost.copied() {
                     let who = self.nodes[id].label();
@@ -316,7 +323,7 @@ impl World<'_> {
         node.stalled_until_us = 0;
         // What waits to be flushed may be on its way to the disk, and a part of it there.
         if !process.writes.is_empty() {
-            self.coverage.met("a crash with writes under way");
+            self.coverage.met(State::CrashDuringWrites);
             if keep != Keep::Nothing {
                 node.disk.fail_flushes(true);
                 process.committer.commit();
@@ -325,7 +332,9 @@ impl World<'_> {
         }
         drop(process);
         let node = &mut self.nodes[id];
-        node.disk.lose_power(keep);
+        if node.disk.lose_power(keep) {
+            self.coverage.met(State::CrashLeftPart);
+        }
         if self.now_us < node.disk_fault_until_us {
             // The fault outlives the process, but a disk that failed is replaced or remounted.
             node.disk.heal();
@@ -444,16 +453,14 @@ impl World<'_> {
             }
             Err(LocalError::Storage(reason)) => {
                 self.ledger.settle(hash, Fate::Unknown);
-                self.met("a user was told that the disk failed");
+                self.met(State::UserToldOfDisk);
                 self.store_failed(id, &reason);
             }
             Err(LocalError::Refused { code, reason }) => {
                 self.ledger.settle(hash, Fate::Refused);
                 if process.has_failed {
                     // It builds on what could not be written, and its user was told.
-                    self.met(
-                        "a change was refused at home because what it builds on was not written",
-                    );
+                    self.met(State::RefusedAtHome);
                     self.shut_document(id, document);
                     self.open_document(id, document);
                     return;
@@ -471,7 +478,7 @@ impl World<'_> {
     /// After a failed write nothing can be promised any more: the process is started again.
     pub(super) fn store_failed(&mut self, id: NodeId, reason: &StorageFailure) {
         self.did(id, || format!("ends because its store failed: {reason}"));
-        self.met("a process ended because its store failed");
+        self.met(State::StoreFailed);
         let life = self.nodes[id].life;
         let down_us = 2_000 * MS;
         self.schedule(self.now_us + 1, Happening::Stop(id, life, down_us));

@@ -14,11 +14,15 @@ use futures_util::FutureExt as _;
 
 use super::{Happening, NodeId, World, brain::News, node::Operation};
 use crate::{
+    coverage::State,
     ledger::Invariant,
     opaque::ByHash,
     plan::Profile,
     random::{delay, fate},
 };
+
+/// Bytes from which on a store may write a row in several batches.
+const LARGE_BYTES: usize = 32 * 1024;
 
 /// Documents listed at once, as the peer does.
 const DOCUMENTS_PAGE: usize = 500;
@@ -44,7 +48,10 @@ impl World<'_> {
         let mut wrote_snapshot = false;
         for row in &rows {
             match row {
-                RowWrite::Put(RowKey { kind: Kind::Change, id, .. }, _) => {
+                RowWrite::Put(RowKey { kind: Kind::Change, id, .. }, bytes) => {
+                    if bytes.len() > LARGE_BYTES {
+                        self.coverage.met(State::LargeRow);
+                    }
                     carried.push(ChangeHash(*id));
                 }
                 RowWrite::Put(RowKey { kind: Kind::Snapshot, .. }, bytes) => {
@@ -64,10 +71,10 @@ impl World<'_> {
         process.writes.push_back((ticket, future));
         process.carried.insert(ticket, carried);
         if wrote_snapshot && process.writes.len() > 1 {
-            self.met("a snapshot was written behind other writes");
+            self.met(State::SnapshotBehindWrites);
         }
         if deletes && is_busy {
-            self.met("covered rows were deleted while something was being flushed");
+            self.met(State::DeletedDuringFlush);
         }
         self.flush(id);
     }
@@ -109,7 +116,7 @@ impl World<'_> {
         process.committer.commit();
         let writes = std::mem::take(&mut process.writes);
         if writes.len() > 8 {
-            self.coverage.met("a flush carried more than eight writes");
+            self.coverage.met(State::LargeFlush);
         }
         self.trace.mix(writes.len() as u64);
         for (ticket, future) in writes {
@@ -128,7 +135,7 @@ impl World<'_> {
                     let told = failure(&error);
                     // As a relay does: a full disk is waited for, any other failure is the end.
                     if matches!(error, StoreError::Busy { .. } | StoreError::Full { .. }) {
-                        self.met("a write found no room");
+                        self.met(State::WriteWithoutRoom);
                     } else {
                         self.store_failed(id, &told);
                     }
@@ -236,7 +243,7 @@ impl World<'_> {
     }
 
     fn wait(&mut self, id: NodeId, number: u64, operation: Operation) {
-        self.met("a read waited for a write");
+        self.met(State::ReadWaited);
         if let Some(process) = &mut self.nodes[id].process {
             process.operations.insert(number, operation);
             process.late.push(number);
@@ -261,9 +268,21 @@ impl World<'_> {
         let failures = u64::from(self.plan.settings.job_failures);
         let stream = 0x10B + id as u64;
         if !self.is_calm && fate(self.plan.seed, stream, number) % 1000 < failures {
-            self.met("a job found no worker");
-            let none = JobError::Unavailable("all are busy".to_owned());
-            return self.worked(id, ticket, Err(none));
+            // What users wrote has to be taken; what else is too large can be done without.
+            let may_be_large = match &job {
+                Job::Build { incoming, .. } => incoming.is_empty(),
+                Job::Extract { .. } => true,
+                Job::Check { .. } => false,
+            };
+            let is_large = may_be_large && fate(self.plan.seed, stream, !number).is_multiple_of(3);
+            let error = if is_large {
+                self.met(State::JobTooLarge);
+                JobError::OverLimit("it needs too much memory".to_owned())
+            } else {
+                self.met(State::JobWithoutWorker);
+                JobError::Unavailable("all are busy".to_owned())
+            };
+            return self.worked(id, ticket, Err(error));
         }
         let Some(process) = &mut self.nodes[id].process else { return };
         let store = std::sync::Arc::clone(&process.store);
@@ -295,17 +314,34 @@ impl World<'_> {
 
     fn worked(&mut self, id: NodeId, ticket: Ticket, done: Result<JobOutput, JobError>) {
         match &done {
-            Ok(JobOutput::Built { .. }) => self.met("a snapshot was built"),
-            Ok(JobOutput::Changes(_)) => self.met("an upload was taken change by change"),
-            Ok(JobOutput::Extracted(_)) => self.met("old changes were taken out of a snapshot"),
-            Ok(JobOutput::Checked) => self.met("changes were checked"),
-            Err(JobError::Storage(_)) => self.met("a job found a row gone or unreadable"),
+            Ok(JobOutput::Built { .. }) => self.met(State::SnapshotBuilt),
+            Ok(JobOutput::Changes(_)) => self.met(State::UploadTaken),
+            Ok(JobOutput::Extracted(_)) => self.met(State::Extracted),
+            Ok(JobOutput::Checked) => self.met(State::ChangesChecked),
+            Err(JobError::Storage(_)) => self.met(State::JobWithoutRow),
             Err(error) => {
                 let error = error.clone();
                 self.did(id, || format!("a job failed: {error}"));
             }
         }
         self.tell(id, Event::WorkDone(ticket, done));
+    }
+
+    /// A row of a document that is not what was written, as the store says.
+    pub(super) fn damaged(&self, id: NodeId, document: u8) -> Option<String> {
+        let process = self.nodes[id].process.as_ref()?;
+        let key = key(self.documents[usize::from(document)].clone());
+        let stored = process.store.load(key).now_or_never()?.ok()?;
+        stored.corrupt.first().map(|row| format!("{row:?}"))
+    }
+
+    /// Jobs that were asked for and whose end a node has not heard of.
+    pub(super) fn jobs_under_way(&self, id: NodeId) -> usize {
+        let node = &self.nodes[id];
+        let Some(process) = &node.process else { return 0 };
+        let asked = process.operations.values().filter(|what| matches!(what, Operation::Job(..)));
+        let ended = |news: &&News| matches!(news, News::Event(Event::WorkDone(..)));
+        asked.count() + node.inbox.iter().filter(ended).count()
     }
 
     /// Snapshots and changes of a document on a node's disk.

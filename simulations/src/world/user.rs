@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use automerge::ScalarValue;
 use bytes::Bytes;
 use concord::replica::{
     ChunkSource, ConnectionId, Counted, Event, Kind, Published, RowKey, Ticket,
@@ -11,8 +12,9 @@ use futures_util::FutureExt as _;
 
 use super::{NodeId, World, node::Operation, short, storage::key};
 use crate::{
+    coverage::State,
     ledger::Invariant,
-    opaque::{ByHash, write},
+    opaque::{ByHash, noise, write_value},
     plan::{Edit, Name, Plan},
     random::fate,
     trace::Kind as Told,
@@ -170,11 +172,11 @@ impl World<'_> {
             _ => 1,
         };
         for _ in 0..changes {
-            self.write_one(id, peer, document);
+            self.write_one(id, peer, document, edit);
         }
     }
 
-    fn write_one(&mut self, id: NodeId, peer: u8, document: u8) {
+    fn write_one(&mut self, id: NodeId, peer: u8, document: u8, edit: Edit) {
         let now = self.nodes[id].now(self.now_us);
         let Some(process) = &mut self.nodes[id].process else { return };
         let user = &mut process.user;
@@ -187,7 +189,11 @@ impl World<'_> {
         let time = i64::try_from(now.wall_ms / 1_000).unwrap_or(0);
         let deps: Vec<ChangeHash> = view.heads.iter().copied().collect();
         let value = fate(user.seed, 3, user.next_call);
-        let chunk = write(&view.actor, view.seq, view.max_op, time, &deps, value);
+        let value = match edit {
+            Edit::Paste(kib) => ScalarValue::Bytes(noise(value, usize::from(kib) * 1024)),
+            _ => ScalarValue::Uint(value),
+        };
+        let chunk = write_value(&view.actor, view.seq, view.max_op, time, &deps, value);
         let change = match self.library.read(&chunk) {
             Ok(change) => change,
             Err(reason) => return self.broken(Invariant::NoPanic, reason),
@@ -256,20 +262,20 @@ impl World<'_> {
                 }
             }
             Published::Quarantined(reason) => {
-                self.met("a document was quarantined");
+                self.met(State::Quarantined);
                 if !self.nodes[id].is_rotten {
                     let detail = format!("document {number} was quarantined: {reason}");
                     self.broken(Invariant::NoSilentLoss, detail);
                 }
             }
             Published::Ephemeral { data, .. } => self.presence(id, number, &data),
-            Published::Unavailable => self.met("a user was told that nobody has the document"),
+            Published::Unavailable => self.met(State::NobodyHasIt),
             Published::Durable(_) | Published::RelayHas { .. } => {}
         }
     }
 
     pub(super) fn presence(&mut self, id: NodeId, document: u8, data: &Bytes) {
-        self.met("presence was shown");
+        self.met(State::PresenceShown);
         let Some((session, count)) = data.split_last_chunk::<8>() else { return };
         let count = u64::from_be_bytes(*count);
         let Some(process) = &mut self.nodes[id].process else { return };
@@ -316,7 +322,7 @@ impl World<'_> {
     /// A compaction replaced what was named: it is named anew.
     fn reopen(&mut self, id: NodeId, document: u8, row: RowKey) {
         if row.kind == Kind::Snapshot {
-            self.met("what an open document was to be read from was replaced meanwhile");
+            self.met(State::OpenedReplaced);
         }
         self.shut_document(id, document);
         self.open_document(id, document);
@@ -366,28 +372,28 @@ impl World<'_> {
     /// Rare states that the engine itself counts.
     pub(super) fn counted(&mut self, id: NodeId, counted: Counted) {
         match counted {
-            Counted::Orphaned => self.met("a change came before what it builds on"),
+            Counted::Orphaned => self.met(State::OrphanCame),
             Counted::DocumentEvicted => {
                 let has_writes =
                     self.nodes[id].process.as_ref().is_some_and(|p| !p.writes.is_empty());
-                self.met("a document left memory");
+                self.met(State::Evicted);
                 if has_writes {
-                    self.met("a document left memory while writes were under way");
+                    self.met(State::EvictedDuringWrites);
                 }
             }
-            Counted::Quarantined => self.met("a document was quarantined"),
+            Counted::Quarantined => self.met(State::Quarantined),
             Counted::Compacted => {
-                self.met("a snapshot took the place of changes");
+                self.met(State::SnapshotTookPlace);
                 let process = self.nodes[id].process.as_ref();
                 if process.is_some_and(|p| p.writes.len() > 1) {
-                    self.met("a compaction while changes were being appended");
+                    self.met(State::CompactedDuringWrites);
                 }
             }
-            Counted::JobPostponed => self.met("a background job was put off"),
-            Counted::CorruptRow => self.met("a damaged row was found"),
-            Counted::EphemeralDropped(_) => self.met("presence was dropped"),
-            Counted::BadMessage => self.met("a message was not understood"),
-            Counted::ChangeRefused(_) => self.met("a change was refused"),
+            Counted::JobPostponed => self.met(State::JobPutOff),
+            Counted::CorruptRow => self.met(State::RowDamaged),
+            Counted::EphemeralDropped(_) => self.met(State::PresenceDropped),
+            Counted::BadMessage => self.met(State::MessageRefused),
+            Counted::ChangeRefused(_) => self.met(State::ChangeRefused),
             _ => {}
         }
     }

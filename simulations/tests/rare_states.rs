@@ -1,0 +1,33 @@
+//! Every rare state is met by a run over the standard budget of seeds: worlds in which something
+//! never happens prove nothing about it.
+
+#![allow(clippy::print_stdout, reason = "tests")]
+
+use std::{ops::ControlFlow, thread};
+
+use concord_simulations::{
+    batch::{Batch, News},
+    coverage::Coverage,
+    plan::Profile,
+};
+
+/// Worlds of a test run.
+const SEEDS: u64 = 400;
+
+#[test]
+fn every_rare_state_is_met() {
+    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    let batch = Batch { seeds: 0..SEEDS, profile: Profile::Opaque, jobs, twice: false };
+    let mut coverage = Coverage::default();
+    batch.run(|news| {
+        if let News::Lived(lived) = news {
+            coverage.add(&lived.report.coverage);
+        }
+        ControlFlow::Continue(())
+    });
+    for (state, times) in coverage.iter() {
+        println!("{times:>9} {state}");
+    }
+    let missing: Vec<&str> = coverage.missing().collect();
+    assert!(missing.is_empty(), "never met in {SEEDS} worlds:\n{}", missing.join("\n"));
+}
