@@ -1,5 +1,6 @@
 //! What the arguments are, and which module does what.
 
+mod explain;
 mod log;
 mod message;
 mod replay;
@@ -16,7 +17,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
-use concord_simulations::plan::Profile;
+use concord_simulations::{coverage, plan::Profile};
 
 /// Exit codes, as `--help` says them.
 const EXIT_CODES: &str = "\
@@ -54,6 +55,11 @@ enum Command {
     /// Cut a world that breaks a rule down to what that needs
     #[command(after_help = SHRINK_CODES)]
     Shrink(shrink::ShrinkArgs),
+    /// Draw a world as a page for a browser
+    #[command(after_help = EXIT_CODES)]
+    Explain(explain::ExplainArgs),
+    /// List the rare states that worlds should meet
+    States,
 }
 
 /// What documents are made of, as an argument.
@@ -95,6 +101,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Shrink(args) => shrink::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::States => states(),
     };
     match result {
         Ok(Outcome::Kept) => ExitCode::SUCCESS,
@@ -107,6 +115,15 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// `states`: a state is called by what it means.
+fn states() -> Result<Outcome, Error> {
+    let mut out = io::stdout().lock();
+    for state in coverage::STATES {
+        writeln!(out, "{state}")?;
+    }
+    Ok(Outcome::Kept)
 }
 
 /// Threads that this machine runs at a time.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, iter::once, time::Duration};
 
-use concord_simulations::{batch::Lived, plan::Profile};
+use concord_simulations::{batch::Lived, coverage::Coverage, plan::Profile};
 use serde::Serialize;
 
 use super::text::{count, rate, real, table};
@@ -63,6 +63,7 @@ pub(crate) struct Summary {
     messages: u64,
     faults: BTreeMap<&'static str, u64>,
     states: BTreeMap<&'static str, Met>,
+    coverage: Coverage,
     troubles: Vec<Trouble>,
     /// Of all threads.
     busy: Duration,
@@ -71,7 +72,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    pub(crate) const fn new(profile: Profile, jobs: usize, twice: bool) -> Self {
+    pub(crate) fn new(profile: Profile, jobs: usize, twice: bool) -> Self {
         Self {
             profile,
             jobs,
@@ -84,6 +85,7 @@ impl Summary {
             messages: 0,
             faults: BTreeMap::new(),
             states: BTreeMap::new(),
+            coverage: Coverage::default(),
             troubles: Vec::new(),
             busy: Duration::ZERO,
             took: Duration::ZERO,
@@ -103,6 +105,7 @@ impl Summary {
         for (fault, times) in &report.faults {
             *self.faults.entry(fault).or_default() += times;
         }
+        self.coverage.add(&report.coverage);
         for (state, times) in report.coverage.iter() {
             let met = self.states.entry(state).or_default();
             met.times += times;
@@ -155,6 +158,12 @@ impl Summary {
             .map(|(state, met)| row([state, &count(met.times), &count(met.worlds)]));
         let rows: Vec<_> = once(row(["rare states", "times", "worlds"])).chain(states).collect();
         write!(out, "{}", table(&rows))?;
+        for (number, state) in self.coverage.missing().enumerate() {
+            if number == 0 {
+                writeln!(out, "\n  never met")?;
+            }
+            writeln!(out, "  {state}")?;
+        }
         self.print_troubles(out)
     }
 
@@ -196,6 +205,7 @@ impl Summary {
             "messages": self.messages,
             "faults": self.faults,
             "states": self.states,
+            "states_never_met": self.coverage.missing().collect::<Vec<_>>(),
             "failures": self.troubles,
         })
     }
