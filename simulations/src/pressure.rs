@@ -34,13 +34,18 @@ pub(crate) fn draw(plan: &mut Plan) {
     if edits.is_empty() {
         return;
     }
-    let kinds: [(u64, u64, Kind); 6] = [
+    let kinds: [(u64, u64, Kind); 11] = [
         (250, 12, crash_at_work),
         (150, 4, failing_flush),
         (200, 3, paste),
         (150, 4, stalled_paste),
         (120, 6, echo),
         (120, 4, hostile_load),
+        (100, 4, full_disk),
+        (100, 4, failing_reads),
+        (120, 3, rot),
+        (40, 1, long_history),
+        (30, 1, album),
     ];
     for (chance, most, kind) in kinds {
         let times = if rng.chance(chance) { rng.between(1, most) } else { 0 };
@@ -102,6 +107,57 @@ fn stalled_paste(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
         let edit = Edit::Paste(rng.small(8, 40));
         add(plan, at_ms + paste * 300, What::Edit { peer, document, edit });
     }
+}
+
+/// A user's disk is full for a while.
+fn full_disk(_: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let node = Name::Peer(edit.peer);
+    let what = What::Disk { node, fault: DiskFault::Full, for_ms: 3_000 };
+    add(plan, edit.at_ms.saturating_sub(20), what);
+}
+
+/// A disk cannot be read while it is written.
+fn failing_reads(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let node = at_work(rng, plan, edit);
+    let for_ms = one_of(rng, &[50, 500, 5_000]);
+    add(plan, edit.at_ms, What::Disk { node, fault: DiskFault::FailReads, for_ms });
+}
+
+/// A bit flips on a relay's disk. Not on a peer's: what rots where nobody else has it is lost.
+fn rot(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let node = Name::Relay(rng.small(0, plan.relays - 1));
+    add(plan, edit.at_ms, What::Rot { node, choice: rng.next() });
+}
+
+/// A user writes much of a document before anybody else has any of it.
+fn long_history(_: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let Moment { at_ms, peer, document } = first_of(plan, edit);
+    add(plan, at_ms.saturating_sub(1_000), What::Away { peer, for_ms: 300_000 });
+    for part in 1..=8 {
+        let edit = Edit::Type(200);
+        add(plan, at_ms + part * 30_000, What::Edit { peer, document, edit });
+    }
+}
+
+/// A user who is away puts in more than fits one message.
+fn album(_: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let Moment { at_ms, peer, document } = edit;
+    add(plan, at_ms.saturating_sub(1_000), What::Away { peer, for_ms: 120_000 });
+    for picture in 0..20 {
+        let edit = Edit::Paste(250);
+        add(plan, at_ms + picture * 2_000, What::Edit { peer, document, edit });
+    }
+}
+
+/// The first edit of the same document.
+fn first_of(plan: &Plan, edit: Moment) -> Moment {
+    let edits = plan.actions.iter().filter_map(|action| match action.what {
+        What::Edit { peer, document, .. } if document == edit.document => {
+            Some(Moment { at_ms: action.at_ms, peer, document })
+        }
+        _ => None,
+    });
+    edits.min_by_key(|first| first.at_ms).unwrap_or(edit)
 }
 
 /// A stranger repeats its own presence.

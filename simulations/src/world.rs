@@ -137,6 +137,8 @@ pub(crate) struct World<'p> {
     events: u64,
     messages: u64,
     last_message_us: u64,
+    /// Bytes of the largest message so far.
+    largest_message: usize,
     is_calm: bool,
     failure: Option<Failure>,
 }
@@ -176,6 +178,7 @@ impl World<'_> {
             events: 0,
             messages: 0,
             last_message_us: 0,
+            largest_message: 0,
             is_calm: false,
             failure: None,
         };

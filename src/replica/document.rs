@@ -570,6 +570,8 @@ impl Document {
             && !self.opened
             && self.inbox.is_empty()
             && self.written.is_empty()
+            // It holds a slot that others wait for, and gives it back.
+            && self.jobs.running.is_none()
     }
 
     /// Bytes of chunks in memory.

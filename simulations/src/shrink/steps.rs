@@ -255,7 +255,7 @@ fn lasts_ms(what: &What) -> u64 {
 
 /// Each setting by itself at what makes the least of it.
 fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use<> {
-    let set: [fn(&mut Settings); 14] = [
+    let set: [fn(&mut Settings); 15] = [
         |s| s.lag_us = 1,
         |s| s.window_bytes = 262_144,
         |s| s.bytes_per_ms = 50_000,
@@ -270,6 +270,7 @@ fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use
         |s| s.compact_changes = 500,
         |s| s.idle_ms = 60_000,
         |s| s.check_ms = 2_000,
+        |s| s.queue_bytes = 2 << 20,
     ];
     let settings = settings.clone();
     set.into_iter().filter_map(move |set| {
@@ -297,6 +298,7 @@ fn plainer(what: &What) -> Vec<What> {
             let (half, as_many) = match edit {
                 Edit::Type(count) => (Edit::Type(count.div_ceil(2)), *edit),
                 Edit::Erase(count) => (Edit::Erase(count.div_ceil(2)), Edit::Type(*count)),
+                Edit::Paste(kib) => (Edit::Paste(kib.div_ceil(2)), *edit),
                 other => (*other, *other),
             };
             for plainer in [Edit::Type(1), half, as_many] {

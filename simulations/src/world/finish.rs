@@ -255,7 +255,8 @@ impl World<'_> {
             let stats = process.brain.stats();
             let limits = self.limits();
             let orphans_max = limits.orphans * usize::from(self.plan.documents);
-            let queue_max = (limits.queue_bytes + limits.change_bytes) * stats.connections.max(1);
+            // One message may lie on top of a queue that is almost full.
+            let queue_max = (limits.queue_bytes + self.largest_message) * stats.connections.max(1);
             let queued = self.queued(id);
             let over = if stats.orphans > orphans_max {
                 Some(format!("{} changes wait for others, at most {orphans_max}", stats.orphans))

@@ -1,6 +1,6 @@
 //! Strangers: what they send to relays.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use concord::replica::{ConnectionId, Event, PeerInfo};
@@ -34,6 +34,8 @@ pub(super) struct Strangers {
     next_connection: u64,
     remembered: VecDeque<Message>,
     pub(super) answers: Answers,
+    /// Connections of those who read nothing any more.
+    deaf: BTreeSet<ConnectionId>,
 }
 
 impl Strangers {
@@ -43,6 +45,7 @@ impl Strangers {
             next_connection: FIRST_CONNECTION,
             remembered: VecDeque::new(),
             answers: Answers::default(),
+            deaf: BTreeSet::new(),
         }
     }
 
@@ -71,7 +74,9 @@ impl World<'_> {
                 self.examine(id, &message);
                 self.strangers.answers.told(id, &message);
             }
-            self.tell(id, Event::Drained(to, bytes.len()));
+            if !self.strangers.deaf.contains(&to) {
+                self.tell(id, Event::Drained(to, bytes.len()));
+            }
         }
     }
 
@@ -172,7 +177,10 @@ impl World<'_> {
                 self.say(id, connection, document, &message);
             }
             Attack::OrphanFlood => {
-                // All wait for one that never comes.
+                // All wait for one that never comes, and who sends them may not read the answers.
+                if choice.is_multiple_of(2) {
+                    self.strangers.deaf.insert(connection);
+                }
                 let deps = hashes(&mut rng, 1);
                 let count = rng.between(150, 400);
                 let changes: Vec<Bytes> =
@@ -207,8 +215,13 @@ impl World<'_> {
             Attack::Equivocation => {
                 // Under a name of its own: without accounts nobody owns one.
                 let actor = actor(&mut rng);
-                for value in 0..2 {
-                    let chunk = write(&actor, 1, 1, 0, &[], value);
+                let [first, second] = [0, 1].map(|value| write(&actor, 1, 1, 0, &[], value));
+                let Ok(refused) = self.library.read(&second).map(|change| change.hash) else {
+                    return;
+                };
+                let another = |seq: u32| write(&actor, seq, seq, 0, &[refused], 0);
+                // The second is refused, with what waits for it and what comes after it.
+                for chunk in [first, another(2), second, another(3)] {
                     let heads = self.library.read(&chunk).map(|change| vec![change.hash]);
                     let message =
                         message(heads.unwrap_or_default(), Vec::new(), Vec::new(), vec![chunk]);

@@ -89,6 +89,16 @@ impl Network {
             .collect()
     }
 
+    /// Links between the two that the relay takes for open.
+    fn taken_for_open(&self, peer: u8, relay: u8) -> Vec<LinkId> {
+        let latest = self.links.iter().enumerate().rev().take(256);
+        latest
+            .filter(|(_, link)| link.peer == peer && link.relay == relay)
+            .filter(|(_, link)| link.ends[1].connection.is_some())
+            .map(|(id, _)| id)
+            .collect()
+    }
+
     /// Nothing is held up any more.
     pub(super) fn tear_down_walls(&mut self) {
         self.walls.clear();
@@ -192,8 +202,8 @@ impl World<'_> {
             return;
         }
         // A name that comes again takes the place of its earlier connection.
-        for older in self.network.between(peer, relay) {
-            if older != id && self.network.links[older].is_joined {
+        for older in self.network.taken_for_open(peer, relay) {
+            if older != id {
                 self.met(State::ConnectionReplaced);
                 self.cut(older, false);
                 self.lost(older, 1);
@@ -238,6 +248,7 @@ impl World<'_> {
             return;
         };
         self.messages += 1;
+        self.largest_message = self.largest_message.max(bytes.len());
         self.last_message_us = self.now_us;
         self.trace.mix(bytes.len() as u64);
         let messages = match codec::decode(bytes, &Limits::default()) {

@@ -481,6 +481,8 @@ impl World<'_> {
         self.met(State::StoreFailed);
         let life = self.nodes[id].life;
         let down_us = 2_000 * MS;
-        self.schedule(self.now_us + 1, Happening::Stop(id, life, down_us));
+        // Until it has ended, it goes on with a store that refuses everything.
+        let ends_us = 1 + fate(self.plan.seed, 0xE2D + id as u64, self.now_us) % (20 * MS);
+        self.schedule(self.now_us + ends_us, Happening::Stop(id, life, down_us));
     }
 }
