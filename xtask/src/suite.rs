@@ -9,6 +9,9 @@ use crate::{root, run};
 /// The oldest Node with all that the tests use (`node --test --test-force-exit`).
 const NODE_OLDEST: (u32, u32) = (20, 14);
 
+/// The package with a step of its own: its tests take as long as all others.
+const SIMULATIONS: &str = "concord-simulations";
+
 /// How much of the suite to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -72,9 +75,18 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "tests",
-        run: |root| cargo(root, &["test", "--workspace", "--all-features", "--locked"]),
+        run: |root| {
+            let rest = ["--exclude", SIMULATIONS, "--all-features", "--locked"];
+            cargo(root, &[&["test", "--workspace"], &rest[..]].concat())
+        },
         in_quick: false,
         advice: "`cargo test NAME -- --nocapture` runs one alone",
+    },
+    Step {
+        name: "simulations",
+        run: |root| cargo(root, &["test", "--package", SIMULATIONS, "--locked"]),
+        in_quick: false,
+        advice: "simulations/README.md tells how to replay, shrink and draw a world",
     },
     Step {
         name: "advisories, licences, sources",
@@ -88,7 +100,7 @@ const QUICK_TESTS: Step = Step {
     name: "tests without Node",
     run: |root| {
         let skip = ["--", "--skip", "interop_"];
-        let args = ["test", "--workspace", "--all-features", "--locked"];
+        let args = ["test", "--workspace", "--exclude", SIMULATIONS, "--all-features", "--locked"];
         cargo(root, &[&args[..], &skip[..]].concat())
     },
     in_quick: true,
