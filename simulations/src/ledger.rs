@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use concord_protocol::ChangeHash;
 
-use crate::opaque::ByHash;
+use crate::opaque::{ByHash, Hashes};
 
 /// A rule of the project, as a number in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,9 +106,9 @@ impl Ledger {
     }
 
     /// What these changes added to the counter of a document, together.
-    pub(crate) fn sum(&self, document: u8, changes: &ByHash<ChangeHash, ()>) -> i64 {
+    pub(crate) fn sum(&self, document: u8, changes: &Hashes) -> i64 {
         let among =
-            self.added.iter().filter(|(of, hash, _)| *of == document && changes.contains_key(hash));
+            self.added.iter().filter(|(of, hash, _)| *of == document && changes.contains(hash));
         among.map(|(_, _, by)| by).sum()
     }
 

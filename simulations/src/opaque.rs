@@ -6,7 +6,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     num::NonZeroU64,
     rc::Rc,
@@ -80,6 +80,9 @@ impl Hasher for Identity {
     fn write_usize(&mut self, _: usize) {}
 }
 
+/// A set of changes. Its order follows from its members alone, and nobody goes by it.
+pub(crate) type Hashes = HashSet<ChangeHash, BuildHasherDefault<Identity>>;
+
 /// A map by what is a hash already. Its order follows from its keys alone, and nobody goes by it.
 pub(crate) type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 
@@ -87,9 +90,12 @@ pub(crate) type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     members: RefCell<ByHash<u64, Rc<Members>>>,
-    done: RefCell<BTreeMap<(u8, u64, u64), Result<JobOutput, JobError>>>,
+    done: RefCell<BTreeMap<(u8, u64, u64), Done>>,
     changes: RefCell<ByHash<u64, Rc<Change>>>,
 }
+
+/// What a job gave.
+type Done = Result<JobOutput, JobError>;
 
 /// Changes in a chunk: each with what it builds on.
 pub(crate) type Members = Vec<(ChangeHash, Vec<ChangeHash>)>;
@@ -115,7 +121,7 @@ const JOBS_KEPT_MAX: usize = 512;
 fn job_key(job: &WorkerJob) -> (u8, u64, u64) {
     let (kind, parts): (u8, Vec<&[u8]>) = match job {
         WorkerJob::Build { base, incoming, explode_max } => {
-            let kind = if *explode_max == 0 { 0 } else { 1 };
+            let kind = u8::from(*explode_max > 0);
             let base = base.iter().map(AsRef::as_ref);
             (
                 kind,
@@ -240,7 +246,7 @@ impl Library {
             WorkerJob::Build { base, incoming, explode_max } => {
                 let base = self.read_all(base).map_err(JobError::Base)?;
                 let incoming = self.split(incoming).map_err(JobError::Incoming)?;
-                self.build(&base, &incoming, *explode_max)
+                Self::build(&base, &incoming, *explode_max)
             }
             WorkerJob::Extract { snapshot, hashes } => {
                 let inside: BTreeMap<ChangeHash, Rc<Change>> = self
@@ -272,7 +278,6 @@ impl Library {
     }
 
     fn build(
-        &self,
         base: &[Rc<Change>],
         incoming: &[Rc<Change>],
         explode_max: u32,

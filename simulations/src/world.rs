@@ -307,7 +307,7 @@ impl World<'_> {
     }
 
     fn report(self) -> Report {
-        let nodes = self.nodes.iter().map(|node| node.label()).chain(self.strangers.labels());
+        let nodes = self.nodes.iter().map(Node::label).chain(self.strangers.labels());
         let nodes = nodes.collect();
         let (trace, digest) = self.trace.finish();
         Report {
@@ -327,7 +327,7 @@ impl World<'_> {
 
 /// The first characters of a hash.
 fn short(hash: &concord_protocol::ChangeHash) -> String {
-    hash.0[..3].iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:02x}{:02x}{:02x}", hash.0[0], hash.0[1], hash.0[2])
 }
 
 /// A message as a frame; hostile ones are none.

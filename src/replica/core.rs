@@ -282,9 +282,6 @@ impl Core {
         state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
         if state.queued_bytes < soft_bytes {
             self.full_since_ms.remove(&connection);
-            if mutant!(ForgetHeldBack) {
-                state.held_back.clear();
-            }
             mark!(Resumed, if !state.held_back.is_empty());
             return std::mem::take(&mut state.held_back);
         }

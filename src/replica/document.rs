@@ -514,9 +514,7 @@ impl Document {
         let readers: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in readers {
             mark!(FailedClosed, of(&core.config.us, &self.id));
-            if !mutant!(FailQuietly) {
-                core.close(connection, CloseCode::StorageFailed, &failure.0);
-            }
+            core.close(connection, CloseCode::StorageFailed, &failure.0);
         }
     }
 

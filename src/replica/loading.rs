@@ -96,12 +96,11 @@ impl Document {
         self.meta = stored.meta.and_then(|bytes| record::decode(&bytes).ok()).unwrap_or_default();
         let mut roots = Vec::new();
         for (id, bytes) in stored.roots {
-            match record::decode::<IndexRoot>(&bytes) {
-                Ok(root) => roots.push((id, root)),
-                Err(_) => {
-                    self.damaged = true;
-                    core.count(Counted::CorruptRow);
-                }
+            if let Ok(root) = record::decode::<IndexRoot>(&bytes) {
+                roots.push((id, root));
+            } else {
+                self.damaged = true;
+                core.count(Counted::CorruptRow);
             }
         }
         roots.sort_by_key(|(id, root)| (root.changes, *id));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use concord_protocol::{ChangeHash, Message};
 
-use crate::opaque::ByHash;
+use crate::opaque::Hashes;
 
 /// Changes of strangers that a relay has said nothing of, by relay.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(crate) struct Answers(BTreeMap<usize, Owed>);
 struct Owed {
     /// Which run of the relay.
     life: u32,
-    changes: ByHash<ChangeHash, ()>,
+    changes: Hashes,
 }
 
 impl Answers {
@@ -25,7 +25,7 @@ impl Answers {
         if owed.life != life {
             *owed = Owed { life, ..Owed::default() };
         }
-        owed.changes.insert(change, ());
+        owed.changes.insert(change);
     }
 
     /// The relay said something to a stranger.
@@ -55,7 +55,7 @@ impl Answers {
     /// Changes that this run of a relay has said nothing of.
     pub(crate) fn owed(&self, relay: usize, life: u32) -> impl Iterator<Item = &ChangeHash> {
         let owed = self.0.get(&relay).filter(|owed| owed.life == life);
-        owed.into_iter().flat_map(|owed| owed.changes.keys())
+        owed.into_iter().flat_map(|owed| owed.changes.iter())
     }
 }
 

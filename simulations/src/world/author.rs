@@ -16,7 +16,7 @@ use super::{NodeId, World, brain::News, short};
 use crate::{
     coverage::State,
     ledger::{Fate, Invariant},
-    opaque::{ByHash, noise},
+    opaque::{Hashes, noise},
     plan::Edit,
     random::fate,
     trace::Kind as Told,
@@ -30,7 +30,7 @@ const FIELDS: u64 = 4;
 pub(super) struct Author {
     calls: BTreeMap<EditId, (u8, ChangeHash)>,
     /// Changes that events told of, by document, since it was opened.
-    told: BTreeMap<u8, ByHash<ChangeHash, ()>>,
+    told: BTreeMap<u8, Hashes>,
     edits: u64,
     broadcasts: u64,
 }
@@ -47,7 +47,7 @@ impl World<'_> {
         if peer.state(&name).is_some() {
             return;
         }
-        process.author.told.insert(document, ByHash::default());
+        process.author.told.insert(document, Hashes::default());
         if is_new {
             match peer.create(now, name.clone()) {
                 Ok(edit) => {
@@ -175,7 +175,7 @@ impl World<'_> {
         let Some(process) = &self.nodes[id].process else { return };
         match result {
             Ok(()) => {
-                if !process.on_disk.contains_key(&hash) {
+                if !process.on_disk.contains(&hash) {
                     let detail =
                         format!("a call returned for {} which is not on disk", short(&hash));
                     return self.broken(Invariant::Durability, detail);
@@ -215,7 +215,7 @@ impl World<'_> {
                 let told = process.author.told.entry(document).or_default();
                 let mut twice = None;
                 for change in changes {
-                    if told.insert(change.hash, ()).is_some() {
+                    if !told.insert(change.hash) {
                         twice = Some(change.hash);
                     }
                 }
@@ -232,15 +232,15 @@ impl World<'_> {
                     self.trace.note(self.now_us, || Told::Heads { node: id, document, heads });
                 }
             }
-            DocumentEvent::Refused { hash, code, reason } => {
-                if self.ledger.who(&hash).is_some() && self.ledger.attacked == 0 {
-                    let detail = format!(
-                        "an honest change {} was refused ({}): {reason}",
-                        short(&hash),
-                        code.as_str()
-                    );
-                    self.broken(Invariant::NoSilentLoss, detail);
-                }
+            DocumentEvent::Refused { hash, code, reason }
+                if self.ledger.who(&hash).is_some() && self.ledger.attacked == 0 =>
+            {
+                let detail = format!(
+                    "an honest change {} was refused ({}): {reason}",
+                    short(&hash),
+                    code.as_str()
+                );
+                self.broken(Invariant::NoSilentLoss, detail);
             }
             DocumentEvent::Quarantined { reason } => {
                 self.met(State::Quarantined);
@@ -262,17 +262,13 @@ impl World<'_> {
     }
 
     /// What a real peer shows of a document: its changes, and its contents in words.
-    pub(super) fn author_shows(
-        &mut self,
-        id: NodeId,
-        document: u8,
-    ) -> Option<(ByHash<ChangeHash, ()>, String)> {
+    pub(super) fn author_shows(&mut self, id: NodeId, document: u8) -> Option<(Hashes, String)> {
         let name = self.documents[usize::from(document)].clone();
         let process = self.nodes[id].process.as_mut()?;
         let peer = process.brain.as_peer()?;
         peer.read(&name, |doc| {
             let changes = doc.get_changes(&[]);
-            let changes = changes.iter().map(|change| (ChangeHash(change.hash().0), ())).collect();
+            let changes = changes.iter().map(|change| ChangeHash(change.hash().0)).collect();
             (changes, contents(doc))
         })
     }
@@ -289,7 +285,7 @@ pub(super) fn contents(doc: &Automerge) -> String {
             .map(|(value, by)| format!("{value} by {by}"))
             .collect();
         values.sort_unstable();
-        words.push_str(&format!("\n{key}: {}", values.join(" | ")));
+        words.extend(["\n", &key, ": ", &values.join(" | ")]);
     }
     words
 }

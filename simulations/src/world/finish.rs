@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ledger::Invariant,
-    opaque::ByHash,
+    opaque::Hashes,
     plan::{Keep, Name, Profile},
 };
 
@@ -109,12 +109,12 @@ impl World<'_> {
 
     /// All who hold a document hold the same.
     fn check_together(&mut self, document: u8) {
-        let mut all: ByHash<ChangeHash, ()> = ByHash::default();
-        let mut held: Vec<(NodeId, ByHash<ChangeHash, ()>)> = Vec::new();
+        let mut all: Hashes = Hashes::default();
+        let mut held: Vec<(NodeId, Hashes)> = Vec::new();
         for id in 0..self.nodes.len() {
             match self.stored(id, document) {
                 Ok(found) => {
-                    all.extend(found.keys().map(|hash| (*hash, ())));
+                    all.extend(found.iter().copied());
                     held.push((id, found));
                 }
                 Err(reason) => {
@@ -126,7 +126,7 @@ impl World<'_> {
                 }
             }
         }
-        let gone = self.ledger.promised(document).find(|hash| !all.contains_key(hash));
+        let gone = self.ledger.promised(document).find(|hash| !all.contains(hash));
         if let Some(gone) = gone {
             let detail = format!("{} of document {document} is nowhere", short(&gone));
             return self.broken(Invariant::NoSilentLoss, detail);
@@ -143,7 +143,7 @@ impl World<'_> {
                 continue;
             }
             let missing: Vec<&ChangeHash> =
-                all.keys().filter(|hash| !found.contains_key(*hash)).collect();
+                all.iter().filter(|hash| !found.contains(*hash)).collect();
             if let Some(first) = missing.first() {
                 let who = self.nodes[*id].label();
                 let detail = format!(
@@ -164,7 +164,7 @@ impl World<'_> {
             if !self.nodes[id].wanted[usize::from(document)] {
                 continue;
             }
-            let shown = process.user.shows(document).map(std::collections::HashMap::len);
+            let shown = process.user.shows(document).map(Hashes::len);
             if shown != Some(all.len()) {
                 let shown = shown.map_or("nothing".to_owned(), |shown| shown.to_string());
                 let detail = format!(
@@ -177,7 +177,7 @@ impl World<'_> {
     }
 
     /// All who have a document open show the same, which is what automerge makes of all changes.
-    fn check_contents(&mut self, document: u8, all: &ByHash<ChangeHash, ()>) {
+    fn check_contents(&mut self, document: u8, all: &Hashes) {
         let mut first: Option<(u8, String)> = None;
         for id in 0..self.nodes.len() {
             let Name::Peer(peer) = self.nodes[id].name else { continue };

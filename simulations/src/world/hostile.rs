@@ -106,7 +106,7 @@ impl World<'_> {
             let node = &self.nodes[id];
             let Some(process) = &node.process else { continue };
             let owed = self.strangers.answers.owed(id, node.life);
-            let owed = owed.filter(|hash| !process.on_disk.contains_key(*hash)).count();
+            let owed = owed.filter(|hash| !process.on_disk.contains(*hash)).count();
             let waiting = process.brain.stats().orphans;
             if node.inbox.is_empty() && owed > waiting {
                 let detail = format!(
@@ -118,6 +118,7 @@ impl World<'_> {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a list of attacks, each a few lines")]
     pub(super) fn attack(&mut self, relay: u8, document: u8, attack: Attack, choice: u64) {
         let id = self.node_of(Name::Relay(relay));
         if !self.nodes[id].is_up() {
@@ -289,18 +290,15 @@ impl World<'_> {
     /// As a relay's connection does: what cannot be read ends it; document chunks of a stranger
     /// would be opened by a worker, which says no.
     fn say_raw(&mut self, id: NodeId, connection: ConnectionId, bytes: &Bytes) {
-        match codec::decode(bytes, &Limits::default()) {
-            Ok(messages) => {
-                for message in messages {
-                    self.tell(id, Event::Received(connection, message));
-                }
+        if let Ok(messages) = codec::decode(bytes, &Limits::default()) {
+            for message in messages {
+                self.tell(id, Event::Received(connection, message));
             }
-            Err(_) => {
-                self.met(State::FrameUnreadable);
-                self.strangers.connections.remove(&id);
-                self.strangers.answers.gone(id);
-                self.tell(id, Event::Disconnected(connection));
-            }
+        } else {
+            self.met(State::FrameUnreadable);
+            self.strangers.connections.remove(&id);
+            self.strangers.answers.gone(id);
+            self.tell(id, Event::Disconnected(connection));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Links as WebSockets have them: in order, reliable, then cut. What a side sends waits for room,
+//! Links as a `WebSocket` has them: in order, reliable, then cut. What a side sends waits for room,
 //! travels, waits behind what a partition holds up, and waits to be read.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -167,15 +167,12 @@ impl World<'_> {
         let dialling = &mut node.dialling[usize::from(relay)];
         let now_ms = self.now_us / MS;
         dialling.ended(now_ms, code, retry_after_ms, random);
-        match dialling.next_dial_ms() {
-            Some(at_ms) => {
-                let at_us = (at_ms * MS).max(self.now_us + 100);
-                self.schedule(at_us, Happening::Dial(id, life, relay));
-            }
-            None => {
-                let detail = format!("{} gave relay {relay} up ({code:?})", self.nodes[id].label());
-                self.broken(Invariant::Progress, detail);
-            }
+        if let Some(at_ms) = dialling.next_dial_ms() {
+            let at_us = (at_ms * MS).max(self.now_us + 100);
+            self.schedule(at_us, Happening::Dial(id, life, relay));
+        } else {
+            let detail = format!("{} gave relay {relay} up ({code:?})", self.nodes[id].label());
+            self.broken(Invariant::Progress, detail);
         }
     }
 
@@ -308,7 +305,7 @@ impl World<'_> {
             return;
         }
         let Some(process) = &self.nodes[id].process else { return };
-        if let Some(head) = heads.iter().find(|head| !process.on_disk.contains_key(*head)) {
+        if let Some(head) = heads.iter().find(|head| !process.on_disk.contains(*head)) {
             let who = self.nodes[id].label();
             let detail =
                 format!("{who} named {} of document {document}: not on its disk", short(head));

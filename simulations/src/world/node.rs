@@ -30,7 +30,7 @@ use crate::{
     coverage::State,
     disk::Disk,
     ledger::{Fate, Invariant},
-    opaque::ByHash,
+    opaque::Hashes,
     plan::{Keep, Name, Plan, Profile},
     random::fate,
 };
@@ -87,7 +87,7 @@ pub(super) struct Process {
     /// A write failed: what was shown and not written may be shown again.
     pub(super) has_failed: bool,
     /// What is on its disk by its own doing: changes by hash, with the write's fate known.
-    pub(super) on_disk: ByHash<ChangeHash, ()>,
+    pub(super) on_disk: Hashes,
     /// Rows of writes under way that carry changes.
     pub(super) carried: BTreeMap<Ticket, Vec<ChangeHash>>,
     pub(super) user: User,
@@ -219,7 +219,7 @@ impl World<'_> {
             timer_ms: None,
             is_draining: false,
             has_failed: false,
-            on_disk: ByHash::default(),
+            on_disk: Hashes::default(),
             carried: BTreeMap::new(),
             user: User::new(self.plan, id, life),
             author: Author::default(),
@@ -283,7 +283,7 @@ impl World<'_> {
                     let detail = format!("{who} has half a row of document {document}: {row}");
                     self.broken(Invariant::Durability, detail);
                 }
-                let lost = self.ledger.names(id, document).find(|hash| !found.contains_key(hash));
+                let lost = self.ledger.names(id, document).find(|hash| !found.contains(hash));
                 if let Some(lost) = lost.copied() {
                     let who = self.nodes[id].label();
                     let detail = format!(
@@ -295,7 +295,7 @@ impl World<'_> {
                 if let Name::Peer(peer) = self.nodes[id].name {
                     let lost = self.ledger.promised(document).find(|hash| {
                         self.ledger.who(hash).is_some_and(|w| w.peer == peer)
-                            && !found.contains_key(hash)
+                            && !found.contains(hash)
                     });
                     if let Some(lost) = lost {
                         let detail = format!(
@@ -307,7 +307,7 @@ impl World<'_> {
                 }
             }
             if let Some(process) = &mut self.nodes[id].process {
-                process.on_disk.extend(found.into_keys().map(|hash| (hash, ())));
+                process.on_disk.extend(found);
             }
         }
     }
@@ -444,7 +444,7 @@ impl World<'_> {
         };
         match result {
             Ok(()) => {
-                if !process.on_disk.contains_key(&hash) {
+                if !process.on_disk.contains(&hash) {
                     let detail =
                         format!("a call returned for {} which is not on disk", super::short(&hash));
                     return self.broken(Invariant::Durability, detail);

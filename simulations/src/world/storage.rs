@@ -16,7 +16,7 @@ use super::{Happening, NodeId, World, brain::News, node::Operation};
 use crate::{
     coverage::State,
     ledger::Invariant,
-    opaque::ByHash,
+    opaque::Hashes,
     plan::Profile,
     random::{delay, fate},
 };
@@ -127,7 +127,7 @@ impl World<'_> {
             let carried = process.carried.remove(&ticket).unwrap_or_default();
             let result = match result {
                 Ok(()) => {
-                    process.on_disk.extend(carried.into_iter().map(|hash| (hash, ())));
+                    process.on_disk.extend(carried);
                     Ok(())
                 }
                 Err(error) => {
@@ -365,26 +365,22 @@ impl World<'_> {
     }
 
     /// Changes of a document on a node's disk.
-    pub(super) fn stored(
-        &self,
-        id: NodeId,
-        document: u8,
-    ) -> Result<ByHash<ChangeHash, ()>, String> {
+    pub(super) fn stored(&self, id: NodeId, document: u8) -> Result<Hashes, String> {
         let chunks = self.chunks_on_disk(id, document)?;
         let mut changes = Vec::new();
         for chunk in &chunks {
             changes.extend(self.library.members(chunk, self.plan.profile)?.iter().cloned());
         }
         // What builds on something that is not there is not there either.
-        let mut found: ByHash<ChangeHash, ()> = ByHash::default();
+        let mut found: Hashes = Hashes::default();
         let mut waiting = changes;
         loop {
             let before = waiting.len();
             waiting.retain(|change| {
                 let (hash, deps) = change;
-                let ready = deps.iter().all(|dep| found.contains_key(dep));
+                let ready = deps.iter().all(|dep| found.contains(dep));
                 if ready {
-                    found.insert(*hash, ());
+                    found.insert(*hash);
                 }
                 !ready
             });

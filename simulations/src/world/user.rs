@@ -14,7 +14,7 @@ use super::{NodeId, World, node::Operation, short, storage::key};
 use crate::{
     coverage::State,
     ledger::Invariant,
-    opaque::{ByHash, noise, write_value},
+    opaque::{Hashes, noise, write_value},
     plan::{Edit, Name, Plan},
     random::fate,
     trace::Kind as Told,
@@ -32,7 +32,7 @@ enum Phase {
 struct View {
     phase: Phase,
     /// Each change that is shown.
-    changes: ByHash<ChangeHash, ()>,
+    changes: Hashes,
     heads: BTreeSet<ChangeHash>,
     max_op: u32,
     /// New with every loading, as automerge's is.
@@ -84,7 +84,7 @@ impl User {
     }
 
     /// What is shown of a document, once it was read.
-    pub(super) fn shows(&self, document: u8) -> Option<&ByHash<ChangeHash, ()>> {
+    pub(super) fn shows(&self, document: u8) -> Option<&Hashes> {
         let view = self.views.get(&document)?;
         (view.phase == Phase::Ready).then_some(&view.changes)
     }
@@ -102,7 +102,7 @@ impl View {
     fn new(actor: [u8; 16], opening: u64) -> Self {
         Self {
             phase: Phase::Loading,
-            changes: ByHash::default(),
+            changes: Hashes::default(),
             heads: BTreeSet::new(),
             max_op: 0,
             actor,
@@ -200,7 +200,7 @@ impl World<'_> {
         };
         view.heads.clear();
         view.heads.insert(change.hash);
-        view.changes.insert(change.hash, ());
+        view.changes.insert(change.hash);
         user.next_call += 1;
         let ticket = Ticket(user.next_call);
         user.calls.insert(ticket, (document, change.hash));
@@ -342,14 +342,14 @@ impl World<'_> {
             Err(reason) => return self.broken(Invariant::NoPanic, reason),
         };
         for change in changes {
-            if view.changes.insert(change.hash, ()).is_some() {
+            if !view.changes.insert(change.hash) {
                 if must_be_new {
                     let detail = format!("{} was shown twice", short(&change.hash));
                     return self.broken(Invariant::AtMostOnce, detail);
                 }
                 continue;
             }
-            if let Some(dep) = change.deps.iter().find(|dep| !view.changes.contains_key(*dep)) {
+            if let Some(dep) = change.deps.iter().find(|dep| !view.changes.contains(*dep)) {
                 let detail = format!(
                     "{} was shown before {} that it builds on",
                     short(&change.hash),
