@@ -69,6 +69,13 @@ impl Orphans {
         dropped
     }
 
+    /// Gives back all that wait, those that came first in front: what they build on may have come
+    /// in another way than as a change.
+    pub(super) fn take_all(&mut self) -> Vec<Orphan> {
+        let order = std::mem::take(&mut self.order);
+        order.iter().filter_map(|hash| self.remove(hash)).collect()
+    }
+
     fn remove(&mut self, hash: &ChangeHash) -> Option<Orphan> {
         let orphan = self.waiting.remove(hash)?;
         self.bytes -= orphan.bytes.len();

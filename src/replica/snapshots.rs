@@ -8,13 +8,13 @@ use sha2::{Digest as _, Sha256};
 use super::{
     ChunkSource, ConnectionId, Effect, Job, Kind, RowKey, RowWrite, StorageFailure,
     core::Core,
-    document::{Document, change_row, delete_snapshot},
+    document::{Document, Inbound, change_row, delete_snapshot},
     graph::Graph,
     index::{PagedIndex, SnapshotIndex},
     jobs::{Adopting, Extract},
 };
 use crate::record;
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 impl Document {
     /// Takes changes out of the snapshot for a reader that is behind.
@@ -148,6 +148,11 @@ impl Document {
             }
         }
         self.durable_changed(core);
+        // What waits may build on what came with the snapshot.
+        for orphan in self.orphans.take_all().into_iter().rev() {
+            let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
+            self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
+        }
         self.start_upload(core);
         self.drive(core);
     }
