@@ -61,7 +61,7 @@ mutants! {
     /// The rows that a snapshot covers are deleted in front of it, not once it is on disk.
     DeleteCoveredEarly = "delete-covered-early" breaks ["durability", "no-silent-loss"],
     /// The root of a snapshot's index is written before the snapshot.
-    RootFirst = "root-first" breaks ["durability", "no-silent-loss", "convergence"],
+    RootFirst = "root-first" breaks ["durability", "no-silent-loss", "convergence", "progress"],
     /// A change is taken in before what it builds on.
     ForgetDependency = "forget-dependency" breaks ["at-most-once", "durability", "convergence"],
     /// Orphans for whom there is no room are dropped, and their writers are not told.
