@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Report,
+    Mutant, Report,
     plan::{Plan, Profile},
     quiet, swarm,
 };
@@ -31,6 +31,8 @@ pub struct Batch {
     pub jobs: usize,
     /// Live through each world twice and compare.
     pub twice: bool,
+    /// A rule of the engine that is broken on purpose.
+    pub mutant: Option<Mutant>,
 }
 
 /// One world of a batch, lived through.
@@ -111,15 +113,19 @@ impl Batch {
     fn live(&self, seed: u64) -> Lived {
         let started = Instant::now();
         let plan = swarm::draw(seed, self.profile);
-        let report = quiet::run(&plan, false);
-        let difference = if self.twice { difference(&plan, &report, false) } else { None };
+        let live = || quiet::run_with(&plan, false, self.mutant);
+        let report = live();
+        let difference = if self.twice { compare(&report, &live()) } else { None };
         Lived { seed, report, difference, took: started.elapsed() }
     }
 }
 
 /// Lives through a plan once more and says how that differed from the first time.
 pub fn difference(plan: &Plan, first: &Report, trace: bool) -> Option<String> {
-    let second = quiet::run(plan, trace);
+    compare(first, &quiet::run(plan, trace))
+}
+
+fn compare(first: &Report, second: &Report) -> Option<String> {
     let pairs = [
         ("events", first.events, second.events),
         ("milliseconds", first.simulated_ms, second.simulated_ms),
@@ -148,7 +154,8 @@ mod tests {
 
     #[test]
     fn every_seed_is_told_of_once() {
-        let batch = Batch { seeds: 5..15, profile: Profile::Opaque, jobs: 3, twice: false };
+        let batch =
+            Batch { seeds: 5..15, profile: Profile::Opaque, jobs: 3, twice: false, mutant: None };
         let mut seeds = Vec::new();
         batch.run(|news| {
             if let News::Lived(lived) = news {
@@ -163,7 +170,13 @@ mod tests {
 
     #[test]
     fn a_batch_can_be_ended() {
-        let batch = Batch { seeds: 0..u64::MAX, profile: Profile::Opaque, jobs: 2, twice: false };
+        let batch = Batch {
+            seeds: 0..u64::MAX,
+            profile: Profile::Opaque,
+            jobs: 2,
+            twice: false,
+            mutant: None,
+        };
         let mut count = 0;
         batch.run(|_| {
             count += 1;

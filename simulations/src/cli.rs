@@ -17,7 +17,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
-use concord_simulations::{coverage, plan::Profile};
+use concord_simulations::{Mutant, coverage, plan::Profile};
 
 /// Exit codes, as `--help` says them.
 const EXIT_CODES: &str = "\
@@ -60,6 +60,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// List the rare states that worlds should meet
     States,
+    /// List the rules of the engine that can be broken on purpose
+    Mutants,
 }
 
 /// What documents are made of, as an argument.
@@ -103,6 +105,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Shrink(args) => shrink::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::States => states(),
+        Command::Mutants => mutants(),
     };
     match result {
         Ok(Outcome::Kept) => ExitCode::SUCCESS,
@@ -122,6 +125,17 @@ fn states() -> Result<Outcome, Error> {
     let mut out = io::stdout().lock();
     for state in coverage::STATES {
         writeln!(out, "{state}")?;
+    }
+    Ok(Outcome::Kept)
+}
+
+/// `mutants`: each with what it breaks, and how.
+fn mutants() -> Result<Outcome, Error> {
+    let mut out = io::stdout().lock();
+    for mutant in Mutant::ALL {
+        let breaks = mutant.what_it_breaks();
+        let rules = breaks.invariants.join(" or ");
+        writeln!(out, "{}\n  breaks {rules}: {}", mutant.name(), breaks.how)?;
     }
     Ok(Outcome::Kept)
 }

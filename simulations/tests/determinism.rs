@@ -14,7 +14,7 @@ use concord_simulations::{
 fn differences(seeds: std::ops::Range<u64>, profile: Profile) -> Vec<String> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let count = seeds.end - seeds.start;
-    let batch = Batch { seeds, profile, jobs, twice: true };
+    let batch = Batch { seeds, profile, jobs, twice: true, mutant: None };
     let (mut lived, mut found) = (0, Vec::new());
     batch.run(|news| {
         if let News::Lived(world) = news {

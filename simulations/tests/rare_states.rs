@@ -28,7 +28,8 @@ const NOT_MET_YET: [&str; 5] = [
 #[test]
 fn every_rare_state_is_met() {
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let batch = Batch { seeds: 0..SEEDS, profile: Profile::Opaque, jobs, twice: false };
+    let batch =
+        Batch { seeds: 0..SEEDS, profile: Profile::Opaque, jobs, twice: false, mutant: None };
     let mut coverage = Coverage::default();
     batch.run(|news| {
         if let News::Lived(lived) = news {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use clap::Args;
-use concord_simulations::quiet;
 
 use self::data::Picture;
 use super::{Error, Outcome, source::Source, text::count};
@@ -45,7 +44,7 @@ pub(crate) struct ExplainArgs {
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<Outcome, Error> {
     let plan = args.source.plan()?;
-    let report = quiet::run(&plan, true);
+    let report = args.source.run(&plan, true);
     let range = args.from.unwrap_or(0)..=args.to.unwrap_or(u64::MAX);
     let picture = Picture::new(&plan, &report, &range, ENTRIES_MAX);
     let json = serde_json::to_string(&picture).map_err(io::Error::from)?;

@@ -6,7 +6,6 @@ use clap::Args;
 use concord_simulations::{
     Report,
     plan::{Plan, Profile},
-    quiet,
 };
 
 use super::{
@@ -71,7 +70,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Outcome, Error> {
         let there = format!("documents are 0 to {}", plan.documents - 1);
         return Err(Error::Usage(format!("there is no document {document}: {there}")));
     }
-    let report = quiet::run(&plan, filter.is_some());
+    let report = args.source.run(&plan, filter.is_some());
     let lines = match &filter {
         Some(filter) => Some(Log::new(&plan, &report).lines(filter).map_err(Error::Usage)?),
         None => None,

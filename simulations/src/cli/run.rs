@@ -11,8 +11,8 @@ use concord_simulations::batch::{Batch, Lived, News};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    Error, Outcome, ProfileArg, cores,
-    source::{command_of, parse_seed},
+    Error, Outcome, cores,
+    source::{Making, parse_seed},
     summary::{Summary, Trouble},
     text::{clock, count, rate, real},
 };
@@ -29,9 +29,8 @@ pub(crate) struct RunArgs {
     /// Threads [default: as many as there are cores]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// What documents are made of
-    #[arg(long, value_enum, default_value = "opaque")]
-    profile: ProfileArg,
+    #[command(flatten)]
+    making: Making,
     /// Go on after a broken rule; otherwise no world is begun after the first
     #[arg(long)]
     keep_going: bool,
@@ -62,9 +61,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome, Error> {
     };
     let batch = Batch {
         seeds: args.seeds.clone(),
-        profile: args.profile.into(),
+        profile: args.making.profile(),
         jobs,
         twice: args.check_determinism,
+        mutant: args.making.mutant,
     };
     let bar = bar(args.seeds.end - args.seeds.start);
     let started = Instant::now();
@@ -121,15 +121,15 @@ fn bar(seeds: u64) -> ProgressBar {
 /// A failure, as soon as it is known. With `--json` it goes to the other output.
 fn tell(args: &RunArgs, lived: &Lived, trouble: &Trouble) -> io::Result<()> {
     let seed = lived.seed;
-    let profile = args.profile.into();
+    let command = |command| args.making.command(command, &seed.to_string());
     let text = format!(
         "FAILED {} seed {seed} at {} ({} ms)\n  {}\n  replay: {}\n  shrink: {}\n\n",
         trouble.invariant,
         clock(trouble.at_ms),
         trouble.at_ms,
         trouble.detail.replace('\n', "\n  "),
-        command_of("replay", seed, profile),
-        command_of("shrink", seed, profile),
+        command("replay"),
+        command("shrink"),
     );
     if args.json {
         io::stderr().write_all(text.as_bytes())

@@ -8,10 +8,10 @@ use std::{
 };
 
 use clap::Args;
-use concord_simulations::{ledger::Failure, plan::Plan, quiet, regression::Regression, shrink};
+use concord_simulations::{ledger::Failure, plan::Plan, regression::Regression, shrink};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{COMMAND, Error, Outcome, cores, replay::heading, source::Source, text::count};
+use super::{Error, Outcome, cores, replay::heading, source::Source, text::count};
 
 /// How often what is found so far is written, for those who do not wait for the end.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub(crate) struct ShrinkArgs {
 pub(crate) fn run(args: &ShrinkArgs) -> Result<Outcome, Error> {
     let plan = args.source.plan()?;
     let mut out = io::stdout().lock();
-    let Some(failure) = quiet::run(&plan, false).failure else {
+    let Some(failure) = args.source.run(&plan, false).failure else {
         writeln!(out, "{}\n\nkeeps every rule: there is nothing to cut down", heading(&plan))?;
         return Ok(Outcome::Broken);
     };
@@ -51,6 +51,10 @@ pub(crate) fn run(args: &ShrinkArgs) -> Result<Outcome, Error> {
         |other: &Failure| other.invariant == failure.invariant && other.detail.contains(words);
     let path = match &args.output {
         Some(path) => path.clone(),
+        None if args.source.making.mutant.is_some() => {
+            let text = "with --mutant say where the smaller world goes (-o): it is no regression";
+            return Err(Error::Usage(text.to_owned()));
+        }
         None => directory().join(format!("{}-{}.json", failure.invariant.as_str(), plan.seed)),
     };
     let write = |plan: &Plan, failure: &Failure| {
@@ -72,7 +76,7 @@ pub(crate) fn run(args: &ShrinkArgs) -> Result<Outcome, Error> {
     let smallest = shrink::shrink(
         &plan,
         args.jobs.unwrap_or_else(cores),
-        |plan| quiet::run(plan, false).failure.as_ref().is_some_and(is_same),
+        |plan| args.source.run(plan, false).failure.as_ref().is_some_and(is_same),
         |progress| {
             let (actions, tried) = (progress.plan.actions.len() as u64, progress.tried);
             bar.set_message(format!(
@@ -89,13 +93,17 @@ pub(crate) fn run(args: &ShrinkArgs) -> Result<Outcome, Error> {
         },
     );
     bar.finish_and_clear();
-    let Some(left) = quiet::run(&smallest, false).failure else {
+    let Some(left) = args.source.run(&smallest, false).failure else {
         // Only a world that is not determined by its plan comes here.
         let text = "the smaller world does not fail again: see `run --check-determinism`";
         return Err(Error::Usage(text.to_owned()));
     };
     write(&smallest, &left)?;
     tell(&mut out, &plan, &smallest, &left, &path)?;
+    for command in ["replay", "explain"] {
+        let command_line = args.source.making.command(command, &shown(&path));
+        writeln!(out, "  {command}: {command_line}")?;
+    }
     Ok(Outcome::Kept)
 }
 
@@ -114,23 +122,25 @@ fn tell(
     failure: &Failure,
     path: &Path,
 ) -> io::Result<()> {
-    let here = env::current_dir().ok();
-    let path = here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display();
     writeln!(out, "{}\n", heading(after))?;
     for action in &after.actions {
         writeln!(out, "{:>9} ms  {:?}", action.at_ms, action.what)?;
     }
     writeln!(
         out,
-        "\n{} at {} ms: {}\n{} of {} actions are left, in {path}",
+        "\n{} at {} ms: {}\n{} of {} actions are left, in {}",
         failure.invariant.as_str(),
         failure.at_ms,
         failure.detail,
         count(after.actions.len() as u64),
         count(before.actions.len() as u64),
-    )?;
-    for command in ["replay", "explain"] {
-        writeln!(out, "  {command}: {COMMAND} {command} {path}")?;
-    }
-    Ok(())
+        shown(path),
+    )
+}
+
+/// A path as people would write it here.
+fn shown(path: &Path) -> String {
+    let here = env::current_dir().ok();
+    let short = here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path);
+    short.display().to_string()
 }
