@@ -11,8 +11,10 @@ mod fanout;
 mod join;
 mod light;
 mod live;
+mod local_edit;
 mod many;
 mod report;
+mod scratch;
 mod server_usage;
 mod session;
 mod stats;
@@ -32,6 +34,8 @@ use client::Traffic;
 use server_usage::Meter;
 use target::Target;
 
+use crate::tls::Trust;
+
 /// What to measure, and where.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -40,6 +44,9 @@ pub struct BenchArgs {
     /// The server, any that speaks automerge-repo version 1
     #[arg(long, global = true, default_value = "ws://127.0.0.1:3030")]
     url: String,
+    /// Certificate (PEM) of an authority to trust for wss://, besides the well-known ones
+    #[arg(long, global = true, env = "CONCORD_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print one JSON object instead of a table
     #[arg(long, global = true)]
     pub json: bool,
@@ -66,6 +73,9 @@ enum Scenario {
     Join(join::JoinArgs),
     /// Replay a recorded editing history through two live peers, and compare both texts with its end
     Trace(TraceArgs),
+    /// Type into a long text of an embedded peer, without a server: time until the store has an
+    /// edit, and until it is on disk
+    LocalEdit(local_edit::LocalEditArgs),
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +113,22 @@ pub enum BenchError {
         url: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// What is to be trusted is no certificate.
+    #[error("cannot trust {}: {reason}", file.display())]
+    Certificate {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no speaking TLS with the server.
+    #[error("cannot connect to {url}: {reason}")]
+    Tls {
+        /// Where to.
+        url: String,
+        /// Why not.
+        reason: String,
     },
     /// The WebSocket failed.
     #[error("the connection failed: {0}")]
@@ -166,6 +192,7 @@ struct Context {
     limits: Arc<Limits>,
     timeout: Duration,
     meter: Option<Meter>,
+    trust: Trust,
 }
 
 impl Context {
@@ -202,20 +229,27 @@ pub async fn run(args: BenchArgs) -> Result<(), BenchError> {
 /// # Errors
 /// As [`run`].
 pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
+    if let Scenario::LocalEdit(args) = &args.scenario {
+        return local_edit::run(args).await;
+    }
     raise_open_files_limit();
+    let (trusted, trust) = trust(args.ca)?;
     let context = Context {
         target: Target::resolve(&args.url, args.allow_remote).await?,
         traffic: Arc::default(),
         limits: Arc::default(),
         timeout: Duration::from_secs(args.timeout),
         meter: args.pid.map(Meter::new).transpose()?,
+        trust,
     };
     let mut report = match &args.scenario {
         Scenario::Fanout(args) => fanout::run(args, &context).await?,
         Scenario::Many(args) => many::run(args, &context).await?,
         Scenario::Connect(args) => connect::run(args, &context).await?,
         Scenario::Join(args) => join::run(args, &context).await?,
-        Scenario::Trace(trace_args) => replay(trace_args, &args.url, &context).await?,
+        Scenario::Trace(trace_args) => replay(trace_args, &args.url, &trusted, &context).await?,
+        // It needs no server, and none was looked up for it.
+        Scenario::LocalEdit(args) => local_edit::run(args).await?,
     };
     report.setting("url", args.url);
     report.traffic(&context.traffic);
@@ -223,12 +257,29 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
 }
 
 /// Replays a trace through two live peers and the relay.
-async fn replay(args: &TraceArgs, url: &str, context: &Context) -> Result<Report, BenchError> {
+async fn replay(
+    args: &TraceArgs,
+    url: &str,
+    trusted: &[Vec<u8>],
+    context: &Context,
+) -> Result<Report, BenchError> {
     let trace = match &args.trace {
         Some(path) => trace::Trace::read(path)?,
         None => trace::Trace::generate(1, args.transactions),
     };
-    live::run(&trace, url, args.durable, context.timeout).await
+    live::run(&trace, url, trusted, args.durable, context.timeout).await
+}
+
+/// The certificates that were given, and whom to trust with them.
+fn trust(file: Option<PathBuf>) -> Result<(Vec<Vec<u8>>, Trust), BenchError> {
+    let mut trusted = Vec::new();
+    let file = file.unwrap_or_default();
+    let wrong = |reason: String| BenchError::Certificate { file: file.clone(), reason };
+    if !file.as_os_str().is_empty() {
+        trusted.push(std::fs::read(&file).map_err(|error| wrong(error.to_string()))?);
+    }
+    let trust = Trust::with(&trusted).map_err(|error| wrong(error.to_string()))?;
+    Ok((trusted, trust))
 }
 
 /// A socket is an open file, and the usual limit of 1,024 is below what a server must bear.

@@ -21,17 +21,21 @@
 mod applier;
 mod backoff;
 mod builder;
-mod chunks;
 mod confirm;
 mod content;
+mod core;
 mod dialer;
 mod document;
+mod edit;
 mod engine;
 mod error;
 mod event;
 mod held;
+mod home;
 mod link;
 mod registry;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod socket;
 mod status;
 mod transport;
@@ -47,6 +51,7 @@ use std::{
     time::Duration,
 };
 
+use automerge::ActorId;
 use bytes::Bytes;
 use concord_protocol::{AutomergeUrl, DocumentId, SessionId};
 use tokio::{
@@ -59,8 +64,10 @@ use tokio::{
 use self::{
     applier::Task,
     content::Incoming,
-    engine::{Command, DOCUMENTS_PAGE},
-    held::{Held, Phase},
+    core::Command,
+    engine::DOCUMENTS_PAGE,
+    held::Phase,
+    home::{Surroundings as _, System},
     link::LinkContext,
     registry::Registry,
 };
@@ -144,7 +151,9 @@ impl Peer {
     pub async fn import(&self, bytes: Bytes) -> Result<Document, PeerError> {
         let (done, loaded) = oneshot::channel();
         let call = move || {
-            let changes = content::load(vec![Incoming::Snapshot(bytes)])
+            // Nothing is written with this instance.
+            let actor = ActorId::from([0; 16]);
+            let changes = content::load(actor, vec![Incoming::Snapshot(bytes)])
                 .and_then(|doc| content::all_changes(&doc));
             // Whoever asked may have stopped waiting.
             let _ = done.send(changes);
@@ -294,25 +303,12 @@ impl Peer {
 
     /// A handle of the document, whether or not there is anything in it yet.
     fn hold(&self, id: &DocumentId) -> Document {
-        let make = || Held::new(id.clone(), self.0.engine.downgrade());
-        let (held, made) = self.0.registry.find_or(id, make);
-        if made {
-            // A peer that is closed answers nothing, which those who wait see.
-            let _ = self.0.engine.send(Command::Open(id.clone()));
-        }
-        Document::new(self.clone(), held)
+        Document::new(self.clone(), self.0.registry.hold(id))
     }
 
     fn fresh(&self) -> Document {
-        let mut name = [0; 16];
-        name[..8].copy_from_slice(&random_number().to_le_bytes());
-        name[8..].copy_from_slice(&random_number().to_le_bytes());
-        let id = DocumentId::from_bytes(&name);
-        let (held, _) =
-            self.0.registry.find_or(&id, || Held::created(id.clone(), self.0.engine.downgrade()));
-        // As in `hold`.
-        let _ = self.0.engine.send(Command::Open(id));
-        Document::new(self.clone(), held)
+        let id = DocumentId::from_random(System.name());
+        Document::new(self.clone(), self.0.registry.create(&id))
     }
 }
 

@@ -4,14 +4,18 @@
 //! decodes and routes (`connection`); a shard is one task that owns one replica and carries out
 //! its effects (`shard`); `server` starts, watches and ends them.
 
+mod addresses;
 mod clock;
 mod config;
 mod connection;
 mod directory;
+mod gathered;
 mod http;
 mod hub;
+mod listen;
 mod metered;
 mod metrics;
+mod origin;
 mod outgoing;
 mod rate;
 mod server;
@@ -19,5 +23,7 @@ mod shard;
 mod work;
 
 pub use config::*;
+pub use listen::{Accepted, Accepting, ByteStream, Listener, Listeners};
+pub use origin::AllowedOrigins;
 pub use rate::{RateLimits, SUSTAINED_MS};
 pub use server::{Relay, StartError};

@@ -182,13 +182,20 @@ impl Replica {
     }
 
     fn disconnected(&mut self, connection: ConnectionId) {
-        let Some(state) = self.core.connections.remove(&connection) else {
+        let Some(state) = self.core.disconnect(connection) else {
             return;
         };
         for id in state.documents {
             let Some(document) = self.documents.get_mut(&id) else {
                 continue;
             };
+            mark!(LostDuringRead, if document.jobs.snapshot_read.is_some()
+                || document.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_some()));
+            mark!(LostWithSnapshot, of (&state.info.peer, &id), if document
+                .jobs
+                .snapshot
+                .as_ref()
+                .is_some_and(|sent| state.queued_bytes >= sent.len()));
             document.readers.remove(&connection);
             if document.is_forgotten() {
                 self.documents.remove(&id);
@@ -203,6 +210,7 @@ impl Replica {
     /// its socket closes.
     fn drain(&mut self) {
         self.core.draining = true;
+        mark!(DrainedBusy, if self.core.queued_bytes() > 0 || self.core.jobs > 0);
         let concord: Vec<ConnectionId> = self
             .core
             .connections
@@ -235,6 +243,9 @@ impl Replica {
                 }
                 Wake::Arrival => {
                     document.arrival_set = false;
+                    mark!(ArrivalTimedOut, if document.graph().is_some_and(graph::Graph::is_empty)
+                        && document.readers.values().any(|reader| reader.asks));
+                    mark!(ArrivalCame, if document.graph().is_some_and(|graph| !graph.is_empty()));
                     document.say_unavailable(&mut self.core);
                 }
                 Wake::Check => {

@@ -13,6 +13,7 @@ pub mod materialise;
 mod pool;
 mod prefix;
 pub mod process;
+pub mod resolve;
 mod search;
 
 use std::{future::Future, pin::Pin};
@@ -61,4 +62,9 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Materialiser: Send + Sync + 'static {
     /// Does one job. Never panics, whatever the bytes.
     fn run(&self, job: WorkerJob) -> BoxFuture<Result<JobOutput, JobError>>;
+
+    /// Its processes at this moment, if it has any.
+    fn processes(&self) -> Option<PoolStatus> {
+        None
+    }
 }

@@ -7,6 +7,8 @@
     reason = "tests fail by panicking, and make bytes of counters"
 )]
 
+#[path = "relay_server/admittance.rs"]
+mod admittance;
 #[path = "relay_server/client.rs"]
 mod client;
 #[path = "relay_server/frames.rs"]
@@ -15,6 +17,8 @@ mod frames;
 mod handshake;
 #[path = "relay_server/liveness.rs"]
 mod liveness;
+#[path = "relay_server/metrics.rs"]
+mod metrics;
 #[path = "relay_server/process.rs"]
 mod process;
 #[path = "relay_server/shutdown.rs"]

@@ -95,6 +95,7 @@ fn history(seed: u64, options: &WorldOptions) -> TestResult {
         }
     }
     if let Err(what) = world.settle() {
+        println!("seed {seed}: {what}");
         return TestResult::error(format!("seed {seed}: {what}"));
     }
     TestResult::passed()
@@ -170,6 +171,14 @@ fn nothing_acknowledged_is_lost_in_crashes() {
             ..WorldOptions::default()
         },
     );
+}
+
+#[test]
+fn servers_that_forget_nothing_over_a_cut_connection_converge() {
+    let options =
+        WorldOptions { compact_changes: 10_000, dials_forgetless: true, ..WorldOptions::default() };
+    check(150, options.clone());
+    check(150, WorldOptions { mixed_versions: true, ..options });
 }
 
 #[test]

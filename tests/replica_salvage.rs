@@ -12,9 +12,7 @@
 mod world;
 
 use bytes::Bytes;
-use concord::replica::{
-    ChunkSource, Counted, Event, Kind, LocalError, Published, Ticket, index,
-};
+use concord::replica::{ChunkSource, Counted, Event, Kind, LocalError, Published, Ticket, index};
 use concord_protocol::{ChangeHash, DocumentId};
 
 use self::world::{World, Writer, heads_of, said};
@@ -84,7 +82,11 @@ fn a_damaged_index_is_built_anew_from_the_snapshot() {
         assert_eq!(world.taken(author, &document()).last().unwrap().heads, [hash]);
         assert_eq!(world.snapshot(&document()), snapshot);
         assert_eq!(world.is_whole(&document(), Kind::Snapshot, snapshot, 0), Some(true));
-        assert_eq!(world.is_whole(&document(), kind, snapshot, part), Some(true), "{kind:?} {part}");
+        assert_eq!(
+            world.is_whole(&document(), kind, snapshot, part),
+            Some(true),
+            "{kind:?} {part}"
+        );
         assert_eq!(heads_of_joiner(&mut world), [hash]);
     }
 }
@@ -363,7 +365,8 @@ fn a_program_is_told_when_its_disk_does_not_answer_for_long() {
     world.reads_fail = false;
     world.pass_time(RETRY_MS);
     world.finish_all();
-    let opened = |(_, published): &(DocumentId, Published)| matches!(published, Published::Opened(_));
+    let opened =
+        |(_, published): &(DocumentId, Published)| matches!(published, Published::Opened(_));
     assert!(world.published.iter().any(opened));
 }
 

@@ -24,7 +24,7 @@ fn replay(arguments: &[&str]) -> serde_json::Value {
     let directory = tempfile::tempdir().unwrap();
     let relay = Relay::start(&[], directory.path());
     let output = Command::new(env!("CARGO_BIN_EXE_concord"))
-        .args(["bench", "trace", "--json", "--timeout", "120", "--url", &relay.url()])
+        .args(["bench", "trace", "--json", "--timeout", "400", "--url", &relay.url()])
         .args(arguments)
         .output()
         .unwrap();

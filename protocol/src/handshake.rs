@@ -2,7 +2,9 @@
 
 use crate::{CloseCode, Message, PeerId, PeerMetadata};
 
-/// The WebSocket subprotocol that turns Concord's own messages on.
+/// The WebSocket subprotocol that turns Concord's own messages on, and the version by which both
+/// sides say in their first messages that they mean it. The subprotocol alone says little: a
+/// server made with the `ws` package of JavaScript takes whatever is offered first.
 pub const SUBPROTOCOL: &str = "concord.v1";
 /// The one version of the automerge-repo protocol.
 pub const VERSION: &str = "1";
@@ -33,8 +35,9 @@ pub enum Answer {
 }
 
 /// Answers the first message of a connection that was accepted: only a [`Message::Join`] that
-/// speaks [`VERSION`] is welcome.
-pub fn answer(first: &Message, us: &PeerId, our_metadata: &PeerMetadata) -> Answer {
+/// speaks [`VERSION`] is welcome. With `concord`, the WebSocket subprotocol was negotiated: a join
+/// that offers it as a version too is told that it is spoken.
+pub fn answer(first: &Message, us: &PeerId, our_metadata: &PeerMetadata, concord: bool) -> Answer {
     let Message::Join { sender, metadata, versions } = first else {
         return Answer::Refuse {
             reply: None,
@@ -42,13 +45,15 @@ pub fn answer(first: &Message, us: &PeerId, our_metadata: &PeerMetadata) -> Answ
             reason: "the first message must be a join".to_owned(),
         };
     };
-    if versions.iter().any(|version| version == VERSION) {
+    let offers = |wanted: &str| versions.iter().any(|version| version == wanted);
+    if offers(VERSION) {
+        let version = if concord && offers(SUBPROTOCOL) { SUBPROTOCOL } else { VERSION };
         return Answer::Welcome {
             reply: Message::Peer {
                 sender: us.clone(),
                 target: sender.clone(),
                 metadata: our_metadata.clone(),
-                version: VERSION.to_owned(),
+                version: version.to_owned(),
             },
             peer: sender.clone(),
             metadata: metadata.clone(),
@@ -75,6 +80,15 @@ pub fn join(us: &PeerId, our_metadata: &PeerMetadata) -> Message {
     }
 }
 
+/// As [`join`], where the WebSocket subprotocol was negotiated.
+pub fn join_concord(us: &PeerId, our_metadata: &PeerMetadata) -> Message {
+    Message::Join {
+        sender: us.clone(),
+        metadata: our_metadata.clone(),
+        versions: vec![VERSION.to_owned(), SUBPROTOCOL.to_owned()],
+    }
+}
+
 /// Reads the answer to [`join`].
 ///
 /// # Errors
@@ -88,6 +102,24 @@ pub fn welcomed(reply: &Message, us: &PeerId) -> Result<(PeerId, PeerMetadata), 
         }
         Message::Error { message, .. } => Err(HandshakeError::Refused(message.clone())),
         _ => Err(HandshakeError::Unexpected),
+    }
+}
+
+/// Reads the answer to [`join_concord`]; whether Concord's own messages are understood.
+///
+/// # Errors
+/// As [`welcomed`].
+pub fn welcomed_concord(
+    reply: &Message,
+    us: &PeerId,
+) -> Result<(PeerId, PeerMetadata, bool), HandshakeError> {
+    match reply {
+        Message::Peer { sender, target, metadata, version }
+            if target == us && version == SUBPROTOCOL =>
+        {
+            Ok((sender.clone(), metadata.clone(), true))
+        }
+        _ => welcomed(reply, us).map(|(peer, metadata)| (peer, metadata, false)),
     }
 }
 
@@ -126,7 +158,8 @@ mod tests {
     fn a_join_is_answered_with_a_peer_that_the_joiner_accepts() {
         let (alice, relay) = (peer("alice"), peer("relay"));
         let first = join(&alice, &PeerMetadata::default());
-        let Answer::Welcome { reply, peer, metadata: hers } = answer(&first, &relay, &metadata())
+        let Answer::Welcome { reply, peer, metadata: hers } =
+            answer(&first, &relay, &metadata(), true)
         else {
             panic!("refused");
         };
@@ -137,14 +170,34 @@ mod tests {
 
     #[test]
     fn one_version_in_common_is_enough() {
-        let welcome = answer(&join_with(&["2", "1"]), &peer("relay"), &metadata());
+        let welcome = answer(&join_with(&["2", "1"]), &peer("relay"), &metadata(), false);
         assert!(matches!(welcome, Answer::Welcome { .. }));
+    }
+
+    #[test]
+    fn concord_is_spoken_where_both_sides_and_the_socket_say_so() {
+        let (alice, relay) = (peer("alice"), peer("relay"));
+        let spoken = |first: &Message, socket| {
+            let Answer::Welcome { reply, .. } = answer(first, &relay, &metadata(), socket) else {
+                panic!("refused");
+            };
+            welcomed_concord(&reply, &alice).unwrap().2
+        };
+        let (concord, plain) =
+            (join_concord(&alice, &metadata()), join(&alice, &PeerMetadata::default()));
+        assert!(spoken(&concord, true));
+        assert!(!spoken(&concord, false));
+        assert!(!spoken(&plain, true));
+        let foreign =
+            Message::Error { sender: relay, target: alice.clone(), message: "no".to_owned() };
+        let refused = Err(HandshakeError::Refused("no".to_owned()));
+        assert_eq!(welcomed_concord(&foreign, &alice), refused);
     }
 
     #[test]
     fn a_join_without_a_version_in_common_is_told_so() {
         for versions in [&["2"][..], &[], &["1.0", "01"]] {
-            let refusal = answer(&join_with(versions), &peer("relay"), &metadata());
+            let refusal = answer(&join_with(versions), &peer("relay"), &metadata(), true);
             let Answer::Refuse { reply: Some(reply), code: CloseCode::Protocol, .. } = refusal
             else {
                 panic!("{refusal:?}");
@@ -159,7 +212,7 @@ mod tests {
         let leave = Message::Leave { sender: peer("alice") };
         let unknown = Message::Unknown { kind: "hello".to_owned() };
         for first in [leave, unknown] {
-            let refusal = answer(&first, &peer("relay"), &metadata());
+            let refusal = answer(&first, &peer("relay"), &metadata(), false);
             let refused =
                 matches!(refusal, Answer::Refuse { reply: None, code: CloseCode::Protocol, .. });
             assert!(refused, "{first:?}");

@@ -40,6 +40,14 @@ impl DocumentId {
         Self(bs58::encode(bytes).with_check().into_string().into())
     }
 
+    /// A name for a new document, of random bits: a UUID of version 4, because automerge-repo 1.x
+    /// opens no document that is named otherwise.
+    pub fn from_random(mut bits: [u8; 16]) -> Self {
+        bits[6] = bits[6] & 0x0F | 0x40;
+        bits[8] = bits[8] & 0x3F | 0x80;
+        Self::from_bytes(&bits)
+    }
+
     /// The text form.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -152,4 +160,18 @@ opaque_id! {
 opaque_id! {
     /// One run of counted ephemeral messages of a sender.
     SessionId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_documents_are_named_by_uuids_of_version_4() {
+        for bits in [[0; 16], [0xFF; 16]] {
+            let id = DocumentId::from_random(bits);
+            let bytes = bs58::decode(id.as_str()).with_check(None).into_vec().unwrap();
+            assert_eq!((bytes.len(), bytes[6] >> 4, bytes[8] >> 6), (16, 4, 0b10));
+        }
+    }
 }

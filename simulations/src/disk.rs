@@ -72,8 +72,8 @@ impl Disk {
         inner.full = false;
     }
 
-    /// The power is gone: of what was not flushed, this is left.
-    pub(crate) fn lose_power(&self, keep: Keep) {
+    /// The power is gone: of what was not flushed, this is left. Gives whether that is a part.
+    pub(crate) fn lose_power(&self, keep: Keep) -> bool {
         let mut inner = self.lock();
         let applied = inner.unflushed.len();
         let kept = match keep {
@@ -87,6 +87,7 @@ impl Disk {
         }
         // What is left is there from now on.
         inner.unflushed.clear();
+        (1..applied).contains(&kept)
     }
 
     /// Flips a bit in the value that `choice` chooses; gives its key.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use concord_protocol::ChangeHash;
 
-use crate::opaque::ByHash;
+use crate::opaque::{ByHash, Hashes};
 
 /// A rule of the project, as a number in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +86,7 @@ pub struct Ledger {
     written: ByHash<ChangeHash, Written>,
     /// In the order of writing.
     order: Vec<ChangeHash>,
+    added: Vec<(u8, ChangeHash, i64)>,
     /// Documents that a stranger may have spoiled: of those less is asked.
     pub attacked: u32,
     /// Promises by the node that made them.
@@ -95,8 +96,23 @@ pub struct Ledger {
 impl Ledger {
     /// A user made a change.
     pub fn wrote(&mut self, hash: ChangeHash, document: u8, peer: u8) {
-        self.written.insert(hash, Written { document, peer, fate: Fate::Pending, is_mourned: false });
+        self.written
+            .insert(hash, Written { document, peer, fate: Fate::Pending, is_mourned: false });
         self.order.push(hash);
+    }
+
+    /// A change added so much to its document's counter.
+    pub fn added(&mut self, hash: ChangeHash, document: u8, by: i64) {
+        if by != 0 {
+            self.added.push((document, hash, by));
+        }
+    }
+
+    /// What these changes added to the counter of a document, together.
+    pub(crate) fn sum(&self, document: u8, changes: &Hashes) -> i64 {
+        let among =
+            self.added.iter().filter(|(of, hash, _)| *of == document && changes.contains(hash));
+        among.map(|(_, _, by)| by).sum()
     }
 
     /// What became of it.
@@ -119,10 +135,10 @@ impl Ledger {
 
     /// A user was told that a document is damaged on their disk, where this much is left of it:
     /// what they wrote and is not there may be lost.
-    pub fn told(&mut self, peer: u8, document: u8, left: &ByHash<ChangeHash, ()>) {
+    pub(crate) fn told(&mut self, peer: u8, document: u8, left: &Hashes) {
         for (hash, written) in &mut self.written {
             let theirs = written.peer == peer && written.document == document;
-            written.is_mourned |= theirs && !left.contains_key(hash);
+            written.is_mourned |= theirs && !left.contains(hash);
         }
     }
 
@@ -154,9 +170,9 @@ impl Ledger {
     /// since, in order of writing.
     pub fn promised(&self, document: u8) -> impl Iterator<Item = ChangeHash> {
         self.order.iter().copied().filter(move |hash| {
-            self.written
-                .get(hash)
-                .is_some_and(|w| w.document == document && w.fate == Fate::Promised && !w.is_mourned)
+            self.written.get(hash).is_some_and(|w| {
+                w.document == document && w.fate == Fate::Promised && !w.is_mourned
+            })
         })
     }
 

@@ -9,20 +9,36 @@
 //! seed; [`run`] lives through it and gives a [`Report`]: whether a rule was broken, and which
 //! rare states were met.
 
+pub mod batch;
+mod checks;
 pub mod coverage;
 mod disk;
 pub mod ledger;
 mod opaque;
 pub mod plan;
+mod pressure;
+pub mod quiet;
 pub mod random;
+pub mod regression;
+pub mod shrink;
 pub mod swarm;
 pub mod trace;
 mod world;
 
+pub use concord::mutant::Mutant;
 pub use world::Report;
 
 /// Lives through a plan, to its end or to the first broken rule. With `trace`, keeps all that
 /// happens, which takes memory and several times as long.
 pub fn run(plan: &plan::Plan, trace: bool) -> Report {
-    world::World::run(plan, trace)
+    run_with(plan, trace, None)
+}
+
+/// As [`run`], with one rule of the engine broken on purpose: the report must say so.
+pub fn run_with(plan: &plan::Plan, trace: bool, mutant: Option<Mutant>) -> Report {
+    let _broken = concord::mutant::set(mutant);
+    concord::probe::drain();
+    let mut report = world::World::run(plan, trace);
+    report.coverage.add_marks(&concord::probe::drain());
+    report
 }

@@ -6,7 +6,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     num::NonZeroU64,
     rc::Rc,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use automerge::{
-    ExpandedChange,
+    ExpandedChange, ScalarValue,
     legacy::{Key, ObjectId, Op, OpType, SortedVec},
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -27,6 +27,8 @@ use concord::{
 };
 use concord_protocol::{ActorId, ChangeHash, Limits, guard};
 use sha2::{Digest as _, Sha256};
+
+use crate::{plan::Profile, random::Rng};
 
 /// What opens a chunk of any kind.
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -78,14 +80,25 @@ impl Hasher for Identity {
     fn write_usize(&mut self, _: usize) {}
 }
 
+/// A set of changes. Its order follows from its members alone, and nobody goes by it.
+pub(crate) type Hashes = HashSet<ChangeHash, BuildHasherDefault<Identity>>;
+
 /// A map by what is a hash already. Its order follows from its keys alone, and nobody goes by it.
 pub(crate) type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 
 /// Reads change chunks, each once however many nodes hold it.
 #[derive(Debug, Default)]
 pub(crate) struct Library {
+    members: RefCell<ByHash<u64, Rc<Members>>>,
+    done: RefCell<BTreeMap<(u8, u64, u64), Done>>,
     changes: RefCell<ByHash<u64, Rc<Change>>>,
 }
+
+/// What a job gave.
+type Done = Result<JobOutput, JobError>;
+
+/// Changes in a chunk: each with what it builds on.
+pub(crate) type Members = Vec<(ChangeHash, Vec<ChangeHash>)>;
 
 /// 64 bits of bytes; a chunk has a SHA-256 of its own in it, so this cannot be unlucky often.
 fn fingerprint(bytes: &[u8]) -> u64 {
@@ -99,6 +112,37 @@ fn fingerprint(bytes: &[u8]) -> u64 {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash ^ (hash >> 32)
+}
+
+/// Results of jobs that are kept.
+const JOBS_KEPT_MAX: usize = 512;
+
+/// 128 bits of a job, and its kind.
+fn job_key(job: &WorkerJob) -> (u8, u64, u64) {
+    let (kind, parts): (u8, Vec<&[u8]>) = match job {
+        WorkerJob::Build { base, incoming, explode_max } => {
+            let kind = u8::from(*explode_max > 0);
+            let base = base.iter().map(AsRef::as_ref);
+            (
+                kind,
+                base.chain([&b"incoming"[..]]).chain(incoming.iter().map(AsRef::as_ref)).collect(),
+            )
+        }
+        WorkerJob::Extract { snapshot, hashes } => {
+            (2, [snapshot.as_ref()].into_iter().chain(hashes.iter().map(|h| &h.0[..])).collect())
+        }
+        WorkerJob::Check { base, incoming } => {
+            let base = base.iter().map(AsRef::as_ref);
+            (3, base.chain([&b"incoming"[..]]).chain(incoming.iter().map(AsRef::as_ref)).collect())
+        }
+    };
+    let (mut first, mut second) = (0_u64, 1_u64);
+    for part in parts {
+        let print = fingerprint(part);
+        first = (first.rotate_left(9) ^ print).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        second = second.wrapping_mul(0xBF58_476D_1CE4_E5B9).wrapping_add(print ^ (print >> 7));
+    }
+    (kind, first, second)
 }
 
 impl Library {
@@ -147,6 +191,52 @@ impl Library {
         Ok(changes)
     }
 
+    /// Changes in a chunk of either profile, with what they build on.
+    ///
+    /// # Errors
+    /// In words, if it cannot be read.
+    pub(crate) fn members(&self, chunk: &Bytes, profile: Profile) -> Result<Rc<Members>, String> {
+        let key = fingerprint(chunk);
+        if let Some(known) = self.members.borrow().get(&key) {
+            return Ok(Rc::clone(known));
+        }
+        let members: Members = if is_snapshot(chunk) && profile == Profile::Automerge {
+            let doc = automerge::Automerge::load(chunk).map_err(|error| error.to_string())?;
+            let name = |hash: &automerge::ChangeHash| ChangeHash(hash.0);
+            let changes = doc.get_changes(&[]);
+            changes.iter().map(|c| (name(&c.hash()), c.deps().iter().map(name).collect())).collect()
+        } else {
+            let changes = self.read_all([chunk])?;
+            changes.iter().map(|change| (change.hash, change.deps.clone())).collect()
+        };
+        let members = Rc::new(members);
+        self.members.borrow_mut().insert(key, Rc::clone(&members));
+        Ok(members)
+    }
+
+    /// Has `materialise` do a job, unless it was done in this world before: what it gives follows
+    /// from the bytes alone, and nodes that have the same ask for the same.
+    ///
+    /// # Errors
+    /// As `materialise`.
+    pub(crate) fn once(
+        &self,
+        job: &WorkerJob,
+        materialise: impl FnOnce(&WorkerJob) -> Result<JobOutput, JobError>,
+    ) -> Result<JobOutput, JobError> {
+        let key = job_key(job);
+        if let Some(done) = self.done.borrow().get(&key) {
+            return done.clone();
+        }
+        let done = materialise(job);
+        let mut kept = self.done.borrow_mut();
+        if kept.len() >= JOBS_KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert(key, done.clone());
+        done
+    }
+
     /// Does what a materialiser does.
     ///
     /// # Errors
@@ -156,7 +246,7 @@ impl Library {
             WorkerJob::Build { base, incoming, explode_max } => {
                 let base = self.read_all(base).map_err(JobError::Base)?;
                 let incoming = self.split(incoming).map_err(JobError::Incoming)?;
-                self.build(&base, &incoming, *explode_max)
+                Self::build(&base, &incoming, *explode_max)
             }
             WorkerJob::Extract { snapshot, hashes } => {
                 let inside: BTreeMap<ChangeHash, Rc<Change>> = self
@@ -188,7 +278,6 @@ impl Library {
     }
 
     fn build(
-        &self,
         base: &[Rc<Change>],
         incoming: &[Rc<Change>],
         explode_max: u32,
@@ -289,18 +378,25 @@ pub(crate) fn is_snapshot(chunk: &Bytes) -> bool {
 /// Makes a snapshot of changes in order.
 fn close(changes: &[Rc<Change>]) -> Bytes {
     let len: usize = changes.iter().map(|change| change.bytes.len() + 4).sum();
-    let mut framed = BytesMut::with_capacity(len + 16);
+    let mut inside = BytesMut::with_capacity(len);
+    for change in changes {
+        inside.put_u32_le(u32::try_from(change.bytes.len()).unwrap_or(u32::MAX));
+        inside.put_slice(&change.bytes);
+    }
+    seal(&inside)
+}
+
+/// Puts the frame of a document chunk around it.
+fn seal(inside: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(inside.len() + 16);
     framed.put_u8(DOCUMENT);
-    let mut rest = len as u64;
+    let mut rest = inside.len() as u64;
     while rest >= 0x80 {
         framed.put_u8((rest & 0x7F) as u8 | 0x80);
         rest >>= 7;
     }
     framed.put_u8((rest & 0x7F) as u8);
-    for change in changes {
-        framed.put_u32_le(u32::try_from(change.bytes.len()).unwrap_or(u32::MAX));
-        framed.put_slice(&change.bytes);
-    }
+    framed.put_slice(inside);
     let hash = Sha256::digest(&framed);
     let mut chunk = BytesMut::with_capacity(framed.len() + 8);
     chunk.put_slice(&MAGIC);
@@ -331,7 +427,21 @@ fn open(chunk: &Bytes) -> Result<Vec<Bytes>, String> {
     Ok(changes)
 }
 
-/// Writes a change: one field of the root, written `ops` times over.
+/// A document chunk in its frame that holds no document.
+pub(crate) fn junk(value: u64) -> Bytes {
+    seal(&value.to_le_bytes())
+}
+
+/// So many bytes that do not compress.
+pub(crate) fn noise(value: u64, bytes: usize) -> Vec<u8> {
+    let mut rng = Rng::new(value);
+    let mut noise: Vec<u8> =
+        std::iter::repeat_with(|| rng.next().to_le_bytes()).take(bytes / 8 + 1).flatten().collect();
+    noise.truncate(bytes);
+    noise
+}
+
+/// Writes a change: one field of the root.
 pub(crate) fn write(
     actor: &[u8],
     seq: u32,
@@ -340,8 +450,20 @@ pub(crate) fn write(
     deps: &[ChangeHash],
     value: u64,
 ) -> Bytes {
+    write_value(actor, seq, start_op, time, deps, ScalarValue::Uint(value))
+}
+
+/// As [`write`], any value.
+pub(crate) fn write_value(
+    actor: &[u8],
+    seq: u32,
+    start_op: u32,
+    time: i64,
+    deps: &[ChangeHash],
+    value: ScalarValue,
+) -> Bytes {
     let put = Op {
-        action: OpType::Put(automerge::ScalarValue::Uint(value)),
+        action: OpType::Put(value),
         obj: ObjectId::Root,
         key: Key::Map("field".into()),
         pred: SortedVec::new(),

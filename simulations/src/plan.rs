@@ -5,6 +5,7 @@
 //! takes, how long a flush) is a hash of the seed and of the thing's own name, so that an action
 //! left out leaves the fate of the rest as it was.
 
+use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 
 /// Everything that makes one world.
@@ -27,6 +28,79 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// When faults end, in milliseconds; all must converge after that.
     pub calm_ms: u64,
+}
+
+/// A plan that names what its world does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPlan {
+    /// There must be a relay, a peer and a document.
+    #[error("there must be a relay, a peer and a document")]
+    Empty,
+    /// An action names a relay, a peer or a document that does not exist.
+    #[error("action {0} names what is not there")]
+    Stranger(usize),
+    /// Relays do not speak to each other: if there are several, the first peer must have every
+    /// document open, or they never have the same of it.
+    #[error("several relays, and peer 0 does not keep document {0} open")]
+    Hub(u8),
+    /// A time is beyond [`Plan::TIME_MAX_MS`].
+    #[error("a time of more than {} ms", Plan::TIME_MAX_MS)]
+    Time,
+}
+
+impl Plan {
+    /// Times are below this, about thirty years: sums of them never overflow.
+    pub const TIME_MAX_MS: u64 = 1_000_000_000_000;
+
+    /// Checks that a world can be made of it.
+    ///
+    /// # Errors
+    ///
+    /// If it has no relay, peer or document, if an action names one that does not exist, if
+    /// nobody joins its relays, or if a time is absurd.
+    pub fn validate(&self) -> Result<(), InvalidPlan> {
+        if self.relays == 0 || self.peers == 0 || self.documents == 0 {
+            return Err(InvalidPlan::Empty);
+        }
+        if self.calm_ms > Self::TIME_MAX_MS {
+            return Err(InvalidPlan::Time);
+        }
+        for (number, action) in self.actions.iter().enumerate() {
+            let named = action.what.names();
+            let is_there = named.peer.is_none_or(|peer| peer < self.peers)
+                && named.relay.is_none_or(|relay| relay < self.relays)
+                && named.document.is_none_or(|document| document < self.documents);
+            if !is_there {
+                return Err(InvalidPlan::Stranger(number));
+            }
+            let lasts_ms = match action.what {
+                What::Away { for_ms, .. } => for_ms,
+                What::Clock { by_ms, .. } => by_ms.unsigned_abs(),
+                _ => 0,
+            };
+            if action.at_ms.max(lasts_ms) > Self::TIME_MAX_MS {
+                return Err(InvalidPlan::Time);
+            }
+        }
+        let apart = (0..self.documents).find(|document| !self.is_joined(*document));
+        apart.map_or(Ok(()), |document| Err(InvalidPlan::Hub(document)))
+    }
+
+    /// Whether a document comes to every relay.
+    fn is_joined(&self, document: u8) -> bool {
+        let is_there = |wanted: &What| {
+            let mut actions = self.actions.iter().filter(|action| action.at_ms <= self.calm_ms);
+            actions.any(|action| action.what == *wanted)
+        };
+        self.relays == 1
+            || is_there(&What::Open { peer: 0, document })
+                && !is_there(&What::Shut { peer: 0, document })
+    }
+
+    /// The id that a document of this number has in every world.
+    pub fn document_id(document: u8) -> DocumentId {
+        DocumentId::from_bytes(&[document.wrapping_add(1); 16])
+    }
 }
 
 /// What documents are made of.
@@ -72,6 +146,14 @@ pub struct Settings {
     pub batch_bytes: u32,
     /// Jobs in a thousand that find no worker.
     pub job_failures: u16,
+    /// Of the replicas: bytes queued for a connection at most.
+    #[serde(default = "queue_bytes")]
+    pub queue_bytes: u32,
+}
+
+/// Of plans that do not say.
+const fn queue_bytes() -> u32 {
+    2 * 1024 * 1024
 }
 
 /// One thing that happens.
@@ -159,6 +241,12 @@ pub enum Attack {
     Flood,
     /// A frame of the hostile collection, damaged or not.
     Mutant,
+    /// Its own presence, again and in another order.
+    Echo,
+    /// More changes than may wait for one that never comes.
+    OrphanFlood,
+    /// A document chunk that holds no document.
+    Upload,
 }
 
 /// What a user does to a document.
@@ -183,6 +271,8 @@ pub enum Edit {
     Take,
     /// Writes a field that others write too: a conflict.
     Disagree,
+    /// Puts in so many KiB at once.
+    Paste(u8),
 }
 
 /// Something that happens to a world.
@@ -310,4 +400,49 @@ pub enum What {
         /// Milliseconds.
         for_ms: u64,
     },
+}
+
+/// What an action names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Names {
+    /// A peer.
+    pub peer: Option<u8>,
+    /// A relay.
+    pub relay: Option<u8>,
+    /// A document.
+    pub document: Option<u8>,
+}
+
+impl What {
+    /// The nodes and the document that it names.
+    pub fn names(&self) -> Names {
+        let mut copy = self.clone();
+        let (peer, relay, document) = copy.names_mut();
+        Names { peer: peer.copied(), relay: relay.copied(), document: document.copied() }
+    }
+
+    /// The same, to give them other numbers: peer, relay, document.
+    pub const fn names_mut(&mut self) -> (Option<&mut u8>, Option<&mut u8>, Option<&mut u8>) {
+        match self {
+            Self::Edit { peer, document, .. }
+            | Self::Open { peer, document }
+            | Self::Shut { peer, document }
+            | Self::Broadcast { peer, document } => (Some(peer), None, Some(document)),
+            Self::Cut { peer, relay, .. } | Self::Partition { peer, relay, .. } => {
+                (Some(peer), Some(relay), None)
+            }
+            Self::Drain { relay, .. } => (None, Some(relay), None),
+            Self::Attack { relay, document, .. } => (None, Some(relay), Some(document)),
+            Self::Away { peer, .. } => (Some(peer), None, None),
+            Self::Stall { node, .. }
+            | Self::Pause { node, .. }
+            | Self::Crash { node, .. }
+            | Self::Disk { node, .. }
+            | Self::Rot { node, .. }
+            | Self::Clock { node, .. } => match node {
+                Name::Peer(peer) => (Some(peer), None, None),
+                Name::Relay(relay) => (None, Some(relay), None),
+            },
+        }
+    }
 }

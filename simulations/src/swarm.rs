@@ -5,6 +5,7 @@
 
 use crate::{
     plan::{Action, Attack, DiskFault, Edit, Keep, Name, Plan, Profile, Settings, Way, What},
+    pressure,
     random::Rng,
 };
 
@@ -61,18 +62,20 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
     };
     users(&mut rng, &mut plan);
     faults(&mut rng, &mut plan);
+    pressure::draw(&mut plan);
     plan.actions.sort_by_key(|action| action.at_ms);
     plan
 }
 
-fn one_of<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+/// One of some.
+pub(crate) fn one_of<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
     // The lists below are not empty, and an index below a length is in the list.
     from[usize::try_from(rng.below(from.len() as u64)).unwrap_or(0)]
 }
 
 fn settings(rng: &mut Rng, profile: Profile) -> Settings {
     Settings {
-        compact_changes: one_of(rng, &[3, 8, 20, 60, 500]),
+        compact_changes: one_of(rng, &[3, 10, 20, 20, 60, 60, 60, 500, 500, 500]),
         idle_ms: one_of(rng, &[200, 3_000, 20_000, 60_000]),
         check_ms: one_of(rng, &[50, 500, 2_000]),
         strict: rng.chance(250),
@@ -90,6 +93,8 @@ fn settings(rng: &mut Rng, profile: Profile) -> Settings {
         lag_us: one_of(rng, &[1, 50, 1_000, 20_000]),
         batch_bytes: one_of(rng, &[1, 400, 4_096, 1 << 20]),
         job_failures: if rng.chance(250) { 100 } else { 0 },
+        // Drawn later.
+        queue_bytes: 2 * 1024 * 1024,
     }
 }
 
@@ -144,7 +149,7 @@ fn users(rng: &mut Rng, plan: &mut Plan) {
         }
     }
     let sessions = match plan.profile {
-        Profile::Opaque => rng.between(10, 60),
+        Profile::Opaque => rng.between(6, 40),
         Profile::Automerge => rng.between(6, 25),
     };
     let is_typing = rng.chance(600);
@@ -165,6 +170,15 @@ fn users(rng: &mut Rng, plan: &mut Plan) {
                 break;
             }
         }
+    }
+}
+
+/// What a crash leaves.
+pub(crate) fn keep(rng: &mut Rng) -> Keep {
+    match rng.below(4) {
+        0 => Keep::Nothing,
+        1 => Keep::Everything,
+        _ => Keep::Prefix(u16::try_from(rng.below(1_001)).unwrap_or(500)),
     }
 }
 
@@ -227,11 +241,6 @@ fn faults(rng: &mut Rng, plan: &mut Plan) {
         let for_ms = one_of(rng, &[300, 5_000, 40_000]);
         add(when(rng, plan), What::Pause { node: node(rng, plan), for_ms });
     }
-    let keep = |rng: &mut Rng| match rng.below(4) {
-        0 => Keep::Nothing,
-        1 => Keep::Everything,
-        _ => Keep::Prefix(u16::try_from(rng.below(1_001)).unwrap_or(500)),
-    };
     for _ in 0..times(trouble.peer_crashes) {
         let node = Name::Peer(rng.small(0, plan.peers - 1));
         let down_ms = one_of(rng, &[10, 1_000, 60_000]);

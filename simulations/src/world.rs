@@ -1,5 +1,7 @@
 //! A world: nodes, links, disks and users, in one thread, in virtual time.
 
+mod author;
+mod brain;
 mod faults;
 mod finish;
 mod hostile;
@@ -17,9 +19,9 @@ use std::{
 use concord::replica::Event;
 use concord_protocol::DocumentId;
 
-use self::{hostile::Strangers, network::Network, node::Node};
+use self::{brain::News, hostile::Strangers, network::Network, node::Node};
 use crate::{
-    coverage::Coverage,
+    coverage::{Coverage, State},
     ledger::{Failure, Invariant, Ledger},
     opaque::Library,
     plan::{Name, Plan},
@@ -136,6 +138,8 @@ pub(crate) struct World<'p> {
     events: u64,
     messages: u64,
     last_message_us: u64,
+    /// Bytes of the largest message so far.
+    largest_message: usize,
     is_calm: bool,
     failure: Option<Failure>,
 }
@@ -164,7 +168,7 @@ impl World<'_> {
             queue: BinaryHeap::new(),
             scheduled: 0,
             nodes: names.map(|name| Node::new(name, plan)).collect(),
-            documents: (0..plan.documents).map(|n| DocumentId::from_bytes(&[n + 1; 16])).collect(),
+            documents: (0..plan.documents).map(Plan::document_id).collect(),
             network: Network::new(plan),
             strangers: Strangers::new(plan),
             library: Library::default(),
@@ -175,6 +179,7 @@ impl World<'_> {
             events: 0,
             messages: 0,
             last_message_us: 0,
+            largest_message: 0,
             is_calm: false,
             failure: None,
         };
@@ -252,7 +257,7 @@ impl World<'_> {
         }
     }
 
-    fn met(&mut self, state: &'static str) {
+    const fn met(&mut self, state: State) {
         self.coverage.met(state);
     }
 
@@ -271,6 +276,13 @@ impl World<'_> {
         }
     }
 
+    /// The number of the user at a node.
+    fn peer_number(&self, id: NodeId) -> u8 {
+        match self.nodes[id].name {
+            Name::Relay(number) | Name::Peer(number) => number,
+        }
+    }
+
     fn document_number(&self, document: &DocumentId) -> u8 {
         let at = self.documents.iter().position(|known| known == document);
         at.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
@@ -278,12 +290,16 @@ impl World<'_> {
 
     /// Gives a node something to take in.
     fn tell(&mut self, node: NodeId, event: Event) {
+        self.tell_news(node, News::Event(event));
+    }
+
+    fn tell_news(&mut self, node: NodeId, news: News) {
         let lag_us = u64::from(self.plan.settings.lag_us);
         let this = &mut self.nodes[node];
         if !this.is_up() {
             return;
         }
-        this.inbox.push(event);
+        this.inbox.push(news);
         if !this.is_woken {
             this.is_woken = true;
             let at_us = (self.now_us + lag_us).max(this.paused_until_us);
@@ -292,7 +308,7 @@ impl World<'_> {
     }
 
     fn report(self) -> Report {
-        let nodes = self.nodes.iter().map(|node| node.label()).chain(self.strangers.labels());
+        let nodes = self.nodes.iter().map(Node::label).chain(self.strangers.labels());
         let nodes = nodes.collect();
         let (trace, digest) = self.trace.finish();
         Report {
@@ -312,7 +328,7 @@ impl World<'_> {
 
 /// The first characters of a hash.
 fn short(hash: &concord_protocol::ChangeHash) -> String {
-    hash.0[..3].iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:02x}{:02x}{:02x}", hash.0[0], hash.0[1], hash.0[2])
 }
 
 /// A message as a frame; hostile ones are none.

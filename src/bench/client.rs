@@ -7,10 +7,11 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
-    tungstenite::{Message as Frame, protocol::WebSocketConfig},
+    tungstenite::{self, Message as Frame, protocol::WebSocketConfig},
 };
 
 use super::{BenchError, Context};
+use crate::tls;
 
 /// Bytes of the largest message taken: what the JavaScript servers send at most.
 const MESSAGE_BYTES_MAX: usize = 100 * 1024 * 1024;
@@ -52,8 +53,16 @@ impl Client {
             .read_buffer_size(READ_BUFFER_BYTES)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let (socket, _) =
-            client_async_tls_with_config(target.url.as_str(), stream, Some(config), None).await?;
+        let connector = Some(context.trust.connector());
+        let opening =
+            client_async_tls_with_config(target.url.as_str(), stream, Some(config), connector);
+        let (socket, _) = opening.await.map_err(|error| match &error {
+            tungstenite::Error::Io(source) => match tls::explain(source) {
+                Some(reason) => BenchError::Tls { url: target.url.clone(), reason },
+                None => error.into(),
+            },
+            _ => error.into(),
+        })?;
         let us = random_peer_id()?;
         let mut client = Self { socket, context: context.clone(), server: us.clone(), us };
         let metadata = PeerMetadata { storage_id: None, is_ephemeral: Some(true) };

@@ -20,7 +20,7 @@ use super::{
     light::LightDocument,
     progress,
     server_usage::Meter,
-    session::{Session, document_id, uploaded},
+    session::{Session, uploaded},
     stats::{Latencies, per_second, to_f64},
     trace::Trace,
     trace_document,
@@ -137,7 +137,7 @@ fn name_of(document: &Document) -> DocumentId {
     let hash = Sha256::digest(&document.chunk);
     let mut bytes = [0_u8; 16];
     bytes.iter_mut().zip(&hash[..]).for_each(|(byte, hashed)| *byte = *hashed);
-    document_id(bytes)
+    DocumentId::from_random(bytes)
 }
 
 /// What the clients are to do now.

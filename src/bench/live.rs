@@ -18,6 +18,7 @@ use futures_util::poll;
 use super::{
     BenchError, progress,
     report::Report,
+    scratch::Scratch,
     stats,
     trace::{Patch, Trace, Transaction},
 };
@@ -31,7 +32,7 @@ const IN_FLIGHT: usize = 256;
 
 type Edit<'a> = Pin<Box<dyn Future<Output = Result<Changed<()>, ChangeError>> + Send + 'a>>;
 
-fn failed(error: impl std::fmt::Display) -> BenchError {
+pub(super) fn failed(error: impl std::fmt::Display) -> BenchError {
     BenchError::Document(error.to_string())
 }
 
@@ -42,8 +43,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(url: &str, directory: &std::path::Path, durable: bool) -> Result<Peer, BenchError> {
+    fn start(
+        url: &str,
+        trusted: &[Vec<u8>],
+        directory: &std::path::Path,
+        durable: bool,
+    ) -> Result<Peer, BenchError> {
         let mut builder = Peer::builder(directory).relay(url);
+        for pem in trusted {
+            builder = builder.trust(pem.as_slice());
+        }
         if !durable {
             builder = builder.store(store::memory().map_err(failed)?);
         }
@@ -85,12 +94,13 @@ impl Writer {
 pub(super) async fn run(
     trace: &Trace,
     url: &str,
+    trusted: &[Vec<u8>],
     durable: bool,
     timeout: Duration,
 ) -> Result<Report, BenchError> {
     let directory = Scratch::new()?;
-    let first = Writer::start(url, &directory.0.join("first"), durable)?;
-    let second = Writer::start(url, &directory.0.join("second"), durable)?;
+    let start = |name| Writer::start(url, trusted, &directory.path().join(name), durable);
+    let (first, second) = (start("first")?, start("second")?);
     let document = first.create().await.map_err(failed)?;
     let start_content = trace.start_content.clone();
     let begun = document
@@ -216,26 +226,5 @@ fn apply<'a>(
             tx.splice_text(text, *at, deleted, inserted)?;
         }
         Ok(())
-    }
-}
-
-/// A directory that goes when it is dropped.
-struct Scratch(std::path::PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, BenchError> {
-        let mut name = [0_u8; 8];
-        getrandom::fill(&mut name).map_err(BenchError::Random)?;
-        let name = format!("concord-bench-{:016x}", u64::from_be_bytes(name));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).map_err(failed)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Scratch: what cannot be removed is left to the system.
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

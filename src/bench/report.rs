@@ -137,7 +137,7 @@ impl fmt::Display for Report {
 
 fn named(f: &mut fmt::Formatter<'_>, group: &str, name: &str, value: &Value) -> fmt::Result {
     let name = name.replace("_per_s", "/s").replace('_', " ");
-    let (name, unit) = ["ms", "s", "mib", "kib"]
+    let (name, unit) = ["us", "ms", "s", "mib", "kib"]
         .iter()
         .find_map(|unit| Some((name.strip_suffix(unit)?.strip_suffix(' ')?, *unit)))
         .unwrap_or((&name, ""));
@@ -148,6 +148,7 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, value: f64, unit: &str) -> fmt::
     let unit = match unit {
         "mib" => "MiB",
         "kib" => "KiB",
+        "us" => "µs",
         other => other,
     };
     let decimals = if value.fract() == 0.0 || value >= 1_000.0 { 0 } else { 3 };

@@ -174,14 +174,7 @@ pub(super) async fn uploaded(
 
 /// A name that no document has yet.
 pub(super) fn random_document_id() -> Result<DocumentId, BenchError> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(BenchError::Random)?;
-    Ok(document_id(bytes))
-}
-
-/// The name with these bits, made a UUID of version 4: automerge-repo 1.x takes no other.
-pub(super) fn document_id(mut bytes: [u8; 16]) -> DocumentId {
-    bytes[6] = bytes[6] & 0x0F | 0x40;
-    bytes[8] = bytes[8] & 0x3F | 0x80;
-    DocumentId::from_bytes(&bytes)
+    let mut bits = [0_u8; 16];
+    getrandom::fill(&mut bits).map_err(BenchError::Random)?;
+    Ok(DocumentId::from_random(bits))
 }

@@ -1,4 +1,4 @@
-//! Recorded editing histories: reading them, making one up, and walking through one.
+//! Recorded editing histories: reading them, and making one up.
 //!
 //! The format is that of the `editing-traces` collection: JSON, gzipped or not. Positions and
 //! lengths count Unicode code points.
@@ -197,18 +197,6 @@ impl Trace {
     }
 }
 
-/// Hands every transaction with its number to `edit`, in an order in which each comes after its
-/// parents. This is where live peers are put behind a trace.
-///
-/// # Errors
-/// Whatever `edit` first fails with.
-pub fn replay<E>(
-    trace: &Trace,
-    mut edit: impl FnMut(usize, &Transaction) -> Result<(), E>,
-) -> Result<(), E> {
-    trace.transactions.iter().enumerate().try_for_each(|(index, t)| edit(index, t))
-}
-
 /// splitmix64: a trace needs variety and repeatability, not secrecy.
 struct Random(u64);
 
@@ -285,14 +273,10 @@ mod tests {
         assert_eq!(trace, Trace::generate(5, 3_000));
         assert_ne!(trace, Trace::generate(6, 3_000));
         let mut text: Vec<char> = Vec::new();
-        replay(&trace, |_, transaction| {
-            for Patch(at, deleted, inserted) in &transaction.patches {
-                assert!(at + deleted <= text.len());
-                text.splice(*at..at + deleted, inserted.chars());
-            }
-            Ok::<_, ()>(())
-        })
-        .unwrap();
+        for Patch(at, deleted, inserted) in trace.transactions.iter().flat_map(|t| &t.patches) {
+            assert!(at + deleted <= text.len());
+            text.splice(*at..at + deleted, inserted.chars());
+        }
         trace.check_end(&text.iter().collect::<String>()).unwrap();
         let wrong = trace.check_end(&trace.end_content[..10]);
         assert!(matches!(wrong, Err(TraceError::EndContent(_))));

@@ -8,7 +8,7 @@ use automerge::{
 use super::{
     BenchError,
     changes::{Document, saved},
-    trace::{Patch, Trace, TraceError, replay},
+    trace::{Patch, Trace, TraceError},
 };
 
 /// Replays a sequential trace into one document, with so many transactions a change. The same
@@ -24,7 +24,7 @@ pub(super) fn build(trace: &Trace, transactions_per_change: usize) -> Result<Doc
         .with_actor(automerge::ActorId::from(&[0xA0_u8; 16][..]));
     let text = document.put_object(ROOT, "text", ObjType::Text).map_err(failed)?;
     document.splice_text(&text, 0, 0, &trace.start_content).map_err(failed)?;
-    replay(trace, |index, transaction| {
+    for (index, transaction) in trace.transactions.iter().enumerate() {
         for Patch(at, deleted, inserted) in &transaction.patches {
             let deleted = isize::try_from(*deleted).map_err(|_| TraceError::Position(index))?;
             document
@@ -34,8 +34,7 @@ pub(super) fn build(trace: &Trace, transactions_per_change: usize) -> Result<Doc
         if (index + 1) % transactions_per_change.max(1) == 0 {
             document.commit_with(CommitOptions::default().with_time(0));
         }
-        Ok::<_, BenchError>(())
-    })?;
+    }
     document.commit_with(CommitOptions::default().with_time(0));
     trace.check_end(&document.text(&text).map_err(failed)?)?;
     let document: &Automerge = document.document();

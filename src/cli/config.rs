@@ -170,6 +170,9 @@ impl ServeConfig {
         relay.stalled_ms = f.find(serve("stalled-ms"), args.stalled_ms, None, relay.stalled_ms)?;
         let is_open = set(args.allow_anonymous);
         relay.allow_anonymous = f.find(serve("allow-anonymous"), is_open, None, false)?;
+        let origins = args.allowed_origins.clone();
+        relay.allowed_origins =
+            f.find(serve("allowed-origins"), origins, None, relay.allowed_origins)?;
         let log_format = f.find(serve("log-format"), args.log_format, None, LogFormat::Text)?;
         let log = f.find(serve("log"), args.log.clone(), None, "info".to_owned())?;
         for (key, slot) in limits(&mut relay) {

@@ -83,6 +83,7 @@ impl From<PeerError> for Failure {
     fn from(error: PeerError) -> Self {
         let exit = match &error {
             PeerError::RelayUrl { .. }
+            | PeerError::Certificate(_)
             | PeerError::Store {
                 source:
                     StoreError::Locked { .. }

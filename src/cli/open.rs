@@ -1,6 +1,6 @@
 //! From the common arguments to an open peer.
 
-use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use std::{env, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 
@@ -20,6 +20,9 @@ pub(super) struct Common {
     /// The relay to keep in step with, `ws://host:port` or `wss://host`
     #[arg(long, global = true, env = "CONCORD_URL", value_name = "URL")]
     pub(super) url: Option<String>,
+    /// Certificate (PEM) of an authority to trust for `wss://`, besides the well-known ones
+    #[arg(long, global = true, env = "CONCORD_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -51,6 +54,12 @@ pub(super) async fn peer(common: &Common) -> Result<Peer, Failure> {
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
         builder = builder.relay(url).materialiser(Arc::new(pool));
+    }
+    if let Some(file) = &common.ca {
+        let read = fs::read(file);
+        builder = builder.trust(read.map_err(|error| {
+            Failure::usage(format!("cannot read the certificate {}: {error}", file.display()))
+        })?);
     }
     Ok(builder.open()?)
 }

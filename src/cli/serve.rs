@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use concord::{
-    relay::Relay,
+    relay::{AllowedOrigins, Relay},
     store::{self, Store},
     worker::ProcessPool,
 };
@@ -76,6 +76,10 @@ pub(crate) struct ServeArgs {
     /// address may read and change every document
     #[arg(long)]
     pub(crate) allow_anonymous: bool,
+    /// Web pages that may connect, as in "https://app.example.com, https://b.example", or * for
+    /// all. Programs always may, and pages of the same host and of localhost
+    #[arg(long, value_name = "ORIGINS")]
+    pub(crate) allowed_origins: Option<AllowedOrigins>,
     /// How log lines on stderr look: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,

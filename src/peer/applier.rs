@@ -5,7 +5,7 @@
 //! worker's 2 MiB stack overflows at 300 levels, which cannot be caught.
 
 use std::{
-    io,
+    fmt, io,
     sync::{Arc, mpsc},
     thread,
 };
@@ -25,17 +25,34 @@ pub(super) enum Task {
     Call(Box<dyn FnOnce() + Send>),
 }
 
+impl Task {
+    /// Does it, here and now.
+    pub(super) fn run(self) {
+        match self {
+            Self::Load(held, chunks) => held.load(chunks),
+            Self::TakeIn(held) => held.take_in(),
+            Self::Call(call) => call(),
+        }
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load(held, chunks) => write!(f, "Load({}, {} chunks)", held.id, chunks.len()),
+            Self::TakeIn(held) => write!(f, "TakeIn({})", held.id),
+            Self::Call(_) => f.write_str("Call"),
+        }
+    }
+}
+
 /// Starts the applier. It ends when the sender is dropped.
 pub(super) fn start() -> io::Result<mpsc::Sender<Task>> {
-    let (tasks, inbox) = mpsc::channel();
+    let (tasks, inbox) = mpsc::channel::<Task>();
     thread::Builder::new().name("concord-apply".into()).stack_size(STACK_BYTES).spawn(
         move || {
             for task in inbox {
-                match task {
-                    Task::Load(held, chunks) => held.load(chunks),
-                    Task::TakeIn(held) => held.take_in(),
-                    Task::Call(call) => call(),
-                }
+                task.run();
             }
         },
     )?;

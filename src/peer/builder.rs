@@ -10,15 +10,18 @@ use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 
 use super::{
     Inner, Peer, PeerError, Tcp, Transport, applier,
+    core::Core,
     engine::{self, Engine},
+    home::{Home, System},
     link::LinkContext,
     random_number,
     registry::Registry,
     status::StatusBoard,
 };
 use crate::{
-    replica::{Config, Replica},
+    replica::Config,
     store::{self, Options, Store},
+    tls::Trust,
     worker::{InProcess, Materialiser, WorkerLimits},
 };
 
@@ -30,6 +33,7 @@ pub struct PeerBuilder {
     relays: Vec<String>,
     materialiser: Option<Arc<dyn Materialiser>>,
     transport: Arc<dyn Transport>,
+    trusted: Vec<Vec<u8>>,
     limits: Limits,
 }
 
@@ -43,6 +47,7 @@ impl PeerBuilder {
             relays: Vec::new(),
             materialiser: None,
             transport: Arc::new(Tcp),
+            trusted: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -83,6 +88,14 @@ impl PeerBuilder {
         self
     }
 
+    /// Trusts the certificates of `wss://` relays that these authorities signed (certificates in
+    /// PEM, one or more), besides those that Mozilla's authorities did.
+    #[must_use]
+    pub fn trust(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.trusted.push(pem.into());
+        self
+    }
+
     /// Caps on what comes from outside.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -93,12 +106,14 @@ impl PeerBuilder {
     /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
     ///
     /// # Errors
-    /// As [`Peer::open`], and for a relay URL that is none.
+    /// As [`Peer::open`], and for a relay URL or a trusted certificate that is none.
     pub fn open(self) -> Result<Peer, PeerError> {
         let runtime = Handle::try_current().map_err(|_| PeerError::NoRuntime)?;
         for relay in &self.relays {
             super::RelayUrl::parse(relay)?;
         }
+        let trust = Trust::with(&self.trusted)
+            .map_err(|error| PeerError::Certificate(error.to_string()))?;
         let store = match self.store {
             Some(store) => store,
             None => store::open(&self.directory, self.engine, &Options::default())
@@ -117,14 +132,13 @@ impl PeerBuilder {
             PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
-        let registry = Arc::new(Registry::default());
         let (engine_sender, local) = mpsc::unbounded_channel();
+        let registry = Arc::new(Registry::new(Home::new(&engine_sender, Arc::new(System))));
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
         let engine = Engine {
-            replica: Replica::new(config),
+            core: Core::new(config, Arc::clone(&registry)),
             store: Arc::clone(&store),
             materialiser,
-            registry: Arc::clone(&registry),
             tasks: tasks.clone(),
             answers: answers.clone(),
             started: Instant::now(),
@@ -136,6 +150,7 @@ impl PeerBuilder {
             metadata,
             limits: self.limits,
             transport: self.transport,
+            trust,
             engine: answers,
             status: Arc::new(StatusBoard::default()),
             next_connection: AtomicU64::new(1),

@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use automerge::{Automerge, Change, LoadOptions, ReadDoc as _};
+use automerge::{ActorId, Automerge, Change, LoadOptions, ReadDoc as _};
 use bytes::Bytes;
 
 /// From this many changes on, a batch is read back in one pass instead of change by change: a
@@ -22,14 +22,26 @@ pub(super) enum Incoming {
     Snapshot(Bytes),
 }
 
+/// The type byte of a document chunk, after four of magic and four of checksum.
+const DOCUMENT_CHUNK: u8 = 0;
+
+impl From<Bytes> for Incoming {
+    fn from(chunk: Bytes) -> Self {
+        match chunk.get(8) {
+            Some(&DOCUMENT_CHUNK) => Self::Snapshot(chunk),
+            _ => Self::Change(chunk),
+        }
+    }
+}
+
 /// Why content could not be made of bytes. The instance is to be dropped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unusable(String);
 
-/// A new instance of these chunks, under an actor id of its own: an actor id that was used
+/// A new instance of these chunks, under an actor id that nobody has used: one that was used
 /// before a crash may have been used for changes that were lost.
-pub(super) fn load(chunks: Vec<Incoming>) -> Result<Automerge, Unusable> {
+pub(super) fn load(actor: ActorId, chunks: Vec<Incoming>) -> Result<Automerge, Unusable> {
     let mut doc = None;
     let mut rest = Vec::with_capacity(chunks.len());
     for chunk in chunks {
@@ -45,7 +57,7 @@ pub(super) fn load(chunks: Vec<Incoming>) -> Result<Automerge, Unusable> {
     }
     let mut doc = doc.unwrap_or_default();
     take_in(&mut doc, rest)?;
-    Ok(doc)
+    Ok(doc.with_actor(actor))
 }
 
 /// Takes in chunks, all changes among them at once; gives what was new.
@@ -150,14 +162,18 @@ mod tests {
         (doc, chunks)
     }
 
+    fn actor() -> ActorId {
+        ActorId::from([1; 16])
+    }
+
     #[test]
     fn changes_and_snapshots_make_the_same_document() {
         let (doc, chunks) = written(5);
-        assert_eq!(load(chunks.clone()).unwrap().get_heads(), doc.get_heads());
+        assert_eq!(load(actor(), chunks.clone()).unwrap().get_heads(), doc.get_heads());
         let snapshot = Incoming::Snapshot(doc.save().into());
         let mut both = vec![snapshot.clone()];
         both.extend(chunks);
-        assert_eq!(load(both).unwrap().get_heads(), doc.get_heads());
+        assert_eq!(load(actor(), both).unwrap().get_heads(), doc.get_heads());
 
         let mut empty = Automerge::new();
         assert_eq!(take_in(&mut empty, vec![snapshot.clone()]).unwrap().len(), 6);
@@ -179,12 +195,14 @@ mod tests {
     fn a_batch_over_the_limit_is_verified() {
         let (doc, chunks) = written(255);
         assert!(chunks.len() >= READ_BACK_SINGLY_MAX);
-        assert_eq!(load(chunks).unwrap().get_heads(), doc.get_heads());
+        assert_eq!(load(actor(), chunks).unwrap().get_heads(), doc.get_heads());
     }
 
     #[test]
     fn broken_bytes_are_an_error() {
-        assert!(load(vec![Incoming::Snapshot(Bytes::from_static(b"nothing"))]).is_err());
-        assert!(load(vec![Incoming::Change(Bytes::from_static(b"\x85\x6f\x4a\x83"))]).is_err());
+        assert!(load(actor(), vec![Incoming::Snapshot(Bytes::from_static(b"nothing"))]).is_err());
+        assert!(
+            load(actor(), vec![Incoming::Change(Bytes::from_static(b"\x85\x6f\x4a\x83"))]).is_err()
+        );
     }
 }

@@ -1,16 +1,8 @@
 //! A handle of one document: read it, change it, watch it.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use automerge::{
-    Automerge, PatchLog, ReadDoc as _,
-    transaction::{CommitOptions, Transaction},
-};
+use automerge::{Automerge, transaction::Transaction};
 use bytes::Bytes;
 use concord_protocol::{AutomergeUrl, ChangeHash, DocumentId};
 use tokio::{
@@ -21,12 +13,13 @@ use tokio::{
 };
 
 use super::{
-    ChangeError, ConfirmError, DocumentEvent, EditError, FindError, Peer, confirm,
+    ChangeError, ConfirmError, DocumentEvent, EditError, FindError, Peer,
+    applier::Task,
+    confirm,
     content::Incoming,
-    engine::Command,
+    edit::Pending,
     held::{Held, Phase},
 };
-use crate::{peer::applier::Task, replica::LocalError};
 
 /// One document of a [`Peer`]. Cheap to clone; the document stays in memory while there is a
 /// handle of it.
@@ -44,9 +37,6 @@ pub struct Changed<T> {
     /// The change, or `None` if nothing was different afterwards.
     pub change: Option<ChangeHash>,
 }
-
-/// On its way to the disk.
-type Pending = oneshot::Receiver<Result<(), LocalError>>;
 
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,9 +88,9 @@ impl Document {
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
         self.settled().await?;
-        let (changed, pending) = self.start(None, message, edit)?;
+        let (changed, pending) = self.held.edit(None, message, edit)?;
         if let Some(pending) = pending {
-            pending.await.map_err(|_| ChangeError::Closed)??;
+            durable(pending).await?;
         }
         Ok(changed)
     }
@@ -116,9 +106,9 @@ impl Document {
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
         self.settled().await?;
-        let (changed, pending) = self.start(Some(heads), None, edit)?;
+        let (changed, pending) = self.held.edit(Some(heads), None, edit)?;
         if let Some(pending) = pending {
-            pending.await.map_err(|_| ChangeError::Closed)??;
+            durable(pending).await?;
         }
         Ok(changed)
     }
@@ -145,7 +135,7 @@ impl Document {
         if inside.as_ref().is_some_and(single) {
             return Err(ChangeError::WouldBlock);
         }
-        let (changed, pending) = self.start(None, None, edit)?;
+        let (changed, pending) = self.held.edit(None, None, edit)?;
         if let Some(pending) = pending {
             let wait = || pending.blocking_recv();
             let done = if inside.is_some() { block_in_place(wait) } else { wait() };
@@ -162,7 +152,7 @@ impl Document {
     pub fn read<T>(&self, look: impl FnOnce(&Automerge) -> T) -> Result<T, FindError> {
         let mut ready = self.held.ready().ok_or_else(|| FindError::Broken {
             document: self.id().clone(),
-            reason: self.why_not(),
+            reason: self.held.why_not(),
         })?;
         Ok(look(ready.doc()))
     }
@@ -202,12 +192,7 @@ impl Document {
 
     /// An empty change, so that there is something to store and to pass on.
     pub(super) async fn commit_empty(&self) -> Result<(), ChangeError> {
-        let pending = {
-            let mut ready = self.held.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
-            let hash = ready.doc().empty_commit(options(None));
-            self.send(ready.doc(), hash)?
-        };
-        Ok(pending.await.map_err(|_| ChangeError::Closed)??)
+        durable(self.held.commit_empty()?).await
     }
 
     /// Takes over changes that were made elsewhere, in causal order.
@@ -218,10 +203,10 @@ impl Document {
         }
         let mut pending = Vec::with_capacity(changes.len());
         for change in changes {
-            pending.push(self.store(change)?);
+            pending.push(self.held.store(change)?);
         }
         for pending in pending {
-            pending.await.map_err(|_| ChangeError::Closed)??;
+            durable(pending).await?;
         }
         // After all that was asked before it, so the changes are in the document.
         let (done, in_it) = oneshot::channel();
@@ -244,101 +229,11 @@ impl Document {
         let settled = phase.wait_for(|phase| *phase != Phase::Loading).await;
         settled.map(|_| ()).map_err(|_| ChangeError::Closed)
     }
-
-    /// The edit itself: all that happens before the disk.
-    fn start<T>(
-        &self,
-        at: Option<&[ChangeHash]>,
-        message: Option<&str>,
-        edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
-    ) -> Result<(Changed<T>, Option<Pending>), ChangeError> {
-        if self.peer.0.engine.is_closed() {
-            return Err(ChangeError::Closed);
-        }
-        let mut ready = self.held.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
-        let edited = catch_unwind(AssertUnwindSafe(|| {
-            let doc = ready.doc();
-            let mut transaction = match at {
-                None => doc.transaction(),
-                Some(heads) => transaction_at(doc, heads)?,
-            };
-            match edit(&mut transaction) {
-                Ok(value) => Ok((value, transaction.commit_with(options(message)).0)),
-                Err(error) => {
-                    transaction.rollback();
-                    Err(ChangeError::Edit(error))
-                }
-            }
-        }));
-        let (value, hash) = match edited {
-            Ok(edited) => edited?,
-            Err(panic) => {
-                // Whatever automerge was about to do is half done: back to what is stored.
-                ready.discard();
-                self.held.reset();
-                self.held.reread();
-                resume_unwind(panic)
-            }
-        };
-        let Some(hash) = hash else {
-            return Ok((Changed { value, change: None }, None));
-        };
-        let pending = self.send(ready.doc(), hash)?;
-        drop(ready);
-        Ok((Changed { value, change: Some(ChangeHash(hash.0)) }, Some(pending)))
-    }
-
-    /// Gives the change that was just made to the engine, in the order of the edits: the
-    /// document is locked.
-    fn send(&self, doc: &Automerge, hash: automerge::ChangeHash) -> Result<Pending, ChangeError> {
-        let change = doc
-            .get_change_by_hash(&hash)
-            .ok_or_else(|| ChangeError::Failed(format!("change {hash} is not in it")))?;
-        let pending = self.store(Bytes::copy_from_slice(change.raw_bytes()))?;
-        self.held.tell_changed(&[change], true);
-        Ok(pending)
-    }
-
-    fn store(&self, change: Bytes) -> Result<Pending, ChangeError> {
-        let (done, pending) = oneshot::channel();
-        let command = Command::Local(Arc::clone(&self.held), change, done);
-        self.peer.0.engine.send(command).map_err(|_| {
-            self.held.fail("the peer is closed");
-            ChangeError::Closed
-        })?;
-        Ok(pending)
-    }
-
-    fn why_not(&self) -> String {
-        match &*self.held.phase().borrow() {
-            Phase::Failed(reason) => reason.clone(),
-            Phase::Loading | Phase::Ready => "it is being read from the disk".to_owned(),
-            Phase::Absent | Phase::Unavailable => "nothing of it is here".to_owned(),
-        }
-    }
 }
 
-/// A transaction on the document as it was.
-fn transaction_at<'a>(
-    doc: &'a mut Automerge,
-    heads: &[ChangeHash],
-) -> Result<Transaction<'a>, ChangeError> {
-    let heads: Vec<_> = heads.iter().map(|head| automerge::ChangeHash(head.0)).collect();
-    if let Some(head) = heads.iter().find(|head| doc.get_change_meta_by_hash(head).is_none()) {
-        return Err(ChangeError::Failed(format!("change {head} is not in it")));
-    }
-    doc.transaction_at(PatchLog::inactive(), &heads)
-        .map_err(|error| ChangeError::Failed(error.to_string()))
-}
-
-/// Author and time go with every change; automerge would write no time.
-fn options(message: Option<&str>) -> CommitOptions {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let options = CommitOptions::default().with_time(i64::try_from(now).unwrap_or(i64::MAX));
-    match message {
-        Some(message) => options.with_message(message),
-        None => options,
-    }
+/// Waits until a change is on disk.
+async fn durable(pending: Pending) -> Result<(), ChangeError> {
+    Ok(pending.await.map_err(|_| ChangeError::Closed)??)
 }
 
 /// Events of a document, from [`Document::watch`].

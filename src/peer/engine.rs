@@ -1,82 +1,65 @@
-//! The task that owns the replica: events in, effects carried out. It never waits for a disk, a
-//! socket or automerge; those answer with events.
+//! The task that runs a peer's core: it hears what there is to hear and does what the core says.
+//! It never waits for a disk, a socket or automerge; those answer with commands.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::BTreeMap,
     sync::{Arc, mpsc::Sender as TaskSender},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
-use concord_protocol::{CloseCode, DocumentId};
+use concord_protocol::DocumentId;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    applier::Task, chunks, content::Incoming, event::DocumentEvent, held::Held, registry::Registry,
+    applier::Task,
+    core::{Action, Command, Core},
     socket::Outgoing,
 };
 use crate::{
-    replica::{
-        ConnectionId, Effect, Event, LocalError, Now, PeerInfo, Published, Replica, StorageFailure,
-        Ticket,
-    },
+    replica::{ConnectionId, Event, Now, PeerInfo, StorageFailure},
     store::{DocumentKey, Store, StoreError, Tenant},
-    worker::Materialiser,
+    worker::{Materialiser, resolve},
 };
 
-/// Events taken in before what they cause is carried out: one batch is one round of sending.
+/// Commands taken in before what they cause is carried out: one batch is one round of sending.
 const BATCH_MAX: usize = 256;
 /// Messages of sockets that wait for the engine; beyond that, sockets are not read.
 pub(super) const SOCKET_EVENTS_MAX: usize = 256;
 /// Documents listed at once.
 pub(super) const DOCUMENTS_PAGE: usize = 500;
-/// Milliseconds that closing waits for writes under way and for relays to say goodbye.
-const CLOSE_MS: u64 = 5_000;
 
-/// Told when a local change is on disk, or is not going to be.
-type LocalDone = oneshot::Sender<Result<(), LocalError>>;
-
-/// What the engine is told.
-pub(super) enum Command {
-    /// For the replica.
-    Event(Event),
-    /// A relay answered.
+/// What sockets and answers tell the engine.
+pub(super) enum Told {
+    /// For the core.
+    Command(Command),
+    /// A relay answered; where to put what is for it.
     Connected(ConnectionId, PeerInfo, mpsc::UnboundedSender<Outgoing>),
-    /// A change made here.
-    Local(Arc<Held>, Bytes, LocalDone),
-    /// The document is wanted here. Read it from the store, again if it was open.
-    Open(DocumentId),
-    /// Nobody has a handle of it any more, perhaps.
-    Shut(DocumentId),
-    /// End, and answer when all is on disk.
-    Close(oneshot::Sender<()>),
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Self {
+        Self::Command(Command::Event(event))
+    }
 }
 
 pub(super) struct Engine {
-    pub(super) replica: Replica,
+    pub(super) core: Core,
     pub(super) store: Arc<dyn Store>,
     pub(super) materialiser: Arc<dyn Materialiser>,
-    pub(super) registry: Arc<Registry>,
     pub(super) tasks: TaskSender<Task>,
-    /// Where answers to effects go.
-    pub(super) answers: mpsc::Sender<Command>,
+    /// Where answers to actions go.
+    pub(super) answers: mpsc::Sender<Told>,
     pub(super) started: Instant,
     pub(super) state: State,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    connections: HashMap<ConnectionId, mpsc::UnboundedSender<Outgoing>>,
-    open: HashSet<DocumentId>,
-    local: HashMap<Ticket, (Arc<Held>, LocalDone)>,
-    next_ticket: u64,
+    connections: BTreeMap<ConnectionId, mpsc::UnboundedSender<Outgoing>>,
     timer: Option<u64>,
-    /// Effects whose answers are still to come.
-    under_way: usize,
-    closing: Option<(oneshot::Sender<()>, Instant)>,
 }
 
 impl Engine {
@@ -84,34 +67,39 @@ impl Engine {
     pub(super) async fn run(
         mut self,
         mut local: mpsc::UnboundedReceiver<Command>,
-        mut sockets: mpsc::Receiver<Command>,
+        mut sockets: mpsc::Receiver<Told>,
     ) {
-        while !self.is_done() {
+        let mut is_wanted = true;
+        while !self.core.is_closed(self.now()) {
             let deadline = self.deadline();
             tokio::select! {
-                command = local.recv() => match command {
-                    Some(command) => self.take(command),
-                    None => self.close(None),
-                },
-                Some(command) = sockets.recv() => self.take(command),
-                () = sleep_until(deadline), if self.state.timer.is_some() || self.state.closing.is_some() => {
+                command = local.recv(), if is_wanted => {
+                    is_wanted = command.is_some();
+                    // Nobody to tell of the end, either.
+                    self.command(command.unwrap_or_else(|| Command::Close(oneshot::channel().0)));
+                }
+                Some(told) = sockets.recv() => self.take(told),
+                () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
                     self.timer_fired();
                 }
             }
             for _ in 0..BATCH_MAX {
-                let Ok(command) = local.try_recv().or_else(|_| sockets.try_recv()) else {
+                if let Ok(command) = local.try_recv() {
+                    self.command(command);
+                } else if let Ok(told) = sockets.try_recv() {
+                    self.take(told);
+                } else {
                     break;
-                };
-                self.take(command);
+                }
             }
-            while let Some(effect) = self.replica.poll_effect() {
-                self.carry_out(effect);
+            while let Some(action) = self.core.poll() {
+                self.carry_out(action);
             }
         }
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store did not close well");
         }
-        if let Some((done, _)) = self.state.closing {
+        if let Some(done) = self.core.into_closer() {
             // Whoever asked may have stopped waiting.
             let _ = done.send(());
         }
@@ -122,250 +110,104 @@ impl Engine {
         Now { mono_ms: millis(self.started.elapsed()), wall_ms: millis(wall) }
     }
 
-    fn handle(&mut self, event: Event) {
-        let now = self.now();
-        self.replica.handle(now, event);
-    }
-
-    fn deadline(&self) -> Instant {
-        let timer = self.state.timer.map(|ms| self.started + Duration::from_millis(ms));
-        let closing = self.state.closing.as_ref().map(|(_, until)| *until);
-        timer.into_iter().chain(closing).min().unwrap_or_else(Instant::now)
+    fn deadline(&self) -> Option<Instant> {
+        let at_ms = self.state.timer.into_iter().chain(self.core.closes_at()).min();
+        at_ms.map(|at_ms| self.started + Duration::from_millis(at_ms))
     }
 
     fn timer_fired(&mut self) {
-        let now = self.now();
-        if self.state.timer.is_some_and(|due_ms| due_ms <= now.mono_ms) {
+        if self.state.timer.is_some_and(|due_ms| due_ms <= self.now().mono_ms) {
             self.state.timer = None;
-            self.replica.handle(now, Event::TimerFired);
+            self.command(Command::Event(Event::TimerFired));
         }
     }
 
-    fn is_done(&self) -> bool {
-        let idle = self.state.under_way == 0 && self.state.connections.is_empty();
-        self.state.closing.as_ref().is_some_and(|(_, until)| idle || *until <= Instant::now())
-    }
-
-    fn close(&mut self, done: Option<oneshot::Sender<()>>) {
-        if self.state.closing.is_some() {
-            return;
-        }
-        let done = done.unwrap_or_else(|| oneshot::channel().0);
-        self.state.closing = Some((done, Instant::now() + Duration::from_millis(CLOSE_MS)));
-        for outgoing in self.state.connections.values() {
-            // A connection that is gone needs no goodbye.
-            let _ = outgoing.send(Outgoing::Close(CloseCode::Normal, "closing".into()));
-        }
-    }
-
-    fn take(&mut self, command: Command) {
-        match command {
-            Command::Event(event) => {
-                match &event {
-                    Event::Disconnected(id) => {
-                        self.state.connections.remove(id);
-                    }
-                    Event::Loaded(..)
-                    | Event::Read(..)
-                    | Event::Stored(..)
-                    | Event::WorkDone(..) => {
-                        self.state.under_way = self.state.under_way.saturating_sub(1);
-                    }
-                    _ => {}
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Command(command) => {
+                if let Command::Event(Event::Disconnected(id)) = &command {
+                    self.state.connections.remove(id);
                 }
-                self.handle(event);
+                self.command(command);
             }
-            Command::Connected(id, info, outgoing) => {
+            Told::Connected(id, info, outgoing) => {
                 self.state.connections.insert(id, outgoing);
-                self.handle(Event::Connected(id, info));
-                for held in self.registry.all() {
-                    held.ask_again();
-                    self.handle(Event::SyncWith(id, held.id.clone()));
-                }
-                self.announce_stored(id);
+                self.command(Command::Event(Event::Connected(id, info)));
             }
-            Command::Local(held, change, done) => {
-                self.state.next_ticket += 1;
-                let ticket = Ticket(self.state.next_ticket);
-                let document = held.id.clone();
-                self.state.local.insert(ticket, (held, done));
-                self.handle(Event::LocalChange(ticket, document, change));
-            }
-            Command::Open(document) => {
-                if !self.state.open.insert(document.clone()) {
-                    self.handle(Event::Shut(document.clone()));
-                }
-                self.handle(Event::Open(document));
-            }
-            Command::Shut(document) => {
-                self.registry.forget(&document);
-                if self.registry.find(&document).is_none() && self.state.open.remove(&document) {
-                    self.handle(Event::Shut(document));
-                }
-            }
-            Command::Close(done) => self.close(Some(done)),
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::Send(id, bytes) => {
-                if let Some(outgoing) = self.state.connections.get(&id) {
-                    // A connection that is gone says so with an event of its own.
-                    let _ = outgoing.send(Outgoing::Send(bytes));
-                }
-            }
-            Effect::Close(id, code, reason) => {
-                if let Some(outgoing) = self.state.connections.get(&id) {
-                    let _ = outgoing.send(Outgoing::Close(code, reason));
-                }
-            }
-            Effect::Load(ticket, document) => {
+    fn command(&mut self, command: Command) {
+        let now = self.now();
+        self.core.take(now, command);
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Send(id, bytes) => self.send(id, Outgoing::Send(bytes)),
+            Action::Close(id, code, reason) => self.send(id, Outgoing::Close(code, reason)),
+            Action::Load(ticket, document) => {
                 let loading = self.store.load(key(document));
-                self.answer(async move { Event::Loaded(ticket, loading.await.map_err(failure)) });
+                self.event(async move { Event::Loaded(ticket, loading.await.map_err(failure)) });
             }
-            Effect::Read(ticket, document, rows) => {
+            Action::Read(ticket, document, rows) => {
                 let reading = self.store.read(key(document), rows);
-                self.answer(async move { Event::Read(ticket, reading.await.map_err(failure)) });
+                self.event(async move { Event::Read(ticket, reading.await.map_err(failure)) });
             }
-            Effect::Write(ticket, document, writes) => {
+            Action::Write(ticket, document, writes) => {
                 // The store takes its place in the order at the call, not at the first poll.
                 let writing = self.store.write(key(document), writes);
-                self.answer(async move { Event::Stored(ticket, writing.await.map_err(failure)) });
+                self.event(async move { Event::Stored(ticket, writing.await.map_err(failure)) });
             }
-            Effect::Work(ticket, document, job) => {
-                let work = chunks::work(
-                    Arc::clone(&self.store),
-                    Arc::clone(&self.materialiser),
-                    key(document),
-                    job,
+            Action::Work(ticket, document, job) => {
+                let store = Arc::clone(&self.store);
+                let materialiser = Arc::clone(&self.materialiser);
+                self.event(async move {
+                    let done = match resolve::resolve(&*store, key(document), job).await {
+                        Ok(job) => materialiser.run(job).await,
+                        Err(error) => Err(error),
+                    };
+                    Event::WorkDone(ticket, done)
+                });
+            }
+            Action::SetTimer(at_ms) => self.state.timer = Some(at_ms),
+            Action::Count(counted) => tracing::trace!(?counted, "counted"),
+            Action::List(connection, after) => {
+                let page = self.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
+                self.answer(
+                    async move { Command::Listed(connection, page.await.map_err(failure)) },
                 );
-                self.answer(async move { Event::WorkDone(ticket, work.await) });
             }
-            Effect::SetTimer(at_ms) => self.state.timer = Some(at_ms),
-            Effect::LocalDone(ticket, result) => self.local_done(ticket, result),
-            Effect::Publish(document, published) => self.publish(&document, published),
-            Effect::Count(counted) => tracing::trace!(?counted, "counted"),
+            Action::Fetch(fetch, document, sources) => {
+                let store = Arc::clone(&self.store);
+                self.answer(async move {
+                    let chunks = resolve::fetch(&*store, key(document), sources).await;
+                    Command::Fetched(fetch, chunks.map_err(|error| error.to_string()))
+                });
+            }
+            // The applier ends only after the last handle is gone.
+            Action::Apply(task) => _ = self.tasks.send(task),
         }
     }
 
-    /// Carries something out beside the engine and takes its event in when it is done.
-    fn answer(&mut self, work: impl Future<Output = Event> + Send + 'static) {
-        self.state.under_way += 1;
+    fn send(&self, id: ConnectionId, outgoing: Outgoing) {
+        if let Some(connection) = self.state.connections.get(&id) {
+            // A connection that is gone says so with an event of its own.
+            let _ = connection.send(outgoing);
+        }
+    }
+
+    fn event(&self, work: impl Future<Output = Event> + Send + 'static) {
+        self.answer(async { Command::Event(work.await) });
+    }
+
+    /// Carries something out beside the engine and takes its answer in when it is done.
+    fn answer(&self, work: impl Future<Output = Command> + Send + 'static) {
         let answers = self.answers.clone();
         tokio::spawn(async move {
             // The engine that asked is gone only when the peer is closed.
-            let _ = answers.send(Command::Event(work.await)).await;
+            let _ = answers.send(Told::Command(work.await)).await;
         });
-    }
-
-    /// Tells a relay of every stored document, a page at a time, as fast as the engine takes it.
-    fn announce_stored(&self, connection: ConnectionId) {
-        let (store, answers) = (Arc::clone(&self.store), self.answers.clone());
-        tokio::spawn(async move {
-            let mut after = None;
-            loop {
-                let page = store.documents(Tenant::default(), after.take(), DOCUMENTS_PAGE).await;
-                let page = match page {
-                    Ok(page) => page,
-                    Err(error) => {
-                        tracing::warn!(%error, "stored documents cannot be listed");
-                        return;
-                    }
-                };
-                let Some(last) = page.last().cloned() else {
-                    return;
-                };
-                after = Some(last);
-                for document in page {
-                    let event = Event::SyncWith(connection, document);
-                    if answers.send(Command::Event(event)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-    }
-
-    fn local_done(&mut self, ticket: Ticket, result: Result<(), LocalError>) {
-        let Some((held, done)) = self.state.local.remove(&ticket) else {
-            return;
-        };
-        match &result {
-            Ok(()) => {}
-            Err(LocalError::Storage(reason)) => {
-                held.fail(&reason.to_string());
-                held.tell(|| DocumentEvent::Failed { reason: reason.to_string() });
-            }
-            Err(LocalError::Refused { .. }) => {
-                // The content holds a change that nothing else has: back to what is stored.
-                held.reset();
-                self.take(Command::Open(held.id.clone()));
-            }
-        }
-        // Whoever made the change may have stopped waiting; it is on disk all the same.
-        let _ = done.send(result);
-    }
-
-    fn publish(&mut self, document: &DocumentId, published: Published) {
-        let Some(held) = self.registry.find(document) else {
-            return;
-        };
-        match published {
-            Published::Opened(sources) => {
-                if !held.is_loading() {
-                    return;
-                }
-                let (store, tasks) = (Arc::clone(&self.store), self.tasks.clone());
-                let key = key(document.clone());
-                tokio::spawn(async move {
-                    match chunks::contents(&*store, &key, sources).await {
-                        // The applier ends only after the last handle is gone.
-                        Ok(chunks) => drop(tasks.send(Task::Load(held, chunks))),
-                        // A compaction may have replaced what was named: it is named anew.
-                        Err(reason) => held.broken(&reason),
-                    }
-                });
-            }
-            Published::Changes(changes) => {
-                self.put_in(&held, changes.into_iter().map(Incoming::Change));
-            }
-            Published::Snapshot(chunk) => self.put_in(&held, [Incoming::Snapshot(chunk)]),
-            Published::Durable(heads) => held.tell(|| DocumentEvent::Durable { heads }),
-            Published::RelayHas { connection, ack } => held.relay_has(connection, ack.durable),
-            Published::Unavailable => {
-                if !self.state.connections.is_empty() {
-                    held.unavailable();
-                }
-            }
-            Published::Refused { hash, code, reason } => {
-                held.tell(|| DocumentEvent::Refused { hash, code, reason });
-            }
-            Published::Quarantined(reason) => {
-                held.fail(&reason);
-                held.tell(|| DocumentEvent::Quarantined { reason });
-            }
-            Published::Damaged(reason) => {
-                tracing::error!(%document, reason, "a part of a document is damaged");
-                // What is shown may be more than is stored: back to what is left, which follows.
-                held.reset();
-                held.tell(|| DocumentEvent::Damaged { reason });
-            }
-            Published::Unreadable(reason) => {
-                held.fail(&reason);
-                held.tell(|| DocumentEvent::Failed { reason });
-            }
-            Published::Ephemeral { sender, data } => {
-                held.tell(|| DocumentEvent::Ephemeral { sender, data });
-            }
-        }
-    }
-
-    fn put_in(&self, held: &Arc<Held>, chunks: impl IntoIterator<Item = Incoming>) {
-        if held.put_in(chunks) {
-            // The applier ends only after the last handle is gone.
-            let _ = self.tasks.send(Task::TakeIn(Arc::clone(held)));
-        }
     }
 }
 

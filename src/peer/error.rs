@@ -29,6 +29,9 @@ pub enum PeerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What was given to [`super::PeerBuilder::trust`] is no certificate.
+    #[error("not a certificate to trust: {0}")]
+    Certificate(String),
     /// The operating system did not give us a thread or a random number.
     #[error("the operating system refused {what}: {reason}")]
     System {

@@ -1,4 +1,4 @@
-//! One document in memory, shared by its handles, the applier and the engine.
+//! One document in memory, shared by its handles, the applier and the core.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,14 +8,15 @@ use std::{
 
 use automerge::{Automerge, Change};
 use concord_protocol::{ChangeHash, DocumentId};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 
 use crate::replica::ConnectionId;
 
 use super::{
     content::{self, Incoming},
-    engine::Command,
+    core::Command,
     event::{ChangeInfo, DocumentEvent},
+    home::Home,
     locked,
 };
 
@@ -46,7 +47,7 @@ pub(super) struct Held {
     events: broadcast::Sender<DocumentEvent>,
     /// Counts up whenever [`Held::confirmed`] may have changed.
     confirmations: watch::Sender<u64>,
-    engine: mpsc::WeakUnboundedSender<Command>,
+    pub(super) home: Home,
 }
 
 #[derive(Default)]
@@ -83,29 +84,26 @@ impl Ready<'_> {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(engine) = self.engine.upgrade() {
-            // A peer that is closed has nothing open.
-            let _ = engine.send(Command::Shut(self.id.clone()));
-        }
+        self.home.tell(Command::Shut(self.id.clone()));
     }
 }
 
 impl Held {
-    pub(super) fn new(id: DocumentId, engine: mpsc::WeakUnboundedSender<Command>) -> Self {
+    pub(super) fn new(id: DocumentId, home: Home) -> Self {
         Self {
             id,
             content: Mutex::default(),
             phase: watch::Sender::new(Phase::Loading),
             events: broadcast::Sender::new(WATCH_EVENTS_MAX),
             confirmations: watch::Sender::new(0),
-            engine,
+            home,
         }
     }
 
     /// A document that did not exist before.
-    pub(super) fn created(id: DocumentId, engine: mpsc::WeakUnboundedSender<Command>) -> Self {
-        let held = Self::new(id, engine);
-        locked(&held.content).doc = Some(Automerge::new());
+    pub(super) fn created(id: DocumentId, home: Home) -> Self {
+        let held = Self::new(id, home);
+        locked(&held.content).doc = Some(held.home.instance());
         held.phase.send_replace(Phase::Ready);
         held
     }
@@ -166,12 +164,9 @@ impl Held {
         });
     }
 
-    /// Has the engine name what is stored once more.
+    /// Has the core name what is stored once more.
     pub(super) fn reread(&self) {
-        if let Some(engine) = self.engine.upgrade() {
-            // A peer that is closed needs no reading.
-            let _ = engine.send(Command::Open(self.id.clone()));
-        }
+        self.home.tell(Command::Open(self.id.clone()));
     }
 
     /// No more edits and reads.
@@ -229,7 +224,7 @@ impl Held {
             self.take_in();
             return;
         }
-        match content::load(chunks) {
+        match content::load(self.home.actor(), chunks) {
             Ok(doc) => {
                 locked(&self.content).doc = Some(doc);
                 self.settle();
@@ -252,7 +247,7 @@ impl Held {
             content.inbox = inbox;
             return;
         }
-        let mut doc = content.doc.take().unwrap_or_default();
+        let mut doc = content.doc.take().unwrap_or_else(|| self.home.instance());
         match content::take_in(&mut doc, inbox) {
             Ok(changes) => {
                 let known = !doc.is_empty();
@@ -329,12 +324,16 @@ fn covers(doc: &Automerge, theirs: &BTreeSet<ChangeHash>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use automerge::{ROOT, transaction::Transactable as _};
+    use tokio::sync::mpsc;
 
     use super::*;
+    use crate::peer::home::System;
 
-    fn nobody() -> mpsc::WeakUnboundedSender<Command> {
-        mpsc::unbounded_channel().0.downgrade()
+    fn nobody() -> Home {
+        Home::new(&mpsc::unbounded_channel().0, Arc::new(System))
     }
 
     fn held() -> Held {

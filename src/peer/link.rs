@@ -16,13 +16,16 @@ use tokio::{
 
 use super::{
     dialer::{Dialer, Ended, State},
-    engine::Command,
+    engine::Told,
     random_number,
     socket::{self},
     status::{Status, StatusBoard},
     transport::{self, RelayUrl, Transport},
 };
-use crate::replica::{ConnectionId, Event};
+use crate::{
+    replica::{ConnectionId, Event},
+    tls::Trust,
+};
 
 /// What every link of a peer shares.
 pub(super) struct LinkContext {
@@ -30,7 +33,8 @@ pub(super) struct LinkContext {
     pub(super) metadata: PeerMetadata,
     pub(super) limits: Limits,
     pub(super) transport: Arc<dyn Transport>,
-    pub(super) engine: mpsc::Sender<Command>,
+    pub(super) trust: Trust,
+    pub(super) engine: mpsc::Sender<Told>,
     pub(super) status: Arc<StatusBoard>,
     pub(super) next_connection: AtomicU64,
 }
@@ -65,7 +69,8 @@ pub(super) async fn keep(context: Arc<LinkContext>, url: RelayUrl) {
 
 /// One connection, from dialling to its end.
 async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) -> Ended {
-    let opened = match transport::open(&*context.transport, url, &context.limits).await {
+    let opening = transport::open(&*context.transport, &context.trust, url, &context.limits);
+    let opened = match opening.await {
         Ok(opened) => opened,
         Err(ended) => return ended,
     };
@@ -76,7 +81,7 @@ async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) 
     };
     let id = ConnectionId(context.next_connection.fetch_add(1, Ordering::Relaxed));
     let (outgoing, to_send) = mpsc::unbounded_channel();
-    if context.engine.send(Command::Connected(id, info, outgoing)).await.is_err() {
+    if context.engine.send(Told::Connected(id, info, outgoing)).await.is_err() {
         return Ended::permanent("the peer is closed");
     }
     dialer.connected();
@@ -84,7 +89,7 @@ async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) 
     context.status.set(url.as_str(), Status::Online { relay: url.as_str().to_owned() });
     let ended = socket::carry(id, socket, &context.limits, &context.engine, to_send).await;
     // An engine that is gone needs not be told.
-    let _ = context.engine.send(Command::Event(Event::Disconnected(id))).await;
+    let _ = context.engine.send(Event::Disconnected(id).into()).await;
     ended
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use concord_protocol::{
     CloseCode, Limits, Message, PeerId, PeerMetadata, codec,
-    handshake::{join, welcomed},
+    handshake::{join, join_concord, welcomed_concord},
 };
 use futures_util::{SinkExt as _, StreamExt as _, stream::SplitSink};
 use tokio::{
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     dialer::Ended,
-    engine::Command,
+    engine::Told,
     transport::{Opened, Socket},
 };
 use crate::replica::{ConnectionId, Event, PeerInfo};
@@ -49,7 +49,8 @@ pub(super) async fn greet(
 ) -> Result<(Socket, PeerInfo), Ended> {
     let Opened { mut socket, concord } = opened;
     let conversation = async {
-        let hello = codec::encode(&join(us, metadata));
+        let hello = if concord { join_concord(us, metadata) } else { join(us, metadata) };
+        let hello = codec::encode(&hello);
         socket.send(Frame::Binary(hello)).await.map_err(|error| broke(&error))?;
         loop {
             match socket.next().await {
@@ -68,9 +69,10 @@ pub(super) async fn greet(
         |error: &dyn std::fmt::Display| Ended::permanent(format!("not a relay: {error}"));
     let messages = codec::decode(&reply, limits).map_err(|error| not_a_relay(&error))?;
     let first = messages.first().ok_or_else(|| not_a_relay(&"it said nothing"))?;
-    let (peer, metadata) =
-        welcomed(first, us).map_err(|error| Ended::permanent(error.to_string()))?;
-    Ok((socket, PeerInfo { peer, metadata, concord, dialled: true }))
+    // The word of the server, and not what its WebSocket library made of our offer.
+    let (peer, metadata, understood) =
+        welcomed_concord(first, us).map_err(|error| Ended::permanent(error.to_string()))?;
+    Ok((socket, PeerInfo { peer, metadata, concord: concord && understood, dialled: true }))
 }
 
 /// Carries messages both ways until the end of the connection.
@@ -78,7 +80,7 @@ pub(super) async fn carry(
     id: ConnectionId,
     socket: Socket,
     limits: &Limits,
-    engine: &mpsc::Sender<Command>,
+    engine: &mpsc::Sender<Told>,
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
 ) -> Ended {
     let (mut sink, mut frames) = socket.split();
@@ -103,7 +105,7 @@ pub(super) async fn carry(
                 return end;
             }
             Some(bytes) = written.recv() => {
-                if engine.send(Command::Event(Event::Drained(id, bytes))).await.is_err() {
+                if engine.send(Event::Drained(id, bytes).into()).await.is_err() {
                     break Ended::permanent("the peer is closed");
                 }
             }
@@ -134,7 +136,7 @@ pub(super) async fn carry(
                     if let Message::GoAway { retry_after_ms: after, .. } = &message {
                         retry_after_ms = Some(u64::from(*after));
                     }
-                    if engine.send(Command::Event(Event::Received(id, message))).await.is_err() {
+                    if engine.send(Event::Received(id, message).into()).await.is_err() {
                         return Ended::permanent("the peer is closed");
                     }
                 }

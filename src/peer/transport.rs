@@ -1,6 +1,6 @@
 //! Reaching a relay: a URL, the byte stream under the WebSocket, and the WebSocket's opening.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::Pin, time::Duration};
 
 use concord_protocol::{Limits, handshake::SUBPROTOCOL};
 use tokio::{
@@ -9,17 +9,18 @@ use tokio::{
     time::timeout,
 };
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
+    MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
         self,
         client::IntoClientRequest as _,
         error::{Error, ProtocolError, SubProtocolError},
-        http::{HeaderValue, Uri},
+        http::{HeaderValue, Response, StatusCode, Uri, header},
         protocol::WebSocketConfig,
     },
 };
 
 use super::{dialer::Ended, error::PeerError};
+use crate::tls::{self, Trust};
 
 /// Read buffer of a connection, in bytes; it is allocated at once.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -61,6 +62,8 @@ pub struct RelayUrl {
     text: String,
     host: String,
     port: u16,
+    /// `wss://`.
+    secure: bool,
 }
 
 impl RelayUrl {
@@ -71,9 +74,9 @@ impl RelayUrl {
     pub fn parse(text: &str) -> Result<Self, PeerError> {
         let wrong = |reason: String| PeerError::RelayUrl { url: text.to_owned(), reason };
         let uri: Uri = text.parse().map_err(|error| wrong(format!("{error}")))?;
-        let default_port = match uri.scheme_str() {
-            Some("ws") => 80,
-            Some("wss") => 443,
+        let (secure, default_port) = match uri.scheme_str() {
+            Some("ws") => (false, 80),
+            Some("wss") => (true, 443),
             Some(other) => return Err(wrong(format!("the scheme {other} is not ws or wss"))),
             None => return Err(wrong("it has no scheme".to_owned())),
         };
@@ -85,6 +88,7 @@ impl RelayUrl {
             text: text.to_owned(),
             host: host.to_owned(),
             port: uri.port_u16().unwrap_or(default_port),
+            secure,
         })
     }
 
@@ -107,11 +111,12 @@ pub(super) struct Opened {
 /// Dials and opens the WebSocket: with `concord.v1` if the relay takes it, else without.
 pub(super) async fn open(
     transport: &dyn Transport,
+    trust: &Trust,
     url: &RelayUrl,
     limits: &Limits,
 ) -> Result<Opened, Ended> {
-    match attempt(transport, url, limits, true).await {
-        Err(Failure::NoSubprotocol) => match attempt(transport, url, limits, false).await {
+    match attempt(transport, trust, url, limits, true).await {
+        Err(Failure::NoSubprotocol) => match attempt(transport, trust, url, limits, false).await {
             Err(Failure::NoSubprotocol) => {
                 Err(Ended::permanent("the relay insists on a subprotocol"))
             }
@@ -131,6 +136,7 @@ enum Failure {
 
 async fn attempt(
     transport: &dyn Transport,
+    trust: &Trust,
     url: &RelayUrl,
     limits: &Limits,
     offer: bool,
@@ -150,8 +156,8 @@ async fn attempt(
         .max_frame_size(Some(FRAME_BYTES_MAX));
     let opening = async {
         let stream = transport.dial(&url.host, url.port).await.map_err(Error::Io)?;
-        let connector = tls()?;
-        client_async_tls_with_config(request, stream, Some(config), Some(connector)).await
+        let connector = Some(trust.connector());
+        client_async_tls_with_config(request, stream, Some(config), connector).await
     };
     match timeout(Duration::from_millis(limits.handshake_ms), opening).await {
         Err(_) => {
@@ -171,29 +177,47 @@ async fn attempt(
 
 /// In words that help: what the operating system says, and to what.
 fn ended(url: &RelayUrl, error: &tungstenite::Error) -> Ended {
+    let at = url.as_str();
+    // What a server that expects TLS makes of plain text: an alert, a hang-up, or words in HTTP.
+    let hint = if url.secure { "" } else { ". If it speaks TLS, give wss:// and not ws://" };
     match error {
-        Error::Http(response) if response.status().is_client_error() => Ended::permanent(format!(
-            "{} answered HTTP {}: is it a relay, and is the path right?",
-            url.as_str(),
-            response.status()
-        )),
-        Error::Io(error) => Ended::transient(format!("{}: {error}", url.as_str())),
-        other => Ended::transient(format!("{}: {other}", url.as_str())),
+        Error::Http(response) => refused(at, hint, response),
+        Error::Io(error) => match tls::explain(error) {
+            Some(words) => Ended::transient(format!("{at}: {words}")),
+            None if is_hang_up(error.kind()) => Ended::transient(format!("{at}: {error}{hint}")),
+            None => Ended::transient(format!("{at}: {error}")),
+        },
+        Error::Protocol(ProtocolError::HttparseError(_)) => {
+            Ended::transient(format!("{at} answers with something that is not HTTP{hint}"))
+        }
+        Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            Ended::transient(format!("{at} hung up before it answered{hint}"))
+        }
+        other => Ended::transient(format!("{at}: {other}")),
     }
 }
 
-/// TLS with the Mozilla roots, by ring.
-fn tls() -> Result<Connector, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .map_err(|error| Error::Io(io::Error::other(error)))?
-    .with_root_certificates(roots)
-    .with_no_client_auth();
-    Ok(Connector::Rustls(Arc::new(config)))
+fn refused(at: &str, hint: &str, response: &Response<Option<Vec<u8>>>) -> Ended {
+    let status = response.status();
+    if status.is_redirection() {
+        let to = response.headers().get(header::LOCATION);
+        let to = to.map_or("elsewhere".into(), |to| String::from_utf8_lossy(to.as_bytes()));
+        return Ended::transient(format!("{at} answered HTTP {status}, and sends us to {to}"));
+    }
+    let hint = if status == StatusCode::BAD_REQUEST { hint } else { "" };
+    let said = format!("{at} answered HTTP {status}: is it a relay, and is the path right?{hint}");
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Ended::transient(format!("{at} answered HTTP {status}"))
+        }
+        status if status.is_client_error() => Ended::permanent(said),
+        _ => Ended::transient(format!("{at} answered HTTP {status}")),
+    }
+}
+
+fn is_hang_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 #[cfg(test)]
@@ -210,10 +234,5 @@ mod tests {
             let error = RelayUrl::parse(wrong).unwrap_err().to_string();
             assert!(error.contains("expected ws://"), "{error}");
         }
-    }
-
-    #[test]
-    fn tls_has_roots() {
-        assert!(tls().is_ok());
     }
 }

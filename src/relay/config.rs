@@ -4,7 +4,7 @@ use concord_protocol::Limits;
 
 use crate::replica;
 
-use super::RateLimits;
+use super::{AllowedOrigins, RateLimits};
 
 /// Where clients connect, as the JavaScript sync server has it.
 pub const PORT: u16 = 3030;
@@ -18,6 +18,9 @@ pub const PING_MS: u64 = 15_000;
 pub const PONG_TIMEOUT_MS: u64 = 60_000;
 /// Connections at once; more are turned away at accept. 20 KB each makes 1 GB.
 pub const CONNECTIONS_MAX: usize = 50_000;
+/// Connections at once from one address: a household or an office behind one has hundreds, and
+/// nobody alone takes all of [`CONNECTIONS_MAX`].
+pub const CONNECTIONS_PER_ADDRESS: usize = 1_024;
 
 /// Configuration of a [`super::Relay`].
 #[derive(Debug, Clone)]
@@ -38,6 +41,11 @@ pub struct RelayConfig {
     pub pong_timeout_ms: u64,
     /// See [`CONNECTIONS_MAX`].
     pub connections: usize,
+    /// See [`CONNECTIONS_PER_ADDRESS`]; 0 for any number. Of IPv6, networks of 64 bits are
+    /// counted. Addresses of this machine are not: a proxy stands there for all its clients.
+    pub connections_per_address: usize,
+    /// Which web pages may connect.
+    pub allowed_origins: AllowedOrigins,
     /// What one connection may send.
     pub rates: RateLimits,
     /// Caps on what comes from outside, of the relay and of its replicas.
@@ -61,6 +69,8 @@ impl Default for RelayConfig {
             ping_ms: PING_MS,
             pong_timeout_ms: PONG_TIMEOUT_MS,
             connections: CONNECTIONS_MAX,
+            connections_per_address: CONNECTIONS_PER_ADDRESS,
+            allowed_origins: AllowedOrigins::default(),
             rates: RateLimits::default(),
             limits: Limits::default(),
             idle_ms: replica::IDLE_MS,

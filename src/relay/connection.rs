@@ -13,7 +13,6 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use concord_protocol::{CloseCode, PeerId};
 use tokio::{
-    net::TcpStream,
     sync::{mpsc, oneshot},
     time::Sleep,
 };
@@ -21,6 +20,7 @@ use tokio_tungstenite::WebSocketStream;
 
 use super::{
     hub::Hub,
+    listen::ByteStream,
     metered::Metered,
     outgoing::{Drained, Outbox, Outgoing, Queue},
     rate::{Limiter, Verdict},
@@ -30,7 +30,7 @@ use crate::replica::{ConnectionId, Event};
 use step::Step;
 
 /// The socket under a connection.
-pub(super) type Socket = WebSocketStream<Metered<TcpStream>>;
+pub(super) type Socket = WebSocketStream<Metered<Box<dyn ByteStream>>>;
 
 /// Milliseconds that a connection gets to send what is queued before a close, and again for the
 /// close itself.

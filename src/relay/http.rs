@@ -22,7 +22,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -34,6 +34,7 @@ use tokio_tungstenite::{
 use super::{
     connection,
     hub::{Health, Hub},
+    listen::ByteStream,
     metered::Metered,
     outgoing::FRAGMENT_BYTES,
 };
@@ -46,11 +47,13 @@ const WRITE_BUFFER: usize = 8 * 1024;
 const HEAD_BYTES: usize = 16 * 1024;
 /// Bytes that may be sent before the join is understood; a join has some hundreds.
 const JOIN_BYTES: u64 = 64 * 1024;
+/// Milliseconds that whoever is turned away has to take the answer.
+const TURN_AWAY_MS: u64 = 1_000;
 /// Milliseconds that a scrape waits for shards at work.
 const SCRAPE_MS: u64 = 2_000;
 
-/// Serves one TCP connection of HTTP until it ends or becomes a WebSocket.
-pub(super) async fn serve(stream: TcpStream, router: Router, head_ms: u64) {
+/// Serves HTTP on one stream until it ends or becomes a WebSocket.
+pub(super) async fn serve(stream: Metered<Box<dyn ByteStream>>, router: Router, head_ms: u64) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
@@ -61,6 +64,20 @@ pub(super) async fn serve(stream: TcpStream, router: Router, head_ms: u64) {
     if let Err(error) = serving.with_upgrades().await {
         tracing::debug!(%error, "not HTTP, or too slow");
     }
+}
+
+/// Tells a connection from an address that has too many, whatever it asks.
+pub(super) async fn turn_away(mut stream: Box<dyn ByteStream>) {
+    const ANSWER: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\n\
+        retry-after: 30\r\nconnection: close\r\n\r\ntoo many connections from this address\n";
+    let answer = async {
+        stream.write_all(ANSWER).await?;
+        stream.shutdown().await?;
+        // A socket that is closed with bytes unread is reset, which may overtake the answer.
+        tokio::io::copy(&mut stream.take(HEAD_BYTES as u64), &mut tokio::io::sink()).await
+    };
+    // Whoever does not take it in time is cut off.
+    let _ = tokio::time::timeout(Duration::from_millis(TURN_AWAY_MS), answer).await;
 }
 
 /// What clients see: a WebSocket on any path.
@@ -81,6 +98,12 @@ async fn accept(State(hub): State<Arc<Hub>>, mut request: Request) -> Response {
     let headers = request.headers();
     if request.method() != Method::GET || !has_token(headers, &UPGRADE, "websocket") {
         return plain(&request);
+    }
+    if let Err(origin) = hub.config.allowed_origins.check(headers) {
+        hub.metrics.foreign_pages.inc();
+        tracing::info!(origin, "refused a web page that is not in allowed-origins");
+        let advice = "this page's origin is not allowed here: add it to allowed-origins\n";
+        return (StatusCode::FORBIDDEN, advice).into_response();
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).cloned();
     let version = headers.get(SEC_WEBSOCKET_VERSION);
@@ -138,8 +161,8 @@ async fn upgraded(hub: Arc<Hub>, upgrade: OnUpgrade, concord: bool) {
         }
     };
     // The socket itself, without the layers that HTTP needed.
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        tracing::error!("an upgraded connection is not the TCP stream that was accepted");
+    let Ok(parts) = upgraded.downcast::<TokioIo<Metered<Box<dyn ByteStream>>>>() else {
+        tracing::error!("an upgraded connection is not the stream that was accepted");
         return;
     };
     let limits = &hub.config.limits;
@@ -149,7 +172,8 @@ async fn upgraded(hub: Arc<Hub>, upgrade: OnUpgrade, concord: bool) {
         .max_write_buffer_size(WRITE_BUFFER + 2 * FRAGMENT_BYTES)
         .max_message_size(Some(limits.message_bytes))
         .max_frame_size(Some(limits.message_bytes));
-    let stream = Metered::new(parts.io.into_inner(), JOIN_BYTES);
+    let mut stream = parts.io.into_inner();
+    stream.cap(JOIN_BYTES);
     let early = parts.read_buf;
     let socket = if early.is_empty() {
         WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::replica::ConnectionId;
 
 use super::{
+    addresses::Addresses,
     clock::Clock,
     config::RelayConfig,
     directory::Directory,
@@ -50,6 +51,7 @@ pub(super) struct Hub {
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shards: Shards,
+    pub(super) addresses: Arc<Addresses>,
     health: watch::Sender<Health>,
     next_connection: AtomicU64,
     connections: Mutex<Connections>,
@@ -73,6 +75,7 @@ impl Hub {
         health: watch::Sender<Health>,
     ) -> Self {
         Self {
+            addresses: Addresses::new(config.connections_per_address),
             config,
             us,
             metadata,

@@ -1,4 +1,4 @@
-//! A socket that counts what came in, and stops reading at a cap.
+//! A socket that counts what came in, stops reading at a cap, and keeps its address's place.
 
 use std::{
     io,
@@ -8,18 +8,26 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::addresses::Place;
+
 /// Counts the bytes that are read from `S`.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
     stream: S,
     read: u64,
     cap: u64,
+    _place: Place,
 }
 
 impl<S> Metered<S> {
-    /// Reads from `stream`, at most about `cap` bytes until [`Metered::lift`].
-    pub(super) fn new(stream: S, cap: u64) -> Self {
-        Self { stream, read: 0, cap }
+    /// Reads from `stream`, without a cap.
+    pub(super) fn new(stream: S, place: Place) -> Self {
+        Self { stream, read: 0, cap: u64::MAX, _place: place }
+    }
+
+    /// Reads at most about `bytes` more until [`Metered::lift`].
+    pub(super) fn cap(&mut self, bytes: u64) {
+        self.cap = self.read.saturating_add(bytes);
     }
 
     /// Takes the cap away.

@@ -4,6 +4,7 @@
 use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
+    collector::Collector,
     encoding::{EncodeLabelSet, text},
     metrics::{
         counter::Counter,
@@ -49,6 +50,7 @@ pub(super) struct Metrics {
     pub(super) connections: Gauge,
     pub(super) accepted: Counter,
     pub(super) turned_away: Counter,
+    pub(super) foreign_pages: Counter,
     pub(super) messages_received: Counter,
     pub(super) messages_sent: Counter,
     pub(super) received: Counter,
@@ -94,8 +96,10 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    /// With what `surroundings` adds at each scrape.
+    pub(super) fn new(surroundings: impl Collector) -> Self {
         let mut registry = Registry::with_prefix("concord");
+        registry.register_collector(Box::new(surroundings));
         let r = &mut registry;
         r.register(
             "build",
@@ -110,6 +114,12 @@ impl Metrics {
                 r,
                 "connections_turned_away",
                 "Connections refused: too many, or not serving",
+                None,
+            ),
+            foreign_pages: counter(
+                r,
+                "foreign_page_requests",
+                "WebSocket requests refused because the web page's origin is not allowed",
                 None,
             ),
             messages_received: counter(r, "messages_received", "WebSocket messages in", None),
@@ -281,12 +291,22 @@ fn histogram(
 #[cfg(test)]
 mod tests {
     use concord_protocol::RefuseCode;
+    use prometheus_client::encoding::DescriptorEncoder;
 
     use super::*;
 
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Collector for Nothing {
+        fn encode(&self, _: DescriptorEncoder<'_>) -> fmt::Result {
+            Ok(())
+        }
+    }
+
     #[test]
     fn every_metric_has_our_prefix_and_labels_are_few() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(Nothing);
         metrics.count(Counted::ChangesAccepted(7));
         metrics.count(Counted::ChangeRefused(RefuseCode::Equivocation));
         metrics.count(Counted::EphemeralDropped(2));

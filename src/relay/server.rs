@@ -10,17 +10,21 @@ use std::{
 use axum::Router;
 use concord_protocol::{CloseCode, IdError, PeerId, PeerMetadata};
 use tokio::{
-    net::{TcpListener, lookup_host},
-    sync::watch,
+    net::lookup_host,
+    sync::{Semaphore, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
 use super::{
+    addresses::Addresses,
     clock::Clock,
     config::RelayConfig,
+    gathered::Gathered,
     http,
     hub::{Health, Hub},
+    listen::{Listener, Listeners, Tcp},
+    metered::Metered,
     metrics::Metrics,
     shard::{self, Inbound, Surroundings},
 };
@@ -37,6 +41,8 @@ const QUIET_MS: u64 = 150;
 const SETTLE_MS: u64 = 4_000;
 /// Milliseconds that connections get to close at a shutdown.
 const PART_MS: u64 = 3_000;
+/// Connections that are told at once that their address has too many; more are just closed.
+const TURNED_AWAY_AT_ONCE: usize = 64;
 /// Milliseconds before the next accept when there are no descriptors left.
 const ACCEPT_AGAIN_MS: u64 = 100;
 
@@ -118,18 +124,34 @@ impl Relay {
     ) -> Result<Self, StartError> {
         let is_open = config.allow_anonymous;
         let clients = bind(&config.host, config.port, is_open).await?;
-        let admins = match &config.admin {
+        let admin = match &config.admin {
             Some((host, port)) => Some(bind(host, *port, is_open).await?),
             None => None,
         };
+        Self::start_with(config, Listeners { clients, admin }, store, materialiser)
+    }
 
+    /// As [`Relay::start`], on listeners that are there already: the configuration's addresses
+    /// are not looked at, and who may reach the relay is the caller's to know.
+    ///
+    /// # Errors
+    /// [`StartError::NoRandomness`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start_with(
+        config: RelayConfig,
+        listeners: Listeners,
+        store: Arc<dyn Store>,
+        materialiser: Arc<dyn Materialiser>,
+    ) -> Result<Self, StartError> {
         let us = random_name()?;
         let metadata =
             PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
         let health = watch::Sender::new(Health::Ready);
         let surroundings = Surroundings {
             clock: Clock::start(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(Gathered::of(&store, &materialiser))),
             store: store.clone(),
             materialiser,
             health: health.clone(),
@@ -141,23 +163,25 @@ impl Relay {
         let head_ms = config.limits.handshake_ms;
         let hub = Arc::new(Hub::new(config, us, metadata, clock, metrics, doors, health));
 
-        let listen =
-            |listener, router| tokio::spawn(accept(hub.clone(), listener, router, head_ms));
-        let mut listeners = vec![listen(clients.1, http::clients(hub.clone()))];
-        let admin_addr = admins.as_ref().map(|(addr, _)| *addr);
-        if let Some((_, listener)) = admins {
+        let Listeners { clients, admin } = listeners;
+        let (addr, admin_addr) = (clients.addr(), admin.as_ref().map(|admin| admin.addr()));
+        if let Some(admin) = admin {
             // Not ended with the others: who watches a shutdown wants to see it.
-            tokio::spawn(accept_always(listener, http::admin(hub.clone()), head_ms));
+            let anybody = Addresses::new(0);
+            let router = http::admin(hub.clone());
+            tokio::spawn(accept_always(hub.clone(), anybody, admin, router, head_ms));
         }
-        listeners.push(tokio::spawn(close_on_failure(hub.clone())));
+        let router = http::clients(hub.clone());
+        let accepting = tokio::spawn(accept(hub.clone(), clients, router, head_ms));
+        let closing = tokio::spawn(close_on_failure(hub.clone()));
         Ok(Self {
             storage_id: store.storage_id().to_string(),
             store: StoreHandle(store),
-            addr: clients.0,
+            addr,
             admin_addr,
             hub,
             shards,
-            listeners,
+            listeners: vec![accepting, closing],
         })
     }
 
@@ -239,11 +263,7 @@ fn random_name() -> Result<PeerId, StartError> {
     Ok(format!("concord-{random:016x}").parse()?)
 }
 
-async fn bind(
-    host: &str,
-    port: u16,
-    is_open: bool,
-) -> Result<(SocketAddr, TcpListener), StartError> {
+async fn bind(host: &str, port: u16, is_open: bool) -> Result<Box<dyn Listener>, StartError> {
     let no_address = |error| StartError::NoAddress { host: host.to_owned(), error };
     let found: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(no_address)?.collect();
     if let Some(exposed) = found.iter().find(|addr| !is_open && !addr.ip().is_loopback()) {
@@ -251,12 +271,8 @@ async fn bind(
     }
     let mut failed = no_address(io::ErrorKind::NotFound.into());
     for addr in found {
-        match TcpListener::bind(addr).await {
-            Ok(listener) => {
-                let bound = listener.local_addr();
-                let bound = bound.map_err(|error| StartError::Bind { addr, error })?;
-                return Ok((bound, listener));
-            }
+        match Tcp::bind(addr).await {
+            Ok(listener) => return Ok(Box::new(listener)),
             Err(error) => failed = StartError::Bind { addr, error },
         }
     }
@@ -264,21 +280,38 @@ async fn bind(
 }
 
 /// Accepts until the relay drains or fails.
-async fn accept(hub: Arc<Hub>, listener: TcpListener, router: Router, head_ms: u64) {
+async fn accept(hub: Arc<Hub>, listener: Box<dyn Listener>, router: Router, head_ms: u64) {
     let mut health = hub.watch_health();
     tokio::select! {
-        () = accept_always(listener, router, head_ms) => {}
+        () = accept_always(hub.clone(), hub.addresses.clone(), listener, router, head_ms) => {}
         _ = health.wait_for(|health| *health != Health::Ready) => {}
     }
 }
 
-async fn accept_always(listener: TcpListener, router: Router, head_ms: u64) {
+async fn accept_always(
+    hub: Arc<Hub>,
+    addresses: Arc<Addresses>,
+    listener: Box<dyn Listener>,
+    router: Router,
+    head_ms: u64,
+) {
+    let turning_away = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                // Messages are small and wait for nothing.
-                let _ = stream.set_nodelay(true);
-                tokio::spawn(http::serve(stream, router.clone(), head_ms));
+            Ok((stream, from)) => {
+                if let Some(place) = addresses.enter(from.ip()) {
+                    let stream = Metered::new(stream, place);
+                    tokio::spawn(http::serve(stream, router.clone(), head_ms));
+                    continue;
+                }
+                hub.metrics.turned_away.inc();
+                tracing::debug!(%from, "too many connections from this address");
+                if let Ok(permit) = turning_away.clone().try_acquire_owned() {
+                    tokio::spawn(async move {
+                        http::turn_away(stream).await;
+                        drop(permit);
+                    });
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

@@ -9,9 +9,9 @@ use concord_protocol::{
 
 use super::{Config, ConnectionId, Counted, Effect, Now, PeerInfo, Ticket};
 
-/// Bytes queued for a connection at which no more document messages are made for it. What is
-/// not made stays to be made: it collapses into one message later.
-const QUEUE_SOFT_BYTES: usize = 1024 * 1024;
+/// The part of the bytes that may be queued for a connection at which no more document messages
+/// are made for it. What is not made stays to be made: it collapses into one message later.
+const QUEUE_SOFT_PART: usize = 8;
 
 /// Uploads that a replica has opened at once; each may hold a whole document in memory.
 const UPLOADS_AT_ONCE: usize = 16;
@@ -31,9 +31,7 @@ pub(super) struct Connection {
     pub(super) remotes: BTreeSet<StorageId>,
     /// The last count of each session of ephemeral messages that came over it.
     sessions: VecDeque<(SessionId, u64)>,
-    queued_bytes: usize,
-    /// Since when it has had no room.
-    full_since_ms: Option<u64>,
+    pub(super) queued_bytes: usize,
     pub(super) closing: bool,
 }
 
@@ -56,6 +54,9 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) now: Now,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    /// Those that have no room, and since when they have made none. Few of many thousands, which
+    /// are not looked at for every event.
+    full_since_ms: BTreeMap<ConnectionId, u64>,
     pub(super) draining: bool,
     /// Background jobs at work.
     pub(super) jobs: usize,
@@ -80,6 +81,7 @@ impl Core {
             config,
             now: Now::default(),
             connections: BTreeMap::new(),
+            full_since_ms: BTreeMap::new(),
             draining: false,
             jobs: 0,
             job_queue: BTreeSet::new(),
@@ -125,12 +127,16 @@ impl Core {
         if free {
             self.jobs += 1;
         } else {
+            mark!(SlotAwaited);
             self.job_queue.insert(document.clone());
         }
         free
     }
 
     pub(super) fn free_job_slot(&mut self) {
+        if mutant!(LeakJobSlot, every 10) {
+            return;
+        }
         self.jobs = self.jobs.saturating_sub(1);
         if let Some(next) = self.job_queue.pop_first() {
             self.wake_at(self.now.mono_ms, &next, Wake::Check);
@@ -182,14 +188,16 @@ impl Core {
         self.timers.pop_first().map(|(_, document, wake)| (document, wake))
     }
 
-    /// Asks to be woken for the earliest timer, if that was not asked already.
+    /// Asks to be woken for what is due first, if that was not asked already.
     pub(super) fn arm(&mut self) -> Option<Effect> {
-        let (at_ms, _, _) = self.timers.first()?;
-        if self.timer_set_ms.is_some_and(|set| set <= *at_ms && set > self.now.mono_ms) {
+        let wake = self.timers.first().map(|(at_ms, _, _)| *at_ms);
+        let stalled = self.full_since_ms.values().map(|since_ms| self.stalled_at(*since_ms)).min();
+        let at_ms = wake.into_iter().chain(stalled).min()?;
+        if self.timer_set_ms.is_some_and(|set| set <= at_ms && set > self.now.mono_ms) {
             return None;
         }
-        self.timer_set_ms = Some(*at_ms);
-        Some(Effect::SetTimer(*at_ms))
+        self.timer_set_ms = Some(at_ms);
+        Some(Effect::SetTimer(at_ms))
     }
 
     pub(super) fn timer_fired(&mut self) {
@@ -206,10 +214,15 @@ impl Core {
                 remotes: BTreeSet::new(),
                 sessions: VecDeque::new(),
                 queued_bytes: 0,
-                full_since_ms: None,
                 closing: false,
             },
         );
+    }
+
+    /// Forgets a connection that is gone; gives what was known of it.
+    pub(super) fn disconnect(&mut self, connection: ConnectionId) -> Option<Connection> {
+        self.full_since_ms.remove(&connection);
+        self.connections.remove(&connection)
     }
 
     /// The peer at the other end, while it is there and we still speak to it.
@@ -222,8 +235,12 @@ impl Core {
     pub(super) fn has_room(&self, connection: ConnectionId) -> bool {
         !self.draining
             && self.connections.get(&connection).is_some_and(|connection| {
-                !connection.closing && connection.queued_bytes < QUEUE_SOFT_BYTES
+                !connection.closing && connection.queued_bytes < self.queue_soft_bytes()
             })
+    }
+
+    fn queue_soft_bytes(&self) -> usize {
+        self.config.limits.queue_bytes / QUEUE_SOFT_PART
     }
 
     /// Bytes sent and not yet drained, all connections.
@@ -232,20 +249,22 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, connection: ConnectionId, frame: Bytes) {
+        let soft_bytes = self.queue_soft_bytes();
         let Some(state) = self.connections.get_mut(&connection) else {
             return;
         };
-        if state.closing {
+        if state.closing || mutant!(LoseMessage, every 50) {
             return;
         }
         state.queued_bytes += frame.len();
-        if state.queued_bytes >= QUEUE_SOFT_BYTES && state.full_since_ms.is_none() {
-            state.full_since_ms = Some(self.now.mono_ms);
+        if state.queued_bytes >= soft_bytes {
+            self.full_since_ms.entry(connection).or_insert(self.now.mono_ms);
         }
         // One message may be larger than the queue; more on top of a full queue may not.
         let over = state.queued_bytes - frame.len() > self.config.limits.queue_bytes;
         self.out.push_back(Effect::Send(connection, frame));
         if over {
+            mark!(FullClosed);
             self.close(connection, CloseCode::Backpressure, "does not read what it subscribed to");
         }
     }
@@ -259,6 +278,7 @@ impl Core {
             && !state.closing
         {
             state.closing = true;
+            self.full_since_ms.remove(&connection);
             self.out.push_back(Effect::Close(connection, code, reason.to_owned()));
         }
     }
@@ -269,35 +289,44 @@ impl Core {
         connection: ConnectionId,
         bytes: usize,
     ) -> BTreeSet<DocumentId> {
+        let soft_bytes = self.queue_soft_bytes();
         let Some(state) = self.connections.get_mut(&connection) else {
             return BTreeSet::new();
         };
         state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
-        if state.queued_bytes < QUEUE_SOFT_BYTES {
-            state.full_since_ms = None;
+        if state.queued_bytes < soft_bytes {
+            self.full_since_ms.remove(&connection);
+            mark!(Resumed, if !state.held_back.is_empty());
             return std::mem::take(&mut state.held_back);
         }
         // Some progress: the reader is slow, not gone.
-        state.full_since_ms = Some(self.now.mono_ms);
+        if let Some(since_ms) = self.full_since_ms.get_mut(&connection) {
+            *since_ms = self.now.mono_ms;
+        }
         BTreeSet::new()
     }
 
     /// Closes connections that have had no room, and made none, for too long.
     pub(super) fn close_stalled(&mut self) {
-        let oldest = self.now.mono_ms.saturating_sub(self.config.stalled_ms);
         let stalled: Vec<ConnectionId> = self
-            .connections
+            .full_since_ms
             .iter()
-            .filter(|(_, state)| state.full_since_ms.is_some_and(|since| since < oldest))
+            .filter(|(_, since_ms)| self.stalled_at(**since_ms) <= self.now.mono_ms)
             .map(|(connection, _)| *connection)
             .collect();
         for connection in stalled {
+            mark!(StalledClosed);
             self.close(
                 connection,
                 CloseCode::Backpressure,
                 "stopped reading what it subscribed to",
             );
         }
+    }
+
+    /// When a connection is cut off that has had no room since then; never at once.
+    fn stalled_at(&self, since_ms: u64) -> u64 {
+        since_ms.saturating_add(self.config.stalled_ms.max(1))
     }
 
     /// Whether an ephemeral message is newer than all before it of its session.
@@ -311,7 +340,7 @@ impl Core {
             return false;
         };
         if let Some((_, last)) = state.sessions.iter_mut().find(|(known, _)| known == session) {
-            let fresh = count > *last;
+            let fresh = count > *last || mutant!(RepeatPresence);
             *last = count.max(*last);
             return fresh;
         }
@@ -334,6 +363,9 @@ impl Core {
         let Some(state) = self.connections.get(&connection) else {
             return;
         };
+        if mutant!(RefuseSilently) {
+            return;
+        }
         let (sender, target) = (self.config.us.clone(), state.info.peer.clone());
         let message = if state.info.concord {
             Message::Ack {

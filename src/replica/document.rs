@@ -82,6 +82,8 @@ pub(super) enum State {
 pub(super) enum Inbound {
     /// A sync message, its changes taken out.
     Said(ConnectionId, Box<SyncMessage>),
+    /// An ack: what its sender has on disk. In order with what it said otherwise.
+    Acked(ConnectionId, Vec<ChangeHash>),
     /// Changes that passed the guard, in the order that they came.
     Changes {
         from: Option<ConnectionId>,
@@ -244,7 +246,10 @@ impl Document {
         self.ensure_loading(core);
         while self.pages.is_none() {
             let step = match &mut self.state {
-                State::Absent | State::Loading(_) | State::Salvaging => return,
+                State::Absent | State::Loading(_) | State::Salvaging => {
+                    mark!(WaitedForLoad, if !self.inbox.is_empty());
+                    return;
+                }
                 State::Sorting(..) => self.sort(core),
                 State::Ready(_) => match self.inbox.pop_front() {
                     None => break,
@@ -257,7 +262,10 @@ impl Document {
             match step {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(missing) => self.read_pages(core, missing),
+                Err(missing) => {
+                    mark!(PagesForChange, if matches!(self.state, State::Ready(_)));
+                    self.read_pages(core, missing);
+                }
             }
         }
         core.dirty.insert(self.id.clone());
@@ -276,6 +284,12 @@ impl Document {
                     self.heard(core, connection);
                 }
             }
+            Inbound::Acked(connection, durable) => {
+                if let Some(reader) = self.readers.get_mut(&connection) {
+                    reader.has(durable);
+                    self.heard(core, connection);
+                }
+            }
             Inbound::Local(ticket, header, bytes) => match self.judge(&header) {
                 Err(missing) => {
                     self.put_back(Inbound::Local(ticket, header, bytes));
@@ -284,7 +298,11 @@ impl Document {
                 Ok(Verdict::Known) => core.effect(Effect::LocalDone(ticket, Ok(()))),
                 Ok(Verdict::Accept(deps)) => {
                     self.accept(core, *header, deps, bytes, None);
-                    self.writing.locals.push(ticket);
+                    if mutant!(ReturnBeforeWrite) {
+                        core.effect(Effect::LocalDone(ticket, Ok(())));
+                    } else {
+                        self.writing.locals.push(ticket);
+                    }
                 }
                 Ok(Verdict::Orphan(_)) => {
                     let reason = "it builds on changes that are not in this store".to_owned();
@@ -312,10 +330,16 @@ impl Document {
                         }
                     };
                     match verdict {
-                        Verdict::Known => {}
+                        Verdict::Known => {
+                            mark!(Duplicate);
+                            mark!(KnownFromUpload, if checked && !core.config.strict);
+                        }
                         Verdict::Accept(deps) => {
                             if self.opened && !self.opening {
                                 self.news.push(bytes.clone());
+                                if mutant!(PublishTwice) {
+                                    self.news.push(bytes.clone());
+                                }
                             }
                             self.accept(core, header, deps, bytes, from);
                         }
@@ -351,6 +375,7 @@ impl Document {
         let hash = header.hash;
         self.accepted += 1;
         self.salvage.healed(&hash);
+        mark!(ResentAfterFailure, after FailedClosed, of (&core.config.us, &self.id));
         self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
         self.writing.changes.push(hash);
         let Some(graph) = self.graph_mut() else {
@@ -376,13 +401,15 @@ impl Document {
             );
         }
         for orphan in self.orphans.arrived(&hash) {
+            mark!(OrphanAdopted);
+            mark!(OrphanFromOther, if orphan.from != from);
             self.put_back(orphan.into());
         }
     }
 
     /// Has those that wait for others judged anew, and forgets the rest of them.
     pub(super) fn judge_orphans(&mut self, chosen: impl Fn(&Orphan) -> bool) {
-        for orphan in self.orphans.take().into_iter().rev().filter(chosen) {
+        for orphan in self.orphans.take_all().into_iter().rev().filter(chosen) {
             self.put_back(orphan.into());
         }
     }
@@ -396,12 +423,16 @@ impl Document {
         missing: Vec<ChangeHash>,
     ) {
         if let Some(dep) = missing.iter().find(|dep| self.refused.contains(*dep)) {
+            mark!(OrphanOfRefused);
             let reason = format!("it builds on {dep}, which was refused");
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
             return;
         }
         for dropped in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
-            if let Some(from) = dropped.from {
+            mark!(OrphanCap);
+            if let Some(from) = dropped.from
+                && !mutant!(DropOrphansSilently)
+            {
                 let reason = "too many changes wait for what they build on";
                 let refusal = refused(Some(dropped.header.hash), RefuseCode::Quota, reason);
                 core.refuse(from, &self.id, refusal, self.durable());
@@ -419,6 +450,7 @@ impl Document {
         reason: &str,
     ) {
         let waiting = self.orphans.refuse(&hash);
+        mark!(RefusedWithWaiting, if !waiting.is_empty());
         let all =
             std::iter::once((from, hash)).chain(waiting.iter().map(|o| (o.from, o.header.hash)));
         for (from, hash) in all {
@@ -487,6 +519,9 @@ impl Document {
     fn durably(&mut self, core: &mut Core, written: Written) {
         for ticket in written.locals {
             core.effect(Effect::LocalDone(ticket, Ok(())));
+            if mutant!(AnswerTwice) {
+                core.effect(Effect::LocalDone(ticket, Ok(())));
+            }
         }
         if let Some(graph) = self.graph_mut() {
             let before = graph.durable_heads().clone();
@@ -516,6 +551,7 @@ impl Document {
         self.leave_memory();
         let readers: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in readers {
+            mark!(FailedClosed, of(&core.config.us, &self.id));
             core.close(connection, CloseCode::StorageFailed, &failure.to_string());
         }
     }
@@ -551,12 +587,21 @@ impl Document {
                 snapshot.index.drop_pages();
             }
         }
+        if mutant!(KeepTalking) {
+            self.readers.values_mut().for_each(|reader| reader.repeat());
+        }
+        if mutant!(LoseAtEviction) && idle_ms >= core.config.idle_ms {
+            self.written.clear();
+        }
         if idle_ms >= core.config.idle_ms && self.check_before_eviction(core) && self.is_quiet() {
             self.state = State::Absent;
             self.refused.clear();
             core.count(Counted::DocumentEvicted);
+            mark!(EvictedWithReaders, if !self.readers.is_empty());
             return;
         }
+        mark!(EvictionPutOff, if idle_ms >= core.config.idle_ms && self.is_resident());
+        mark!(EvictionWithWrite, if idle_ms >= core.config.idle_ms && !self.written.is_empty());
         if self.is_resident() {
             self.idle_set = true;
             let again = TRIM_MS.min(core.config.idle_ms).max(1);
@@ -605,6 +650,7 @@ impl Inbound {
     fn size(&self) -> usize {
         match self {
             Self::Said(..) => 64,
+            Self::Acked(_, durable) => size_of_val(&**durable),
             Self::Changes { changes, .. } => changes.iter().map(|(_, bytes)| bytes.len()).sum(),
             Self::Local(_, _, bytes) => bytes.len(),
             Self::Open => 0,
@@ -613,7 +659,7 @@ impl Inbound {
 
     fn from(&self) -> Option<ConnectionId> {
         match self {
-            Self::Said(from, _) => Some(*from),
+            Self::Said(from, _) | Self::Acked(from, _) => Some(*from),
             Self::Changes { from, .. } => *from,
             Self::Local(..) | Self::Open => None,
         }

@@ -150,6 +150,9 @@ impl Graph {
 
     /// Heads of what is on disk and served, sorted: the only heads ever named to anybody.
     pub(super) fn durable_heads(&self) -> &BTreeSet<ChangeHash> {
+        if mutant!(NameBeforeFlush) {
+            return &self.heads;
+        }
         &self.durable_heads
     }
 
@@ -397,6 +400,7 @@ impl Graph {
                         }
                         if all {
                             had = true;
+                            mark!(FilterStopped);
                             walk.frontier.push(hash);
                         }
                     }
@@ -432,7 +436,9 @@ impl Graph {
         index: &SnapshotIndex,
     ) -> Result<Vec<ChangeHash>, super::index::IndexError> {
         let whole = PagedIndex::whole(index)?;
-        let held = |hash: &ChangeHash| matches!(whole.position(hash), Ok(Some(_)));
+        let held = |hash: &ChangeHash| {
+            matches!(whole.position(hash), Ok(Some(_))) || mutant!(CompactionDropsTail)
+        };
         let (covered, kept): (Vec<Node>, Vec<Node>) =
             std::mem::take(&mut self.tail).into_iter().partition(|node| held(&node.hash));
 

@@ -321,6 +321,7 @@ impl PagedIndex {
 
     /// Forgets every page.
     pub(super) fn drop_pages(&mut self) {
+        mark!(PagesDropped, if !self.topo.is_empty() || !self.hash.is_empty());
         self.topo.clear();
         self.hash.clear();
     }

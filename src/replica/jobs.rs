@@ -155,6 +155,7 @@ impl Document {
     ) -> Result<bool, super::index::Missing> {
         let is_busy = self.jobs.running.is_some() || self.jobs.adopting.is_some();
         if is_busy || core.now.mono_ms < self.jobs.admit_not_before_ms {
+            mark!(AdmissionWaited);
             self.put_back(Inbound::Changes { from, changes, checked: false });
             return Ok(false);
         }
@@ -261,6 +262,10 @@ impl Document {
             return;
         };
         let took_ms = core.now.mono_ms.saturating_sub(started_ms);
+        if mutant!(FailedJobKeepsSlot) && result.is_err() {
+            let has_slot = matches!(purpose, Purpose::Compact | Purpose::Check { .. });
+            core.jobs += usize::from(has_slot);
+        }
         if std::mem::take(&mut self.jobs.is_stale) {
             return self.work_was_stale(core, purpose);
         }
@@ -311,6 +316,7 @@ impl Document {
     fn compact_done(&mut self, core: &mut Core, result: Result<JobOutput, JobError>) {
         match result {
             Ok(JobOutput::Built { snapshot, index }) => {
+                mark!(DoneAfterPutOff, after PutOff, of (&core.config.us, &self.id));
                 core.count(Counted::Compacted);
                 self.write_snapshot(core, snapshot, &index, None);
             }
@@ -345,6 +351,7 @@ impl Document {
     ) {
         match result {
             Ok(_) => {
+                mark!(DoneAfterPutOff, after PutOff, of (&core.config.us, &self.id));
                 if let Some(graph) = self.graph_mut() {
                     graph.mark_checked(hashes);
                 }
@@ -361,6 +368,7 @@ impl Document {
         };
         self.jobs.not_before_ms = core.now.mono_ms + ms;
         core.count(Counted::JobPostponed);
+        mark!(PutOff, of(&core.config.us, &self.id));
     }
 
     fn admit_done(
@@ -379,6 +387,7 @@ impl Document {
             }
             Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
                 // Not its writer's fault: try again.
+                mark!(AdmissionAgain);
                 self.put_back(Inbound::Changes { from, changes, checked: false });
                 if self.graph().is_some() {
                     self.jobs.admit_not_before_ms = core.now.mono_ms + RETRY_MS;

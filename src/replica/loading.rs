@@ -80,6 +80,7 @@ impl Document {
             _ => None,
         };
         let Some(snapshot) = snapshot.map(|snapshot| snapshot.id) else { return };
+        mark!(PagesToSort, if matches!(self.state, State::Sorting(..)));
         let parts: Vec<u32> = missing.0.into_iter().collect();
         if self.may_read(core) {
             self.read_parts(core, snapshot, parts);
@@ -108,6 +109,7 @@ impl Document {
         };
         let Some(snapshot) = graph.snapshot.as_mut().filter(|now| now.id == read.snapshot) else {
             // Another snapshot took its place: whoever asked looks there.
+            mark!(PagesReplaced);
             return self.drive(core);
         };
         let rows = match rows {
@@ -184,6 +186,9 @@ impl Document {
         changes
             .make_contiguous()
             .sort_by_key(|(header, _)| (header.start_op, header.seq, header.hash));
+        if mutant!(IgnoreStoredChange) {
+            changes.pop_back();
+        }
         self.state = State::Sorting(graph, changes);
         self.drive(core);
     }
@@ -211,6 +216,7 @@ impl Document {
             };
             left -= 1;
             if covered {
+                mark!(CoveredRowsAtStart);
                 self.writes.push(RowWrite::Delete(change_row(&header.hash)));
             } else if complete {
                 graph.insert(header, deps, bytes, true, None);
@@ -231,6 +237,7 @@ impl Document {
         self.state = State::Ready(graph);
         // What is left lost a dependency to a damaged row: it waits for somebody to bring it.
         for (header, bytes) in orphaned {
+            mark!(OrphansAtStart);
             let missing = match &self.state {
                 State::Ready(graph) => missing_deps(graph, &header).unwrap_or_default(),
                 _ => Vec::new(),
@@ -267,6 +274,7 @@ impl Document {
     /// otherwise be asked for a change at a time, the last first.
     fn start_over(&mut self, core: &mut Core, gone: Vec<ConnectionId>) {
         for connection in gone {
+            mark!(BeganAgain);
             let reason = "stored bytes of a document were found damaged; send them again";
             core.close(connection, CloseCode::StorageFailed, reason);
         }

@@ -47,8 +47,14 @@ impl Orphans {
         limits: &Limits,
     ) -> Vec<Orphan> {
         let hash = header.hash;
-        // It may have come before.
-        self.remove(&hash);
+        if let Some(known) = self.waiting.get_mut(&hash) {
+            // It came again; whoever brought it last is told what becomes of it.
+            mark!(OrphanAgain);
+            if known.from.is_some() && from.is_some() {
+                known.from = from;
+            }
+            return Vec::new();
+        }
         for dep in &missing {
             self.wanted.entry(*dep).or_default().insert(hash);
         }
@@ -61,6 +67,9 @@ impl Orphans {
         self.waiting.insert(hash, Orphan { header, bytes, from, missing });
         let mut dropped = Vec::new();
         while self.sent > limits.orphans || self.bytes > limits.orphan_bytes {
+            if mutant!(OrphansUnbounded) {
+                break;
+            }
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };
@@ -69,8 +78,9 @@ impl Orphans {
         dropped
     }
 
-    /// All of them, those that were sent in the order that they came.
-    pub(super) fn take(&mut self) -> Vec<Orphan> {
+    /// Gives back all that wait, those that were sent first in front: what they build on may have
+    /// come in another way than as a change.
+    pub(super) fn take_all(&mut self) -> Vec<Orphan> {
         let Self { mut waiting, order, .. } = std::mem::take(self);
         let sent: Vec<Orphan> = order.iter().filter_map(|hash| waiting.remove(hash)).collect();
         waiting.into_values().chain(sent).collect()
@@ -140,5 +150,45 @@ impl Orphans {
             refused.extend(self.remove(&hash));
         }
         refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(number: u8) -> ChangeHeader {
+        ChangeHeader {
+            hash: ChangeHash([number; 32]),
+            deps: vec![ChangeHash([0; 32])],
+            actor: concord_protocol::ActorId::from([number; 16].as_slice()),
+            seq: 1,
+            start_op: 2,
+            ops: 1,
+            time: 0,
+            other_actors: Vec::new(),
+            objects_made: Vec::new(),
+            objects_named: Vec::new(),
+            inflated_bytes: 100,
+        }
+    }
+
+    #[test]
+    fn what_comes_again_takes_no_more_room() {
+        let mut limits = Limits::default();
+        limits.orphan_bytes = 250;
+        let mut orphans = Orphans::default();
+        let missing = || vec![ChangeHash([0; 32])];
+        let bytes = Bytes::from(vec![0; 100]);
+        for _ in 0..10 {
+            for number in [1, 2] {
+                let dropped =
+                    orphans.insert(header(number), bytes.clone(), None, missing(), &limits);
+                assert!(dropped.is_empty());
+            }
+        }
+        assert_eq!(orphans.len(), 2);
+        assert_eq!(orphans.arrived(&ChangeHash([0; 32])).len(), 2);
+        assert_eq!((orphans.len(), orphans.bytes), (0, 0));
     }
 }

@@ -14,7 +14,7 @@ use super::{
     graph::Graph,
     index::Missing,
     jobs::Adopting,
-    reader::{Parcel, Plan, Reader},
+    reader::{Parcel, Plan, Reader, asks_to_begin_again},
 };
 
 /// Milliseconds after which readers who sent nothing are told that more is on disk; a client
@@ -57,6 +57,7 @@ impl Document {
         self.publish_news(core);
         if self.graph().is_none() {
             if self.readers.values().any(|reader| reader.dirty || reader.asks) {
+                mark!(LoadedForReader, if !self.is_resident());
                 self.ensure_loading(core);
             }
             return;
@@ -67,7 +68,11 @@ impl Document {
         let mut made: Vec<(Reader, Outcome, Reader)> = Vec::new();
         for connection in dirty {
             if !core.has_room(connection) {
+                if mutant!(ToldWithoutSending) {
+                    self.pretend(connection);
+                }
                 if let Some(state) = core.connections.get_mut(&connection) {
+                    mark!(HeldBack, if !state.closing && !core.draining);
                     state.held_back.insert(self.id.clone());
                 }
                 continue;
@@ -75,6 +80,15 @@ impl Document {
             if let Err(wait) = self.tell(core, connection, &mut made) {
                 self.wait(core, connection, wait);
             }
+        }
+    }
+
+    /// For `mutant!(ToldWithoutSending)`: the reader is taken to have been told.
+    fn pretend(&mut self, connection: ConnectionId) {
+        let Some(reader) = self.readers.get(&connection) else { return };
+        if let Ok((_, mut after)) = self.make(reader) {
+            after.dirty = false;
+            self.readers.insert(connection, Box::new(after));
         }
     }
 
@@ -91,6 +105,7 @@ impl Document {
         let before = Reader::clone(reader);
         let known = made.iter().find(|(like, _, _)| like.alike(&before));
         let (outcome, mut after) = if let Some((_, outcome, after)) = known {
+            mark!(ToldAlike, if matches!(outcome, Outcome::Data { .. }));
             (outcome.clone(), after.clone())
         } else {
             let (outcome, after) = self.make(&before)?;
@@ -132,6 +147,7 @@ impl Document {
                 ack: Ack { applied: durable.clone(), durable, refused: Vec::new() },
             })
         } else if state.info.dialled && self.graph().is_none_or(Graph::is_empty) {
+            mark!(RequestSent);
             codec::encode(&Message::Request {
                 document: self.id.clone(),
                 sender: us.clone(),
@@ -153,15 +169,26 @@ impl Document {
         let mut after = before.clone();
         Ok(match before.plan(graph, &self.orphans, &self.refused)? {
             Plan::Nothing => {
+                mark!(ToldNothing);
+                mark!(ConfirmedNothing, if before.confirm);
                 after.confirm = false;
                 (Outcome::Nothing, after)
             }
-            Plan::ConfirmLater => (Outcome::ConfirmLater, after),
+            Plan::ConfirmLater => {
+                mark!(ConfirmedLater);
+                (Outcome::ConfirmLater, after)
+            }
             Plan::Say { mut message, parcel } => {
                 after.said(graph, &message, &parcel)?;
                 message.changes = self.chunks(graph, &parcel, before.reads_v2())?;
-                let heads_only =
-                    message.changes.is_empty() && message.need.is_empty() && before.has_been_told();
+                mark!(ToldChanges, if !parcel.tail.is_empty());
+                mark!(ToldSnapshot, if parcel.snapshot);
+                mark!(ToldExtract, if !parcel.extract.is_empty());
+                mark!(OldReaderExtract, if !parcel.extract.is_empty() && !before.reads_v2());
+                mark!(ToldInParts, if parcel.more);
+                // An ack has no room for questions.
+                let asks = !message.need.is_empty() || asks_to_begin_again(&message);
+                let heads_only = message.changes.is_empty() && !asks && before.has_been_told();
                 if before.reads_v2() {
                     message = join(message);
                 }
@@ -183,7 +210,10 @@ impl Document {
             }
             match self.jobs.extracted(&hashes) {
                 Some(Ok(extracted)) => chunks.extend(extracted.iter().cloned()),
-                Some(Err(())) if v2 => chunks.push(self.jobs.snapshot().ok_or(Wait::Snapshot)?),
+                Some(Err(())) if v2 => {
+                    chunks.push(self.jobs.snapshot().ok_or(Wait::Snapshot)?);
+                    mark!(ExtractFailed);
+                }
                 Some(Err(())) => {}
                 None => return Err(Wait::Extract(hashes)),
             }
@@ -199,6 +229,7 @@ impl Document {
         match wait {
             Wait::Pages(missing) => {
                 if self.pages.is_none() {
+                    mark!(PagesForReader);
                     self.read_pages(core, missing);
                 }
             }
@@ -216,6 +247,7 @@ impl Document {
         }
         if self.is_arriving() {
             if !self.arrival_set {
+                mark!(ArrivalAwaited);
                 self.arrival_set = true;
                 let at_ms = core.now.mono_ms + core.config.arrival_ms;
                 core.wake_at(at_ms, &self.id, Wake::Arrival);

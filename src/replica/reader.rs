@@ -21,6 +21,9 @@ use super::{graph::Graph, index::Missing, orphans::Orphans};
 /// Changes asked for by name at once. More are asked for when these have come.
 const NEED_MAX: usize = 1_024;
 
+/// Times in one connection that a peer is told to forget what it believes it sent.
+const FORGET_MAX: u8 = 8;
+
 /// Bytes of changes sent in one message; the rest follows in further ones.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
@@ -40,6 +43,12 @@ pub(super) struct Reader {
     named: Option<Vec<ChangeHash>>,
     /// What it was last asked for.
     asked: Vec<ChangeHash>,
+    /// It said something since then that brought no changes.
+    pub(super) empty_handed: bool,
+    /// It understands that it is to forget what it believes it sent.
+    resets: bool,
+    /// How often it was told so.
+    told_to_forget: u8,
     /// It reads version 2.
     v2: bool,
     /// It takes no changes.
@@ -89,6 +98,9 @@ impl Reader {
             && self.sent == other.sent
             && self.named == other.named
             && self.asked == other.asked
+            && self.empty_handed == other.empty_handed
+            && self.resets == other.resets
+            && self.told_to_forget == other.told_to_forget
             && self.their_need == other.their_need
             && self.their_have == other.their_have
             && self.v2 == other.v2
@@ -109,6 +121,12 @@ impl Reader {
         self.named.as_deref().unwrap_or_default()
     }
 
+    /// For `mutant!(KeepTalking)`: it is told again what it was told.
+    pub(super) fn repeat(&mut self) {
+        self.named = None;
+        self.dirty = true;
+    }
+
     /// Whether it reads version 2.
     pub(super) fn reads_v2(&self) -> bool {
         self.v2
@@ -119,14 +137,16 @@ impl Reader {
         if let Some(flags) = message.flags {
             self.v2 = true;
             self.read_only = flags.read_only;
+            self.resets = flags.supports_reset;
             if flags.reset {
+                mark!(ResetHeard, if !self.sent.is_empty());
                 self.sent.clear();
             }
         }
-        let claims_nothing = |have: &Have| have.last_sync.is_empty() && have.bloom.is_empty();
-        if message.heads.is_empty() || message.have.iter().any(claims_nothing) {
+        if message.heads.is_empty() || asks_to_begin_again(&message) {
             // It has nothing; or it has something, but not what we thought both sides have (a
             // false yes of its filter), and asks to begin again.
+            mark!(ResetHeard, if !self.sent.is_empty());
             self.sent.clear();
             self.asked.clear();
         }
@@ -151,8 +171,11 @@ impl Reader {
     ) -> Result<Plan, Missing> {
         let heads: Vec<ChangeHash> = graph.durable_heads().iter().copied().collect();
         let Some(their_heads) = &self.their_heads else {
-            // We speak first: say where we are, and ask for nothing before we know more.
-            if self.named.is_some() {
+            // We speak first: say where we are, and ask for nothing before we know more. Who has
+            // the same, or believes so, does not answer, until we have more. As long as nothing is
+            // on disk there is nowhere to be.
+            let is_unwritten = heads.is_empty() && !graph.is_empty();
+            if self.named.as_ref() == Some(&heads) || is_unwritten {
                 return Ok(Plan::Nothing);
             }
             let message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
@@ -183,8 +206,13 @@ impl Reader {
         }
         // Each side names what both have: without this, each would repeat all that was ever named.
         let common = graph.maximal(common)?;
+        if lost && self.uploading {
+            // What it takes us to have may be in what it just sent.
+            return Ok(Plan::Nothing);
+        }
         if lost && !self.reset {
             // It builds on what we had once: ask for everything from the start.
+            mark!(ResetSaid);
             let have = vec![Have::default()];
             let message = say(heads, Vec::new(), have);
             return Ok(Plan::Say { message, parcel: Parcel::default() });
@@ -197,7 +225,14 @@ impl Reader {
         };
         let parcel = self.parcel(graph, &common, !unknown.is_empty())?;
         let has_changes = parcel != Parcel::default();
-        let asks = !need.is_empty() && need != self.asked;
+        // It names what it does not give: automerge-repo believes that what was on its way when a
+        // connection was lost has arrived, and does not send it again, not even when it is asked.
+        let forget = !need.is_empty()
+            && need == self.asked
+            && self.empty_handed
+            && self.told_to_forget < FORGET_MAX;
+        let asks = !need.is_empty() && need != self.asked || forget;
+        mark!(AskedByName, if asks);
         let heads_changed = self.named.as_deref() != Some(heads.as_slice());
         if !has_changes && !asks && self.named.is_some() {
             if !heads_changed {
@@ -214,8 +249,22 @@ impl Reader {
         } else {
             self.our_have(graph, &common, !unknown.is_empty())?
         };
-        let message = say(heads, need, vec![have]);
+        let mut message = say(heads, need, vec![have]);
+        if forget {
+            self.have_it_forget(&mut message);
+        }
         Ok(Plan::Say { message, parcel })
+    }
+
+    /// Makes a message one after which the other side sends what it sent before.
+    fn have_it_forget(&self, message: &mut SyncMessage) {
+        if self.resets {
+            message.flags = Some(SyncFlags { reset: true, supports_reset: true, read_only: false });
+        } else {
+            // To have lost everything is something that all versions understand.
+            message.heads.clear();
+            message.have = vec![Have::default()];
+        }
     }
 
     fn probe(&self, hash: &ChangeHash) -> bool {
@@ -258,6 +307,8 @@ impl Reader {
             if let Some(position) = graph.position(hash)?
                 && graph.serves(position)
             {
+                mark!(NeedServed);
+                mark!(FilterHid, if self.probe(hash));
                 send.insert(position);
             }
         }
@@ -267,6 +318,7 @@ impl Reader {
         }
         if theirs.is_empty() && !filter && self.v2 && self.their_need.is_empty() {
             // It has nothing: the whole document, without a walk.
+            mark!(ToldAll);
             let tail = graph.base()..graph.end();
             let mut parcel = self.pack(graph, &tail.filter(|&at| graph.serves(at)).collect());
             parcel.snapshot = graph.snapshot.is_some();
@@ -349,6 +401,11 @@ impl Reader {
         }
         self.reset = message.have.first().is_some_and(|have| have.last_sync.is_empty())
             && self.their_have.iter().any(|have| !have.last_sync.is_empty());
+        let lost_all = message.heads.is_empty() && !graph.durable_heads().is_empty();
+        if lost_all || message.flags.is_some_and(|flags| flags.reset) {
+            self.told_to_forget = self.told_to_forget.saturating_add(1);
+        }
+        self.empty_handed = false;
         self.their_need.clear();
         self.named = Some(message.heads.clone());
         self.asked.clone_from(&message.need);
@@ -358,6 +415,12 @@ impl Reader {
         self.asks = self.asks && parcel == &Parcel::default();
         Ok(())
     }
+}
+
+/// Whether a message asks for everything from the start: its sender has nothing, or cannot say
+/// what it has that the other side knows of.
+pub(super) fn asks_to_begin_again(message: &SyncMessage) -> bool {
+    message.have.iter().any(|have| have.last_sync.is_empty() && have.bloom.is_empty())
 }
 
 /// A sync message without changes.

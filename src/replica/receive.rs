@@ -19,6 +19,7 @@ use super::{
 impl Replica {
     pub(super) fn received(&mut self, connection: ConnectionId, message: Message) {
         if self.core.peer(connection).is_none() {
+            mark!(HeardWhileClosing, if self.core.connections.contains_key(&connection));
             return;
         }
         let subscribes = matches!(
@@ -69,18 +70,16 @@ impl Replica {
                 let Some(document) = self.documents.get_mut(&document) else {
                     return;
                 };
-                let Some(reader) = document.readers.get_mut(&connection) else {
+                if !document.readers.contains_key(&connection) {
                     return;
-                };
+                }
                 for refused in ack.refused.iter().filter(|_| document.opened) {
                     let Some(hash) = refused.hash else { continue };
                     let (code, reason) = (refused.code, refused.reason.clone());
                     let told = Published::Refused { hash, code, reason };
                     self.core.effect(Effect::Publish(document.id.clone(), told));
                 }
-                reader.has(ack.durable);
-                document.heard(&mut self.core, connection);
-                self.core.dirty.insert(document.id.clone());
+                document.push(&mut self.core, Inbound::Acked(connection, ack.durable));
             }
             Message::Leave { .. } => {
                 self.core.close(connection, CloseCode::Normal, "left");
@@ -106,6 +105,7 @@ impl Replica {
             return false;
         }
         state.documents.insert(document.clone());
+        mark!(BackAfterSnapshot, after LostWithSnapshot, of (&state.info.peer, document));
         let (core, document) = self.document(document.clone());
         document.readers.entry(connection).or_default();
         let stores: Vec<_> = document.remote_heads.keys().cloned().collect();
@@ -124,6 +124,7 @@ impl Replica {
             }
         };
         let (core, document) = self.document(id);
+        let is_empty_handed = message.changes.is_empty();
         let mut changes = VecDeque::with_capacity(message.changes.len());
         let mut upload = Vec::new();
         for run in std::mem::take(&mut message.changes) {
@@ -144,6 +145,7 @@ impl Replica {
                     }),
                 };
                 if let Err(error) = checked {
+                    mark!(MalformedRefused);
                     let refusal = refused(None, RefuseCode::Malformed, error.to_string());
                     let durable = document.durable();
                     core.refuse(connection, &document.id, refusal, durable);
@@ -152,8 +154,9 @@ impl Replica {
                 }
             }
         }
-        if request && let Some(reader) = document.readers.get_mut(&connection) {
-            reader.asks = true;
+        if let Some(reader) = document.readers.get_mut(&connection) {
+            reader.asks |= request;
+            reader.empty_handed |= is_empty_handed;
         }
         // The changes first: what the peer says of itself counts them as ours. Those that come with
         // a document chunk build on it: they would wait for it, and there may be too many of them.

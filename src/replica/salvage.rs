@@ -110,7 +110,8 @@ impl Roots {
 
     /// The snapshot to go by: no other one covers it, and it has the most changes.
     fn newest(&self) -> Option<usize> {
-        let covered = |id: &[u8; 32]| self.readable.iter().any(|(_, root)| root.covers.contains(id));
+        let covered =
+            |id: &[u8; 32]| self.readable.iter().any(|(_, root)| root.covers.contains(id));
         let order = |at: &usize| {
             let (id, root) = &self.readable[*at];
             (!covered(id), root.changes, *id)
@@ -185,6 +186,7 @@ impl Document {
             // A crash came between writing this snapshot and deleting what it covers.
             for (old, old_root) in &roots.readable {
                 if root.covers.contains(old) {
+                    mark!(TwoSnapshotsAtStart);
                     self.writes.extend(delete_snapshot(*old, old_root));
                 }
             }
@@ -198,9 +200,9 @@ impl Document {
         }
         self.salvage.suspect = None;
         let Some(snapshot) = roots.damaged.first().copied() else {
-            return Some(newest.map_or_else(Graph::default, |(id, root)| {
-                Graph::with_snapshot(id, root)
-            }));
+            return Some(
+                newest.map_or_else(Graph::default, |(id, root)| Graph::with_snapshot(id, root)),
+            );
         };
         let heads = |root: &IndexRoot| root.heads.iter().map(|head| ChangeHash(*head)).collect();
         let others = newest.iter().chain(&roots.readable).map(|(id, root)| (*id, heads(root)));
@@ -318,11 +320,16 @@ impl Document {
             return false;
         };
         let row = |kind, part| RowKey { kind, id, part };
+        if mutant!(RootFirst) {
+            self.writes.push(RowWrite::Put(row(Kind::IndexRoot, 0), root.clone().into()));
+        }
         let snapshot = bytes.map(|bytes| (row(Kind::Snapshot, 0), bytes));
-        let pages = index.pages.iter().map(|(part, page)| {
-            (row(Kind::IndexPage, *part), Bytes::copy_from_slice(page))
-        });
-        let rows = snapshot.into_iter().chain(pages).chain([(row(Kind::IndexRoot, 0), root.into())]);
+        let pages = index
+            .pages
+            .iter()
+            .map(|(part, page)| (row(Kind::IndexPage, *part), Bytes::copy_from_slice(page)));
+        let rows =
+            snapshot.into_iter().chain(pages).chain([(row(Kind::IndexRoot, 0), root.into())]);
         self.writes.extend(rows.map(|(key, bytes)| RowWrite::Put(key, bytes)));
         if self.meta.damaged.contains(&id) {
             // It came back the very same, and is written anew.
@@ -399,10 +406,7 @@ impl Document {
     }
 }
 
-fn holds_all(
-    graph: &Graph,
-    hashes: impl Iterator<Item = ChangeHash>,
-) -> Result<bool, Missing> {
+fn holds_all(graph: &Graph, hashes: impl Iterator<Item = ChangeHash>) -> Result<bool, Missing> {
     for hash in hashes {
         if graph.position(&hash)?.is_none() {
             return Ok(false);

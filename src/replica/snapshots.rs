@@ -10,7 +10,8 @@ use super::{
     StorageFailure,
     core::{Core, Wake},
     document::{Document, change_row, delete_snapshot},
-    index::SnapshotIndex,
+    graph::Graph,
+    index::{PagedIndex, SnapshotIndex},
     jobs::{Adopting, Extract, RETRY_MS},
     loading::Reading,
 };
@@ -28,6 +29,7 @@ impl Document {
             extract.snapshot == id && core.now.mono_ms < extract.not_before_ms
         });
         if busy || too_soon {
+            mark!(ExtractWaited, if busy);
             return;
         }
         let snapshot = ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id, part: 0 });
@@ -76,6 +78,7 @@ impl Document {
         if self.jobs.snapshot_read.is_some() || !self.may_read(core) {
             return;
         }
+        mark!(SnapshotRead);
         let ticket = core.ticket(&self.id);
         self.jobs.snapshot_read = Some((ticket, id));
         let row = RowKey { kind: Kind::Snapshot, id, part: 0 };
@@ -105,7 +108,7 @@ impl Document {
             }
             Err(failure @ StorageFailure::Passing(_)) => self.read_failed(core, &failure),
             // Another took its place meanwhile; whoever waits asks again.
-            Err(_) => {}
+            Err(_) => mark!(SnapshotReplaced),
         }
         self.publish_opened(core);
         core.dirty.insert(self.id.clone());
@@ -132,7 +135,11 @@ impl Document {
         index.root.covers = graph.snapshot.iter().map(|snapshot| snapshot.id).collect();
         let id: [u8; 32] = Sha256::digest(&bytes).into();
         if index.root.covers.contains(&id) {
+            mark!(SnapshotSame);
             return false;
+        }
+        if mutant!(DeleteCoveredEarly) {
+            self.writes.extend(covered_early(graph, &index));
         }
         if !self.put_snapshot(id, Some(bytes.clone()), &index) {
             return false;
@@ -146,6 +153,7 @@ impl Document {
     /// The snapshot is on disk: it takes the place of what it covers, which goes.
     pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
         let Some(Adopting { id, index, bytes, from }) = self.jobs.adopting.take() else {
+            mark!(SnapshotForgotten);
             return;
         };
         let Some(graph) = self.graph_mut() else {
@@ -156,6 +164,8 @@ impl Document {
             graph.snapshot = old;
             return;
         };
+        mark!(TailStayed, if !graph.tail().is_empty());
+        mark!(AdoptedUpload, if from.is_some());
         let deletes = covered.iter().map(|hash| RowWrite::Delete(change_row(hash)));
         self.writes.extend(deletes);
         if let Some(old) = old {
@@ -165,10 +175,8 @@ impl Document {
         if self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
             self.jobs.extract = None;
         }
-        if from.is_some() {
-            // What others wait for may have come with it, or they themselves.
-            self.judge_orphans(|_| true);
-        }
+        // What waits may build on what came with the snapshot, or be in it.
+        self.judge_orphans(|_| true);
         self.publish_opened(core);
         for (connection, reader) in &mut self.readers {
             reader.dirty = true;
@@ -181,4 +189,11 @@ impl Document {
         self.start_upload(core);
         self.drive(core);
     }
+}
+
+/// For `mutant!(DeleteCoveredEarly)`.
+fn covered_early(graph: &Graph, index: &SnapshotIndex) -> Vec<RowWrite> {
+    let Ok(whole) = PagedIndex::whole(index) else { return Vec::new() };
+    let held = graph.tail().iter().filter(|node| matches!(whole.position(&node.hash), Ok(Some(_))));
+    held.map(|node| RowWrite::Delete(change_row(&node.hash))).collect()
 }

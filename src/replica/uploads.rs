@@ -25,6 +25,7 @@ impl Document {
         let known =
             |graph: &Graph| heads.iter().all(|head| matches!(graph.position(head), Ok(Some(_))));
         if !heads.is_empty() && self.graph().is_some_and(known) {
+            mark!(UploadKnown);
             return;
         }
         if self.jobs.uploads.len() >= UPLOADS_MAX {
@@ -45,6 +46,7 @@ impl Document {
             || self.jobs.uploads.is_empty()
             || core.now.mono_ms < self.jobs.upload_not_before_ms
         {
+            mark!(UploadQueued, if !self.jobs.uploads.is_empty());
             return;
         }
         let Some(graph) = self.graph() else {
@@ -97,6 +99,7 @@ impl Document {
             }
             Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
                 // Not its fault: try again.
+                mark!(UploadAgain);
                 self.jobs.uploads.push_front((from, heads, bytes));
                 // Where the document is being read again, as soon as it is there.
                 if self.graph().is_some() {
@@ -112,6 +115,7 @@ impl Document {
                 done = false;
             }
             Err(error) => {
+                mark!(UploadRefused);
                 let code = match &error {
                     JobError::OverLimit(_) => RefuseCode::Quota,
                     JobError::Incoming(_) => RefuseCode::Malformed,

@@ -283,9 +283,12 @@ impl Shared {
             writes += u64::from(!job.writes.is_empty());
         }
         let mut flush = None;
-        if plan.finish()? {
+        if plan.finish()? && !mutant!(SkipFlush) {
             let start = Instant::now();
-            backend.flush()?;
+            let flushed = backend.flush();
+            if !mutant!(AckFailedFlush) {
+                flushed?;
+            }
             flush = Some(start.elapsed());
         }
         self.recorder().flushed(writes, plan.rows, plan.bytes, flush);

@@ -11,10 +11,10 @@ use crate::replica::{RowKey, RowWrite};
 /// The key and the value of a piece.
 type Piece = (Vec<u8>, Vec<u8>);
 
-/// Applies writes in order. Rows stay whole through a crash at any moment: they are written in one
-/// batch, but those larger than a batch may be, whose first piece, without which a row is not
-/// there, goes in last and out first. What a crash leaves of a half written one is no row; it takes
-/// room until it is written or deleted again.
+/// Applies writes in order. Rows stay whole through a crash at any moment: they are written and
+/// removed in one batch, but those larger than a batch may be, whose first piece, without which a
+/// row is not there, goes in last and out first. What a crash leaves of such a one is no row; it
+/// takes room until it is written or deleted again.
 pub(super) struct Plan<'b> {
     backend: &'b dyn Backend,
     batch: Batch,
@@ -48,7 +48,7 @@ impl<'b> Plan<'b> {
     fn put(&mut self, document: &[u8], row: &RowKey, bytes: &[u8]) -> Result<(), BackendError> {
         let prefix = key::row_prefix(document, row);
         let crc = crc32c::crc32c(bytes);
-        let sealed = value::cut(bytes).map(|(number, payload)| {
+        let mut sealed = value::cut(bytes).map(|(number, payload)| {
             let key = key::piece(&prefix, number);
             let value = value::seal(&key, number, payload, bytes, crc);
             (key, value)
@@ -64,6 +64,7 @@ impl<'b> Plan<'b> {
             if same {
                 return Ok(());
             }
+            mark!(RowMended, if row.kind != crate::replica::Kind::Meta);
             for (old, _) in found.into_iter().skip(sealed.len()) {
                 self.push(old, None);
             }
@@ -72,6 +73,13 @@ impl<'b> Plan<'b> {
             }
         } else {
             let is_large = bytes.len() >= value::LARGE_ROW_BYTES;
+            if mutant!(FirstPieceFirst)
+                && is_large
+                && let Some((key, value)) = sealed.next()
+            {
+                self.push(key, Some(value));
+                self.apply_if_large()?;
+            }
             for (key, value) in sealed.rev() {
                 self.push(key, Some(value));
                 if is_large {
@@ -84,10 +92,13 @@ impl<'b> Plan<'b> {
     }
 
     fn delete(&mut self, document: &[u8], row: &RowKey) -> Result<(), BackendError> {
-        let prefix = key::row_prefix(document, row);
-        for key in self.piece_keys(&prefix)? {
+        let keys = self.piece_keys(&key::row_prefix(document, row))?;
+        let is_large = keys.len() > value::LARGE_LAST_PIECE as usize;
+        for key in keys {
             self.push(key, None);
-            self.apply_if_large()?;
+            if is_large {
+                self.apply_if_large()?;
+            }
         }
         self.rows += 1;
         Ok(())
@@ -157,5 +168,97 @@ impl<'b> Plan<'b> {
         self.batch
             .range(row_prefix.to_vec()..)
             .take_while(move |(key, _)| key.starts_with(row_prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use bytes::Bytes;
+
+    use super::{
+        super::{backend::Visit, memory::MemoryBackend, rows},
+        *,
+    };
+    use crate::replica::Kind;
+
+    const DOCUMENT: &[u8] = b"document";
+    const BATCH_BYTES: usize = 4096;
+
+    /// An engine of small batches. After each, which is where a crash may leave it, every row is
+    /// whole or not there.
+    #[derive(Default)]
+    struct Stepwise(MemoryBackend);
+
+    impl Backend for Stepwise {
+        fn apply(&self, batch: Batch) -> Result<(), BackendError> {
+            self.0.apply(batch)?;
+            for row in every_row() {
+                if let Some(Err(reason)) = rows::read(&self.0, DOCUMENT, &row)? {
+                    panic!("{row:?}: {reason}");
+                }
+            }
+            assert_eq!(rows::load(&self.0, DOCUMENT)?.1, [], "no damage");
+            Ok(())
+        }
+
+        fn flush(&self) -> Result<(), BackendError> {
+            self.0.flush()
+        }
+
+        fn batch_bytes_max(&self) -> usize {
+            BATCH_BYTES
+        }
+
+        fn get(&self, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+            self.0.get(key)
+        }
+
+        fn scan(&self, from: &[u8], prefix: &[u8], visit: Visit<'_>) -> Result<(), BackendError> {
+            self.0.scan(from, prefix, visit)
+        }
+
+        fn free_bytes(&self) -> io::Result<Option<u64>> {
+            Ok(None)
+        }
+    }
+
+    /// Lengths around those at which rows are cut, and at which they are large.
+    const LENGTHS: [usize; 8] = [10, 4_000, 10_000, 32_684, 32_685, 32_767, 32_768, 100_000];
+
+    fn every_row() -> impl Iterator<Item = RowKey> {
+        [Kind::Meta, Kind::IndexRoot, Kind::IndexPage, Kind::Snapshot, Kind::Change]
+            .into_iter()
+            .flat_map(|kind| (0..8).map(move |n| RowKey { kind, id: [n; 32], part: 0 }))
+    }
+
+    #[test]
+    fn no_batch_leaves_half_a_row() {
+        let backend = Stepwise::default();
+        // What a batch holds already decides where the next row meets its end.
+        for before in 0..BATCH_BYTES / 64 {
+            let filler = vec![u8::try_from(before).unwrap(); before * 64];
+            let filler = |n| {
+                let row = RowKey { kind: Kind::Quarantine, id: [n; 32], part: 0 };
+                RowWrite::Put(row, filler.clone().into())
+            };
+            let mut plan = Plan::new(&backend);
+            plan.write(DOCUMENT, &filler(1)).unwrap();
+            for row in every_row() {
+                let bytes = vec![7; LENGTHS[usize::from(row.id[0])]].into();
+                plan.write(DOCUMENT, &RowWrite::Put(row, bytes)).unwrap();
+            }
+            assert!(plan.finish().unwrap());
+            let mut plan = Plan::new(&backend);
+            plan.write(DOCUMENT, &filler(2)).unwrap();
+            for row in every_row() {
+                plan.write(DOCUMENT, &RowWrite::Delete(row)).unwrap();
+            }
+            assert!(plan.finish().unwrap());
+            for row in every_row() {
+                assert_eq!(rows::read(&backend, DOCUMENT, &row), Ok(None));
+            }
+        }
     }
 }

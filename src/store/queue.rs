@@ -90,7 +90,10 @@ impl Queue {
         match &inner.state {
             State::Open => {}
             State::Closing => return Err(StoreError::Closed),
-            State::Poisoned(reason) => return Err(StoreError::Poisoned(reason.clone())),
+            State::Poisoned(reason) => {
+                mark!(WriteRefused);
+                return Err(StoreError::Poisoned(reason.clone()));
+            }
         }
         if inner.bytes > 0 && inner.bytes.saturating_add(job.bytes) > self.bytes_max {
             return Err(StoreError::Busy { queued: inner.bytes, limit: self.bytes_max });
@@ -106,6 +109,7 @@ impl Queue {
         if inner.suspect.contains(document)
             && let State::Poisoned(reason) = &inner.state
         {
+            mark!(ReadRefused);
             return Err(StoreError::Poisoned(reason.clone()));
         }
         Ok(())

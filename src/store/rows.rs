@@ -45,19 +45,9 @@ pub(super) fn read(
 ) -> Result<Option<Result<Bytes, String>>, BackendError> {
     let prefix = key::row_prefix(document, row);
     let mut assembly = Assembly::default();
-    let mut first = true;
     backend.scan(&prefix, &prefix, &mut |key, value| {
-        let number = match key::parse_tail(key.get(document.len()..).unwrap_or_default()) {
-            // Pieces without a first are a snapshot that was not written to its end, or is half
-            // removed: no row.
-            Some((_, number)) if first && number > 0 && row.kind == Kind::Snapshot => {
-                return ControlFlow::Break(());
-            }
-            Some((_, number)) => number,
-            None => u32::MAX,
-        };
-        first = false;
-        assembly.add(key, number, value);
+        let tail = key::parse_tail(key.get(document.len()..).unwrap_or_default());
+        assembly.add(key, tail.map_or(u32::MAX, |(_, number)| number), value);
         ControlFlow::Continue(())
     })?;
     Ok(assembly.finish())

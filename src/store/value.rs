@@ -25,7 +25,7 @@ const RESERVE_BYTES_MAX: usize = 64 << 20;
 /// Rows of at least this many bytes may be written in several batches, their first piece last.
 pub(super) const LARGE_ROW_BYTES: usize = 8 * VALUE_BYTES_MAX;
 /// The last piece of the smallest large row.
-const LARGE_LAST_PIECE: u32 = 8;
+pub(super) const LARGE_LAST_PIECE: u32 = 8;
 
 /// Cuts a row into the payloads of its pieces; there is always a first.
 pub(super) fn cut(row: &[u8]) -> impl DoubleEndedIterator<Item = (u32, &[u8])> {
@@ -139,6 +139,7 @@ impl Assembly {
     /// that was not written to its end or is half removed.
     pub(super) fn finish(self) -> Option<Result<Bytes, String>> {
         if self.headless && self.last >= LARGE_LAST_PIECE {
+            mark!(RowHalfWritten);
             return None;
         }
         if let Some(reason) = self.broken {

@@ -151,6 +151,10 @@ impl Materialiser for ProcessPool {
             inner.job(job).await
         })
     }
+
+    fn processes(&self) -> Option<PoolStatus> {
+        Some(self.status())
+    }
 }
 
 impl Inner {

@@ -184,6 +184,8 @@ test("all generations edit one document together", { timeout }, async t => {
     const others = clients.filter(client => client !== creator)
     const found = others.map(client => findWhenUploaded(client, first.url))
     const handles = [first, ...(await Promise.all(found))]
+    // A client may make the document and fill it with two changes, and others see the first alone.
+    await converged(handles, doc => Array.isArray(doc.list))
     handles.forEach((handle, who) => {
       for (let n = 0; n < 5; n += 1) handle.change(doc => doc.list.push(`${who}:${n}`))
     })

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use automerge::{
+    AutoCommit, ROOT,
+    sync::{State, SyncDoc as _},
+    transaction::Transactable as _,
+};
 use bytes::Bytes;
 use concord_protocol::{
     DocumentId, Limits, Message, PeerId, PeerMetadata, codec,
@@ -188,6 +193,38 @@ impl Client {
                 }
                 Heard::Message(Message::Sync { .. }) => {}
                 other => panic!("expected doc-unavailable, heard {other:?}"),
+            }
+        }
+    }
+
+    /// Gives a document to the relay, until it has acknowledged it or closed.
+    pub(crate) async fn upload(&mut self, document: &DocumentId) -> Result<(), u16> {
+        let mut local = AutoCommit::new();
+        local.put(ROOT, "name", "value").unwrap();
+        let heads = local.get_heads();
+        let mut state = State::new();
+        loop {
+            while let Some(message) = local.sync().generate_sync_message(&mut state) {
+                let message = Message::Sync {
+                    document: document.clone(),
+                    sender: self.name.clone(),
+                    target: self.relay.clone(),
+                    data: message.encode().into(),
+                };
+                self.send(&message).await;
+            }
+            match self.hear().await {
+                Heard::Message(Message::Sync { data, .. }) => {
+                    let message = automerge::sync::Message::decode(&data).unwrap();
+                    let is_there = message.heads == heads;
+                    local.sync().receive_sync_message(&mut state, message).unwrap();
+                    if is_there {
+                        return Ok(());
+                    }
+                }
+                Heard::Message(_) => {}
+                Heard::Closed(code, _) => return Err(code),
+                other => panic!("expected an answer to our changes, heard {other:?}"),
             }
         }
     }

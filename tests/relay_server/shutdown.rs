@@ -2,11 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use automerge::{
-    AutoCommit, ROOT,
-    sync::{State, SyncDoc as _},
-    transaction::Transactable as _,
-};
 use concord::store::{self, Engine, Options};
 use concord_protocol::{CloseCode, DocumentId, Message};
 
@@ -14,38 +9,6 @@ use crate::{
     client::{Client, Heard},
     world::{World, start},
 };
-
-/// Gives a document to the relay, until it has acknowledged it or closed.
-async fn upload(client: &mut Client, document: &DocumentId) -> Result<(), u16> {
-    let mut local = AutoCommit::new();
-    local.put(ROOT, "name", "value").unwrap();
-    let heads = local.get_heads();
-    let mut state = State::new();
-    loop {
-        while let Some(message) = local.sync().generate_sync_message(&mut state) {
-            let message = Message::Sync {
-                document: document.clone(),
-                sender: client.name.clone(),
-                target: client.relay.clone(),
-                data: message.encode().into(),
-            };
-            client.send(&message).await;
-        }
-        match client.hear().await {
-            Heard::Message(Message::Sync { data, .. }) => {
-                let message = automerge::sync::Message::decode(&data).unwrap();
-                let is_there = message.heads == heads;
-                local.sync().receive_sync_message(&mut state, message).unwrap();
-                if is_there {
-                    return Ok(());
-                }
-            }
-            Heard::Message(_) => {}
-            Heard::Closed(code, _) => return Err(code),
-            other => panic!("expected an answer to our changes, heard {other:?}"),
-        }
-    }
-}
 
 #[tokio::test]
 async fn a_shutdown_says_so_stores_all_and_gives_the_directory_free() {
@@ -56,7 +19,7 @@ async fn a_shutdown_says_so_stores_all_and_gives_the_directory_free() {
     let (url, admin) = (format!("ws://{}", relay.addr()), relay.admin_addr().unwrap());
     let document = DocumentId::from_bytes(b"kept");
     let mut writer = Client::join(&url, "writer").await;
-    upload(&mut writer, &document).await.unwrap();
+    writer.upload(&document).await.unwrap();
     let mut concord = Client::join_concord(&url, "concord").await;
     assert_eq!(crate::world::get(admin, "/readyz").await.0, 200);
 
@@ -107,7 +70,7 @@ async fn a_failed_write_ends_the_relay_and_is_never_acknowledged() {
     let mut writer = world.join("writer").await;
     world.faults.fail_flushes(true);
     let document = DocumentId::from_bytes(b"lost");
-    let code = upload(&mut writer, &document).await.unwrap_err();
+    let code = writer.upload(&document).await.unwrap_err();
     assert_eq!(code, CloseCode::StorageFailed.code());
     assert_eq!(bystander.closed().await.0, CloseCode::StorageFailed.code());
     let reason = world.relay.failed().await;
@@ -117,29 +80,4 @@ async fn a_failed_write_ends_the_relay_and_is_never_acknowledged() {
     assert!(told.starts_with("failed: "), "{told}");
     assert_eq!(world.admin("/healthz").await.0, 200);
     world.relay.abandon().await;
-}
-
-#[tokio::test]
-async fn metrics_are_text_that_scrapers_read() {
-    let world = World::new().await;
-    let mut writer = world.join("writer").await;
-    upload(&mut writer, &DocumentId::from_bytes(b"counted")).await.unwrap();
-    let (status, text) = world.admin("/metrics").await;
-    assert_eq!(status, 200);
-    assert!(text.ends_with("# EOF\n"));
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("concord_"), "{line}");
-        assert!(value.parse::<f64>().is_ok(), "{line}");
-        assert!(!name.contains("counted") && !name.contains("writer"), "{line}");
-    }
-    for (name, least) in [
-        ("concord_connections", 1.0),
-        ("concord_changes_accepted_total", 1.0),
-        ("concord_store_flush_seconds_count", 1.0),
-        ("concord_received_bytes_total", 100.0),
-        ("concord_documents", 1.0),
-    ] {
-        assert!(world.metric(name).await >= least, "{name}");
-    }
 }

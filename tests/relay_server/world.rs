@@ -47,12 +47,16 @@ impl World {
 
     /// The value of a metric, zero where it is not there yet.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let (status, text) = self.admin("/metrics").await;
-        assert_eq!(status, 200);
-        let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
-        let found = lines.find(|(there, _)| *there == name);
-        found.map_or(0.0, |(_, value)| value.parse().unwrap())
+        metric(self.relay.admin_addr().unwrap(), name).await.unwrap_or(0.0)
     }
+}
+
+/// The value of a metric, if it is there.
+pub(crate) async fn metric(admin: SocketAddr, name: &str) -> Option<f64> {
+    let (status, text) = get(admin, "/metrics").await;
+    assert_eq!(status, 200);
+    let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+    lines.find(|(there, _)| *there == name).map(|(_, value)| value.parse().unwrap())
 }
 
 /// Starts a relay on free ports.

@@ -52,6 +52,9 @@ pub(crate) struct WorldOptions {
     pub(crate) mixed_versions: bool,
     pub(crate) crashes: bool,
     pub(crate) strict: bool,
+    /// The others are servers that we dial. They keep what they believe of us over a cut
+    /// connection, as those of JavaScript do, also that what was on its way has arrived.
+    pub(crate) dials_forgetless: bool,
 }
 
 pub(crate) struct Client {
@@ -154,10 +157,15 @@ impl World {
             peer: Self::peer(client),
             metadata: PeerMetadata::default(),
             concord: false,
-            dialled: false,
+            dialled: self.options.dials_forgetless,
         };
         let this = &mut self.clients[client];
         this.connection = Some(connection);
+        if self.options.dials_forgetless {
+            self.handle(Event::Connected(connection, info));
+            self.handle(Event::SyncWith(connection, self.document.clone()));
+            return;
+        }
         // As automerge-repo does on every join.
         this.state = sync::State::decode(&this.state.encode()).unwrap();
         self.handle(Event::Connected(connection, info));
@@ -285,7 +293,7 @@ impl World {
         self.handle(Event::Drained(connection, frame.len()));
         let this = &mut self.clients[client];
         match codec::decode(frame, &Limits::default()).unwrap().remove(0) {
-            Message::Sync { data, .. } => {
+            Message::Sync { data, .. } | Message::Request { data, .. } => {
                 let mut message = sync::Message::decode(&data).unwrap();
                 if this.v1_only {
                     // It does not know that section.
@@ -457,9 +465,18 @@ impl World {
 
     /// A connection that no client speaks over.
     pub(crate) fn bare(&mut self, number: u64, metadata: PeerMetadata) -> ConnectionId {
+        self.bare_of(number, metadata, false)
+    }
+
+    /// As [`World::bare`], with `concord.v1`.
+    pub(crate) fn bare_concord(&mut self, number: u64) -> ConnectionId {
+        self.bare_of(number, PeerMetadata::default(), true)
+    }
+
+    fn bare_of(&mut self, number: u64, metadata: PeerMetadata, concord: bool) -> ConnectionId {
         let connection = ConnectionId(1_000_000 + number);
         let peer = format!("bare-{number}").parse().unwrap();
-        let info = PeerInfo { peer, metadata, concord: false, dialled: false };
+        let info = PeerInfo { peer, metadata, concord, dialled: false };
         self.handle(Event::Connected(connection, info));
         connection
     }

@@ -100,7 +100,10 @@ impl World {
     }
 
     fn carry_out(&mut self, effect: Effect) {
-        if std::env::var_os("TRACE").is_some() { let t = format!("{effect:?}"); eprintln!("{} {}", self.now.mono_ms, &t[..t.len().min(300)]); }
+        if std::env::var_os("TRACE").is_some() {
+            let t = format!("{effect:?}");
+            eprintln!("{} {}", self.now.mono_ms, &t[..t.len().min(300)]);
+        }
         match effect {
             Effect::Send(connection, frame) => {
                 self.replica.handle(self.now, Event::Drained(connection, frame.len()));

@@ -9,6 +9,9 @@ use crate::{root, run};
 /// The oldest Node with all that the tests use (`node --test --test-force-exit`).
 const NODE_OLDEST: (u32, u32) = (20, 14);
 
+/// The package with a step of its own: its tests take as long as all others.
+const SIMULATIONS: &str = "concord-simulations";
+
 /// How much of the suite to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -55,6 +58,16 @@ const STEPS: &[Step] = &[
         advice: "fix the warnings above; lints are in Cargo.toml",
     },
     Step {
+        name: "clippy on what only simulations see",
+        run: |root| {
+            let args = ["clippy", "--package", "concord", "--lib", "--test", "peer_core"];
+            let rest = ["--all-features", "--locked", "--", "-D", "warnings"];
+            cargo(root, &[&args[..], &rest[..]].concat())
+        },
+        in_quick: true,
+        advice: "fix the warnings above; lints are in Cargo.toml",
+    },
+    Step {
         name: "documentation",
         run: documentation,
         in_quick: false,
@@ -62,9 +75,18 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "tests",
-        run: |root| cargo(root, &["test", "--workspace", "--locked"]),
+        run: |root| {
+            let rest = ["--exclude", SIMULATIONS, "--all-features", "--locked"];
+            cargo(root, &[&["test", "--workspace"], &rest[..]].concat())
+        },
         in_quick: false,
         advice: "`cargo test NAME -- --nocapture` runs one alone",
+    },
+    Step {
+        name: "simulations",
+        run: |root| cargo(root, &["test", "--package", SIMULATIONS, "--locked"]),
+        in_quick: false,
+        advice: "simulations/README.md tells how to replay, shrink and draw a world",
     },
     Step {
         name: "advisories, licences, sources",
@@ -78,7 +100,7 @@ const QUICK_TESTS: Step = Step {
     name: "tests without Node",
     run: |root| {
         let skip = ["--", "--skip", "interop_"];
-        let args = ["test", "--workspace", "--locked"];
+        let args = ["test", "--workspace", "--exclude", SIMULATIONS, "--all-features", "--locked"];
         cargo(root, &[&args[..], &skip[..]].concat())
     },
     in_quick: true,
@@ -143,7 +165,7 @@ fn npm_ci(root: &Path) -> Result<(), String> {
 
 fn documentation(root: &Path) -> Result<(), String> {
     let mut doc = Command::new(run::cargo());
-    doc.args(["doc", "--workspace", "--no-deps", "--locked"]);
+    doc.args(["doc", "--workspace", "--no-deps", "--all-features", "--locked"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     run::run(&mut doc, root)
 }
@@ -153,7 +175,14 @@ fn deny(root: &Path) -> Result<(), String> {
         eprintln!("skipped: cargo-deny is not installed (`cargo install --locked cargo-deny`)");
         return Ok(());
     }
-    cargo(root, &["deny", "--all-features", "check"])
+    let check = ["deny", "--all-features", "check"];
+    cargo(root, &[&check[..], &["bans", "licenses", "sources"]].concat())?;
+    // It is on GitHub, which a machine that builds need not reach.
+    if cargo(root, &["deny", "fetch", "db"]).is_err() {
+        eprintln!("skipped, in part: advisories, whose database cannot be fetched from here");
+        return Ok(());
+    }
+    cargo(root, &[&check[..], &["advisories"]].concat())
 }
 
 #[cfg(test)]

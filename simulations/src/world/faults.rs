@@ -4,6 +4,7 @@ use concord::replica::Event;
 
 use super::{Happening, MS, NodeId, World};
 use crate::{
+    coverage::State,
     plan::{DiskFault, Keep, Name, What},
     random::fate,
     trace::Kind,
@@ -122,10 +123,10 @@ impl World<'_> {
         let Some(process) = &self.nodes[id].process else { return };
         let (has_jobs, is_sending) = (!process.operations.is_empty(), self.queued(id) > 0);
         if has_jobs {
-            self.met("a crash with reads or jobs under way");
+            self.met(State::CrashDuringJobs);
         }
         if is_sending {
-            self.met("a crash with messages waiting to be sent");
+            self.met(State::CrashDuringSends);
         }
         // A process that dies closes its sockets; a machine that loses power does not.
         let silent = fate(self.plan.seed, 0xC4A5 + id as u64, self.now_us).is_multiple_of(2);

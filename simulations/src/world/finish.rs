@@ -2,11 +2,15 @@
 
 use concord_protocol::ChangeHash;
 
-use super::{MS, NodeId, World, short};
+use super::{
+    MS, NodeId, World,
+    author::{contents, counters},
+    short,
+};
 use crate::{
     ledger::Invariant,
-    opaque::ByHash,
-    plan::{Keep, Name},
+    opaque::Hashes,
+    plan::{Keep, Name, Profile},
 };
 
 /// Milliseconds that a world has to come together. Connections that nobody knows to be dead are
@@ -16,6 +20,10 @@ const TOGETHER_MS: u64 = 30 * 60_000;
 const STILL_MS: u64 = 90_000;
 /// Milliseconds after that in which nothing may be said.
 const QUIET_MS: u64 = 10 * 60_000;
+
+/// Messages about a document between two equal replicas that meet: each says where it is, and
+/// each may answer once.
+const REUNION_MESSAGES: u64 = 4;
 
 impl World<'_> {
     pub(super) fn finish(&mut self) {
@@ -44,6 +52,7 @@ impl World<'_> {
             self.broken(Invariant::Quiescence, detail);
         }
         self.look();
+        self.check_reunion();
         self.check_power_loss();
     }
 
@@ -65,6 +74,31 @@ impl World<'_> {
         }
     }
 
+    /// Equal replicas that meet again say so in a few messages, and stop.
+    fn check_reunion(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        let said = self.messages;
+        let pairs: Vec<(u8, u8)> = (0..self.plan.peers)
+            .flat_map(|peer| (0..self.plan.relays).map(move |relay| (peer, relay)))
+            .filter(|(peer, relay)| self.dials(self.node_of(Name::Peer(*peer)), *relay))
+            .collect();
+        for (peer, relay) in &pairs {
+            self.cut_between(*peer, *relay, false);
+        }
+        self.run_until(self.now_us + 3 * STILL_MS * MS);
+        let most = REUNION_MESSAGES * pairs.len() as u64 * u64::from(self.plan.documents);
+        if self.messages - said > most {
+            let detail = format!(
+                "{} messages when {} pairs of equal replicas met again, at most {most}",
+                self.messages - said,
+                pairs.len()
+            );
+            self.broken(Invariant::Quiescence, detail);
+        }
+    }
+
     /// Every call has returned.
     fn check_calls(&mut self) {
         let left = self.ledger.pending().next();
@@ -80,12 +114,12 @@ impl World<'_> {
 
     /// All who hold a document hold the same.
     fn check_together(&mut self, document: u8) {
-        let mut all: ByHash<ChangeHash, ()> = ByHash::default();
-        let mut held: Vec<(NodeId, ByHash<ChangeHash, ()>)> = Vec::new();
+        let mut all: Hashes = Hashes::default();
+        let mut held: Vec<(NodeId, Hashes)> = Vec::new();
         for id in 0..self.nodes.len() {
             match self.stored(id, document) {
                 Ok(found) => {
-                    all.extend(found.keys().map(|hash| (*hash, ())));
+                    all.extend(found.iter().copied());
                     held.push((id, found));
                 }
                 Err(reason) => {
@@ -95,7 +129,7 @@ impl World<'_> {
                 }
             }
         }
-        let gone = self.ledger.promised(document).find(|hash| !all.contains_key(hash));
+        let gone = self.ledger.promised(document).find(|hash| !all.contains(hash));
         if let Some(gone) = gone {
             let detail = format!("{} of document {document} is nowhere", short(&gone));
             return self.broken(Invariant::NoSilentLoss, detail);
@@ -109,7 +143,7 @@ impl World<'_> {
                 continue;
             }
             let missing: Vec<&ChangeHash> =
-                all.keys().filter(|hash| !found.contains_key(*hash)).collect();
+                all.iter().filter(|hash| !found.contains(*hash)).collect();
             if let Some(first) = missing.first() {
                 let who = self.nodes[*id].label();
                 let detail = format!(
@@ -121,13 +155,16 @@ impl World<'_> {
                 return self.broken(Invariant::Convergence, detail);
             }
         }
+        if self.plan.profile == Profile::Automerge {
+            return self.check_contents(document, &all);
+        }
         for id in 0..self.nodes.len() {
             let Some(process) = &self.nodes[id].process else { continue };
             let Name::Peer(peer) = self.nodes[id].name else { continue };
             if !self.nodes[id].wanted[usize::from(document)] {
                 continue;
             }
-            let shown = process.user.shows(document).map(std::collections::HashMap::len);
+            let shown = process.user.shows(document).map(Hashes::len);
             if shown != Some(all.len()) {
                 let shown = shown.map_or("nothing".to_owned(), |shown| shown.to_string());
                 let detail = format!(
@@ -136,6 +173,65 @@ impl World<'_> {
                 );
                 return self.broken(Invariant::Convergence, detail);
             }
+        }
+    }
+
+    /// All who have a document open show the same, which is what automerge makes of all changes.
+    fn check_contents(&mut self, document: u8, all: &Hashes) {
+        let mut first: Option<(u8, String)> = None;
+        for id in 0..self.nodes.len() {
+            let Name::Peer(peer) = self.nodes[id].name else { continue };
+            if !self.nodes[id].wanted[usize::from(document)] {
+                continue;
+            }
+            let Some((shown, contents)) = self.author_shows(id, document) else {
+                let detail = format!("peer {peer} shows nothing of document {document}");
+                return self.broken(Invariant::Convergence, detail);
+            };
+            if shown.len() != all.len() {
+                let detail = format!(
+                    "peer {peer} shows {} of {} changes of document {document}",
+                    shown.len(),
+                    all.len()
+                );
+                return self.broken(Invariant::Convergence, detail);
+            }
+            match &first {
+                None => first = Some((peer, contents)),
+                Some((other, theirs)) if *theirs != contents => {
+                    let detail = format!(
+                        "peers {other} and {peer} have the same changes of document {document} \
+                         and show different contents:\n{theirs}\n{contents}"
+                    );
+                    return self.broken(Invariant::Convergence, detail);
+                }
+                Some(_) => {}
+            }
+        }
+        let relay = (0..usize::from(self.plan.relays)).find(|id| !self.nodes[*id].is_rotten);
+        let (Some((peer, theirs)), Some(relay)) = (first, relay) else { return };
+        let made = match self.assembled(relay, document) {
+            Ok(made) => made,
+            Err(reason) => {
+                let detail = format!("relay {relay} holds what automerge cannot open: {reason}");
+                return self.broken(Invariant::Convergence, detail);
+            }
+        };
+        if contents(&made) != theirs {
+            let detail = format!(
+                "peer {peer} shows of document {document}:\n{theirs}\nautomerge makes of it:\n{}",
+                contents(&made)
+            );
+            return self.broken(Invariant::Convergence, detail);
+        }
+        let sides = counters(&made);
+        let counted: i64 = sides.iter().sum();
+        let written = self.ledger.sum(document, all);
+        let is_short = counted < written || (sides.len() < 2 && counted > written);
+        if is_short {
+            let detail =
+                format!("the counter of document {document} is {counted}; users added {written}");
+            self.broken(Invariant::NoSilentLoss, detail);
         }
     }
 
@@ -156,10 +252,11 @@ impl World<'_> {
     pub(super) fn look(&mut self) {
         for id in 0..self.nodes.len() {
             let Some(process) = &self.nodes[id].process else { continue };
-            let stats = process.replica.stats();
+            let stats = process.brain.stats();
             let limits = self.limits();
             let orphans_max = limits.orphans * usize::from(self.plan.documents);
-            let queue_max = (limits.queue_bytes + limits.change_bytes) * stats.connections.max(1);
+            // One message may lie on top of a queue that is almost full.
+            let queue_max = (limits.queue_bytes + self.largest_message) * stats.connections.max(1);
             let queued = self.queued(id);
             // What is stored and waits for something damaged is not limited.
             let over = if stats.orphans > orphans_max && !self.nodes[id].is_rotten {
@@ -171,6 +268,11 @@ impl World<'_> {
             } else {
                 None
             };
+            if stats.jobs > self.jobs_under_way(id) {
+                let who = self.nodes[id].label();
+                let detail = format!("{who}: a job that has ended keeps its slot");
+                return self.broken(Invariant::Progress, detail);
+            }
             if let Some(over) = over {
                 let who = self.nodes[id].label();
                 self.broken(Invariant::Bounds, format!("{who}: {over}"));

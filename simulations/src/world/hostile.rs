@@ -1,23 +1,28 @@
 //! Strangers: what they send to relays.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use concord::replica::{ConnectionId, Event, PeerInfo};
 use concord_protocol::{
-    ChangeHash, DocumentId, Limits, Message, PeerMetadata, codec,
+    ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, SessionId, codec,
     sync::{Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
-use super::{NodeId, World};
+use super::{MS, NodeId, World};
 use crate::{
-    opaque::write,
+    checks::answers::Answers,
+    coverage::State,
+    ledger::Invariant,
+    opaque::{junk, write},
     plan::{Attack, Name, Plan},
     random::{Rng, fate},
 };
 
 /// Numbers of strangers' connections, out of the way of honest ones.
 const FIRST_CONNECTION: u64 = 1 << 40;
+/// Microseconds that relays have to answer strangers, once faults have ended.
+const ANSWER_US: u64 = 60_000 * MS;
 /// Messages of others that are kept to be sent again.
 const REMEMBERED_MAX: usize = 64;
 
@@ -28,6 +33,9 @@ pub(super) struct Strangers {
     connections: BTreeMap<NodeId, (ConnectionId, u32)>,
     next_connection: u64,
     remembered: VecDeque<Message>,
+    pub(super) answers: Answers,
+    /// Connections of those who read nothing any more.
+    deaf: BTreeSet<ConnectionId>,
 }
 
 impl Strangers {
@@ -36,6 +44,8 @@ impl Strangers {
             connections: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
             remembered: VecDeque::new(),
+            answers: Answers::default(),
+            deaf: BTreeSet::new(),
         }
     }
 
@@ -57,23 +67,32 @@ impl World<'_> {
         remembered.push_back(message.clone());
     }
 
-    /// What is sent to a stranger is read and thrown away.
+    /// What is sent to a stranger is read, and must be true for it too.
     pub(super) fn send_to_stranger(&mut self, id: NodeId, to: ConnectionId, bytes: &Bytes) {
         if to.0 >= FIRST_CONNECTION {
-            self.tell(id, Event::Drained(to, bytes.len()));
+            for message in codec::decode(bytes, &Limits::default()).unwrap_or_default() {
+                self.examine(id, &message);
+                self.strangers.answers.told(id, &message);
+            }
+            if !self.strangers.deaf.contains(&to) {
+                self.tell(id, Event::Drained(to, bytes.len()));
+            }
         }
     }
 
     pub(super) fn close_stranger(&mut self, id: NodeId, to: ConnectionId) {
         if to.0 >= FIRST_CONNECTION {
-            self.met("a stranger was shown the door");
+            self.met(State::StrangerClosed);
             self.strangers.connections.remove(&id);
+            self.strangers.answers.gone(id);
             self.tell(id, Event::Disconnected(to));
         }
     }
 
     /// Strangers leave.
     pub(super) fn strangers_leave(&mut self) {
+        self.run_until(self.now_us + ANSWER_US);
+        self.check_answers();
         for (id, (connection, life)) in std::mem::take(&mut self.strangers.connections) {
             if self.nodes[id].life == life {
                 self.tell(id, Event::Disconnected(connection));
@@ -81,6 +100,25 @@ impl World<'_> {
         }
     }
 
+    /// Each change of a stranger was taken, waits, or was refused.
+    fn check_answers(&mut self) {
+        for id in (0..self.nodes.len()).filter(|id| self.is_at_rest(*id)) {
+            let node = &self.nodes[id];
+            let Some(process) = &node.process else { continue };
+            let owed = self.strangers.answers.owed(id, node.life);
+            let owed = owed.filter(|hash| !process.on_disk.contains(*hash)).count();
+            let waiting = process.brain.stats().orphans;
+            if node.inbox.is_empty() && owed > waiting {
+                let detail = format!(
+                    "of a stranger's changes {} neither took nor refused {owed}, and {waiting} wait",
+                    node.label()
+                );
+                return self.broken(Invariant::NoSilentLoss, detail);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "a list of attacks, each a few lines")]
     pub(super) fn attack(&mut self, relay: u8, document: u8, attack: Attack, choice: u64) {
         let id = self.node_of(Name::Relay(relay));
         if !self.nodes[id].is_up() {
@@ -94,6 +132,9 @@ impl World<'_> {
             Attack::Equivocation => "equivocation",
             Attack::Flood => "flood",
             Attack::Mutant => "mutated frame",
+            Attack::Echo => "echo",
+            Attack::OrphanFlood => "orphan flood",
+            Attack::Upload => "hostile upload",
         };
         self.fault(what, &[Name::Relay(relay)], 0);
         self.ledger.attacked += 1;
@@ -136,11 +177,52 @@ impl World<'_> {
                 let message = message(deps, Vec::new(), Vec::new(), changes);
                 self.say(id, connection, document, &message);
             }
+            Attack::OrphanFlood => {
+                // All wait for one that never comes, and who sends them may not read the answers.
+                if choice.is_multiple_of(2) {
+                    self.strangers.deaf.insert(connection);
+                }
+                let deps = hashes(&mut rng, 1);
+                let count = rng.between(150, 400);
+                let changes: Vec<Bytes> =
+                    (0..count).map(|n| write(&actor(&mut rng), 1, 5, 0, &deps, n)).collect();
+                for some in changes.chunks(50) {
+                    let message = message(deps.clone(), Vec::new(), Vec::new(), some.to_vec());
+                    self.say(id, connection, document.clone(), &message);
+                }
+            }
+            Attack::Echo => {
+                let Ok(session) = format!("echo-{choice:x}").parse::<SessionId>() else { return };
+                let (Ok(sender), Ok(target)) = ("stranger".parse(), "relay".parse()) else {
+                    return;
+                };
+                for count in [1_u64, 2, 2, 1, 7, 3] {
+                    let message = Message::Ephemeral {
+                        document: document.clone(),
+                        sender: PeerId::clone(&sender),
+                        target: PeerId::clone(&target),
+                        count,
+                        session: session.clone(),
+                        data: [session.as_str().as_bytes(), &count.to_be_bytes()].concat().into(),
+                    };
+                    self.tell(id, Event::Received(connection, message));
+                }
+            }
+            Attack::Upload => {
+                let message =
+                    message(hashes(&mut rng, 1), Vec::new(), Vec::new(), vec![junk(rng.next())]);
+                self.say(id, connection, document, &message);
+            }
             Attack::Equivocation => {
                 // Under a name of its own: without accounts nobody owns one.
                 let actor = actor(&mut rng);
-                for value in 0..2 {
-                    let chunk = write(&actor, 1, 1, 0, &[], value);
+                let [first, second] = [0, 1].map(|value| write(&actor, 1, 1, 0, &[], value));
+                let Ok(refused) = self.library.read(&second).map(|change| change.hash) else {
+                    return;
+                };
+                let another = |seq: u32| write(&actor, seq, seq, 0, &[refused], 0);
+                // The second is refused, with what waits for it and what comes after it.
+                for chunk in [first, another(2), second, another(3)] {
                     let heads = self.library.read(&chunk).map(|change| vec![change.hash]);
                     let message =
                         message(heads.unwrap_or_default(), Vec::new(), Vec::new(), vec![chunk]);
@@ -182,7 +264,8 @@ impl World<'_> {
         self.strangers.connections.insert(id, (connection, life));
         if let Ok(peer) = format!("stranger-{}", connection.0).parse() {
             let metadata = PeerMetadata::default();
-            let info = PeerInfo { peer, metadata, concord: false, dialled: false };
+            let concord = connection.0.is_multiple_of(2);
+            let info = PeerInfo { peer, metadata, concord, dialled: false };
             self.tell(id, Event::Connected(connection, info));
         }
         connection
@@ -195,6 +278,10 @@ impl World<'_> {
         document: DocumentId,
         message: &SyncMessage,
     ) {
+        let life = self.nodes[id].life;
+        for change in message.changes.iter().filter_map(|chunk| self.library.read(chunk).ok()) {
+            self.strangers.answers.sent(id, life, change.hash);
+        }
         let (Ok(sender), Ok(target)) = ("stranger".parse(), "relay".parse()) else { return };
         let message = Message::Sync { document, sender, target, data: message.encode() };
         self.tell(id, Event::Received(connection, message));
@@ -203,17 +290,15 @@ impl World<'_> {
     /// As a relay's connection does: what cannot be read ends it; document chunks of a stranger
     /// would be opened by a worker, which says no.
     fn say_raw(&mut self, id: NodeId, connection: ConnectionId, bytes: &Bytes) {
-        match codec::decode(bytes, &Limits::default()) {
-            Ok(messages) => {
-                for message in messages {
-                    self.tell(id, Event::Received(connection, message));
-                }
+        if let Ok(messages) = codec::decode(bytes, &Limits::default()) {
+            for message in messages {
+                self.tell(id, Event::Received(connection, message));
             }
-            Err(_) => {
-                self.met("a frame that cannot be read ended its connection");
-                self.strangers.connections.remove(&id);
-                self.tell(id, Event::Disconnected(connection));
-            }
+        } else {
+            self.met(State::FrameUnreadable);
+            self.strangers.connections.remove(&id);
+            self.strangers.answers.gone(id);
+            self.tell(id, Event::Disconnected(connection));
         }
     }
 }

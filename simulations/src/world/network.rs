@@ -1,4 +1,4 @@
-//! Links as WebSockets have them: in order, reliable, then cut. What a side sends waits for room,
+//! Links as a `WebSocket` has them: in order, reliable, then cut. What a side sends waits for room,
 //! travels, waits behind what a partition holds up, and waits to be read.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,6 +9,7 @@ use concord_protocol::{CloseCode, Limits, Message, PeerMetadata, codec, sync::Sy
 
 use super::{Frame, Happening, LinkId, MS, NodeId, World, short};
 use crate::{
+    coverage::State,
     ledger::Invariant,
     plan::{Name, Plan, Way},
     random::{delay, fate},
@@ -19,9 +20,6 @@ use crate::{
 /// peer's own constant), and what a ping may add to it.
 const DEAD_US: u64 = 60_000 * MS;
 const PING_US: u64 = 15_000 * MS;
-/// The waits before dialling again double from the first to the second (the peer's constants).
-const BACKOFF_FIRST_MS: u64 = 500;
-const BACKOFF_MAX_MS: u64 = 30_000;
 
 /// One direction of a link.
 #[derive(Debug, Default)]
@@ -60,7 +58,9 @@ struct Link {
     is_whole: bool,
     is_joined: bool,
     stream: u64,
-    retry_after_ms: u64,
+    /// What the relay said last.
+    retry_after_ms: Option<u64>,
+    closed: Option<u16>,
 }
 
 /// All links there ever were, and what stands between nodes.
@@ -85,6 +85,16 @@ impl Network {
     fn between(&self, peer: u8, relay: u8) -> Vec<LinkId> {
         let live = self.links.iter().enumerate().rev().take(256);
         live.filter(|(_, link)| link.peer == peer && link.relay == relay && link.is_whole)
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// Links between the two that the relay takes for open.
+    fn taken_for_open(&self, peer: u8, relay: u8) -> Vec<LinkId> {
+        let latest = self.links.iter().enumerate().rev().take(256);
+        latest
+            .filter(|(_, link)| link.peer == peer && link.relay == relay)
+            .filter(|(_, link)| link.ends[1].connection.is_some())
             .map(|(id, _)| id)
             .collect()
     }
@@ -120,7 +130,7 @@ impl World<'_> {
         let there = &self.nodes[target];
         let is_there = there.process.as_ref().is_some_and(|process| !process.is_draining);
         if walled || away || !is_there {
-            self.dial_again(id, relay, 0);
+            self.dial_again(id, relay, None, None);
             return;
         }
         let made = self.network.made.entry((peer, relay)).or_default();
@@ -136,7 +146,8 @@ impl World<'_> {
             is_whole: true,
             is_joined: false,
             stream,
-            retry_after_ms: 0,
+            retry_after_ms: None,
+            closed: None,
         };
         self.network.links.push(link);
         let link = self.network.links.len() - 1;
@@ -144,16 +155,26 @@ impl World<'_> {
     }
 
     /// Has the peer dial again after a while, as its dialler would.
-    fn dial_again(&mut self, id: NodeId, relay: u8, retry_after_ms: u64) {
+    fn dial_again(
+        &mut self,
+        id: NodeId,
+        relay: u8,
+        code: Option<u16>,
+        retry_after_ms: Option<u64>,
+    ) {
         let node = &mut self.nodes[id];
         let life = node.life;
-        let failures = &mut node.failures[usize::from(relay)];
-        let ceiling_ms = (BACKOFF_FIRST_MS << (*failures).min(6)).min(BACKOFF_MAX_MS);
-        *failures += 1;
-        let number = u64::from(*failures) ^ (self.now_us << 8);
-        let wait_ms = fate(self.plan.seed, 0xBAC0 + id as u64, number) % (ceiling_ms + 1);
-        let wait_ms = wait_ms + retry_after_ms;
-        self.schedule(self.now_us + wait_ms * MS + 100, Happening::Dial(id, life, relay));
+        let random = fate(self.plan.seed, 0xBAC0 + id as u64, self.now_us);
+        let dialling = &mut node.dialling[usize::from(relay)];
+        let now_ms = self.now_us / MS;
+        dialling.ended(now_ms, code, retry_after_ms, random);
+        if let Some(at_ms) = dialling.next_dial_ms() {
+            let at_us = (at_ms * MS).max(self.now_us + 100);
+            self.schedule(at_us, Happening::Dial(id, life, relay));
+        } else {
+            let detail = format!("{} gave relay {relay} up ({code:?})", self.nodes[id].label());
+            self.broken(Invariant::Progress, detail);
+        }
     }
 
     fn latency_us(&self, stream: u64, number: u64) -> u64 {
@@ -174,14 +195,14 @@ impl World<'_> {
             if self.nodes[end.node].life == end.life && self.nodes[end.node].is_up() {
                 let node = end.node;
                 self.network.links[id].is_whole = false;
-                self.dial_again(node, relay, 0);
+                self.dial_again(node, relay, None, None);
             }
             return;
         }
         // A name that comes again takes the place of its earlier connection.
-        for older in self.network.between(peer, relay) {
-            if older != id && self.network.links[older].is_joined {
-                self.met("a connection took the place of its half-open predecessor");
+        for older in self.network.taken_for_open(peer, relay) {
+            if older != id {
+                self.met(State::ConnectionReplaced);
                 self.cut(older, false);
                 self.lost(older, 1);
             }
@@ -207,7 +228,7 @@ impl World<'_> {
             self.network.links[id].ends[side].connection = Some(connection);
             self.tell(node, Event::Connected(connection, info));
             if side == 0 {
-                self.nodes[node].failures[usize::from(relay)] = 0;
+                self.nodes[node].dialling[usize::from(relay)].connected();
                 self.greet(node, connection);
             }
         }
@@ -225,6 +246,7 @@ impl World<'_> {
             return;
         };
         self.messages += 1;
+        self.largest_message = self.largest_message.max(bytes.len());
         self.last_message_us = self.now_us;
         self.trace.mix(bytes.len() as u64);
         let messages = match codec::decode(bytes, &Limits::default()) {
@@ -252,7 +274,7 @@ impl World<'_> {
     }
 
     /// What is said must be true when it is said: heads that are named are on disk.
-    fn examine(&mut self, id: NodeId, message: &Message) {
+    pub(super) fn examine(&mut self, id: NodeId, message: &Message) {
         let heads = match message {
             Message::Sync { data, .. } | Message::Request { data, .. } => {
                 match SyncMessage::decode(data, &Limits::default()) {
@@ -284,7 +306,7 @@ impl World<'_> {
             return;
         }
         let Some(process) = &self.nodes[id].process else { return };
-        if let Some(head) = heads.iter().find(|head| !process.on_disk.contains_key(*head)) {
+        if let Some(head) = heads.iter().find(|head| !process.on_disk.contains(*head)) {
             let who = self.nodes[id].label();
             let detail =
                 format!("{who} named {} of document {document}: not on its disk", short(head));
@@ -396,7 +418,7 @@ impl World<'_> {
             Frame::Message(messages, _) => {
                 for message in messages {
                     if let Message::GoAway { retry_after_ms, .. } = &message {
-                        self.network.links[id].retry_after_ms = u64::from(*retry_after_ms);
+                        self.network.links[id].retry_after_ms = Some(u64::from(*retry_after_ms));
                     }
                     self.remember_frame(to, &message);
                     self.tell(to, Event::Received(connection, message));
@@ -404,6 +426,7 @@ impl World<'_> {
             }
             Frame::Close(code, reason) => {
                 self.did(to, || format!("is told that the connection ends ({code}): {reason}"));
+                self.network.links[id].closed = Some(code);
                 self.cut(id, false);
                 self.lost(id, 1 - side);
                 self.lost(id, side);
@@ -420,8 +443,8 @@ impl World<'_> {
         };
         self.did(id, || format!("closes a connection ({}): {reason}", code.code()));
         match code {
-            CloseCode::Backpressure => self.met("a reader that does not read was cut"),
-            CloseCode::StorageFailed => self.met("a connection was closed because a write failed"),
+            CloseCode::Backpressure => self.met(State::ReaderCut),
+            CloseCode::StorageFailed => self.met(State::ClosedByFailedWrite),
             _ => {}
         }
         let abrupt = matches!(
@@ -468,7 +491,7 @@ impl World<'_> {
         }
         let stream = link.stream;
         if is_lost {
-            self.met("a connection ended with messages on their way");
+            self.met(State::ConnectionLostBusy);
         }
         for side in 0..2 {
             let number = fate(self.plan.seed, stream, 0xC07 + side as u64);
@@ -491,8 +514,8 @@ impl World<'_> {
         self.tell(node, Event::Disconnected(connection));
         if side == 0 {
             let link = &self.network.links[id];
-            let (relay, after_ms) = (link.relay, link.retry_after_ms);
-            self.dial_again(node, relay, after_ms);
+            let (relay, code, after_ms) = (link.relay, link.closed, link.retry_after_ms);
+            self.dial_again(node, relay, code, after_ms);
         }
     }
 

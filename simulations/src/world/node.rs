@@ -8,8 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use concord::{
+    peer::simulation::{Apply, Dialling, FetchId},
     replica::{
-        Config, ConnectionId, Effect, Event, Job, LocalError, Now, Replica, StorageFailure,
+        ChunkSource, Config, ConnectionId, Event, Job, LocalError, Now, StorageFailure,
         StoredDocument, Ticket,
     },
     store::{
@@ -19,12 +20,18 @@ use concord::{
 };
 use concord_protocol::{ChangeHash, DocumentId, Limits, PeerId, PeerMetadata, StorageId};
 
-use super::{Happening, LinkId, MS, NodeId, World, user::User};
+use super::{
+    Happening, LinkId, MS, NodeId, World,
+    author::Author,
+    brain::{Brain, News, Wish},
+    user::User,
+};
 use crate::{
+    coverage::State,
     disk::Disk,
     ledger::{Fate, Invariant},
-    opaque::ByHash,
-    plan::{Keep, Name, Plan},
+    opaque::Hashes,
+    plan::{Keep, Name, Plan, Profile},
     random::fate,
 };
 
@@ -32,11 +39,12 @@ use crate::{
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// Small, so that worlds come near them.
-fn limits() -> Limits {
+fn limits(plan: &Plan) -> Limits {
     let mut limits = Limits::default();
     limits.orphans = 200;
-    limits.orphan_bytes = 64 * 1024;
-    limits.queue_bytes = 2 * 1024 * 1024;
+    // Several of the largest changes that users make.
+    limits.orphan_bytes = 512 * 1024;
+    limits.queue_bytes = plan.settings.queue_bytes as usize;
     limits
 }
 
@@ -48,14 +56,19 @@ pub(super) enum Operation {
     Read(Ticket, Future<Result<Vec<Option<Bytes>>, StoreError>>),
     Job(Ticket, DocumentId, Job),
     /// The chunks of a document that a user opened.
-    Fetch(DocumentId, u64),
+    Open(DocumentId, u64),
     /// Stored documents, for a relay that was just reached.
-    List(ConnectionId),
+    ListAll(ConnectionId),
+    /// Of the production peer.
+    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
+    List(ConnectionId, Option<DocumentId>),
+    /// Work for the applier, in order.
+    Apply,
 }
 
 /// A process that runs.
 pub(super) struct Process {
-    pub(super) replica: Replica,
+    pub(super) brain: Brain,
     pub(super) peer: PeerId,
     pub(super) store: Arc<dyn Store>,
     pub(super) committer: Committer,
@@ -74,10 +87,12 @@ pub(super) struct Process {
     /// A write failed: what was shown and not written may be shown again.
     pub(super) has_failed: bool,
     /// What is on its disk by its own doing: changes by hash, with the write's fate known.
-    pub(super) on_disk: ByHash<ChangeHash, ()>,
+    pub(super) on_disk: Hashes,
     /// Rows of writes under way that carry changes.
     pub(super) carried: BTreeMap<Ticket, Vec<ChangeHash>>,
     pub(super) user: User,
+    pub(super) author: Author,
+    pub(super) applying: VecDeque<Apply>,
 }
 
 /// See the module.
@@ -86,7 +101,7 @@ pub(super) struct Node {
     pub(super) life: u32,
     pub(super) process: Option<Box<Process>>,
     pub(super) disk: Disk,
-    pub(super) inbox: Vec<Event>,
+    pub(super) inbox: Vec<News>,
     pub(super) is_woken: bool,
     pub(super) paused_until_us: u64,
     pub(super) stalled_until_us: u64,
@@ -100,8 +115,8 @@ pub(super) struct Node {
     pub(super) dials_only: Option<u8>,
     /// Documents that its user wants open, whether the process runs or not.
     pub(super) wanted: Vec<bool>,
-    /// Failed dials since the last success, by relay.
-    pub(super) failures: Vec<u32>,
+    /// When to dial which relay.
+    pub(super) dialling: Vec<Dialling>,
 }
 
 impl fmt::Debug for Node {
@@ -129,7 +144,7 @@ impl Node {
             is_rotten: false,
             dials_only: None,
             wanted: vec![false; usize::from(plan.documents)],
-            failures: vec![0; usize::from(plan.relays)],
+            dialling: (0..plan.relays).map(|_| Dialling::new()).collect(),
         }
     }
 
@@ -179,10 +194,20 @@ impl World<'_> {
         let (store, committer) = simulation::open(Box::new(node.disk.clone()), storage_id.clone());
         let metadata = PeerMetadata { storage_id: Some(storage_id), is_ephemeral: Some(false) };
         let config = self.config(id, peer.clone(), metadata);
+        let is_author = self.is_author(id);
+        let brain = if is_author {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&self.plan.seed.to_le_bytes());
+            seed[8..16].copy_from_slice(&(id as u64).to_le_bytes());
+            seed[16..20].copy_from_slice(&life.to_le_bytes());
+            Brain::peer(config, seed)
+        } else {
+            Brain::engine(config)
+        };
         let node = &mut self.nodes[id];
         node.inbox.clear();
         node.process = Some(Box::new(Process {
-            replica: Replica::new(config),
+            brain,
             peer,
             store,
             committer,
@@ -197,9 +222,11 @@ impl World<'_> {
             timer_ms: None,
             is_draining: false,
             has_failed: false,
-            on_disk: ByHash::default(),
+            on_disk: Hashes::default(),
             carried: BTreeMap::new(),
             user: User::new(self.plan, id, life),
+            author: Author::default(),
+            applying: VecDeque::new(),
         }));
         self.did(id, || format!("starts for the {life}. time"));
         if life > 1 {
@@ -212,7 +239,7 @@ impl World<'_> {
                 }
             }
             for relay in 0..self.plan.relays {
-                self.nodes[id].failures[usize::from(relay)] = 0;
+                self.nodes[id].dialling[usize::from(relay)] = Dialling::new();
                 if self.dials(id, relay) {
                     let wait = fate(self.plan.seed, 0xD1A1 + id as u64, u64::from(life)) % 100;
                     self.schedule(self.now_us + wait * MS, Happening::Dial(id, life, relay));
@@ -228,12 +255,17 @@ impl World<'_> {
         config.idle_ms = u64::from(settings.idle_ms);
         config.check_ms = u64::from(settings.check_ms);
         config.strict = settings.strict && self.nodes[id].is_relay();
-        config.limits = limits();
+        config.limits = limits(self.plan);
         config
     }
 
+    /// Whether a node is a peer with real documents.
+    pub(super) fn is_author(&self, id: NodeId) -> bool {
+        self.plan.profile == Profile::Automerge && !self.nodes[id].is_relay()
+    }
+
     pub(super) fn limits(&self) -> Limits {
-        limits()
+        limits(self.plan)
     }
 
     /// After a start: what was promised before must be there.
@@ -249,7 +281,12 @@ impl World<'_> {
                 }
             };
             if !rotten {
-                let lost = self.ledger.names(id, document).find(|hash| !found.contains_key(hash));
+                if let Some(row) = self.half_row(id, document) {
+                    let who = self.nodes[id].label();
+                    let detail = format!("{who} has half a row of document {document}: {row}");
+                    self.broken(Invariant::Durability, detail);
+                }
+                let lost = self.ledger.names(id, document).find(|hash| !found.contains(hash));
                 if let Some(lost) = lost.copied() {
                     let who = self.nodes[id].label();
                     let detail = format!(
@@ -261,7 +298,7 @@ impl World<'_> {
                 if let Name::Peer(peer) = self.nodes[id].name {
                     let lost = self.ledger.promised(document).find(|hash| {
                         self.ledger.who(hash).is_some_and(|w| w.peer == peer)
-                            && !found.contains_key(hash)
+                            && !found.contains(hash)
                     });
                     if let Some(lost) = lost {
                         let detail = format!(
@@ -273,7 +310,7 @@ impl World<'_> {
                 }
             }
             if let Some(process) = &mut self.nodes[id].process {
-                process.on_disk.extend(found.into_keys().map(|hash| (hash, ())));
+                process.on_disk.extend(found);
             }
         }
     }
@@ -289,7 +326,7 @@ impl World<'_> {
         node.stalled_until_us = 0;
         // What waits to be flushed may be on its way to the disk, and a part of it there.
         if !process.writes.is_empty() {
-            self.coverage.met("a crash with writes under way");
+            self.coverage.met(State::CrashDuringWrites);
             if keep != Keep::Nothing {
                 node.disk.fail_flushes(true);
                 process.committer.commit();
@@ -298,7 +335,9 @@ impl World<'_> {
         }
         drop(process);
         let node = &mut self.nodes[id];
-        node.disk.lose_power(keep);
+        if node.disk.lose_power(keep) {
+            self.coverage.met(State::CrashLeftPart);
+        }
         if self.now_us < node.disk_fault_until_us {
             // The fault outlives the process, but a disk that failed is replaced or remounted.
             node.disk.heal();
@@ -325,10 +364,10 @@ impl World<'_> {
         };
         self.trace.mix(events.len() as u64);
         for event in events {
-            if let Event::Disconnected(connection) = &event {
+            if let News::Event(Event::Disconnected(connection)) = &event {
                 process.connections.remove(connection);
             }
-            process.replica.handle(now, event);
+            process.brain.handle(now, event);
         }
         self.carry_out(id);
     }
@@ -339,33 +378,46 @@ impl World<'_> {
             let Some(process) = &mut self.nodes[id].process else {
                 return;
             };
-            let Some(effect) = process.replica.poll_effect() else {
+            let Some(wish) = process.brain.poll() else {
+                if self.is_author(id) {
+                    self.hear_author(id);
+                }
                 return;
             };
-            match effect {
-                Effect::Send(to, bytes) => self.send(id, to, &bytes),
-                Effect::Close(to, code, reason) => self.close(id, to, code, reason),
-                Effect::Load(ticket, document) => {
+            match wish {
+                Wish::Send(to, bytes) => self.send(id, to, &bytes),
+                Wish::Close(to, code, reason) => self.close(id, to, code, reason),
+                Wish::Load(ticket, document) => {
                     let future = process.store.load(super::storage::key(document));
                     self.operation(id, Operation::Load(ticket, future));
                 }
-                Effect::Read(ticket, document, rows) => {
+                Wish::Read(ticket, document, rows) => {
                     let future = process.store.read(super::storage::key(document), rows);
                     self.operation(id, Operation::Read(ticket, future));
                 }
-                Effect::Write(ticket, document, rows) => self.write(id, ticket, document, rows),
-                Effect::Work(ticket, document, job) => {
+                Wish::Write(ticket, document, rows) => self.write(id, ticket, document, rows),
+                Wish::Work(ticket, document, job) => {
                     self.operation(id, Operation::Job(ticket, document, job));
                 }
-                Effect::SetTimer(at_ms) => {
+                Wish::SetTimer(at_ms) => {
                     process.timer_ms = Some(at_ms);
                     let at_us = process.started_us + at_ms.saturating_sub(1) * MS;
                     let life = self.nodes[id].life;
                     self.schedule(at_us, Happening::Timer(id, life, at_ms));
                 }
-                Effect::LocalDone(ticket, result) => self.local_done(id, ticket, result),
-                Effect::Publish(document, published) => self.published(id, &document, published),
-                Effect::Count(counted) => self.counted(id, counted),
+                Wish::LocalDone(ticket, result) => self.local_done(id, ticket, result),
+                Wish::Publish(document, published) => self.published(id, &document, published),
+                Wish::Count(counted) => self.counted(id, counted),
+                Wish::List(connection, after) => {
+                    self.operation(id, Operation::List(connection, after));
+                }
+                Wish::Fetch(fetch, document, sources) => {
+                    self.operation(id, Operation::Fetch(fetch, document, sources));
+                }
+                Wish::Apply(apply) => {
+                    process.applying.push_back(apply);
+                    self.operation(id, Operation::Apply);
+                }
             }
             if self.failure.is_some() {
                 return;
@@ -395,7 +447,7 @@ impl World<'_> {
         };
         match result {
             Ok(()) => {
-                if !process.on_disk.contains_key(&hash) {
+                if !process.on_disk.contains(&hash) {
                     let detail =
                         format!("a call returned for {} which is not on disk", super::short(&hash));
                     return self.broken(Invariant::Durability, detail);
@@ -404,16 +456,14 @@ impl World<'_> {
             }
             Err(LocalError::Storage(reason)) => {
                 self.ledger.settle(hash, Fate::Unknown);
-                self.met("a user was told that the disk failed");
+                self.met(State::UserToldOfDisk);
                 self.store_failed(id, &reason);
             }
             Err(LocalError::Refused { code, reason }) => {
                 self.ledger.settle(hash, Fate::Refused);
                 if process.has_failed || self.nodes[id].is_rotten {
                     // It builds on what could not be written or is damaged, and its user was told.
-                    self.met(
-                        "a change was refused at home because what it builds on was not written",
-                    );
+                    self.met(State::RefusedAtHome);
                     self.shut_document(id, document);
                     self.open_document(id, document);
                     return;
@@ -431,9 +481,11 @@ impl World<'_> {
     /// After a failed write nothing can be promised any more: the process is started again.
     pub(super) fn store_failed(&mut self, id: NodeId, reason: &StorageFailure) {
         self.did(id, || format!("ends because its store failed: {reason}"));
-        self.met("a process ended because its store failed");
+        self.met(State::StoreFailed);
         let life = self.nodes[id].life;
         let down_us = 2_000 * MS;
-        self.schedule(self.now_us + 1, Happening::Stop(id, life, down_us));
+        // Until it has ended, it goes on with a store that refuses everything.
+        let ends_us = 1 + fate(self.plan.seed, 0xE2D + id as u64, self.now_us) % (20 * MS);
+        self.schedule(self.now_us + ends_us, Happening::Stop(id, life, down_us));
     }
 }

@@ -2,7 +2,10 @@
 //! finds out when it is asked, has all again that others have, and told its user.
 
 use super::{NodeId, World, node::Node, user};
-use crate::plan::{Keep, Name};
+use crate::{
+    coverage::State,
+    plan::{Keep, Name},
+};
 
 /// The kinds of rows, by the number in their keys.
 const KINDS: [&str; 7] =
@@ -25,13 +28,17 @@ impl World<'_> {
     /// The engine tells the program that a document lost a part: what is shown may be more than
     /// what is stored, which follows.
     pub(super) fn damaged(&mut self, id: NodeId, document: u8, reason: &str) {
+        let Some(process) = &mut self.nodes[id].process else { return };
+        if user::begin_again(&mut process.user, document) {
+            self.told_of_damage(id, document, reason);
+        }
+    }
+
+    /// A user was told that a part of a document is gone from their disk.
+    pub(super) fn told_of_damage(&mut self, id: NodeId, document: u8, reason: &str) {
         self.did(id, || format!("is told that document {document} is damaged: {reason}"));
         let Name::Peer(peer) = self.nodes[id].name else { return };
-        let Some(process) = &mut self.nodes[id].process else { return };
-        if !user::begin_again(&mut process.user, document) {
-            return;
-        }
-        self.met("a user was told that a document is damaged");
+        self.met(State::ToldOfDamage);
         let left = self.stored(id, document).unwrap_or_default();
         self.ledger.told(peer, document, &left);
     }

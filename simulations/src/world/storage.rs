@@ -1,22 +1,28 @@
 //! What engines ask of disks and materialisers: how long it takes, and what comes of it.
 
 use concord::{
+    peer::simulation::PeerInput,
     replica::{
         ChunkSource, Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure,
         Ticket,
     },
     store::{DocumentKey, Store, StoreError, Tenant},
-    worker::WorkerJob,
+    worker::{WorkerJob, WorkerLimits, materialise, resolve},
 };
 use concord_protocol::{ChangeHash, DocumentId};
 use futures_util::FutureExt as _;
 
-use super::{Happening, NodeId, World, node::Operation};
+use super::{Happening, NodeId, World, brain::News, node::Operation};
 use crate::{
+    coverage::State,
     ledger::Invariant,
-    opaque::ByHash,
+    opaque::Hashes,
+    plan::Profile,
     random::{delay, fate},
 };
+
+/// Bytes from which on a store may write a row in several batches.
+const LARGE_BYTES: usize = 32 * 1024;
 
 /// Documents listed at once, as the peer does.
 const DOCUMENTS_PAGE: usize = 500;
@@ -42,13 +48,16 @@ impl World<'_> {
         let mut wrote_snapshot = false;
         for row in &rows {
             match row {
-                RowWrite::Put(RowKey { kind: Kind::Change, id, .. }, _) => {
+                RowWrite::Put(RowKey { kind: Kind::Change, id, .. }, bytes) => {
+                    if bytes.len() > LARGE_BYTES {
+                        self.coverage.met(State::LargeRow);
+                    }
                     carried.push(ChangeHash(*id));
                 }
                 RowWrite::Put(RowKey { kind: Kind::Snapshot, .. }, bytes) => {
                     wrote_snapshot = true;
-                    match self.library.read_all([bytes]) {
-                        Ok(changes) => carried.extend(changes.iter().map(|change| change.hash)),
+                    match self.library.members(bytes, self.plan.profile) {
+                        Ok(changes) => carried.extend(changes.iter().map(|(hash, _)| *hash)),
                         Err(reason) => return self.broken(Invariant::NoPanic, reason),
                     }
                 }
@@ -62,10 +71,10 @@ impl World<'_> {
         process.writes.push_back((ticket, future));
         process.carried.insert(ticket, carried);
         if wrote_snapshot && process.writes.len() > 1 {
-            self.met("a snapshot was written behind other writes");
+            self.met(State::SnapshotBehindWrites);
         }
         if deletes && is_busy {
-            self.met("covered rows were deleted while something was being flushed");
+            self.met(State::DeletedDuringFlush);
         }
         self.flush(id);
     }
@@ -107,7 +116,7 @@ impl World<'_> {
         process.committer.commit();
         let writes = std::mem::take(&mut process.writes);
         if writes.len() > 8 {
-            self.coverage.met("a flush carried more than eight writes");
+            self.coverage.met(State::LargeFlush);
         }
         self.trace.mix(writes.len() as u64);
         for (ticket, future) in writes {
@@ -118,7 +127,7 @@ impl World<'_> {
             let carried = process.carried.remove(&ticket).unwrap_or_default();
             let result = match result {
                 Ok(()) => {
-                    process.on_disk.extend(carried.into_iter().map(|hash| (hash, ())));
+                    process.on_disk.extend(carried);
                     Ok(())
                 }
                 Err(error) => {
@@ -126,7 +135,7 @@ impl World<'_> {
                     let told = failure(&error);
                     // As a relay does: a full disk is waited for, any other failure is the end.
                     if matches!(error, StoreError::Busy { .. } | StoreError::Full { .. }) {
-                        self.met("a write found no room");
+                        self.met(State::WriteWithoutRoom);
                     } else {
                         self.store_failed(id, &told);
                     }
@@ -149,11 +158,8 @@ impl World<'_> {
     pub(super) fn operation(&mut self, id: NodeId, operation: Operation) {
         let settings = &self.plan.settings;
         let scale_us = match &operation {
-            Operation::Load(..)
-            | Operation::Read(..)
-            | Operation::Fetch(..)
-            | Operation::List(_) => settings.read_us,
             Operation::Job(..) => settings.job_us,
+            _ => settings.read_us,
         };
         let node = &mut self.nodes[id];
         let life = node.life;
@@ -164,6 +170,17 @@ impl World<'_> {
         let stream = 0x0B5 + (id as u64) * 0x1_0000 + u64::from(life);
         let takes_us = delay(u64::from(scale_us), fate(self.plan.seed, stream, number));
         self.schedule(self.now_us + takes_us, Happening::Done(id, life, number));
+    }
+
+    /// The bytes of chunks, if they can be read now.
+    fn chunks_of(
+        &self,
+        id: NodeId,
+        document: &DocumentId,
+        sources: &[ChunkSource],
+    ) -> Option<Result<Vec<bytes::Bytes>, JobError>> {
+        let process = self.nodes[id].process.as_ref()?;
+        resolve::fetch(&*process.store, key(document.clone()), sources.to_vec()).now_or_never()
     }
 
     pub(super) fn done(&mut self, id: NodeId, life: u32, number: u64) {
@@ -190,16 +207,43 @@ impl World<'_> {
                 None => self.wait(id, number, Operation::Read(ticket, future)),
             },
             Operation::Job(ticket, document, job) => self.job(id, number, ticket, document, job),
-            Operation::Fetch(document, number) => self.fetched(id, &document, number),
-            Operation::List(connection) => {
+            Operation::Open(document, number) => self.fetched(id, &document, number),
+            Operation::ListAll(connection) => {
                 let store = process.store.clone();
                 self.list(id, connection, &*store);
+            }
+            Operation::Fetch(fetch, document, sources) => {
+                match self.chunks_of(id, &document, &sources) {
+                    Some(chunks) => {
+                        let chunks = chunks.map_err(|error| error.to_string());
+                        self.tell_news(id, News::Peer(PeerInput::Fetched(fetch, chunks)));
+                    }
+                    None => self.wait(id, number, Operation::Fetch(fetch, document, sources)),
+                }
+            }
+            Operation::List(connection, after) => {
+                let page = process.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
+                let page = match page.now_or_never() {
+                    Some(page) => page.map_err(|error| failure(&error)),
+                    None => Err(StorageFailure::Passing("busy".to_owned())),
+                };
+                self.tell_news(id, News::Peer(PeerInput::Listed(connection, page)));
+            }
+            Operation::Apply => {
+                let now = self.nodes[id].now(self.now_us);
+                let Some(process) = &mut self.nodes[id].process else { return };
+                if let Some(apply) = process.applying.pop_front()
+                    && let Some(peer) = process.brain.as_peer()
+                {
+                    peer.apply(now, apply);
+                    self.carry_out(id);
+                }
             }
         }
     }
 
     fn wait(&mut self, id: NodeId, number: u64, operation: Operation) {
-        self.met("a read waited for a write");
+        self.met(State::ReadWaited);
         if let Some(process) = &mut self.nodes[id].process {
             process.operations.insert(number, operation);
             process.late.push(number);
@@ -224,15 +268,26 @@ impl World<'_> {
         let failures = u64::from(self.plan.settings.job_failures);
         let stream = 0x10B + id as u64;
         if !self.is_calm && fate(self.plan.seed, stream, number) % 1000 < failures {
-            self.met("a job found no worker");
-            let none = JobError::Unavailable("all are busy".to_owned());
-            return self.worked(id, ticket, Err(none));
+            // What users wrote has to be taken; what else is too large can be done without.
+            let may_be_large = match &job {
+                Job::Build { incoming, .. } => incoming.is_empty(),
+                Job::Extract { .. } => true,
+                Job::Check { .. } => false,
+            };
+            let is_large = may_be_large && fate(self.plan.seed, stream, !number).is_multiple_of(3);
+            let error = if is_large {
+                self.met(State::JobTooLarge);
+                JobError::OverLimit("it needs too much memory".to_owned())
+            } else {
+                self.met(State::JobWithoutWorker);
+                JobError::Unavailable("all are busy".to_owned())
+            };
+            return self.worked(id, ticket, Err(error));
         }
         let Some(process) = &mut self.nodes[id].process else { return };
-        let resolving =
-            resolve(std::sync::Arc::clone(&process.store), key(document.clone()), job.clone());
-        let mut resolving = Box::pin(resolving);
-        match (&mut resolving).now_or_never() {
+        let store = std::sync::Arc::clone(&process.store);
+        let resolving = resolve::resolve(&*store, key(document.clone()), job.clone());
+        match resolving.now_or_never() {
             Some(Ok(work)) => {
                 let kind = match &work {
                     WorkerJob::Build { incoming, .. } if incoming.is_empty() => "compaction",
@@ -241,7 +296,12 @@ impl World<'_> {
                     WorkerJob::Check { .. } => "check",
                 };
                 self.did(id, || format!("does a {kind} of {document:.6}"));
-                let done = self.library.run(&work);
+                let done = match self.plan.profile {
+                    Profile::Opaque => self.library.run(&work),
+                    Profile::Automerge => self
+                        .library
+                        .once(&work, |work| materialise::run(work, &WorkerLimits::default())),
+                };
                 self.worked(id, ticket, done);
             }
             Some(Err(error)) => self.worked(id, ticket, Err(error)),
@@ -254,11 +314,11 @@ impl World<'_> {
 
     fn worked(&mut self, id: NodeId, ticket: Ticket, done: Result<JobOutput, JobError>) {
         match &done {
-            Ok(JobOutput::Built { .. }) => self.met("a snapshot was built"),
-            Ok(JobOutput::Changes(_)) => self.met("an upload was taken change by change"),
-            Ok(JobOutput::Extracted(_)) => self.met("old changes were taken out of a snapshot"),
-            Ok(JobOutput::Checked) => self.met("changes were checked"),
-            Err(JobError::Storage(_)) => self.met("a job found a row gone or unreadable"),
+            Ok(JobOutput::Built { .. }) => self.met(State::SnapshotBuilt),
+            Ok(JobOutput::Changes(_)) => self.met(State::UploadTaken),
+            Ok(JobOutput::Extracted(_)) => self.met(State::Extracted),
+            Ok(JobOutput::Checked) => self.met(State::ChangesChecked),
+            Err(JobError::Storage(_)) => self.met(State::JobWithoutRow),
             Err(error) => {
                 let error = error.clone();
                 self.did(id, || format!("a job failed: {error}"));
@@ -267,12 +327,25 @@ impl World<'_> {
         self.tell(id, Event::WorkDone(ticket, done));
     }
 
-    /// Changes of a document on a node's disk.
-    pub(super) fn stored(
-        &self,
-        id: NodeId,
-        document: u8,
-    ) -> Result<ByHash<ChangeHash, ()>, String> {
+    /// A row of a document that is not what was written, as the store says.
+    pub(super) fn half_row(&self, id: NodeId, document: u8) -> Option<String> {
+        let process = self.nodes[id].process.as_ref()?;
+        let key = key(self.documents[usize::from(document)].clone());
+        let stored = process.store.load(key).now_or_never()?.ok()?;
+        stored.corrupt.first().map(|row| format!("{row:?}"))
+    }
+
+    /// Jobs that were asked for and whose end a node has not heard of.
+    pub(super) fn jobs_under_way(&self, id: NodeId) -> usize {
+        let node = &self.nodes[id];
+        let Some(process) = &node.process else { return 0 };
+        let asked = process.operations.values().filter(|what| matches!(what, Operation::Job(..)));
+        let ended = |news: &&News| matches!(news, News::Event(Event::WorkDone(..)));
+        asked.count() + node.inbox.iter().filter(ended).count()
+    }
+
+    /// Snapshots and changes of a document on a node's disk.
+    fn chunks_on_disk(&self, id: NodeId, document: u8) -> Result<Vec<bytes::Bytes>, String> {
         let unreadable = |error: &dyn std::fmt::Display| error.to_string();
         let Some(process) = &self.nodes[id].process else {
             return Err("the node is down".to_owned());
@@ -292,16 +365,26 @@ impl World<'_> {
             }
         }
         chunks.extend(stored.changes.into_iter().map(|(_, bytes)| bytes));
-        let changes = self.library.read_all(&chunks)?;
+        Ok(chunks)
+    }
+
+    /// Changes of a document on a node's disk.
+    pub(super) fn stored(&self, id: NodeId, document: u8) -> Result<Hashes, String> {
+        let chunks = self.chunks_on_disk(id, document)?;
+        let mut changes = Vec::new();
+        for chunk in &chunks {
+            changes.extend(self.library.members(chunk, self.plan.profile)?.iter().cloned());
+        }
         // What builds on something that is not there is not there either.
-        let mut found: ByHash<ChangeHash, ()> = ByHash::default();
+        let mut found: Hashes = Hashes::default();
         let mut waiting = changes;
         loop {
             let before = waiting.len();
             waiting.retain(|change| {
-                let ready = change.deps.iter().all(|dep| found.contains_key(dep));
+                let (hash, deps) = change;
+                let ready = deps.iter().all(|dep| found.contains(dep));
                 if ready {
-                    found.insert(change.hash, ());
+                    found.insert(*hash);
                 }
                 !ready
             });
@@ -312,6 +395,19 @@ impl World<'_> {
         Ok(found)
     }
 
+    /// A document as automerge makes it of what a node has on its disk.
+    pub(super) fn assembled(
+        &self,
+        id: NodeId,
+        document: u8,
+    ) -> Result<automerge::Automerge, String> {
+        let mut doc = automerge::Automerge::new();
+        for chunk in self.chunks_on_disk(id, document)? {
+            doc.load_incremental(&chunk).map_err(|error| error.to_string())?;
+        }
+        Ok(doc)
+    }
+
     /// Whether nothing of a node is on its way to or from its disk.
     pub(super) fn is_at_rest(&self, id: NodeId) -> bool {
         self.nodes[id]
@@ -319,41 +415,4 @@ impl World<'_> {
             .as_ref()
             .is_none_or(|process| process.writes.is_empty() && process.operations.is_empty())
     }
-}
-
-async fn resolve(
-    store: std::sync::Arc<dyn Store>,
-    key: DocumentKey,
-    job: Job,
-) -> Result<WorkerJob, JobError> {
-    let all = async |sources: Vec<ChunkSource>| {
-        let mut chunks = Vec::new();
-        for source in sources {
-            chunks.push(match source {
-                ChunkSource::Inline(bytes) => bytes,
-                ChunkSource::Stored(row) => store
-                    .read(key.clone(), vec![row])
-                    .await
-                    .map_err(|error| JobError::Storage(error.into()))?
-                    .pop()
-                    .flatten()
-                    .ok_or_else(|| {
-                        JobError::Storage(StorageFailure::Damaged("no such row".to_owned()))
-                    })?,
-            });
-        }
-        Ok::<_, JobError>(chunks)
-    };
-    Ok(match job {
-        Job::Build { base, incoming, explode_max } => {
-            WorkerJob::Build { base: all(base).await?, incoming, explode_max }
-        }
-        Job::Extract { snapshot, hashes } => WorkerJob::Extract {
-            snapshot: all(vec![snapshot]).await?.pop().unwrap_or_default(),
-            hashes,
-        },
-        Job::Check { base, incoming } => {
-            WorkerJob::Check { base: all(base).await?, incoming: all(incoming).await? }
-        }
-    })
 }

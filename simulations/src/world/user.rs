@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use automerge::ScalarValue;
 use bytes::Bytes;
 use concord::replica::{
     ChunkSource, ConnectionId, Counted, Event, Kind, Published, RowKey, Ticket,
@@ -11,8 +12,9 @@ use futures_util::FutureExt as _;
 
 use super::{NodeId, World, node::Operation, short, storage::key};
 use crate::{
+    coverage::State,
     ledger::Invariant,
-    opaque::{ByHash, write},
+    opaque::{Hashes, noise, write_value},
     plan::{Edit, Name, Plan},
     random::fate,
     trace::Kind as Told,
@@ -30,7 +32,7 @@ enum Phase {
 struct View {
     phase: Phase,
     /// Each change that is shown.
-    changes: ByHash<ChangeHash, ()>,
+    changes: Hashes,
     heads: BTreeSet<ChangeHash>,
     max_op: u32,
     /// New with every loading, as automerge's is.
@@ -82,7 +84,7 @@ impl User {
     }
 
     /// What is shown of a document, once it was read.
-    pub(super) fn shows(&self, document: u8) -> Option<&ByHash<ChangeHash, ()>> {
+    pub(super) fn shows(&self, document: u8) -> Option<&Hashes> {
         let view = self.views.get(&document)?;
         (view.phase == Phase::Ready).then_some(&view.changes)
     }
@@ -100,7 +102,7 @@ impl View {
     fn new(actor: [u8; 16], opening: u64) -> Self {
         Self {
             phase: Phase::Loading,
-            changes: ByHash::default(),
+            changes: Hashes::default(),
             heads: BTreeSet::new(),
             max_op: 0,
             actor,
@@ -128,6 +130,9 @@ pub(super) fn begin_again(user: &mut User, document: u8) -> bool {
 impl World<'_> {
     /// A user opens a document, now or again after a restart.
     pub(super) fn open_document(&mut self, id: NodeId, document: u8) {
+        if self.is_author(id) {
+            return self.author_open(id, document);
+        }
         let Some(process) = &mut self.nodes[id].process else { return };
         let user = &mut process.user;
         if user.views.contains_key(&document) {
@@ -141,6 +146,9 @@ impl World<'_> {
     }
 
     pub(super) fn shut_document(&mut self, id: NodeId, document: u8) {
+        if self.is_author(id) {
+            return self.author_shut(id, document);
+        }
         let Some(process) = &mut self.nodes[id].process else { return };
         if process.user.views.remove(&document).is_some() {
             let event = Event::Shut(self.documents[usize::from(document)].clone());
@@ -150,13 +158,17 @@ impl World<'_> {
 
     /// A relay answered: it is told of every document that is here, open or not.
     pub(super) fn greet(&mut self, id: NodeId, connection: ConnectionId) {
+        if self.is_author(id) {
+            // The production peer does that itself.
+            return;
+        }
         let Some(process) = &self.nodes[id].process else { return };
         let open: Vec<u8> = process.user.open().collect();
         for document in open {
             let document = self.documents[usize::from(document)].clone();
             self.tell(id, Event::SyncWith(connection, document));
         }
-        self.operation(id, Operation::List(connection));
+        self.operation(id, Operation::ListAll(connection));
     }
 
     /// A user writes.
@@ -165,16 +177,19 @@ impl World<'_> {
         if self.nodes[id].paused_until_us > self.now_us {
             return;
         }
+        if self.is_author(id) {
+            return self.author_edit(id, document, edit);
+        }
         let changes = match edit {
             Edit::Type(count) | Edit::Erase(count) => count,
             _ => 1,
         };
         for _ in 0..changes {
-            self.write_one(id, peer, document);
+            self.write_one(id, peer, document, edit);
         }
     }
 
-    fn write_one(&mut self, id: NodeId, peer: u8, document: u8) {
+    fn write_one(&mut self, id: NodeId, peer: u8, document: u8, edit: Edit) {
         let now = self.nodes[id].now(self.now_us);
         let Some(process) = &mut self.nodes[id].process else { return };
         let user = &mut process.user;
@@ -187,14 +202,18 @@ impl World<'_> {
         let time = i64::try_from(now.wall_ms / 1_000).unwrap_or(0);
         let deps: Vec<ChangeHash> = view.heads.iter().copied().collect();
         let value = fate(user.seed, 3, user.next_call);
-        let chunk = write(&view.actor, view.seq, view.max_op, time, &deps, value);
+        let value = match edit {
+            Edit::Paste(kib) => ScalarValue::Bytes(noise(value, usize::from(kib) * 1024)),
+            _ => ScalarValue::Uint(value),
+        };
+        let chunk = write_value(&view.actor, view.seq, view.max_op, time, &deps, value);
         let change = match self.library.read(&chunk) {
             Ok(change) => change,
             Err(reason) => return self.broken(Invariant::NoPanic, reason),
         };
         view.heads.clear();
         view.heads.insert(change.hash);
-        view.changes.insert(change.hash, ());
+        view.changes.insert(change.hash);
         user.next_call += 1;
         let ticket = Ticket(user.next_call);
         user.calls.insert(ticket, (document, change.hash));
@@ -211,6 +230,9 @@ impl World<'_> {
 
     pub(super) fn broadcast(&mut self, peer: u8, document: u8) {
         let id = self.node_of(Name::Peer(peer));
+        if self.is_author(id) {
+            return self.author_broadcast(id, document);
+        }
         let Some(process) = &mut self.nodes[id].process else { return };
         let user = &mut process.user;
         user.next_broadcast += 1;
@@ -238,7 +260,7 @@ impl World<'_> {
                 }
                 view.sources = sources;
                 let opening = view.opening;
-                self.operation(id, Operation::Fetch(document.clone(), opening));
+                self.operation(id, Operation::Open(document.clone(), opening));
             }
             Published::Changes(chunks) => self.show(id, number, chunks, true),
             Published::Snapshot(chunk) => self.show(id, number, vec![chunk], false),
@@ -253,22 +275,22 @@ impl World<'_> {
                 }
             }
             Published::Quarantined(reason) => {
-                self.met("a document was quarantined");
+                self.met(State::Quarantined);
                 if !self.nodes[id].is_rotten {
                     let detail = format!("document {number} was quarantined: {reason}");
                     self.broken(Invariant::NoSilentLoss, detail);
                 }
             }
             Published::Damaged(reason) => self.damaged(id, number, &reason),
-            Published::Unreadable(_) => self.met("a user was told that a document is unreadable"),
+            Published::Unreadable(_) => self.met(State::ToldUnreadable),
             Published::Ephemeral { data, .. } => self.presence(id, number, &data),
-            Published::Unavailable => self.met("a user was told that nobody has the document"),
+            Published::Unavailable => self.met(State::NobodyHasIt),
             Published::Durable(_) | Published::RelayHas { .. } => {}
         }
     }
 
-    fn presence(&mut self, id: NodeId, document: u8, data: &Bytes) {
-        self.met("presence was shown");
+    pub(super) fn presence(&mut self, id: NodeId, document: u8, data: &Bytes) {
+        self.met(State::PresenceShown);
         let Some((session, count)) = data.split_last_chunk::<8>() else { return };
         let count = u64::from_be_bytes(*count);
         let Some(process) = &mut self.nodes[id].process else { return };
@@ -315,7 +337,7 @@ impl World<'_> {
     /// A compaction replaced what was named: it is named anew.
     fn reopen(&mut self, id: NodeId, document: u8, row: RowKey) {
         if row.kind == Kind::Snapshot {
-            self.met("what an open document was to be read from was replaced meanwhile");
+            self.met(State::OpenedReplaced);
         }
         self.shut_document(id, document);
         self.open_document(id, document);
@@ -335,14 +357,14 @@ impl World<'_> {
             Err(reason) => return self.broken(Invariant::NoPanic, reason),
         };
         for change in changes {
-            if view.changes.insert(change.hash, ()).is_some() {
+            if !view.changes.insert(change.hash) {
                 if must_be_new {
                     let detail = format!("{} was shown twice", short(&change.hash));
                     return self.broken(Invariant::AtMostOnce, detail);
                 }
                 continue;
             }
-            if let Some(dep) = change.deps.iter().find(|dep| !view.changes.contains_key(*dep)) {
+            if let Some(dep) = change.deps.iter().find(|dep| !view.changes.contains(*dep)) {
                 let detail = format!(
                     "{} was shown before {} that it builds on",
                     short(&change.hash),
@@ -365,30 +387,30 @@ impl World<'_> {
     /// Rare states that the engine itself counts.
     pub(super) fn counted(&mut self, id: NodeId, counted: Counted) {
         match counted {
-            Counted::Orphaned => self.met("a change came before what it builds on"),
+            Counted::Orphaned => self.met(State::OrphanCame),
             Counted::DocumentEvicted => {
                 let has_writes =
                     self.nodes[id].process.as_ref().is_some_and(|p| !p.writes.is_empty());
-                self.met("a document left memory");
+                self.met(State::Evicted);
                 if has_writes {
-                    self.met("a document left memory while writes were under way");
+                    self.met(State::EvictedDuringWrites);
                 }
             }
-            Counted::Quarantined => self.met("a document was quarantined"),
+            Counted::Quarantined => self.met(State::Quarantined),
             Counted::Compacted => {
-                self.met("a snapshot took the place of changes");
+                self.met(State::SnapshotTookPlace);
                 let process = self.nodes[id].process.as_ref();
                 if process.is_some_and(|p| p.writes.len() > 1) {
-                    self.met("a compaction while changes were being appended");
+                    self.met(State::CompactedDuringWrites);
                 }
             }
-            Counted::JobPostponed => self.met("a background job was put off"),
-            Counted::CorruptRow => self.met("a damaged row was found"),
-            Counted::IndexRebuilt => self.met("a damaged index was built anew"),
-            Counted::SnapshotLost => self.met("a document went on without its damaged snapshot"),
-            Counted::EphemeralDropped(_) => self.met("presence was dropped"),
-            Counted::BadMessage => self.met("a message was not understood"),
-            Counted::ChangeRefused(_) => self.met("a change was refused"),
+            Counted::JobPostponed => self.met(State::JobPutOff),
+            Counted::CorruptRow => self.met(State::RowDamaged),
+            Counted::IndexRebuilt => self.met(State::IndexRebuilt),
+            Counted::SnapshotLost => self.met(State::SnapshotLost),
+            Counted::EphemeralDropped(_) => self.met(State::PresenceDropped),
+            Counted::BadMessage => self.met(State::MessageRefused),
+            Counted::ChangeRefused(_) => self.met(State::ChangeRefused),
             _ => {}
         }
     }

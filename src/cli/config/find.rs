@@ -69,7 +69,7 @@ impl Section {
 }
 
 /// Every key of `[serve]`.
-pub(super) const SERVE_KEYS: [&str; 17] = [
+pub(super) const SERVE_KEYS: [&str; 18] = [
     "host",
     "port",
     "data-dir",
@@ -85,6 +85,7 @@ pub(super) const SERVE_KEYS: [&str; 17] = [
     "pong-timeout-ms",
     "stalled-ms",
     "allow-anonymous",
+    "allowed-origins",
     "log-format",
     "log",
 ];

@@ -11,9 +11,10 @@ pub(super) enum Slot<'a> {
 
 /// Every key of `[limits]`, and where it goes.
 pub(super) fn limits(config: &mut RelayConfig) -> Vec<(&'static str, Slot<'_>)> {
-    let RelayConfig { limits, rates, connections, .. } = config;
+    let RelayConfig { limits, rates, connections, connections_per_address, .. } = config;
     vec![
         ("connections", Slot::Size(connections)),
+        ("connections-per-address", Slot::Size(connections_per_address)),
         ("handshake-ms", Slot::Count(&mut limits.handshake_ms)),
         ("message-bytes", Slot::Size(&mut limits.message_bytes)),
         ("document-bytes", Slot::Size(&mut limits.document_bytes)),

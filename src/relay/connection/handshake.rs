@@ -27,7 +27,7 @@ impl Connection {
             self.hub.metrics.bad_frame("not-a-join");
             return Err(End::protocol("expected one join before anything else"));
         };
-        match handshake::answer(&first, &self.hub.us, &self.hub.metadata) {
+        match handshake::answer(&first, &self.hub.us, &self.hub.metadata, self.concord) {
             Answer::Refuse { reply, code, reason } => {
                 self.hub.metrics.bad_frame("not-a-join");
                 if let Some(reply) = reply {

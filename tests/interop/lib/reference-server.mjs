@@ -1,5 +1,5 @@
 // The smallest sync server that automerge-repo's own packages make: what the tests are checked
-// against, never part of the product. CONCORD_REFERENCE=next takes 2.6 instead of 2.5.
+// against, never part of the product. CONCORD_REFERENCE names another generation than 2.5.
 import { once } from "node:events"
 import { NodeFSStorageAdapter } from "@automerge/automerge-repo-storage-nodefs"
 import { WebSocketServer } from "ws"
@@ -15,7 +15,7 @@ if (!(await storage.load(idKey))) {
 const sockets = new WebSocketServer({ host: "127.0.0.1", port: Number(process.env.PORT) })
 const listening = once(sockets, "listening")
 const repo = new library.Repo({
-  network: [new websocket.WebSocketServerAdapter(sockets)],
+  network: [new (websocket.WebSocketServerAdapter ?? websocket.NodeWSServerAdapter)(sockets)],
   storage,
   sharePolicy: async () => false,
   enableRemoteHeadsGossiping: true,

@@ -1,0 +1,3 @@
+//! Checks that remember: what somebody is owed, beside what [`crate::ledger`] knows.
+
+pub(crate) mod answers;

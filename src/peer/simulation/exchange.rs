@@ -1,0 +1,138 @@
+//! What a simulated peer is told, and what it asks for: plain data.
+
+use bytes::Bytes;
+use concord_protocol::{CloseCode, DocumentId, Message, SessionId};
+
+use crate::{
+    peer::{
+        applier::Task,
+        core::{self, Action, Command},
+    },
+    replica::{
+        ChunkSource, ConnectionId, Counted, Event, Job, JobError, JobOutput, PeerInfo, RowKey,
+        RowWrite, StorageFailure, StoredDocument, Ticket,
+    },
+};
+
+/// One request for the chunks of a document that was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FetchId(core::FetchId);
+
+/// Work for the applier: pass it to [`super::SimulatedPeer::apply`], in the order in which it was
+/// asked for and as late as the applier is slow. Of a peer that crashed, drop it.
+#[derive(Debug)]
+#[must_use = "a document is not in memory, or not up to date, before this is applied"]
+pub struct Apply(pub(super) Task);
+
+/// What a simulated peer is told.
+#[derive(Debug, Clone)]
+pub enum PeerInput {
+    /// See [`Event::Connected`].
+    Connected(ConnectionId, PeerInfo),
+    /// See [`Event::Received`].
+    Received(ConnectionId, Message),
+    /// See [`Event::Drained`].
+    Drained(ConnectionId, usize),
+    /// See [`Event::Disconnected`].
+    Disconnected(ConnectionId),
+    /// Answers [`PeerAction::Load`].
+    Loaded(Ticket, Result<StoredDocument, StorageFailure>),
+    /// Answers [`PeerAction::Read`], rows in the order asked for; `None` where there is none.
+    Read(Ticket, Result<Vec<Option<Bytes>>, StorageFailure>),
+    /// Answers [`PeerAction::Write`]: all of it is on disk, or none need be.
+    Stored(Ticket, Result<(), StorageFailure>),
+    /// Answers [`PeerAction::Work`].
+    WorkDone(Ticket, Result<JobOutput, JobError>),
+    /// Answers [`PeerAction::List`]: the next documents in order, as many as one likes; none:
+    /// there are no more.
+    Listed(ConnectionId, Result<Vec<DocumentId>, StorageFailure>),
+    /// Answers [`PeerAction::Fetch`]: a chunk for each source, in their order.
+    Fetched(FetchId, Result<Vec<Bytes>, String>),
+    /// The time that [`PeerAction::SetTimer`] asked for has come.
+    TimerFired,
+    /// A program sends bytes to whoever has the document open; see [`Event::Broadcast`].
+    Broadcast {
+        /// About which document.
+        document: DocumentId,
+        /// Its number in the session.
+        count: u64,
+        /// The run of numbers.
+        session: SessionId,
+        /// The program's bytes.
+        data: Bytes,
+    },
+}
+
+impl From<PeerInput> for Command {
+    fn from(input: PeerInput) -> Self {
+        Self::Event(match input {
+            PeerInput::Connected(id, info) => Event::Connected(id, info),
+            PeerInput::Received(id, message) => Event::Received(id, message),
+            PeerInput::Drained(id, bytes) => Event::Drained(id, bytes),
+            PeerInput::Disconnected(id) => Event::Disconnected(id),
+            PeerInput::Loaded(ticket, loaded) => Event::Loaded(ticket, loaded),
+            PeerInput::Read(ticket, read) => Event::Read(ticket, read),
+            PeerInput::Stored(ticket, stored) => Event::Stored(ticket, stored),
+            PeerInput::WorkDone(ticket, done) => Event::WorkDone(ticket, done),
+            PeerInput::TimerFired => Event::TimerFired,
+            PeerInput::Broadcast { document, count, session, data } => {
+                Event::Broadcast { document, count, session, data }
+            }
+            PeerInput::Listed(id, page) => return Self::Listed(id, page),
+            PeerInput::Fetched(FetchId(fetch), chunks) => return Self::Fetched(fetch, chunks),
+        })
+    }
+}
+
+/// What a simulated peer asks for. Those with a ticket or an id are answered once, at any time
+/// and in any order, but for the order that the documentation of [`crate::store::Store`] gives
+/// for one document: writes in the order of their asking, and a load or read after the writes
+/// that were asked for before it.
+#[derive(Debug)]
+pub enum PeerAction {
+    /// Send these bytes as one message, and say [`PeerInput::Drained`] when they have left. The
+    /// connection may be gone: then nothing is to be done.
+    Send(ConnectionId, Bytes),
+    /// End the connection, after what was already sent to it, and say
+    /// [`PeerInput::Disconnected`]. It may be gone.
+    Close(ConnectionId, CloseCode, String),
+    /// Read what there is of a document, without its snapshot and index pages.
+    Load(Ticket, DocumentId),
+    /// Read rows.
+    Read(Ticket, DocumentId, Vec<RowKey>),
+    /// Write rows, in this order, and answer when they are on disk.
+    Write(Ticket, DocumentId, Vec<RowWrite>),
+    /// Have a materialiser do this; [`crate::worker::resolve`] and [`crate::worker::materialise`]
+    /// are how.
+    Work(Ticket, DocumentId, Job),
+    /// Say [`PeerInput::TimerFired`] at this `mono_ms`; replaces what was asked before.
+    SetTimer(u64),
+    /// Count this.
+    Count(Counted),
+    /// List stored documents, those after this one.
+    List(ConnectionId, Option<DocumentId>),
+    /// Get the bytes of these chunks; [`crate::worker::resolve::chunks`] puts them together.
+    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
+    /// See [`Apply`].
+    Apply(Apply),
+}
+
+impl From<Action> for PeerAction {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Send(id, bytes) => Self::Send(id, bytes),
+            Action::Close(id, code, reason) => Self::Close(id, code, reason),
+            Action::Load(ticket, document) => Self::Load(ticket, document),
+            Action::Read(ticket, document, rows) => Self::Read(ticket, document, rows),
+            Action::Write(ticket, document, writes) => Self::Write(ticket, document, writes),
+            Action::Work(ticket, document, job) => Self::Work(ticket, document, job),
+            Action::SetTimer(at_ms) => Self::SetTimer(at_ms),
+            Action::Count(counted) => Self::Count(counted),
+            Action::List(id, after) => Self::List(id, after),
+            Action::Fetch(fetch, document, sources) => {
+                Self::Fetch(FetchId(fetch), document, sources)
+            }
+            Action::Apply(task) => Self::Apply(Apply(task)),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the store and the worker processes count themselves, read at each scrape.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Unit,
+};
+
+use crate::{
+    store::{Store, StoreStats},
+    worker::{Materialiser, PoolStatus},
+};
+
+/// Gathers from a store and from whoever opens documents.
+pub(super) struct Gathered {
+    store: Arc<dyn Store>,
+    materialiser: Arc<dyn Materialiser>,
+}
+
+impl fmt::Debug for Gathered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gathered").finish_non_exhaustive()
+    }
+}
+
+impl Gathered {
+    pub(super) fn of(store: &Arc<dyn Store>, materialiser: &Arc<dyn Materialiser>) -> Self {
+        Self { store: store.clone(), materialiser: materialiser.clone() }
+    }
+}
+
+impl Collector for Gathered {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        store(&mut encoder, &self.store.stats())?;
+        match self.materialiser.processes() {
+            Some(status) => workers(&mut encoder, &status),
+            None => Ok(()),
+        }
+    }
+}
+
+fn store(e: &mut DescriptorEncoder<'_>, stats: &StoreStats) -> fmt::Result {
+    let StoreStats { writes, rows, bytes, flushes, corrupt_reads, .. } = *stats;
+    counter(e, "store_writes", "Writes that are on disk", None, writes)?;
+    counter(e, "store_rows", "Rows written or removed", None, rows)?;
+    let help = "Keys and values given to the store's engine";
+    counter(e, "store_written", help, Some(&Unit::Bytes), bytes)?;
+    let help = "Flushes of the store's engine, each of which serves a group of writes";
+    counter(e, "store_syncs", help, None, flushes)?;
+    let seconds = stats.flush_time.as_secs_f64();
+    let help = "Time in flushes of the store's engine, all together";
+    counter(e, "store_sync", help, Some(&Unit::Seconds), seconds)?;
+    let longest = stats.flush_time_max.as_secs_f64();
+    let help = "The longest flush of the store's engine since the start";
+    gauge(e, "store_sync_longest", help, Some(&Unit::Seconds), longest)?;
+    let help = "Reads of rows that are corrupt, repeated ones too";
+    counter(e, "store_corrupt_reads", help, None, corrupt_reads)?;
+    let help = "Different rows found corrupt since the start, 1000 at most; the log names them";
+    gauge(e, "store_corrupt_rows", help, None, count(stats.corrupt.len()))
+}
+
+fn workers(e: &mut DescriptorEncoder<'_>, status: &PoolStatus) -> fmt::Result {
+    let PoolStatus { idle, jobs, started } = status;
+    let help = "Worker processes that have nothing to do";
+    gauge(e, "worker_processes_idle", help, None, count(idle.len()))?;
+    let help = "Worker processes started, those that replace one that died too";
+    counter(e, "worker_processes_started", help, None, *started as u64)?;
+    let help = "Jobs that wait for a worker process or are in one";
+    gauge(e, "worker_jobs_pending", help, None, count(*jobs))
+}
+
+fn counter<N>(
+    e: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: N,
+) -> fmt::Result
+where
+    ConstCounter<N>: EncodeMetric,
+{
+    metric(e, name, help, unit, &ConstCounter::new(value))
+}
+
+fn gauge<N>(
+    e: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: N,
+) -> fmt::Result
+where
+    ConstGauge<N>: EncodeMetric,
+{
+    metric(e, name, help, unit, &ConstGauge::new(value))
+}
+
+fn metric(
+    e: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: &impl EncodeMetric,
+) -> fmt::Result {
+    value.encode(e.encode_descriptor(name, help, unit, value.metric_type())?)
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
