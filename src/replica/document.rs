@@ -428,16 +428,10 @@ impl Document {
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
             return;
         }
-        for dropped in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
-            mark!(OrphanCap);
-            if let Some(from) = dropped.from
-                && !mutant!(DropOrphansSilently)
-            {
-                let reason = "too many changes wait for what they build on";
-                let refusal = refused(Some(dropped.header.hash), RefuseCode::Quota, reason);
-                core.refuse(from, &self.id, refusal, self.durable());
-            }
-        }
+        // Not refused: whoever brought them has not heard that they are here, and is asked for them
+        // once what they build on has come.
+        let dropped = self.orphans.insert(header, bytes, from, missing, &core.config.limits);
+        mark!(OrphanCap, if dropped > 0);
     }
 
     /// Says no to a change, and to those that wait for it.

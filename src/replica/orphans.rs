@@ -36,8 +36,9 @@ impl Orphans {
         self.waiting.len()
     }
 
-    /// Takes a change in. Gives the oldest that was sent back where there is no room: whoever
-    /// brought it will be asked for it again once somebody names it.
+    /// Takes a change in. Where there is no room the oldest that were sent are forgotten, and
+    /// counted: those who brought them are asked for them again, as they name them or what builds
+    /// on them.
     pub(super) fn insert(
         &mut self,
         header: ChangeHeader,
@@ -45,7 +46,7 @@ impl Orphans {
         from: Option<ConnectionId>,
         missing: Vec<ChangeHash>,
         limits: &Limits,
-    ) -> Vec<Orphan> {
+    ) -> usize {
         let hash = header.hash;
         if let Some(known) = self.waiting.get_mut(&hash) {
             // It came again; whoever brought it last is told what becomes of it.
@@ -53,7 +54,7 @@ impl Orphans {
             if known.from.is_some() && from.is_some() {
                 known.from = from;
             }
-            return Vec::new();
+            return 0;
         }
         for dep in &missing {
             self.wanted.entry(*dep).or_default().insert(hash);
@@ -65,7 +66,7 @@ impl Orphans {
         }
         let missing = missing.into_iter().collect();
         self.waiting.insert(hash, Orphan { header, bytes, from, missing });
-        let mut dropped = Vec::new();
+        let mut dropped = 0;
         while self.sent > limits.orphans || self.bytes > limits.orphan_bytes {
             if mutant!(OrphansUnbounded) {
                 break;
@@ -73,7 +74,7 @@ impl Orphans {
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };
-            dropped.extend(self.remove(&oldest));
+            dropped += usize::from(self.remove(&oldest).is_some());
         }
         dropped
     }
@@ -182,9 +183,10 @@ mod tests {
         let bytes = Bytes::from(vec![0; 100]);
         for _ in 0..10 {
             for number in [1, 2] {
+                let from = Some(ConnectionId(1));
                 let dropped =
-                    orphans.insert(header(number), bytes.clone(), None, missing(), &limits);
-                assert!(dropped.is_empty());
+                    orphans.insert(header(number), bytes.clone(), from, missing(), &limits);
+                assert_eq!(dropped, 0);
             }
         }
         assert_eq!(orphans.len(), 2);

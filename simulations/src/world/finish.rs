@@ -62,7 +62,8 @@ impl World<'_> {
         while self.failure.is_none() {
             self.run_until(self.now_us + 1_000 * MS);
             let still = self.now_us.saturating_sub(self.last_message_us.max(start_us));
-            let at_rest = (0..self.nodes.len()).all(|id| self.is_at_rest(id));
+            let at_rest =
+                self.network.is_quiet() && (0..self.nodes.len()).all(|id| self.is_at_rest(id));
             if still >= STILL_MS * MS && at_rest {
                 return;
             }

@@ -272,16 +272,21 @@ impl World<'_> {
     fn remember(&mut self, id: NodeId) {
         let rotten = self.nodes[id].is_rotten;
         for document in 0..self.plan.documents {
-            let found = match self.stored(id, document) {
+            let disk = self.nodes[id].disk.clone();
+            let found = match disk.look(|| self.stored(id, document)) {
                 Ok(found) => found,
-                Err(reason) => {
-                    // A disk that cannot be read now says nothing of what is on it.
+                Err(reason) if rotten => {
                     self.did(id, || format!("cannot read document {document}: {reason}"));
                     continue;
                 }
+                Err(reason) => {
+                    let who = self.nodes[id].label();
+                    let detail = format!("{who} cannot read document {document}: {reason}");
+                    return self.broken(Invariant::Durability, detail);
+                }
             };
             if !rotten {
-                if let Some(row) = self.half_row(id, document) {
+                if let Some(row) = disk.look(|| self.half_row(id, document)) {
                     let who = self.nodes[id].label();
                     let detail = format!("{who} has half a row of document {document}: {row}");
                     self.broken(Invariant::Durability, detail);
