@@ -12,7 +12,7 @@
 mod world;
 
 use bytes::Bytes;
-use concord::replica::{ChunkSource, Counted, Event, Kind, LocalError, Published, Ticket, index};
+use concord::replica::{Counted, Event, Kind, LocalError, Published, Ticket, index};
 use concord_protocol::{ChangeHash, DocumentId};
 
 use self::world::{World, Writer, heads_of, said};
@@ -256,14 +256,14 @@ fn a_program_opens_what_is_left_and_what_comes_back() {
     world.rot(&document(), Kind::Snapshot, snapshot, 0);
     world.handle(Event::Open(document()));
     world.finish_all();
-    let opened = |world: &World| -> Vec<Vec<ChunkSource>> {
-        let sources = |(_, published): &(DocumentId, Published)| match published {
-            Published::Opened(sources) => Some(sources.clone()),
+    let opened = |world: &World| -> Vec<Vec<Bytes>> {
+        let chunks = |(_, published): &(DocumentId, Published)| match published {
+            Published::Opened(chunks) => Some(chunks.clone()),
             _ => None,
         };
-        world.published.iter().filter_map(sources).collect()
+        world.published.iter().filter_map(chunks).collect()
     };
-    assert_eq!(opened(&world), [vec![]], "its last change waits for what is gone");
+    assert_eq!(opened(&world), [Vec::<Bytes>::new()], "its last change waits for what is gone");
 
     // What builds on what is gone is refused, in words.
     let (hash, bytes) = writer.put();

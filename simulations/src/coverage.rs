@@ -62,7 +62,6 @@ states! {
     Evicted = "a document left memory",
     EvictedDuringWrites = "a document left memory while writes were under way",
     Quarantined = "a document was quarantined",
-    OpenedReplaced = "what an open document was to be read from was replaced meanwhile",
     NobodyHasIt = "a user was told that nobody has the document",
     PresenceShown = "presence was shown",
     PresenceDropped = "presence was dropped",

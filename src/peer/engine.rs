@@ -178,13 +178,6 @@ impl Engine {
                     async move { Command::Listed(connection, page.await.map_err(failure)) },
                 );
             }
-            Action::Fetch(fetch, document, sources) => {
-                let store = Arc::clone(&self.store);
-                self.answer(async move {
-                    let chunks = resolve::fetch(&*store, key(document), sources).await;
-                    Command::Fetched(fetch, chunks.map_err(|error| error.to_string()))
-                });
-            }
             // The applier ends only after the last handle is gone.
             Action::Apply(task) => _ = self.tasks.send(task),
         }

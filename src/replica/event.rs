@@ -283,7 +283,7 @@ pub enum Effect {
 pub enum Published {
     /// Everything there is at the time of opening, as chunks to load in order: a snapshot, then
     /// changes. Published once more after [`Published::Damaged`].
-    Opened(Vec<ChunkSource>),
+    Opened(Vec<Bytes>),
     /// Changes of others that were accepted, in causal order; not yet necessarily durable.
     Changes(Vec<Bytes>),
     /// A document chunk of others was accepted; the changes in it that were not here before.

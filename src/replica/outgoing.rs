@@ -8,7 +8,7 @@ use concord_protocol::{
 };
 
 use super::{
-    ChunkSource, ConnectionId, Counted, Effect, Published,
+    ConnectionId, Counted, Effect, Published,
     core::{Core, Wake},
     document::Document,
     graph::Graph,
@@ -306,7 +306,7 @@ impl Document {
         }
         let tail = graph.tail().iter().filter(|node| !node.withheld);
         let tail = tail.map(|node| node.bytes.clone());
-        let chunks = snapshot.into_iter().chain(tail).map(ChunkSource::Inline).collect();
+        let chunks = snapshot.into_iter().chain(tail).collect();
         let durable = self.durable();
         self.tell_damage(core);
         self.opening = false;

@@ -312,10 +312,6 @@ impl World {
             Err(_) => Some(false),
         }
     }
-
-    pub(crate) fn has_counted(&self, counted: Counted) -> bool {
-        self.counts.contains(&counted)
-    }
 }
 
 /// A sync message as a client sends it.

@@ -8,10 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use concord::{
-    peer::simulation::{Apply, Dialling, FetchId},
+    peer::simulation::{Apply, Dialling},
     replica::{
-        ChunkSource, Config, ConnectionId, Event, Job, LocalError, Now, StorageFailure,
-        StoredDocument, Ticket,
+        Config, ConnectionId, Event, Job, LocalError, Now, StorageFailure, StoredDocument, Ticket,
     },
     store::{
         Store, StoreError,
@@ -55,12 +54,9 @@ pub(super) enum Operation {
     Load(Ticket, Future<Result<StoredDocument, StoreError>>),
     Read(Ticket, Future<Result<Vec<Option<Bytes>>, StoreError>>),
     Job(Ticket, DocumentId, Job),
-    /// The chunks of a document that a user opened.
-    Open(DocumentId, u64),
     /// Stored documents, for a relay that was just reached.
     ListAll(ConnectionId),
     /// Of the production peer.
-    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
     List(ConnectionId, Option<DocumentId>),
     /// Work for the applier, in order.
     Apply,
@@ -415,9 +411,6 @@ impl World<'_> {
                 Wish::Count(counted) => self.counted(id, counted),
                 Wish::List(connection, after) => {
                     self.operation(id, Operation::List(connection, after));
-                }
-                Wish::Fetch(fetch, document, sources) => {
-                    self.operation(id, Operation::Fetch(fetch, document, sources));
                 }
                 Wish::Apply(apply) => {
                     process.applying.push_back(apply);

@@ -2,10 +2,7 @@
 
 use concord::{
     peer::simulation::PeerInput,
-    replica::{
-        ChunkSource, Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure,
-        Ticket,
-    },
+    replica::{Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure, Ticket},
     store::{DocumentKey, Store, StoreError, Tenant},
     worker::{WorkerJob, WorkerLimits, materialise, resolve},
 };
@@ -172,17 +169,6 @@ impl World<'_> {
         self.schedule(self.now_us + takes_us, Happening::Done(id, life, number));
     }
 
-    /// The bytes of chunks, if they can be read now.
-    fn chunks_of(
-        &self,
-        id: NodeId,
-        document: &DocumentId,
-        sources: &[ChunkSource],
-    ) -> Option<Result<Vec<bytes::Bytes>, JobError>> {
-        let process = self.nodes[id].process.as_ref()?;
-        resolve::fetch(&*process.store, key(document.clone()), sources.to_vec()).now_or_never()
-    }
-
     pub(super) fn done(&mut self, id: NodeId, life: u32, number: u64) {
         let node = &mut self.nodes[id];
         if node.life != life {
@@ -207,19 +193,9 @@ impl World<'_> {
                 None => self.wait(id, number, Operation::Read(ticket, future)),
             },
             Operation::Job(ticket, document, job) => self.job(id, number, ticket, document, job),
-            Operation::Open(document, number) => self.fetched(id, &document, number),
             Operation::ListAll(connection) => {
                 let store = process.store.clone();
                 self.list(id, connection, &*store);
-            }
-            Operation::Fetch(fetch, document, sources) => {
-                match self.chunks_of(id, &document, &sources) {
-                    Some(chunks) => {
-                        let chunks = chunks.map_err(|error| error.to_string());
-                        self.tell_news(id, News::Peer(PeerInput::Fetched(fetch, chunks)));
-                    }
-                    None => self.wait(id, number, Operation::Fetch(fetch, document, sources)),
-                }
             }
             Operation::List(connection, after) => {
                 let page = process.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
