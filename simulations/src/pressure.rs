@@ -142,6 +142,8 @@ fn long_history(_: &mut Rng, plan: &mut Plan, edit: Moment) {
 /// A user who is away puts in more than fits one message.
 fn album(_: &mut Rng, plan: &mut Plan, edit: Moment) {
     let Moment { at_ms, peer, document } = edit;
+    // Megabytes in every snapshot: a snapshot every third change would be all that such a world does.
+    plan.settings.compact_changes = plan.settings.compact_changes.max(60);
     add(plan, at_ms.saturating_sub(1_000), What::Away { peer, for_ms: 120_000 });
     for picture in 0..20 {
         let edit = Edit::Paste(250);

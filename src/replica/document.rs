@@ -546,7 +546,9 @@ impl Document {
         let readers: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in readers {
             mark!(FailedClosed, of(&core.config.us, &self.id));
-            core.close(connection, CloseCode::StorageFailed, &failure.to_string());
+            if !mutant!(FailQuietly) {
+                core.close(connection, CloseCode::StorageFailed, &failure.to_string());
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     coverage::State,
     ledger::Invariant,
     opaque::{junk, write},
-    plan::{Attack, Name, Plan},
+    plan::{Attack, Name, Plan, Wrapping},
     random::{Rng, fate},
 };
 
@@ -250,6 +250,32 @@ impl World<'_> {
                     }
                 }
                 self.say_raw(id, connection, &bytes.into());
+            }
+        }
+    }
+
+    /// A stranger sends bytes that somebody chose.
+    pub(super) fn inject(&mut self, relay: u8, document: u8, wrapping: Wrapping, bytes: &Bytes) {
+        let id = self.node_of(Name::Relay(relay));
+        if !self.nodes[id].is_up() {
+            return;
+        }
+        self.fault("hostile bytes", &[Name::Relay(relay)], 0);
+        self.ledger.attacked += 1;
+        let connection = self.stranger_at(id);
+        let document = self.documents[usize::from(document)].clone();
+        match wrapping {
+            Wrapping::Frame => self.say_raw(id, connection, bytes),
+            Wrapping::Sync => {
+                let (Ok(sender), Ok(target)) = ("stranger".parse(), "relay".parse()) else {
+                    return;
+                };
+                let message = Message::Sync { document, sender, target, data: bytes.clone() };
+                self.say_raw(id, connection, &codec::encode(&message));
+            }
+            Wrapping::Chunk => {
+                let message = message(Vec::new(), Vec::new(), Vec::new(), vec![bytes.clone()]);
+                self.say(id, connection, document, &message);
             }
         }
     }
