@@ -84,10 +84,6 @@ mutants! {
     ToldWithoutSending = "told-without-sending" breaks ["convergence", "progress"],
     /// Documents that found no room in a queue are not told of when there is room again.
     ForgetHeldBack = "forget-held-back" breaks ["convergence", "progress"],
-    /// What a peer asks for by name is not sent.
-    IgnoreNeed = "ignore-need" breaks ["convergence", "progress"],
-    /// After a failed write, connections are kept, so that nobody sends again what was lost.
-    FailQuietly = "fail-quietly" breaks ["convergence", "progress", "no-silent-loss"],
     /// A refused change is dropped, and its writer is not told.
     RefuseSilently = "refuse-silently" breaks ["no-silent-loss"],
     /// A call returns twice.

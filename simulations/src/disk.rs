@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use concord::store::simulation::{Backend, BackendError, Batch, Visit};
 
-use crate::{plan::Keep, random::fate};
+use crate::plan::Keep;
 
 type Rows = BTreeMap<Vec<u8>, Bytes>;
 
@@ -88,21 +88,11 @@ impl Disk {
             Keep::Nothing => 0,
             Keep::Everything => applied,
             Keep::Prefix(thousandths) => applied * usize::from(thousandths) / 1_000,
-            Keep::Subset(choice) => {
-                let batches = inner.undo(0);
-                let mut kept = 0;
-                for (number, batch) in batches.into_iter().enumerate() {
-                    if fate(choice, 0, number as u64).is_multiple_of(2) {
-                        kept += 1;
-                        for (key, _, after) in batch {
-                            put(&mut inner.rows, key, after);
-                        }
-                    }
-                }
-                return (1..applied).contains(&kept);
-            }
         };
-        inner.undo(kept.min(applied));
+        let lost = inner.unflushed.split_off(kept.min(applied));
+        for (key, before, _) in lost.into_iter().rev().flat_map(|batch| batch.into_iter().rev()) {
+            put(&mut inner.rows, key, before);
+        }
         // What is left is there from now on.
         inner.unflushed.clear();
         (1..applied).contains(&kept)
@@ -129,17 +119,6 @@ impl Disk {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here panics half way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    /// Takes back what was applied, but for the first batches; gives it.
-    fn undo(&mut self, keep: usize) -> Vec<Applied> {
-        let lost = self.unflushed.split_off(keep);
-        for (key, before, _) in lost.iter().rev().flat_map(|batch| batch.iter().rev()) {
-            put(&mut self.rows, key.clone(), before.clone());
-        }
-        lost
     }
 }
 
@@ -232,24 +211,6 @@ mod tests {
         disk.apply(batch(3, Some(3))).unwrap();
         disk.lose_power(Keep::Nothing);
         assert_eq!((read(&disk, 1), read(&disk, 3)), (Some(2), None));
-    }
-
-    #[test]
-    fn power_can_leave_any_of_what_was_not_flushed() {
-        let mut left = std::collections::BTreeSet::new();
-        for choice in 0..100 {
-            let disk = Disk::new(1);
-            disk.apply(batch(1, Some(1))).unwrap();
-            disk.flush().unwrap();
-            disk.apply(batch(1, Some(2))).unwrap();
-            disk.apply(batch(2, Some(2))).unwrap();
-            disk.apply(batch(1, None)).unwrap();
-            disk.lose_power(Keep::Subset(choice));
-            left.insert((read(&disk, 1), read(&disk, 2)));
-        }
-        let one = [Some(1), Some(2), None];
-        let all = one.into_iter().flat_map(|one| [(one, None), (one, Some(2))]);
-        assert_eq!(left, all.collect());
     }
 
     #[test]

@@ -183,8 +183,7 @@ pub(crate) fn keep(rng: &mut Rng) -> Keep {
     match rng.below(4) {
         0 => Keep::Nothing,
         1 => Keep::Everything,
-        2 => Keep::Prefix(u16::try_from(rng.below(1_001)).unwrap_or(500)),
-        _ => Keep::Subset(rng.next()),
+        _ => Keep::Prefix(u16::try_from(rng.below(1_001)).unwrap_or(500)),
     }
 }
 

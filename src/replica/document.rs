@@ -546,9 +546,7 @@ impl Document {
         let readers: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in readers {
             mark!(FailedClosed, of(&core.config.us, &self.id));
-            if !mutant!(FailQuietly) {
-                core.close(connection, CloseCode::StorageFailed, &failure.to_string());
-            }
+            core.close(connection, CloseCode::StorageFailed, &failure.to_string());
         }
     }
 

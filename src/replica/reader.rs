@@ -306,7 +306,6 @@ impl Reader {
         for hash in &self.their_need {
             if let Some(position) = graph.position(hash)?
                 && graph.serves(position)
-                && !mutant!(IgnoreNeed)
             {
                 mark!(NeedServed);
                 mark!(FilterHid, if self.probe(hash));
