@@ -250,6 +250,10 @@ pub enum Attack {
     OrphanFlood,
     /// A document chunk that holds no document.
     Upload,
+    /// Asks, in version 1, for all that came after an early change.
+    Behind,
+    /// Other changes with one actor's sequence number, without reading what is said to them.
+    DeafLiar,
 }
 
 /// How bytes of a stranger come.

@@ -90,7 +90,7 @@ fn settings(rng: &mut Rng, profile: Profile) -> Settings {
         bytes_per_ms: one_of(rng, &[20, 1_000, 50_000]),
         window_bytes: one_of(rng, &[512, 16_384, 262_144]),
         flush_us: one_of(rng, &[100, 2_000, 20_000, 300_000]),
-        read_us: one_of(rng, &[20, 500, 20_000]),
+        read_us: one_of(rng, &[20, 500, 20_000, 300_000]),
         job_us: match profile {
             Profile::Opaque => one_of(rng, &[500, 10_000, 400_000]),
             Profile::Automerge => one_of(rng, &[2_000, 100_000, 1_000_000]),

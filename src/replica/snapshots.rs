@@ -14,6 +14,7 @@ use super::{
     index::{PagedIndex, SnapshotIndex},
     jobs::{Adopting, Extract, RETRY_MS},
     loading::Reading,
+    uploads::Changes,
 };
 use std::sync::Arc;
 
@@ -127,6 +128,7 @@ impl Document {
         bytes: Bytes,
         index: &Arc<SnapshotIndex>,
         from: Option<ConnectionId>,
+        tail: &mut Changes,
     ) -> bool {
         let mut index = SnapshotIndex::clone(index);
         let Some(graph) = self.graph() else {
@@ -146,13 +148,13 @@ impl Document {
         }
         self.writing.adopt = true;
         self.write(core);
-        self.jobs.adopting = Some(Adopting { id, index, bytes, from });
+        self.jobs.adopting = Some(Adopting { id, index, bytes, from, tail: std::mem::take(tail) });
         true
     }
 
     /// The snapshot is on disk: it takes the place of what it covers, which goes.
     pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
-        let Some(Adopting { id, index, bytes, from }) = self.jobs.adopting.take() else {
+        let Some(Adopting { id, index, bytes, from, tail }) = self.jobs.adopting.take() else {
             mark!(SnapshotForgotten);
             return;
         };
@@ -174,6 +176,9 @@ impl Document {
         self.jobs.snapshot = (!self.readers.is_empty()).then_some(bytes);
         if self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
             self.jobs.extract = None;
+        }
+        if let Some(from) = from {
+            self.put_back_tail(from, tail);
         }
         // What waits may build on what came with the snapshot, or be in it.
         self.judge_orphans(|_| true);
