@@ -302,8 +302,10 @@ impl Core {
                 held.tell(|| DocumentEvent::Refused { hash, code, reason });
             }
             Published::Quarantined(reason) => {
-                held.fail(&reason);
-                held.tell(|| DocumentEvent::Quarantined { reason });
+                // What is stored is named anew, without the change that is withheld.
+                held.revive();
+                self.open(document.clone());
+                held.tell(|| DocumentEvent::Withheld { reason });
             }
             Published::Damaged(reason) => {
                 tracing::error!(%document, reason, "a part of a document is damaged");

@@ -94,7 +94,7 @@ impl Held {
     /// Why the content cannot be read or changed now.
     pub(super) fn why_not(&self) -> String {
         match &*self.phase().borrow() {
-            Phase::Failed(reason) => reason.clone(),
+            Phase::Broken(reason) | Phase::Failed(reason) => reason.clone(),
             Phase::Loading | Phase::Ready => "it is being read from the disk".to_owned(),
             Phase::Absent | Phase::Unavailable => "nothing of it is here".to_owned(),
         }

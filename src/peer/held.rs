@@ -17,12 +17,14 @@ use super::{
     core::Command,
     event::{ChangeInfo, DocumentEvent},
     home::Home,
+    left_out::{self, LeftOut},
     locked,
 };
 
 /// Events that a watcher may be behind before it misses some.
 const WATCH_EVENTS_MAX: usize = 1_024;
-/// Reloads after which a document that keeps breaking is given up until the next start.
+/// Reloads after which a document that keeps breaking is given up until the next start, or until
+/// the change that it breaks with is withheld.
 const RELOADS_MAX: u8 = 2;
 
 /// How far the content of a document is.
@@ -36,8 +38,20 @@ pub(super) enum Phase {
     Unavailable,
     /// There.
     Ready,
+    /// It cannot be made of what is stored; perhaps it can when a change is withheld.
+    Broken(String),
     /// It cannot be read or changed any more.
     Failed(String),
+}
+
+impl Phase {
+    /// Why there is no content and none is coming.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Broken(reason) | Self::Failed(reason) => Some(reason),
+            Self::Loading | Self::Absent | Self::Unavailable | Self::Ready => None,
+        }
+    }
 }
 
 pub(super) struct Held {
@@ -57,6 +71,7 @@ struct Content {
     /// A [`super::applier::Task::TakeIn`] is under way.
     scheduled: bool,
     reloads: u8,
+    left_out: LeftOut,
     /// What each connection's relay has on disk, as it last said.
     relay_has: BTreeMap<ConnectionId, BTreeSet<ChangeHash>>,
 }
@@ -164,6 +179,13 @@ impl Held {
         });
     }
 
+    /// What broke the content is withheld from now on: it is to be made anew, though it may have
+    /// been given up.
+    pub(super) fn revive(&self) {
+        locked(&self.content).reloads = 0;
+        self.reset();
+    }
+
     /// Has the core name what is stored once more.
     pub(super) fn reread(&self) {
         self.home.tell(Command::Open(self.id.clone()));
@@ -171,12 +193,16 @@ impl Held {
 
     /// No more edits and reads.
     pub(super) fn fail(&self, reason: &str) {
+        self.end(Phase::Failed(reason.to_owned()));
+    }
+
+    fn end(&self, end: Phase) {
         self.phase.send_if_modified(|phase| {
-            let first = !matches!(phase, Phase::Failed(_));
-            if first {
-                *phase = Phase::Failed(reason.to_owned());
+            let is_first = !matches!(phase, Phase::Failed(_));
+            if is_first {
+                *phase = end;
             }
-            first
+            is_first
         });
         self.recount();
     }
@@ -217,21 +243,39 @@ impl Held {
         true
     }
 
-    /// The applier's part of loading.
-    pub(super) fn load(&self, chunks: Vec<Incoming>) {
-        if chunks.is_empty() {
-            self.absent();
-            self.take_in();
-            return;
-        }
-        match content::load(self.home.actor(), chunks) {
-            Ok(doc) => {
-                locked(&self.content).doc = Some(doc);
-                self.settle();
-                self.recount();
+    /// The applier's part of loading: all that can be shown of these chunks.
+    pub(super) fn load(&self, mut chunks: Vec<Incoming>) {
+        loop {
+            chunks = locked(&self.content).left_out.without(chunks);
+            if chunks.is_empty() {
+                self.absent();
+                self.take_in();
+                return;
             }
-            Err(reason) => self.broken(&reason.to_string()),
+            let reason = match content::load(self.home.actor(), chunks.clone()) {
+                Ok(doc) => return self.loaded(doc),
+                Err(reason) => reason,
+            };
+            let words = reason.to_string();
+            let Some((change, reason)) = left_out::culprit(&chunks, reason) else {
+                return self.broken(&words);
+            };
+            tracing::warn!(document = %self.id, %change, %reason, "a change breaks the content");
+            let mut content = locked(&self.content);
+            if !content.left_out.add(change) {
+                drop(content);
+                return self.broken(&words);
+            }
+            // Without it the content may well be whole.
+            content.reloads = 0;
         }
+    }
+
+    fn loaded(&self, doc: Automerge) {
+        locked(&self.content).doc = Some(doc);
+        self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
+        self.take_in();
+        self.recount();
     }
 
     /// The applier's part of taking in: all that waits, at once.
@@ -247,6 +291,7 @@ impl Held {
             content.inbox = inbox;
             return;
         }
+        let inbox = content.left_out.without(inbox);
         let mut doc = content.doc.take().unwrap_or_else(|| self.home.instance());
         match content::take_in(&mut doc, inbox) {
             Ok(changes) => {
@@ -259,16 +304,12 @@ impl Held {
                 self.tell_changed(&changes, false);
             }
             Err(reason) => {
+                // Nobody is to find the document ready and its content gone.
+                self.advance(&[Phase::Ready], Phase::Loading);
                 drop(content);
                 self.broken(&reason.to_string());
             }
         }
-    }
-
-    /// Loaded: takes in what came meanwhile.
-    fn settle(&self) {
-        self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
-        self.take_in();
     }
 
     /// The instance is unusable. Storage has the last word: it is read again.
@@ -279,7 +320,7 @@ impl Held {
         drop(content);
         tracing::warn!(document = %self.id, reason, give_up, "the content broke");
         if give_up {
-            self.fail(reason);
+            self.end(Phase::Broken(reason.to_owned()));
             self.tell(|| DocumentEvent::Quarantined { reason: reason.to_owned() });
         } else {
             self.reset();
@@ -346,6 +387,12 @@ mod tests {
         ChangeHash(hash.0)
     }
 
+    /// All of it, after an edit.
+    fn whole(held: &Held) -> Incoming {
+        edit(held, 1);
+        Incoming::Snapshot(held.ready().unwrap().doc().save().into())
+    }
+
     #[test]
     fn confirmed_is_what_a_relay_has_and_nothing_less() {
         let held = held();
@@ -389,12 +436,45 @@ mod tests {
         let held = held();
         let mut events = held.events();
         for _ in 0..=RELOADS_MAX {
-            assert!(!matches!(*held.phase().borrow(), Phase::Failed(_)));
+            assert_eq!(held.phase().borrow().reason(), None);
             held.load(vec![Incoming::Snapshot(bytes::Bytes::from_static(b"broken"))]);
         }
-        assert!(matches!(*held.phase().borrow(), Phase::Failed(_)));
+        assert!(matches!(*held.phase().borrow(), Phase::Broken(_)));
         assert!(matches!(events.try_recv(), Ok(DocumentEvent::Quarantined { .. })));
-        held.reset();
         assert!(held.ready().is_none());
+    }
+
+    #[test]
+    fn a_document_that_was_given_up_is_revived_but_not_one_whose_disk_failed() {
+        let held = held();
+        let chunks = vec![whole(&held)];
+        for _ in 0..=RELOADS_MAX {
+            held.broken("whatever");
+        }
+        assert_eq!(held.phase().borrow().reason(), Some("whatever"));
+        held.revive();
+        held.load(chunks.clone());
+        assert!(held.ready().is_some());
+        held.fail("the disk");
+        held.revive();
+        held.load(chunks);
+        assert!(held.ready().is_none());
+        assert_eq!(held.phase().borrow().reason(), Some("the disk"));
+    }
+
+    #[test]
+    fn what_breaks_a_document_is_left_out_however_often_it_comes() {
+        const POISON: &[u8] = include_bytes!("../../tests/peer_hostile/poison.change");
+        let poison = Incoming::Change(bytes::Bytes::from_static(POISON));
+        let held = held();
+        let chunks = [whole(&held)];
+        for n in 0..2 * RELOADS_MAX {
+            held.put_in([poison.clone()]);
+            held.take_in();
+            if held.is_loading() {
+                held.load(chunks.iter().cloned().chain([poison.clone()]).collect());
+            }
+            edit(&held, 2 + i64::from(n));
+        }
     }
 }

@@ -211,7 +211,7 @@ impl SimulatedPeer {
             Phase::Absent => DocumentState::Absent,
             Phase::Unavailable => DocumentState::Unavailable,
             Phase::Ready => DocumentState::Ready,
-            Phase::Failed(reason) => DocumentState::Failed(reason.clone()),
+            Phase::Broken(reason) | Phase::Failed(reason) => DocumentState::Failed(reason.clone()),
         })
     }
 
