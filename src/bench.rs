@@ -13,6 +13,7 @@ mod light;
 mod live;
 mod local_edit;
 mod many;
+mod progress;
 mod report;
 mod scratch;
 mod server_usage;
@@ -26,11 +27,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
 use concord_protocol::{Limits, codec, guard, handshake, sync};
-use indicatif::{ProgressBar, ProgressStyle};
 
 pub use report::Report;
 
 use client::Traffic;
+use progress::{doing, progress};
 use server_usage::Meter;
 use target::Target;
 
@@ -252,7 +253,10 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
     };
     report.setting("url", args.url);
-    report.traffic(&context.traffic);
+    // The peers of a trace have connections of their own, which nobody counts.
+    if !matches!(args.scenario, Scenario::Trace(_)) {
+        report.traffic(&context.traffic);
+    }
     Ok(report)
 }
 
@@ -289,14 +293,4 @@ fn raise_open_files_limit() {
     limit.current = limit.maximum;
     // Where this is not allowed, opening the connection that is one too many says so.
     let _ = setrlimit(Resource::Nofile, limit);
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(length: usize, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(u64::try_from(length).unwrap_or(u64::MAX));
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
-        bar.set_style(style);
-    }
-    bar.set_message(what);
-    bar
 }

@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     BenchError, Context, Report,
     changes::{Document, typed_document},
+    doing,
     light::LightDocument,
     progress,
     server_usage::Meter,
@@ -52,7 +53,9 @@ pub(super) struct JoinArgs {
 }
 
 pub(super) async fn run(args: &JoinArgs, context: &Context) -> Result<Report, BenchError> {
+    let making = doing("making the document");
     let document = build(args)?;
+    drop(making);
     let id = name_of(&document);
     let look = || context.meter.map(Meter::look).transpose();
     let idle = look()?;
@@ -64,6 +67,7 @@ pub(super) async fn run(args: &JoinArgs, context: &Context) -> Result<Report, Be
     }
     report.figure("document_bytes", to_f64(document.chunk.len()));
     if !args.no_upload {
+        let _uploading = doing("uploading it");
         let started = Instant::now();
         uploaded(context, &id, &document, None).await?.close().await;
         report.figure("upload_s", started.elapsed().as_secs_f64());
