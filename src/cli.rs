@@ -11,6 +11,7 @@ mod serve;
 mod summary;
 mod sync;
 mod value;
+mod waiting;
 mod watch;
 mod write;
 
