@@ -7,9 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use automerge::{ROOT, ReadDoc as _, transaction::Transactable as _};
 use concord::{
-    peer::{
-        ChangeError, ConfirmError, Document, DocumentEvent, FindError, Peer, PeerError, Status,
-    },
+    peer::{ChangeError, ConfirmError, Document, DocumentEvent, Peer, PeerError, Status},
     relay::{Relay, RelayConfig},
     replica::{Kind, RowKey},
     store::{self, DocumentKey, MemoryFaults, Store, Tenant},
@@ -246,6 +244,68 @@ async fn a_rotten_row_is_healed_by_a_relay_and_hurts_no_other_document() {
     assert!(document.holds(changes[4]).unwrap() && document.holds(fork).unwrap());
     assert_eq!(store.stats().corrupt, []);
     peer.close().await.unwrap();
+    relay.shutdown().await.unwrap();
+}
+
+/// A document whose snapshot is lost is there again with the help of a relay, and one whose index
+/// is lost also without. The others sync all the same.
+#[tokio::test]
+async fn a_document_that_lost_rows_does_not_keep_the_others_from_syncing() {
+    let relay = relay().await;
+    let kinds = [Kind::Snapshot, Kind::IndexPage, Kind::IndexRoot];
+    for (kind, relay_has_it) in kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+        let (store, faults) = memory();
+        let peer = open(&store);
+        let mut source = automerge::AutoCommit::new();
+        for n in 0..3_000_i64 {
+            source.put(ROOT, "n", n).unwrap();
+            source.commit();
+        }
+        let large = peer.import(source.save().into()).await.unwrap();
+        let at = key(&large);
+        let name = large.url().to_string();
+        let other = peer.create().await.unwrap();
+        put(&other, 1).await.unwrap();
+        let others = other.url().to_string();
+        // A snapshot is made in the background.
+        let snapshot = tokio::time::timeout(SOON, async {
+            loop {
+                if let Some((id, _)) = store.load(at.clone()).await.unwrap().roots.pop() {
+                    break id;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let snapshot = snapshot.await.unwrap();
+        if relay_has_it {
+            peer.connect(&url(&relay)).unwrap();
+            large.wait_confirmed(SOON).await.unwrap();
+        }
+        drop((large, other));
+        peer.close().await.unwrap();
+
+        let (store, faults_) = faults.after_crash();
+        assert!(faults_.corrupt(&at, &RowKey { kind, id: snapshot, part: 0 }), "{kind:?}");
+        let peer = open(&store);
+        peer.connect(&url(&relay)).unwrap();
+        online(&peer).await;
+        let other = peer.find(&others).await.unwrap();
+        for n in 2..20 {
+            put(&other, n).await.unwrap();
+        }
+        other.wait_confirmed(SOON).await.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        let reader = open(&memory().0);
+        reader.connect(&url(&relay)).unwrap();
+        until(&reader.find_within(&others, SOON).await.unwrap(), 19).await;
+        let found = peer.find_within(&name, Duration::from_secs(2)).await;
+        match (kind, relay_has_it) {
+            (Kind::Snapshot, false) => assert!(found.is_err(), "{found:?}"),
+            (_, _) => until(&found.unwrap_or_else(|e| panic!("{kind:?}: {e}")), 2_999).await,
+        }
+        assert!(peer.status().borrow().is_online(), "{kind:?}");
+        peer.close().await.unwrap();
+        reader.close().await.unwrap();
+    }
     relay.shutdown().await.unwrap();
 }
 

@@ -282,7 +282,7 @@ impl Core {
         };
         match published {
             Published::Opened(chunks) => {
-                if held.is_loading() {
+                if held.begin_loading() {
                     let chunks = chunks.into_iter().map(Incoming::from).collect();
                     self.actions.push_back(Action::Apply(Task::Load(held, chunks)));
                 }
@@ -314,7 +314,8 @@ impl Core {
                 held.tell(|| DocumentEvent::Damaged { reason });
             }
             Published::Unreadable(reason) => {
-                held.fail(&reason);
+                // It is tried again, and named when it can be read.
+                held.give_up(&reason);
                 held.tell(|| DocumentEvent::Failed { reason });
             }
             Published::Ephemeral { sender, data } => {
