@@ -209,26 +209,11 @@ impl Context {
     }
 }
 
-/// Measures, and prints what was found.
+/// Measures, and returns what was found.
 ///
 /// # Errors
 /// [`BenchError`] when nothing could be measured. Changes that did not arrive are no error: they
 /// are counted in the report.
-pub async fn run(args: BenchArgs) -> Result<(), BenchError> {
-    let json = args.json;
-    let report = measure(args).await?;
-    if json {
-        println!("{}", report.to_json());
-    } else {
-        print!("{report}");
-    }
-    Ok(())
-}
-
-/// Measures, and returns what was found.
-///
-/// # Errors
-/// As [`run`].
 pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
     if let Scenario::LocalEdit(args) = &args.scenario {
         return local_edit::run(args).await;

@@ -51,12 +51,17 @@ fn at_a_terminal(directory: &Path, args: &[&str]) -> String {
 /// A relay of its own process, on a port of its own.
 struct Relay(Child, String);
 
+fn serve(directory: &Path) -> Command {
+    let args = ["serve", "--port", "0", "--no-admin", "--store", "memory"];
+    let mut command = concord(directory, &args);
+    command.current_dir(directory);
+    command
+}
+
 impl Relay {
     fn start(directory: &Path) -> Self {
-        let args = ["serve", "--port", "0", "--no-admin", "--store", "memory", "--data-dir", "x"];
-        let mut command = concord(directory, &args);
-        command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        let mut command = serve(directory);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut first = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
         let url = first.trim_end().rsplit(' ').next().unwrap().to_owned();
@@ -87,8 +92,9 @@ fn somebody_at_a_terminal_sees_what_is_waited_for() {
         let outcome = shown.rfind("concord: ").unwrap();
         assert!(shown[..outcome].ends_with("\x1b[2K"), "{args:?}: {shown:?}");
     }
-    let shown = at_a_terminal(dir, &["bench", "local-edit", "--edits", "300"]);
-    assert!(shown.contains("typing") && shown.contains("300"), "{shown:?}");
+    let shown =
+        at_a_terminal(dir, &["bench", "local-edit", "--operations", "1000", "--edits", "100"]);
+    assert!(shown.contains("typing") && shown.contains("/100"), "{shown:?}");
 }
 
 #[test]
@@ -113,7 +119,7 @@ fn nothing_but_words_is_written_where_nobody_watches() {
         &["doc", "ls"],
         &["sync", "--url", &relay.1],
         &["bench", "connect", "--connections", "5", "--url", &relay.1],
-        &["bench", "local-edit", "--edits", "20"],
+        &["bench", "local-edit", "--operations", "1000", "--edits", "20"],
     ] {
         let output = run(dir, args);
         let written = [output.stdout, output.stderr].concat();
@@ -134,8 +140,9 @@ fn every_command_speaks_json_when_asked() {
         let said = String::from_utf8(said).unwrap();
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{args:?}: {error}: {said}"))
     };
-    let doc = json_of(&["doc", "create", r#"{"title":"x"}"#, "--url", &relay.1]);
-    assert_eq!(doc["confirmed"], true);
+    let relayed = ["--url", &relay.1, "--deadline", "60"];
+    let doc = json_of(&[&["doc", "create", r#"{"title":"x"}"#], &relayed[..]].concat());
+    assert_eq!(doc["confirmed"], true, "{doc}");
     let doc = doc["url"].as_str().unwrap();
     let file = home.path().join("doc.automerge");
     let file = file.to_str().unwrap();
@@ -144,7 +151,7 @@ fn every_command_speaks_json_when_asked() {
     assert_eq!(json_of(&["doc", "export", doc, "-o", file])["file"], file);
     assert!(json_of(&["doc", "import", file])["url"].is_string());
     assert_eq!(json_of(&["edit", doc, "title", "y"])["durable"], true);
-    assert_eq!(json_of(&["sync", "--url", &relay.1])["pending"], 0);
+    assert_eq!(json_of(&[&["sync"], &relayed[..]].concat())["pending"], 0);
     assert!(json_of(&["watch", doc, "--last", "1", "--count", "0"])["change"].is_string());
     assert_eq!(json_of(&["version"])["name"], "concord");
     let bench = json_of(&["bench", "connect", "--connections", "2", "--url", &relay.1]);
@@ -158,6 +165,21 @@ fn every_command_speaks_json_when_asked() {
     }
     let bench = json_of(&["bench", "join", "--operations", "10", "--url", NO_RELAY]);
     assert_eq!(bench["error"], "failed");
+}
+
+#[test]
+fn a_relay_serves_also_where_nobody_reads_what_it_says() {
+    let home = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = serve(home.path()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log.by_ref().map(Result::unwrap).find(|line| line.contains("serving addr="));
+    let serving = serving.unwrap();
+    assert!(!serving.contains('\x1b'), "{serving:?}");
+    let addr = serving.split("addr=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let _relay = Relay(child, String::new());
+    std::net::TcpStream::connect(addr).unwrap();
 }
 
 #[test]

@@ -97,6 +97,10 @@ impl View {
                     self.note("missed", &format!("too fast: {missed} events were missed"))?;
                     places.iter().try_for_each(|place| self.note("place", place))?;
                 }
+                DocumentEvent::Damaged { reason } => {
+                    let text = format!("a part of what was stored here is damaged: {reason}");
+                    self.note("damaged", &text)?;
+                }
                 DocumentEvent::Withheld { reason } => {
                     let text = format!("what breaks the document is left out: {reason}");
                     self.note("withheld", &text)?;
