@@ -150,7 +150,9 @@ pub enum BenchError {
     #[error("the server sent an unreadable chunk: {0}")]
     Chunk(#[from] guard::GuardError),
     /// Nothing came for too long.
-    #[error("{what}: no progress for {seconds} s; raise --timeout if the server is that slow")]
+    #[error(
+        "{what}: no progress for {seconds} s; raise --timeout if the server is that slow, or see in its log or metrics whether it refused what was sent"
+    )]
     Stalled {
         /// What was waited for.
         what: &'static str,
