@@ -6,8 +6,8 @@ use std::{
 };
 
 use concord::peer::{Document, FindError, Peer, Status};
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio::time::{sleep, timeout};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::sleep;
 
 use super::{Failure, open::Common};
 
@@ -52,22 +52,28 @@ pub(super) async fn with<T>(
     if common.json || !io::stderr().is_terminal() {
         return work.await;
     }
-    tokio::pin!(work);
-    if let Ok(done) = timeout(QUIET, &mut work).await {
-        return done;
-    }
-    let line = ProgressBar::new_spinner().with_elapsed(QUIET);
+    let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>4} {wide_msg}") {
         line.set_style(style);
     }
-    line.enable_steady_tick(Duration::from_millis(100));
+    line.set_message(words());
+    // Beside the work, which may compute for seconds without a pause.
+    let shown = line.clone();
+    let showing = tokio::spawn(async move {
+        sleep(QUIET).await;
+        shown.set_draw_target(ProgressDrawTarget::stderr());
+        shown.enable_steady_tick(Duration::from_millis(100));
+    });
+    tokio::pin!(work);
     let done = loop {
-        line.set_message(words());
         tokio::select! {
             done = &mut work => break done,
-            () = sleep(ANEW) => {}
+            () = sleep(ANEW) => line.set_message(words()),
         }
     };
+    showing.abort();
+    // What was aborted has nothing to say; it must not begin to draw after this.
+    let _ = showing.await;
     line.finish_and_clear();
     done
 }
