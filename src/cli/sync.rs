@@ -68,7 +68,13 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
             "{done} of {total} document{plural} confirmed by {url} in {seconds:.1} s"
         ))?;
     }
-    flushed?;
+    flushed.map_err(|error| match error {
+        ConfirmError::TimedOut { .. } if online => Failure::unconfirmed(format!(
+            "{error}: --deadline gives it more than {} s",
+            common.deadline
+        )),
+        other => other.into(),
+    })?;
     fetched
 }
 
