@@ -10,7 +10,8 @@ use crate::{
     victim::{Victim, made_up_head},
 };
 
-/// A change that keeps every rule and that automerge cannot apply.
+/// A change that keeps every rule and that automerge 0.12 cannot apply: found by changing honest
+/// ones at random.
 const POISON: &[u8] = include_bytes!("poison.change");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
