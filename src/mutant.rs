@@ -63,7 +63,7 @@ mutants! {
     /// The root of a snapshot's index is written before the snapshot.
     RootFirst = "root-first" breaks ["durability", "no-silent-loss", "convergence", "progress"],
     /// A change is taken in before what it builds on.
-    ForgetDependency = "forget-dependency" breaks ["at-most-once", "durability", "convergence"],
+    ForgetDependency = "forget-dependency" breaks ["at-most-once", "durability", "convergence", "no-silent-loss"],
     /// A document leaves memory with writes under way, and nobody remembers what they were for.
     LoseAtEviction = "lose-at-eviction" breaks ["progress", "durability"],
     /// A background job that fails keeps its slot, until no document gets one.
@@ -82,8 +82,6 @@ mutants! {
     CompactionDropsTail = "compaction-drops-tail" breaks ["durability", "no-silent-loss", "convergence", "at-most-once"],
     /// A reader whose message was held back counts as told.
     ToldWithoutSending = "told-without-sending" breaks ["convergence", "progress"],
-    /// Documents that found no room in a queue are not told of when there is room again.
-    ForgetHeldBack = "forget-held-back" breaks ["convergence", "progress"],
     /// A refused change is dropped, and its writer is not told.
     RefuseSilently = "refuse-silently" breaks ["no-silent-loss"],
     /// A call returns twice.

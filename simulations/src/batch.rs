@@ -3,7 +3,7 @@
 use std::{
     ops::{ControlFlow, Range},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -60,51 +60,42 @@ pub enum News {
 impl Batch {
     /// Lives through the worlds and tells of each. After a `Break` no further world is begun; those
     /// that are under way are told of nevertheless.
-    pub fn run(&self, mut told: impl FnMut(News) -> ControlFlow<()>) {
+    pub fn run(&self, told: impl FnMut(News) -> ControlFlow<()> + Send) {
         let next = AtomicU64::new(self.seeds.start);
         let is_over = AtomicBool::new(false);
         let jobs = self.jobs.max(1);
         let under_way: Vec<Mutex<Option<(u64, Instant)>>> =
             (0..jobs).map(|_| Mutex::new(None)).collect();
-        let set = |job: usize, what| {
-            *under_way[job].lock().unwrap_or_else(PoisonError::into_inner) = what;
+        let told = Mutex::new(told);
+        // Who lived through a world tells of it, and knows what came of that before it goes on.
+        let tell = |news: News| {
+            let flow = locked(&told)(news);
+            is_over.fetch_or(flow.is_break(), Ordering::Relaxed);
         };
-        let (sender, receiver) = mpsc::channel();
+        let (at_work, all_done) = mpsc::channel::<()>();
         thread::scope(|scope| {
-            for job in 0..jobs {
-                let sender = sender.clone();
-                let (next, is_over, set) = (&next, &is_over, &set);
+            for slot in &under_way {
+                let at_work = at_work.clone();
+                let (next, is_over, tell) = (&next, &is_over, &tell);
                 scope.spawn(move || {
                     while !is_over.load(Ordering::Relaxed) {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
                         if !self.seeds.contains(&seed) {
                             break;
                         }
-                        set(job, Some((seed, Instant::now())));
+                        *locked(slot) = Some((seed, Instant::now()));
                         let lived = self.live(seed);
-                        set(job, None);
-                        if sender.send(lived).is_err() {
-                            break;
-                        }
+                        *locked(slot) = None;
+                        tell(News::Lived(Box::new(lived)));
                     }
+                    drop(at_work);
                 });
             }
-            drop(sender);
-            loop {
-                let flow = match receiver.recv_timeout(TICK) {
-                    Ok(lived) => told(News::Lived(Box::new(lived))),
-                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
-                    Err(mpsc::RecvTimeoutError::Timeout) => {
-                        let slow = under_way.iter().filter_map(|slot| {
-                            *slot.lock().unwrap_or_else(PoisonError::into_inner)
-                        });
-                        let slow: Vec<_> = slow.collect();
-                        slow.into_iter()
-                            .try_for_each(|(seed, since)| told(News::Slow(seed, since.elapsed())))
-                    }
-                };
-                if flow.is_break() {
-                    is_over.store(true, Ordering::Relaxed);
+            drop(at_work);
+            while let Err(mpsc::RecvTimeoutError::Timeout) = all_done.recv_timeout(TICK) {
+                let slow: Vec<_> = under_way.iter().filter_map(|slot| *locked(slot)).collect();
+                for (seed, since) in slow {
+                    tell(News::Slow(seed, since.elapsed()));
                 }
             }
         });
@@ -118,6 +109,10 @@ impl Batch {
         let difference = if self.twice { compare(&report, &live()) } else { None };
         Lived { seed, report, difference, took: started.elapsed() }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lives through a plan once more and says how that differed from the first time.

@@ -356,7 +356,15 @@ impl World<'_> {
                 }
             }
             Counted::JobPostponed => self.met(State::JobPutOff),
-            Counted::CorruptRow => self.met(State::RowDamaged),
+            Counted::CorruptRow => {
+                self.met(State::RowDamaged);
+                if !self.nodes[id].is_rotten {
+                    let who = self.nodes[id].label();
+                    let detail =
+                        format!("{who} found a row damaged on a disk on which none rotted");
+                    self.broken(Invariant::Durability, detail);
+                }
+            }
             Counted::IndexRebuilt => self.met(State::IndexRebuilt),
             Counted::SnapshotLost => self.met(State::SnapshotLost),
             Counted::EphemeralDropped(_) => self.met(State::PresenceDropped),
