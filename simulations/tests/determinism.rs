@@ -10,7 +10,8 @@ use concord_simulations::{
     quiet, swarm,
 };
 
-/// The differences within a batch whose worlds are lived through twice.
+/// The differences within a batch whose worlds are lived through twice, and the rules that they
+/// broke.
 fn differences(seeds: std::ops::Range<u64>, profile: Profile) -> Vec<String> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let count = seeds.end - seeds.start;
@@ -20,6 +21,7 @@ fn differences(seeds: std::ops::Range<u64>, profile: Profile) -> Vec<String> {
         if let News::Lived(world) = news {
             lived += 1;
             found.extend(world.difference.map(|what| format!("seed {}: {what}", world.seed)));
+            found.extend(world.report.failure.map(|what| format!("seed {}: {what:?}", world.seed)));
         }
         ControlFlow::Continue(())
     });
