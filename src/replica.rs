@@ -10,6 +10,8 @@
 //! - Nothing is dropped in silence: what is not taken is refused to its writer, and what cannot
 //!   be stored closes the connection, so that its writer sends it again.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod admission;
 mod config;
 mod core;

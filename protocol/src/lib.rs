@@ -6,6 +6,8 @@
 //! decodes is total: any byte string gives a value or a typed error, in linear time, within its
 //! limit of memory.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod close;
 pub mod codec;
 pub mod guard;

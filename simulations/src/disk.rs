@@ -1,5 +1,7 @@
 //! A disk: rows that are flushed, rows that are not, and what goes wrong with them.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::{
     collections::BTreeMap,
     io,

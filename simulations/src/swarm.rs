@@ -3,6 +3,8 @@
 //! Each world has a part of the faults only ("Swarm Testing", Groce et al., 2012): faults that
 //! are always on hide each other.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use crate::{
     plan::{Action, Attack, DiskFault, Edit, Keep, Name, Plan, Profile, Settings, Way, What},
     pressure,

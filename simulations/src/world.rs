@@ -1,5 +1,7 @@
 //! A world: nodes, links, disks and users, in one thread, in virtual time.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod author;
 mod brain;
 mod faults;

@@ -4,6 +4,8 @@
 //! Everything in this module runs on the applier's large stack (see [`super::applier`]), may
 //! panic inside automerge, and then leaves an instance that must be dropped.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::{ActorId, Automerge, Change, LoadOptions, ReadDoc as _};

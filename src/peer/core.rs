@@ -4,6 +4,8 @@
 //!
 //! As with the replica: any number of [`Core::take`], then [`Core::poll`] until `None`.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,

@@ -1,6 +1,8 @@
 //! Changes made here: all that happens before the disk. The same code runs in a program and in a
 //! simulation.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,

@@ -1,5 +1,7 @@
 //! One document in memory, shared by its handles, the applier and the core.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
