@@ -16,6 +16,7 @@ mod core;
 mod document;
 mod event;
 mod graph;
+mod heads;
 pub mod index;
 mod jobs;
 mod loading;
@@ -26,6 +27,7 @@ mod reader;
 mod receive;
 mod snapshots;
 mod uploads;
+mod writers;
 
 use std::collections::BTreeMap;
 

@@ -116,6 +116,9 @@ impl Document {
         };
         after.asks = before.asks && after.asks;
         after.dirty = matches!(outcome, Outcome::Data { more: true, .. });
+        if let Some(graph) = self.graph() {
+            after.share(graph);
+        }
         self.readers.insert(connection, Box::new(after));
         match outcome {
             Outcome::Nothing => {}
