@@ -24,6 +24,7 @@ mod orphans;
 mod outgoing;
 mod presence;
 mod reader;
+mod readers;
 mod receive;
 mod snapshots;
 mod uploads;

@@ -18,7 +18,7 @@ use super::{
     index::{IndexRoot, Missing},
     jobs::Jobs,
     orphans::Orphans,
-    reader::Reader,
+    readers::Readers,
 };
 
 /// Refused hashes that are remembered, so that they are not asked for again.
@@ -97,7 +97,7 @@ pub(super) struct PagesRead {
 pub(super) struct Document {
     pub(super) id: DocumentId,
     pub(super) state: State,
-    pub(super) readers: BTreeMap<ConnectionId, Box<Reader>>,
+    pub(super) readers: Readers,
     /// A program in this process has it open.
     pub(super) opened: bool,
     pub(super) inbox: VecDeque<Inbound>,
@@ -129,7 +129,7 @@ impl Document {
         Self {
             id,
             state: State::Absent,
-            readers: BTreeMap::new(),
+            readers: Readers::default(),
             opened: false,
             inbox: VecDeque::new(),
             inbox_bytes: 0,

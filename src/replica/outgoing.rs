@@ -90,7 +90,9 @@ impl Document {
         let Some(reader) = self.readers.get(&connection) else { return };
         if let Ok((_, mut after)) = self.make(reader) {
             after.dirty = false;
-            self.readers.insert(connection, Box::new(after));
+            if let Some(reader) = self.readers.get_mut(&connection) {
+                *reader = after;
+            }
         }
     }
 
@@ -119,7 +121,9 @@ impl Document {
         if let Some(graph) = self.graph() {
             after.share(graph);
         }
-        self.readers.insert(connection, Box::new(after));
+        if let Some(reader) = self.readers.get_mut(&connection) {
+            *reader = after;
+        }
         match outcome {
             Outcome::Nothing => {}
             Outcome::ConfirmLater => {

@@ -107,7 +107,7 @@ impl Replica {
         state.documents.insert(document.clone());
         mark!(BackAfterSnapshot, after LostWithSnapshot, of (&state.info.peer, document));
         let (core, document) = self.document(document.clone());
-        document.readers.entry(connection).or_default();
+        document.readers.add(connection);
         let stores: Vec<_> = document.remote_heads.keys().cloned().collect();
         for store in stores {
             document.tell_remote_heads(core, connection, &store);
