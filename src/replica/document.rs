@@ -212,7 +212,10 @@ impl Document {
                 }
                 State::Sorting(..) => self.sort(core),
                 State::Ready(_) => match self.inbox.pop_front() {
-                    None => break,
+                    None => {
+                        free_if_empty(&mut self.inbox);
+                        break;
+                    }
                     Some(inbound) => {
                         self.inbox_bytes -= inbound.size();
                         self.take_in(core, inbound)
@@ -595,6 +598,13 @@ impl Inbound {
             Self::Changes { from, .. } => *from,
             Self::Local(..) | Self::Open => None,
         }
+    }
+}
+
+/// Gives back the room of a queue: of the documents in memory nearly all are quiet.
+pub(super) fn free_if_empty<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() {
+        *queue = VecDeque::new();
     }
 }
 

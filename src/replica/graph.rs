@@ -184,7 +184,7 @@ impl Graph {
     pub(super) fn hash_at(&self, position: u32) -> Result<ChangeHash, Missing> {
         match (self.node(position), &self.snapshot) {
             (Some(node), _) => Ok(node.hash),
-            (None, Some(snapshot)) => Ok(snapshot.index.entry(position)?.hash),
+            (None, Some(snapshot)) => snapshot.index.hash_at(position),
             (None, None) => Err(Missing::default()),
         }
     }
