@@ -7,6 +7,7 @@
 mod marks;
 
 pub mod bench;
+mod frames;
 #[cfg(feature = "simulation")]
 pub mod mutant;
 pub mod peer;

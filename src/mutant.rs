@@ -64,8 +64,6 @@ mutants! {
     RootFirst = "root-first" breaks ["durability", "no-silent-loss", "convergence", "progress"],
     /// A change is taken in before what it builds on.
     ForgetDependency = "forget-dependency" breaks ["at-most-once", "durability", "convergence"],
-    /// Orphans for whom there is no room are dropped, and their writers are not told.
-    DropOrphansSilently = "drop-orphans-silently" breaks ["no-silent-loss"],
     /// A document leaves memory with writes under way, and nobody remembers what they were for.
     LoseAtEviction = "lose-at-eviction" breaks ["progress", "durability"],
     /// A background job that fails keeps its slot, until no document gets one.

@@ -26,6 +26,7 @@ mod presence;
 mod reader;
 mod readers;
 mod receive;
+mod salvage;
 mod snapshots;
 mod uploads;
 mod writers;
@@ -85,13 +86,14 @@ impl Replica {
             Event::Disconnected(connection) => self.disconnected(connection),
             Event::Loaded(ticket, stored) => self.answered(ticket, |document, core| {
                 document.loaded(core, ticket, stored);
-                document.start_upload(core);
             }),
             Event::Read(ticket, rows) => self.answered(ticket, |document, core| {
                 if document.jobs.snapshot_read.is_some_and(|(read, _)| read == ticket) {
                     document.snapshot_read(core, rows);
-                } else if let Some(read) = document.pages.take_if(|read| read.ticket == ticket) {
-                    document.pages_read(core, &read, rows);
+                } else if let Some(read) =
+                    document.pages.take_if(|read| read.ticket == Some(ticket))
+                {
+                    document.pages_read(core, read, rows);
                 }
             }),
             Event::Stored(ticket, result) => self.answered(ticket, |document, core| {
@@ -126,7 +128,7 @@ impl Replica {
             }
             Event::Shut(document) => {
                 if let Some(document) = self.documents.get_mut(&document) {
-                    document.opened = false;
+                    document.shut();
                 }
             }
             Event::TimerFired => self.core.timer_fired(),
@@ -231,6 +233,7 @@ impl Replica {
         self.core.close_stalled();
         while let Some((id, wake)) = self.core.due() {
             let Some(document) = self.documents.get_mut(&id) else {
+                self.core.pass_on();
                 continue;
             };
             match wake {
@@ -249,12 +252,14 @@ impl Replica {
                     document.say_unavailable(&mut self.core);
                 }
                 Wake::Check => {
+                    document.try_again(&mut self.core);
                     document.start_upload(&mut self.core);
                     document.check_due(&mut self.core);
                     document.consider_background(&mut self.core);
                     if !document.inbox.is_empty() {
                         document.drive(&mut self.core);
                     }
+                    self.core.pass_on();
                 }
                 Wake::Idle => document.idle(&mut self.core),
             }

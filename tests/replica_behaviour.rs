@@ -254,10 +254,8 @@ fn orphans_wait_within_bounds_and_are_taken_in_when_their_time_comes() {
         world.say(author, &document(), &sync_message(vec![last], vec![bytes.clone()]));
     }
     assert_eq!(world.relay.stats().orphans, 1_000);
-    assert!(
-        world.counts.contains(&Counted::ChangeRefused(RefuseCode::Quota)),
-        "the writer is told"
-    );
+    // They were honest, and are asked for when they can be taken in.
+    assert!(errors(&world.taken(author)).is_empty());
     let all: Vec<Bytes> = changes.iter().map(|(_, bytes)| bytes.clone()).collect();
     world.say(author, &document(), &sync_message(vec![last], all));
     world.finish_all();
@@ -427,6 +425,41 @@ fn a_reader_that_takes_nothing_is_bounded_then_closed_and_others_go_on() {
     assert!(world.closed.is_empty(), "it may still catch up");
     world.pass_time(200);
     assert!(world.closed.contains(&(slow, 1013)), "by a timer of its own: {:?}", world.closed);
+}
+
+#[test]
+fn a_document_larger_than_the_queue_does_not_cost_a_slow_reader_its_connection() {
+    let mut world = world();
+    let (author, slow) = (join(&mut world, 1), join(&mut world, 2));
+    let mut doc = AutoCommit::new();
+    let mut changes = Vec::new();
+    for number in 0..12 {
+        let noise: Vec<u8> = (0..900_000_u64)
+            .map(|n| (n.wrapping_mul(n + number).wrapping_mul(0x9E37_79B9) >> 13) as u8)
+            .collect();
+        doc.put(ROOT, "key", noise).unwrap();
+        doc.commit();
+        let change = doc.get_last_local_change().unwrap();
+        changes.push(Bytes::copy_from_slice(change.raw_bytes()));
+    }
+    let last = ChangeHash(doc.get_heads()[0].0);
+    for change in changes {
+        world.say(author, &document(), &sync_message(vec![last], vec![change]));
+        world.finish_all();
+    }
+    world.draining = false;
+    world.say(slow, &document(), &sync_message(vec![], vec![]));
+    world.finish_all();
+    let queued = world.relay.stats().queued_bytes;
+    assert!(queued > 8 * 1024 * 1024, "{queued} bytes queued");
+
+    // While that is on its way it goes on asking for other documents.
+    for number in 0..100 {
+        world.ask(slow, &DocumentId::from_bytes(&[number; 16]));
+        world.pass_time(250);
+        world.handle(Event::Drained(slow, 16 * 1024));
+    }
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
 }
 
 #[test]

@@ -58,6 +58,14 @@ impl Disk {
         self.lock().fail_reads = fail;
     }
 
+    /// The checks of a world look at what is on the disk, whether its owner can read it or not.
+    pub(crate) fn look<T>(&self, look: impl FnOnce() -> T) -> T {
+        let fails = std::mem::take(&mut self.lock().fail_reads);
+        let seen = look();
+        self.lock().fail_reads = fails;
+        seen
+    }
+
     /// Whether there is no room.
     pub(crate) fn set_full(&self, full: bool) {
         self.lock().full = full;

@@ -76,6 +76,8 @@ pub struct Written {
     pub peer: u8,
     /// What became of it.
     pub fate: Fate,
+    /// It was not on the user's disk any more when the user was told that the disk is damaged.
+    pub is_mourned: bool,
 }
 
 /// What users wrote, and what was promised.
@@ -94,7 +96,8 @@ pub struct Ledger {
 impl Ledger {
     /// A user made a change.
     pub fn wrote(&mut self, hash: ChangeHash, document: u8, peer: u8) {
-        self.written.insert(hash, Written { document, peer, fate: Fate::Pending });
+        self.written
+            .insert(hash, Written { document, peer, fate: Fate::Pending, is_mourned: false });
         self.order.push(hash);
     }
 
@@ -130,6 +133,15 @@ impl Ledger {
         }
     }
 
+    /// A user was told that a document is damaged on their disk, where this much is left of it:
+    /// what they wrote and is not there may be lost.
+    pub(crate) fn told(&mut self, peer: u8, document: u8, left: &Hashes) {
+        for (hash, written) in &mut self.written {
+            let theirs = written.peer == peer && written.document == document;
+            written.is_mourned |= theirs && !left.contains(hash);
+        }
+    }
+
     /// Whether a user made it, and which.
     pub fn who(&self, hash: &ChangeHash) -> Option<Written> {
         self.written.get(hash).copied()
@@ -154,12 +166,13 @@ impl Ledger {
         self.named.remove(&node);
     }
 
-    /// Changes of a document whose users were promised that they are kept, in order of writing.
+    /// Changes of a document whose users were promised that they are kept and not told of damage
+    /// since, in order of writing.
     pub fn promised(&self, document: u8) -> impl Iterator<Item = ChangeHash> {
         self.order.iter().copied().filter(move |hash| {
-            self.written
-                .get(hash)
-                .is_some_and(|w| w.document == document && w.fate == Fate::Promised)
+            self.written.get(hash).is_some_and(|w| {
+                w.document == document && w.fate == Fate::Promised && !w.is_mourned
+            })
         })
     }
 

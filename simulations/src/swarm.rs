@@ -114,7 +114,7 @@ fn trouble(rng: &mut Rng) -> Trouble {
         hangs: some(250, 10),
         disk_failures: some(250, 6),
         full_disks: some(150, 3),
-        rot: some(0, 3),
+        rot: some(200, 3),
         clock_jumps: some(250, 10),
         attacks: some(250, 30),
         absences: some(200, 3),
@@ -270,8 +270,7 @@ fn faults(rng: &mut Rng, plan: &mut Plan) {
         add(when(rng, plan), What::Disk { node: node(rng, plan), fault: DiskFault::Full, for_ms });
     }
     for _ in 0..times(trouble.rot) {
-        // Only relays: what rots at a peer that was alone with it is lost, whoever wrote it.
-        let node = Name::Relay(rng.small(0, plan.relays - 1));
+        let node = node(rng, plan);
         add(when(rng, plan), What::Rot { node, choice: rng.next() });
     }
     for _ in 0..times(trouble.clock_jumps) {

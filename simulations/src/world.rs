@@ -7,6 +7,7 @@ mod finish;
 mod hostile;
 mod network;
 mod node;
+mod rot;
 mod storage;
 mod user;
 
@@ -333,6 +334,9 @@ fn short(hash: &concord_protocol::ChangeHash) -> String {
 /// A message as a frame; hostile ones are none.
 #[derive(Debug)]
 enum Frame {
+    /// A piece of a large message that is not its last.
+    Part(usize),
+    /// A message, and the bytes of its last piece.
     Message(Vec<concord_protocol::Message>, usize),
     Close(u16, String),
 }
@@ -340,7 +344,7 @@ enum Frame {
 impl Frame {
     fn len(&self) -> usize {
         match self {
-            Self::Message(_, len) => *len,
+            Self::Part(len) | Self::Message(_, len) => *len,
             Self::Close(..) => 2,
         }
     }

@@ -17,8 +17,8 @@ use super::{
     applier::Task, content::Incoming, event::DocumentEvent, held::Held, registry::Registry,
 };
 use crate::replica::{
-    ChunkSource, Config, ConnectionId, Counted, Effect, Event, Job, LocalError, Now, Published,
-    Replica, RowKey, RowWrite, StorageFailure, Ticket,
+    Config, ConnectionId, Counted, Effect, Event, Job, LocalError, Now, Published, Replica, RowKey,
+    RowWrite, StorageFailure, Ticket,
 };
 
 /// Milliseconds that closing waits for writes under way and for relays to say goodbye.
@@ -26,10 +26,6 @@ const CLOSE_MS: u64 = 5_000;
 
 /// Told when a local change is on disk, or is not going to be.
 pub(super) type LocalDone = oneshot::Sender<Result<(), LocalError>>;
-
-/// One request for the chunks of an opened document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FetchId(pub(super) u64);
 
 /// What the core is told.
 #[derive(Debug)]
@@ -44,8 +40,6 @@ pub(super) enum Command {
     Shut(DocumentId),
     /// Answers [`Action::List`]: documents in order; none: there are no more.
     Listed(ConnectionId, Result<Vec<DocumentId>, StorageFailure>),
-    /// Answers [`Action::Fetch`].
-    Fetched(FetchId, Result<Vec<Bytes>, String>),
     /// End, and answer when all is on disk.
     Close(oneshot::Sender<()>),
 }
@@ -71,8 +65,6 @@ pub(super) enum Action {
     Count(Counted),
     /// List a page of the stored documents, those after this one, for this connection.
     List(ConnectionId, Option<DocumentId>),
-    /// Get the bytes of these chunks.
-    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
     /// Run this on the applier, after all that was given to it before.
     Apply(Task),
 }
@@ -87,9 +79,6 @@ pub(super) struct Core {
     open: BTreeSet<DocumentId>,
     local: BTreeMap<Ticket, (Arc<Held>, LocalDone)>,
     next_ticket: u64,
-    loading: BTreeMap<Ticket, Arc<Held>>,
-    fetching: BTreeMap<FetchId, Arc<Held>>,
-    next_fetch: u64,
     /// Requests of the replica whose answers are still to come.
     under_way: usize,
     closing: Option<Closing>,
@@ -112,9 +101,6 @@ impl Core {
             open: BTreeSet::new(),
             local: BTreeMap::new(),
             next_ticket: 0,
-            loading: BTreeMap::new(),
-            fetching: BTreeMap::new(),
-            next_fetch: 0,
             under_way: 0,
             closing: None,
         }
@@ -140,7 +126,6 @@ impl Core {
                 }
             }
             Command::Listed(connection, page) => self.listed(connection, page),
-            Command::Fetched(fetch, chunks) => self.fetched(fetch, chunks),
             Command::Close(done) => self.close(done),
         }
     }
@@ -195,14 +180,9 @@ impl Core {
                 return;
             }
             Event::Disconnected(id) => _ = self.connections.remove(&id),
-            Event::Loaded(ticket, ref loaded) => {
+            Event::Loaded(..) | Event::Read(..) | Event::Stored(..) | Event::WorkDone(..) => {
                 self.answered();
-                let held = self.loading.remove(&ticket);
-                if let (Err(error), Some(held)) = (loaded, held) {
-                    held.fail(&error.0);
-                }
             }
-            Event::Read(..) | Event::Stored(..) | Event::WorkDone(..) => self.answered(),
             _ => {}
         }
         self.handle(event);
@@ -245,20 +225,6 @@ impl Core {
         self.actions.push_back(Action::List(connection, Some(last)));
     }
 
-    fn fetched(&mut self, fetch: FetchId, chunks: Result<Vec<Bytes>, String>) {
-        let Some(held) = self.fetching.remove(&fetch) else {
-            return;
-        };
-        match chunks {
-            Ok(chunks) => {
-                let chunks = chunks.into_iter().map(Incoming::from).collect();
-                self.actions.push_back(Action::Apply(Task::Load(held, chunks)));
-            }
-            // A compaction may have replaced what was named: it is named anew.
-            Err(reason) => held.broken(&reason),
-        }
-    }
-
     fn close(&mut self, done: oneshot::Sender<()>) {
         if self.closing.is_some() {
             return;
@@ -277,12 +243,7 @@ impl Core {
             Effect::Close(id, code, reason) => {
                 self.actions.push_back(Action::Close(id, code, reason));
             }
-            Effect::Load(ticket, document) => {
-                if let Some(held) = self.registry.find(&document) {
-                    self.loading.insert(ticket, held);
-                }
-                self.ask(Action::Load(ticket, document));
-            }
+            Effect::Load(ticket, document) => self.ask(Action::Load(ticket, document)),
             Effect::Read(ticket, document, rows) => self.ask(Action::Read(ticket, document, rows)),
             Effect::Write(ticket, document, writes) => {
                 self.ask(Action::Write(ticket, document, writes));
@@ -291,7 +252,7 @@ impl Core {
             Effect::SetTimer(at_ms) => self.actions.push_back(Action::SetTimer(at_ms)),
             Effect::Count(counted) => self.actions.push_back(Action::Count(counted)),
             Effect::LocalDone(ticket, result) => self.local_done(ticket, result),
-            Effect::Publish(document, published) => self.publish(document, published),
+            Effect::Publish(document, published) => self.publish(&document, published),
         }
     }
 
@@ -315,19 +276,16 @@ impl Core {
         let _ = done.send(result);
     }
 
-    fn publish(&mut self, document: DocumentId, published: Published) {
-        let Some(held) = self.registry.find(&document) else {
+    fn publish(&mut self, document: &DocumentId, published: Published) {
+        let Some(held) = self.registry.find(document) else {
             return;
         };
         match published {
-            Published::Opened(sources) => {
-                if !held.is_loading() {
-                    return;
+            Published::Opened(chunks) => {
+                if held.is_loading() {
+                    let chunks = chunks.into_iter().map(Incoming::from).collect();
+                    self.actions.push_back(Action::Apply(Task::Load(held, chunks)));
                 }
-                self.next_fetch += 1;
-                let fetch = FetchId(self.next_fetch);
-                self.fetching.insert(fetch, held);
-                self.actions.push_back(Action::Fetch(fetch, document, sources));
             }
             Published::Changes(changes) => {
                 self.put_in(held, changes.into_iter().map(Incoming::Change));
@@ -346,6 +304,16 @@ impl Core {
             Published::Quarantined(reason) => {
                 held.fail(&reason);
                 held.tell(|| DocumentEvent::Quarantined { reason });
+            }
+            Published::Damaged(reason) => {
+                tracing::error!(%document, reason, "a part of a document is damaged");
+                // What is shown may be more than is stored: back to what is left, which follows.
+                held.reset();
+                held.tell(|| DocumentEvent::Damaged { reason });
+            }
+            Published::Unreadable(reason) => {
+                held.fail(&reason);
+                held.tell(|| DocumentEvent::Failed { reason });
             }
             Published::Ephemeral { sender, data } => {
                 held.tell(|| DocumentEvent::Ephemeral { sender, data });

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     replica::{ConnectionId, Event, Now, PeerInfo, StorageFailure},
-    store::{DocumentKey, Store, Tenant},
+    store::{DocumentKey, Store, StoreError, Tenant},
     worker::{Materialiser, resolve},
 };
 
@@ -178,13 +178,6 @@ impl Engine {
                     async move { Command::Listed(connection, page.await.map_err(failure)) },
                 );
             }
-            Action::Fetch(fetch, document, sources) => {
-                let store = Arc::clone(&self.store);
-                self.answer(async move {
-                    let chunks = resolve::fetch(&*store, key(document), sources).await;
-                    Command::Fetched(fetch, chunks.map_err(|error| error.to_string()))
-                });
-            }
             // The applier ends only after the last handle is gone.
             Action::Apply(task) => _ = self.tasks.send(task),
         }
@@ -215,8 +208,8 @@ fn key(document: DocumentId) -> DocumentKey {
     DocumentKey { tenant: Tenant::default(), document }
 }
 
-fn failure(error: impl std::fmt::Display) -> StorageFailure {
-    StorageFailure(error.to_string())
+fn failure(error: StoreError) -> StorageFailure {
+    error.into()
 }
 
 fn millis(duration: Duration) -> u64 {

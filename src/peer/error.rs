@@ -124,7 +124,7 @@ pub enum ChangeError {
 impl From<LocalError> for ChangeError {
     fn from(error: LocalError) -> Self {
         match error {
-            LocalError::Storage(failure) => Self::NotDurable(failure.0),
+            LocalError::Storage(failure) => Self::NotDurable(failure.to_string()),
             LocalError::Refused { code, reason } => Self::Refused { code, reason },
         }
     }

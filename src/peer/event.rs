@@ -37,6 +37,12 @@ pub enum DocumentEvent {
         /// Why.
         reason: String,
     },
+    /// A part of what was stored of the document is damaged. What is left is shown; the rest, and
+    /// with it what was made here and nobody else has, is gone from here until somebody brings it.
+    Damaged {
+        /// What is damaged.
+        reason: String,
+    },
     /// A change made here was not accepted.
     Refused {
         /// Which.

@@ -29,7 +29,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use self::seeded::Seeded;
 pub use self::{
     dialling::Dialling,
-    exchange::{Apply, FetchId, PeerAction, PeerInput},
+    exchange::{Apply, PeerAction, PeerInput},
 };
 use super::{
     ChangeError, DocumentEvent, EditError,

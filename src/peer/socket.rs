@@ -7,7 +7,7 @@ use concord_protocol::{
     CloseCode, Limits, Message, PeerId, PeerMetadata, codec,
     handshake::{join, join_concord, welcomed_concord},
 };
-use futures_util::{SinkExt as _, StreamExt as _, stream::SplitSink};
+use futures_util::{Sink, SinkExt as _, StreamExt as _};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
@@ -22,7 +22,10 @@ use super::{
     engine::Told,
     transport::{Opened, Socket},
 };
-use crate::replica::{ConnectionId, Event, PeerInfo};
+use crate::{
+    frames::Fragments,
+    replica::{ConnectionId, Event, PeerInfo},
+};
 
 /// Time between pings, in milliseconds (DESIGN section 3).
 const PING_MS: u64 = 15_000;
@@ -145,30 +148,37 @@ pub(super) async fn carry(
     }
 }
 
-/// Writes what the engine has, each message flushed and reported.
-async fn write(
-    sink: &mut SplitSink<Socket, Frame>,
+/// Writes what the engine has. Each frame is flushed and reported: of a large message on a slow
+/// line something is heard as it leaves, and pings fit in between.
+async fn write<S>(
+    sink: &mut S,
     outgoing: &mut mpsc::UnboundedReceiver<Outgoing>,
     mut pings: mpsc::Receiver<()>,
     drained: &mpsc::UnboundedSender<usize>,
-) -> Ended {
+) -> Ended
+where
+    S: Sink<Frame, Error = tungstenite::Error> + Unpin,
+{
+    let mut message: Option<Fragments> = None;
     loop {
         let sent = tokio::select! {
-            next = outgoing.recv() => match next {
-                Some(Outgoing::Send(bytes)) => {
-                    let len = bytes.len();
-                    let sent = sink.send(Frame::Binary(bytes)).await;
+            biased;
+            Some(()) = pings.recv() => sink.send(Frame::Ping(Bytes::new())).await,
+            next = next_piece(&mut message, outgoing) => match next {
+                Some(Next::Piece(len, frame)) => {
+                    let sent = sink.send(frame).await;
                     if sent.is_ok() && drained.send(len).is_err() {
                         return Ended::permanent("the peer is closed");
                     }
                     sent
                 }
-                Some(Outgoing::Close(code, reason)) => {
+                Some(Next::Close(code, reason)) => {
                     let frame = CloseFrame {
                         code: WireCode::from(code.code()),
                         reason: reason.as_str().into(),
                     };
-                    let _ = timeout(Duration::from_millis(CLOSE_MS), sink.send(Frame::Close(Some(frame)))).await;
+                    let goodbye = sink.send(Frame::Close(Some(frame)));
+                    let _ = timeout(Duration::from_millis(CLOSE_MS), goodbye).await;
                     return if code.is_transient() {
                         Ended::transient(reason)
                     } else {
@@ -177,10 +187,33 @@ async fn write(
                 }
                 None => return Ended::permanent("the peer is closed"),
             },
-            Some(()) = pings.recv() => sink.send(Frame::Ping(Bytes::new())).await,
         };
         if let Err(error) = sent {
             return broke(&error);
+        }
+    }
+}
+
+/// What is to be written next.
+enum Next {
+    /// A frame, and the bytes of its message that it carries.
+    Piece(usize, Frame),
+    Close(CloseCode, String),
+}
+
+/// The next piece of the message that is being sent, or the next thing that the engine has; `None`
+/// when there is no engine any more. Nothing is lost if it is dropped while it waits.
+async fn next_piece(
+    message: &mut Option<Fragments>,
+    outgoing: &mut mpsc::UnboundedReceiver<Outgoing>,
+) -> Option<Next> {
+    loop {
+        if let Some((len, frame)) = message.as_mut().and_then(Fragments::next) {
+            return Some(Next::Piece(len, frame));
+        }
+        match outgoing.recv().await? {
+            Outgoing::Send(bytes) => *message = Some(Fragments::new(bytes)),
+            Outgoing::Close(code, reason) => return Some(Next::Close(code, reason)),
         }
     }
 }
@@ -194,4 +227,81 @@ fn closed(frame: Option<CloseFrame>) -> Ended {
 
 fn broke(error: &tungstenite::Error) -> Ended {
     Ended::transient(format!("the connection broke: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use super::*;
+    use crate::frames::FRAGMENT_BYTES;
+
+    /// A line that takes this many frames and then no more.
+    struct Narrow {
+        taken: Vec<Frame>,
+        room: usize,
+    }
+
+    impl Sink<Frame> for Narrow {
+        type Error = tungstenite::Error;
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            if self.taken.len() < self.room { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn start_send(mut self: Pin<&mut Self>, item: Frame) -> Result<(), Self::Error> {
+            self.taken.push(item);
+            Ok(())
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_message_on_a_slow_line_is_reported_as_it_leaves() {
+        let mut line = Narrow { taken: Vec::new(), room: 3 };
+        let (tell, mut outgoing) = mpsc::unbounded_channel();
+        let (drained, mut reports) = mpsc::unbounded_channel();
+        let (_ping, pings) = mpsc::channel(1);
+        tell.send(Outgoing::Send(Bytes::from(vec![7; 5 * FRAGMENT_BYTES]))).unwrap();
+        let writing = write(&mut line, &mut outgoing, pings, &drained);
+        assert!(timeout(Duration::from_secs(1), writing).await.is_err(), "the line is full");
+        let mut left = 0;
+        while let Ok(bytes) = reports.try_recv() {
+            left += bytes;
+        }
+        assert_eq!(left, 3 * FRAGMENT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn pings_go_between_the_pieces_of_a_message() {
+        let mut line = Narrow { taken: Vec::new(), room: 10 };
+        let (tell, mut outgoing) = mpsc::unbounded_channel();
+        let (drained, _reports) = mpsc::unbounded_channel();
+        let (ping, pings) = mpsc::channel(1);
+        tell.send(Outgoing::Send(Bytes::from(vec![7; 2 * FRAGMENT_BYTES]))).unwrap();
+        tell.send(Outgoing::Close(CloseCode::Normal, "enough".to_owned())).unwrap();
+        ping.try_send(()).unwrap();
+        write(&mut line, &mut outgoing, pings, &drained).await;
+        let kinds: Vec<&str> = line
+            .taken
+            .iter()
+            .map(|frame| match frame {
+                Frame::Frame(_) => "piece",
+                Frame::Ping(_) => "ping",
+                Frame::Close(_) => "close",
+                _ => "other",
+            })
+            .collect();
+        assert_eq!(kinds, ["ping", "piece", "piece", "close"]);
+    }
 }

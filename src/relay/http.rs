@@ -31,12 +31,13 @@ use tokio_tungstenite::{
     },
 };
 
+use crate::frames::FRAGMENT_BYTES;
+
 use super::{
     connection,
     hub::{Health, Hub},
     listen::ByteStream,
     metered::Metered,
-    outgoing::FRAGMENT_BYTES,
 };
 
 /// Bytes of the read buffer that each connection holds while it is idle.

@@ -77,6 +77,7 @@ pub(super) struct Metrics {
     compacted: Counter,
     postponed: Counter,
     corrupt_rows: Counter,
+    salvages: Family<ByFate, Counter>,
     flush_seconds: Histogram,
     store_failures: Family<ByKind, Counter>,
     jobs: Family<ByOutcome, Counter>,
@@ -156,6 +157,7 @@ impl Metrics {
             compacted: counter(r, "snapshots_built", "Snapshots built", None),
             postponed: counter(r, "jobs_postponed", "Background jobs to be tried again", None),
             corrupt_rows: counter(r, "corrupt_rows", "Rows that failed their checksum", None),
+            salvages: family(r, "salvages", "Documents that went on after rows were damaged"),
             flush_seconds: histogram(
                 r,
                 "store_flush",
@@ -194,7 +196,13 @@ impl Metrics {
             Counted::Compacted => _ = self.compacted.inc(),
             Counted::JobPostponed => _ = self.postponed.inc(),
             Counted::CorruptRow => _ = self.corrupt_rows.inc(),
+            Counted::IndexRebuilt => self.count_salvage("index-rebuilt"),
+            Counted::SnapshotLost => self.count_salvage("snapshot-lost"),
         }
+    }
+
+    fn count_salvage(&self, outcome: &'static str) {
+        self.salvages.get_or_create(&ByFate { outcome }).inc();
     }
 
     fn count_sync(&self, direction: &'static str) {
@@ -302,6 +310,7 @@ mod tests {
         metrics.count(Counted::ChangesAccepted(7));
         metrics.count(Counted::ChangeRefused(RefuseCode::Equivocation));
         metrics.count(Counted::EphemeralDropped(2));
+        metrics.count(Counted::SnapshotLost);
         metrics.closed(4409);
         metrics.received.inc_by(11);
         metrics.flushed(Duration::from_millis(2));
@@ -311,6 +320,7 @@ mod tests {
             "concord_changes_accepted_total 7",
             "concord_changes_refused_total{code=\"equivocation\"} 1",
             "concord_ephemerals_total{outcome=\"dropped\"} 2",
+            "concord_salvages_total{outcome=\"snapshot-lost\"} 1",
             "concord_closes_total{code=\"4409\"} 1",
             "concord_received_bytes_total 11",
             "concord_store_flush_seconds_count 1",

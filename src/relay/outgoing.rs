@@ -5,18 +5,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use concord_protocol::CloseCode;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::{
-    Message,
-    protocol::frame::{
-        Frame,
-        coding::{Data, OpCode},
-    },
-};
+use tokio_tungstenite::tungstenite::Message;
 
-/// Bytes of a message from which it is sent in several WebSocket frames. The buffer of a
-/// connection never shrinks below the largest piece that it wrote, pings fit in between, and
-/// what a slow reader took is known piece by piece.
-pub(super) const FRAGMENT_BYTES: usize = 16 * 1024;
+use crate::frames::Fragments;
 
 /// Queued messages whose room is kept when the queue is empty.
 const ROOM_KEPT: usize = 16;
@@ -39,9 +30,7 @@ pub(super) type Piece = (Option<u16>, usize, Message);
 /// Messages in the order to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    messages: VecDeque<(Option<u16>, Bytes)>,
-    /// Whether the first message was begun: what is left of it are continuation frames.
-    begun: bool,
+    messages: VecDeque<(Option<u16>, Fragments)>,
     /// How many of them are the connection's own.
     own: usize,
 }
@@ -49,7 +38,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn push(&mut self, shard: Option<u16>, bytes: Bytes) {
         self.own += usize::from(shard.is_none());
-        self.messages.push_back((shard, bytes));
+        self.messages.push_back((shard, Fragments::new(bytes)));
     }
 
     /// Messages of the connection itself that are not yet sent whole.
@@ -59,7 +48,7 @@ impl Queue {
 
     /// Whether the first message is sent in part.
     pub(super) fn is_begun(&self) -> bool {
-        self.begun
+        self.messages.front().is_some_and(|(_, message)| message.is_begun())
     }
 
     /// Forgets everything. A message that was begun is never ended: only a close may follow.
@@ -70,24 +59,14 @@ impl Queue {
 
     /// The next frame to send.
     pub(super) fn next_piece(&mut self) -> Option<Piece> {
-        let (shard, bytes) = self.messages.front_mut()?;
+        let (shard, message) = self.messages.front_mut()?;
         let shard = *shard;
-        if !self.begun && bytes.len() <= FRAGMENT_BYTES {
-            let (_, bytes) = self.messages.pop_front()?;
-            self.popped(shard);
-            return Some((shard, bytes.len(), Message::Binary(bytes)));
-        }
-        let piece = bytes.split_to(bytes.len().min(FRAGMENT_BYTES));
-        let kind = if self.begun { Data::Continue } else { Data::Binary };
-        let is_last = bytes.is_empty();
-        self.begun = !is_last;
-        if is_last {
+        let (len, frame) = message.next()?;
+        if message.is_done() {
             self.messages.pop_front();
             self.popped(shard);
         }
-        let len = piece.len();
-        let frame = Frame::message(piece, OpCode::Data(kind), is_last);
-        Some((shard, len, Message::Frame(frame)))
+        Some((shard, len, frame))
     }
 
     fn popped(&mut self, shard: Option<u16>) {
@@ -123,33 +102,27 @@ impl Drained {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frames::FRAGMENT_BYTES;
 
     #[test]
-    fn small_messages_are_one_frame_and_large_ones_add_up() {
+    fn messages_are_sent_in_order_piece_by_piece() {
         let mut queue = Queue::default();
-        let large: Bytes = (0..FRAGMENT_BYTES * 2 + 5).map(|i| i.to_le_bytes()[0]).collect();
         queue.push(None, Bytes::from_static(b"first"));
-        queue.push(Some(3), large.clone());
+        queue.push(Some(3), Bytes::from(vec![7; FRAGMENT_BYTES + 5]));
         queue.push(Some(1), Bytes::from_static(b"last"));
         assert_eq!(queue.own(), 1);
 
-        assert!(matches!(queue.next_piece(), Some((None, 5, Message::Binary(_)))));
-        let mut joined = Vec::new();
-        let mut kinds = Vec::new();
-        while queue.messages.len() > 1 {
-            let Some((Some(3), len, Message::Frame(frame))) = queue.next_piece() else {
-                panic!("the large message comes in frames of shard 3");
-            };
-            assert_eq!(len, frame.payload().len());
-            kinds.push((frame.header().opcode, frame.header().is_final));
-            joined.extend_from_slice(frame.payload());
+        let mut sent = Vec::new();
+        while let Some((shard, len, _)) = queue.next_piece() {
+            sent.push((shard, len, queue.is_begun(), queue.own()));
         }
-        assert_eq!(joined, large);
-        let (binary, more) = (OpCode::Data(Data::Binary), OpCode::Data(Data::Continue));
-        assert_eq!(kinds, [(binary, false), (more, false), (more, true)]);
-        assert!(matches!(queue.next_piece(), Some((Some(1), 4, Message::Binary(_)))));
-        assert!(queue.next_piece().is_none());
-        assert_eq!(queue.own(), 0);
+        let pieces = [
+            (None, 5, false, 0),
+            (Some(3), FRAGMENT_BYTES, true, 0),
+            (Some(3), 5, false, 0),
+            (Some(1), 4, false, 0),
+        ];
+        assert_eq!(sent, pieces);
     }
 
     #[test]

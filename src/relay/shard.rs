@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    replica::{ConnectionId, Effect, Event, PeerInfo, Replica, Stats, StorageFailure},
+    replica::{ConnectionId, Effect, Event, PeerInfo, Published, Replica, Stats, StorageFailure},
     store::{Store, StoreError},
     worker::Materialiser,
 };
@@ -325,6 +325,9 @@ impl Shard {
             }
             Effect::SetTimer(at) => self.timer = Some(at),
             Effect::Count(counted) => self.surroundings.metrics.count(counted),
+            Effect::Publish(document, Published::Damaged(reason)) => {
+                tracing::error!(%document, reason, "a part of a document is lost to this relay");
+            }
             // No program of this process opens documents of a relay.
             Effect::LocalDone(..) | Effect::Publish(..) => {}
         }
@@ -341,7 +344,7 @@ impl Shard {
             let done = doing.await.map_err(|error| {
                 metrics.store_failed(kind);
                 tracing::error!(kind, %error, "the store failed");
-                StorageFailure(error.to_string())
+                StorageFailure::from(error)
             });
             let _ = completions.send(event(done));
         });

@@ -31,7 +31,10 @@ pub(super) struct Connection {
     pub(super) remotes: BTreeSet<StorageId>,
     /// The last count of each session of ephemeral messages that came over it.
     sessions: VecDeque<(SessionId, u64)>,
+    /// Bytes sent and not yet drained.
     pub(super) queued_bytes: usize,
+    /// Bytes of those that were sent when there was no room any more.
+    behind_bytes: usize,
     pub(super) closing: bool,
 }
 
@@ -143,6 +146,20 @@ impl Core {
         }
     }
 
+    /// Whoever was woken for a slot may not have wanted it any more: the next one is woken.
+    pub(super) fn pass_on(&mut self) {
+        if self.jobs < self.config.jobs
+            && let Some(next) = self.job_queue.pop_first()
+        {
+            self.wake_at(self.now.mono_ms, &next, Wake::Check);
+        }
+        if self.uploads < UPLOADS_AT_ONCE
+            && let Some(next) = self.upload_queue.pop_front()
+        {
+            self.wake_at(self.now.mono_ms, &next, Wake::Check);
+        }
+    }
+
     /// Whether an upload may be opened now; the document is woken later if not.
     pub(super) fn take_upload_slot(&mut self, document: &DocumentId) -> bool {
         let free = self.uploads < UPLOADS_AT_ONCE;
@@ -200,6 +217,7 @@ impl Core {
                 remotes: BTreeSet::new(),
                 sessions: VecDeque::new(),
                 queued_bytes: 0,
+                behind_bytes: 0,
                 closing: false,
             },
         );
@@ -242,12 +260,16 @@ impl Core {
         if state.closing || mutant!(LoseMessage, every 50) {
             return;
         }
+        // One message may be larger than the queue, and what is said behind it has its own room:
+        // a reader on a slow line could never take a large document otherwise.
+        if state.queued_bytes >= soft_bytes {
+            state.behind_bytes += frame.len();
+        }
+        let over = state.behind_bytes > self.config.limits.queue_bytes - soft_bytes;
         state.queued_bytes += frame.len();
         if state.queued_bytes >= soft_bytes {
             self.full_since_ms.entry(connection).or_insert(self.now.mono_ms);
         }
-        // One message may be larger than the queue; more on top of a full queue may not.
-        let over = state.queued_bytes - frame.len() > self.config.limits.queue_bytes;
         self.out.push_back(Effect::Send(connection, frame));
         if over {
             mark!(FullClosed);
@@ -281,6 +303,7 @@ impl Core {
         };
         state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
         if state.queued_bytes < soft_bytes {
+            state.behind_bytes = 0;
             self.full_since_ms.remove(&connection);
             mark!(Resumed, if !state.held_back.is_empty());
             return std::mem::take(&mut state.held_back);

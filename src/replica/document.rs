@@ -17,9 +17,12 @@ use super::{
     graph::Graph,
     index::{IndexRoot, Missing},
     jobs::Jobs,
-    orphans::Orphans,
+    loading::Reading,
+    orphans::{Orphan, Orphans},
     readers::Readers,
+    salvage::{Damage, Salvage},
 };
+use crate::record;
 
 /// Refused hashes that are remembered, so that they are not asked for again.
 const REFUSED_MAX: usize = 1_024;
@@ -37,6 +40,26 @@ pub(super) struct Meta {
     pub(super) withheld: Vec<[u8; 32]>,
     /// Why, in words.
     pub(super) reason: String,
+    /// Snapshots that cannot be read: the document goes on without them.
+    pub(super) damaged: Vec<[u8; 32]>,
+}
+
+/// As [`Meta`] was once.
+#[derive(Deserialize)]
+struct FirstMeta {
+    withheld: Vec<[u8; 32]>,
+    reason: String,
+}
+
+impl Meta {
+    /// The record in these bytes; `None` if there is none.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let first = || {
+            let FirstMeta { withheld, reason } = record::decode(bytes).ok()?;
+            Some(Self { withheld, reason, damaged: Vec::new() })
+        };
+        record::decode(bytes).ok().or_else(first)
+    }
 }
 
 /// Where a document is in its life.
@@ -46,6 +69,8 @@ pub(super) enum State {
     Absent,
     /// Being read.
     Loading(Ticket),
+    /// Read; the index of its snapshot is damaged and is being built anew.
+    Salvaging,
     /// Read; index pages are missing to put its changes in order.
     Sorting(Graph, VecDeque<(ChangeHeader, Bytes)>),
     /// In memory.
@@ -86,7 +111,8 @@ pub(super) struct Written {
 /// Index pages on their way from storage.
 #[derive(Debug)]
 pub(super) struct PagesRead {
-    pub(super) ticket: Ticket,
+    /// `None`: it failed, and is tried again.
+    pub(super) ticket: Option<Ticket>,
     /// Of which snapshot: another may take its place meanwhile.
     pub(super) snapshot: [u8; 32],
     pub(super) parts: Vec<u32>,
@@ -100,6 +126,8 @@ pub(super) struct Document {
     pub(super) readers: Readers,
     /// A program in this process has it open.
     pub(super) opened: bool,
+    /// It waits to be given what there is.
+    pub(super) opening: bool,
     pub(super) inbox: VecDeque<Inbound>,
     pub(super) inbox_bytes: usize,
     pub(super) orphans: Orphans,
@@ -115,6 +143,8 @@ pub(super) struct Document {
     pub(super) accepted: u64,
     /// Rows were found damaged when it was read last.
     pub(super) damaged: bool,
+    pub(super) salvage: Salvage,
+    pub(super) reading: Reading,
     /// Heads of the document in other stores, with the reporter's time.
     pub(super) remote_heads: BTreeMap<StorageId, (Vec<ChangeHash>, f64)>,
     pub(super) confirm_set: bool,
@@ -131,6 +161,7 @@ impl Document {
             state: State::Absent,
             readers: Readers::default(),
             opened: false,
+            opening: false,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             orphans: Orphans::default(),
@@ -144,6 +175,8 @@ impl Document {
             news: Vec::new(),
             accepted: 0,
             damaged: false,
+            salvage: Salvage::default(),
+            reading: Reading::default(),
             remote_heads: BTreeMap::new(),
             confirm_set: false,
             arrival_set: false,
@@ -187,6 +220,13 @@ impl Document {
         self.drive(core);
     }
 
+    /// A program in this process no longer has it open.
+    pub(super) fn shut(&mut self) {
+        self.opened = false;
+        self.opening = false;
+        self.salvage.told = Damage::default();
+    }
+
     /// Puts something back to be taken in next.
     pub(super) fn put_back(&mut self, inbound: Inbound) {
         self.inbox_bytes += inbound.size();
@@ -206,7 +246,7 @@ impl Document {
         self.ensure_loading(core);
         while self.pages.is_none() {
             let step = match &mut self.state {
-                State::Absent | State::Loading(_) => {
+                State::Absent | State::Loading(_) | State::Salvaging => {
                     mark!(WaitedForLoad, if !self.inbox.is_empty());
                     return;
                 }
@@ -236,7 +276,11 @@ impl Document {
 
     fn take_in(&mut self, core: &mut Core, inbound: Inbound) -> Result<bool, Missing> {
         match inbound {
-            Inbound::Open => self.publish_opened(core),
+            Inbound::Open => {
+                self.opened = true;
+                self.opening = true;
+                self.publish_opened(core);
+            }
             Inbound::Said(connection, message) => {
                 if let Some(reader) = self.readers.get_mut(&connection) {
                     reader.hears(*message);
@@ -294,7 +338,7 @@ impl Document {
                             mark!(KnownFromUpload, if checked && !core.config.strict);
                         }
                         Verdict::Accept(deps) => {
-                            if self.opened {
+                            if self.opened && !self.opening {
                                 self.news.push(bytes.clone());
                                 if mutant!(PublishTwice) {
                                     self.news.push(bytes.clone());
@@ -333,6 +377,7 @@ impl Document {
     ) {
         let hash = header.hash;
         self.accepted += 1;
+        self.salvage.healed(&hash);
         mark!(ResentAfterFailure, after FailedClosed, of (&core.config.us, &self.id));
         self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
         self.writing.changes.push(hash);
@@ -361,8 +406,14 @@ impl Document {
         for orphan in self.orphans.arrived(&hash) {
             mark!(OrphanAdopted);
             mark!(OrphanFromOther, if orphan.from != from);
-            let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
-            self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
+            self.put_back(orphan.into());
+        }
+    }
+
+    /// Has those that wait for others judged anew, and forgets the rest of them.
+    pub(super) fn judge_orphans(&mut self, chosen: impl Fn(&Orphan) -> bool) {
+        for orphan in self.orphans.take_all().into_iter().rev().filter(chosen) {
+            self.put_back(orphan.into());
         }
     }
 
@@ -380,16 +431,10 @@ impl Document {
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
             return;
         }
-        for dropped in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
-            mark!(OrphanCap);
-            if let Some(from) = dropped.from
-                && !mutant!(DropOrphansSilently)
-            {
-                let reason = "too many changes wait for what they build on";
-                let refusal = refused(Some(dropped.header.hash), RefuseCode::Quota, reason);
-                core.refuse(from, &self.id, refusal, self.durable());
-            }
-        }
+        // Not refused: whoever brought them has not heard that they are here, and is asked for them
+        // once what they build on has come.
+        let dropped = self.orphans.insert(header, bytes, from, missing, &core.config.limits);
+        mark!(OrphanCap, if dropped > 0);
     }
 
     /// Says no to a change, and to those that wait for it.
@@ -451,10 +496,7 @@ impl Document {
     ) {
         if let Err(failure) = result {
             let written = self.written.remove(&ticket).unwrap_or_default();
-            for ticket in written.locals {
-                let error = LocalError::Storage(failure.clone());
-                core.effect(Effect::LocalDone(ticket, Err(error)));
-            }
+            not_stored(core, written.locals, &failure);
             return self.fail(core, &failure);
         }
         if let Some(written) = self.written.get_mut(&ticket) {
@@ -495,30 +537,41 @@ impl Document {
         }
     }
 
-    /// Storage failed: nothing can be said of this document until it is read again.
-    pub(super) fn fail(&mut self, core: &mut Core, failure: &StorageFailure) {
-        for inbound in std::mem::take(&mut self.inbox) {
-            if let Inbound::Local(ticket, ..) = inbound {
-                mark!(FailedWithCalls);
-                core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
-            }
-        }
+    /// A write failed: nothing can be said of this document until it is read again.
+    fn fail(&mut self, core: &mut Core, failure: &StorageFailure) {
+        self.fail_locals(core, failure);
+        self.inbox.clear();
         self.inbox_bytes = 0;
-        for ticket in std::mem::take(&mut self.writing.locals) {
-            core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
-        }
-        self.writing = Written::default();
+        not_stored(core, std::mem::take(&mut self.writing).locals, failure);
         self.writes.clear();
         self.news.clear();
-        self.pages = None;
-        self.orphans = Orphans::default();
-        self.jobs.storage_failed();
-        self.state = State::Absent;
+        self.leave_memory();
         let readers: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in readers {
             mark!(FailedClosed, of(&core.config.us, &self.id));
-            core.close(connection, CloseCode::StorageFailed, &failure.0);
+            core.close(connection, CloseCode::StorageFailed, &failure.to_string());
         }
+    }
+
+    /// Tells programs in this process that changes of theirs that wait are not stored.
+    pub(super) fn fail_locals(&mut self, core: &mut Core, failure: &StorageFailure) {
+        for inbound in std::mem::take(&mut self.inbox) {
+            if let Inbound::Local(ticket, _, bytes) = inbound {
+                self.inbox_bytes -= bytes.len();
+                not_stored(core, vec![ticket], failure);
+            } else {
+                self.inbox.push_back(inbound);
+            }
+        }
+    }
+
+    /// Drops all that is read from rows; it is to be read again. Gives whose upload was being
+    /// written as a snapshot.
+    pub(super) fn leave_memory(&mut self) -> Option<ConnectionId> {
+        self.pages = None;
+        self.orphans = Orphans::default();
+        self.state = State::Absent;
+        self.jobs.begin_again()
     }
 
     /// Drops what can be read again, and the whole document when it was not used for long.
@@ -571,13 +624,22 @@ impl Document {
             && !self.opened
             && self.inbox.is_empty()
             && self.written.is_empty()
-            // It holds a slot that others wait for, and gives it back.
+            // They hold slots that others wait for.
             && self.jobs.running.is_none()
+            && !self.salvage.is_at_work()
     }
 
     /// Bytes of chunks in memory.
     pub(super) fn chunk_bytes(&self) -> usize {
         self.graph().map_or(0, Graph::tail_bytes) + self.inbox_bytes + self.jobs.cached_bytes()
+    }
+}
+
+impl From<Orphan> for Inbound {
+    fn from(orphan: Orphan) -> Self {
+        let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
+        // What is stored was checked before it was.
+        Self::Changes { from: orphan.from, changes, checked: orphan.from.is_none() }
     }
 }
 
@@ -605,6 +667,12 @@ impl Inbound {
 pub(super) fn free_if_empty<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() {
         *queue = VecDeque::new();
+    }
+}
+
+fn not_stored(core: &mut Core, locals: Vec<Ticket>, failure: &StorageFailure) {
+    for ticket in locals {
+        core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
     }
 }
 

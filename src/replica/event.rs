@@ -72,7 +72,8 @@ pub struct RowKey {
 /// One change of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowWrite {
-    /// Write it, or leave it if it is there: rows are content-addressed, but for `Meta`.
+    /// Write it, or leave it if it is there: rows are content-addressed, but for `Meta`. One that
+    /// is there and differs was damaged, and is written again.
     Put(RowKey, Bytes),
     /// Remove it.
     Delete(RowKey),
@@ -171,9 +172,9 @@ pub enum JobError {
     /// Larger or slower than the limits of a worker allow.
     #[error("over the worker's limits: {0}")]
     OverLimit(String),
-    /// A row was not there or not readable.
+    /// A row could not be read, or is not there.
     #[error("storage: {0}")]
-    Storage(String),
+    Storage(StorageFailure),
     /// There is no worker to do it; try again later.
     #[error("no worker: {0}")]
     Unavailable(String),
@@ -243,8 +244,14 @@ pub enum LocalError {
 
 /// The store could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StorageFailure(pub String);
+pub enum StorageFailure {
+    /// The disk or the system failed; what was asked for may be well, and is asked for again.
+    #[error("{0}")]
+    Passing(String),
+    /// What was asked for is not what was written, or is gone, and does not mend by itself.
+    #[error("{0}")]
+    Damaged(String),
+}
 
 /// Something is to be done.
 #[derive(Debug, Clone)]
@@ -274,9 +281,9 @@ pub enum Effect {
 /// What a program in this process is told of a document that it opened.
 #[derive(Debug, Clone)]
 pub enum Published {
-    /// Everything there is at the time of opening, as chunks to load in order: snapshots by
-    /// where they are, then changes.
-    Opened(Vec<ChunkSource>),
+    /// Everything there is at the time of opening, as chunks to load in order: a snapshot, then
+    /// changes. Published once more after [`Published::Damaged`].
+    Opened(Vec<Bytes>),
     /// Changes of others that were accepted, in causal order; not yet necessarily durable.
     Changes(Vec<Bytes>),
     /// A document chunk of others was accepted; the changes in it that were not here before.
@@ -303,6 +310,11 @@ pub enum Published {
     },
     /// The document cannot be read until somebody looks at it.
     Quarantined(String),
+    /// A part of the document is damaged on this store's disk and lost to it until a peer brings
+    /// it. [`Published::Opened`] follows with what is left; what was shown before may be more.
+    Damaged(String),
+    /// The document could not be read several times over. It is tried again all the same.
+    Unreadable(String),
     /// An ephemeral message.
     Ephemeral {
         /// Who made it.
@@ -343,6 +355,10 @@ pub enum Counted {
     JobPostponed,
     /// Rows that failed their checksum.
     CorruptRow,
+    /// Damaged indexes that were built anew from their snapshots.
+    IndexRebuilt,
+    /// Damaged snapshots without which their documents went on.
+    SnapshotLost,
 }
 
 impl fmt::Display for ConnectionId {

@@ -8,13 +8,12 @@ use concord_protocol::{ChangeHash, RefuseCode, guard::ChangeHeader};
 
 use super::{
     ChunkSource, ConnectionId, Counted, Effect, Job, JobError, JobOutput, Kind, Published, RowKey,
-    RowWrite, Ticket,
+    RowWrite, StorageFailure, Ticket,
     core::{Core, Wake, refused},
-    document::{Document, Inbound, Meta},
+    document::{Document, Inbound},
     graph::Graph,
     index::SnapshotIndex,
 };
-use crate::record;
 
 /// Up to this many new changes of an uploaded document are taken in as changes.
 pub(super) const EXPLODE_MAX: u32 = 1_000;
@@ -30,7 +29,7 @@ pub(super) const UPLOADS_MAX: usize = 64;
 const BACKGROUND_SHARE: u64 = 20;
 
 /// Milliseconds until work that a document does not allow (too large, damaged) is tried again.
-const HOPELESS_MS: u64 = 600_000;
+pub(super) const HOPELESS_MS: u64 = 600_000;
 
 /// Milliseconds until work for which there was no worker is tried again.
 pub(super) const RETRY_MS: u64 = 5_000;
@@ -77,6 +76,8 @@ pub(super) struct Jobs {
     pub(super) uploads: VecDeque<(ConnectionId, Vec<ChangeHash>, Vec<Bytes>)>,
     /// A snapshot that is being written.
     pub(super) adopting: Option<Box<Adopting>>,
+    /// The document was read again since `running` began: its result counts for nothing.
+    is_stale: bool,
     /// The read of a snapshot, and of which.
     pub(super) snapshot_read: Option<(Ticket, [u8; 32])>,
     pub(super) snapshot: Option<Bytes>,
@@ -85,6 +86,8 @@ pub(super) struct Jobs {
     pub(super) not_before_ms: u64,
     /// Nothing is admitted before this (`strict`): there was no worker.
     admit_not_before_ms: u64,
+    /// No upload is opened before this: there was no worker, or its base could not be read.
+    pub(super) upload_not_before_ms: u64,
     /// It was searched already for the change that keeps the document from being opened.
     pub(super) searched: bool,
 }
@@ -121,11 +124,13 @@ impl Jobs {
         }
     }
 
-    /// What was being written did not get to disk.
-    pub(super) fn storage_failed(&mut self) {
-        self.adopting = None;
+    /// The document is to be read again. Gives whose upload was being written as a snapshot.
+    pub(super) fn begin_again(&mut self) -> Option<ConnectionId> {
+        self.is_stale = self.running.is_some();
+        self.searched = false;
         self.snapshot_read = None;
         self.drop_caches();
+        self.adopting.take()?.from
     }
 
     pub(super) fn cached_bytes(&self) -> usize {
@@ -140,6 +145,7 @@ impl Jobs {
 impl Document {
     pub(super) fn start(&mut self, core: &mut Core, purpose: Purpose, job: Job) {
         let ticket = core.ticket(&self.id);
+        self.jobs.is_stale = false;
         self.jobs.running = Some((ticket, purpose, core.now.mono_ms));
         core.effect(Effect::Work(ticket, self.id.clone(), job));
     }
@@ -248,34 +254,28 @@ impl Document {
         ticket: Ticket,
         result: Result<JobOutput, JobError>,
     ) {
-        if let Some(extract) = &mut self.jobs.extract
-            && extract.ticket == Some(ticket)
-        {
-            extract.ticket = None;
-            match result {
-                Ok(JobOutput::Extracted(bytes)) => extract.result = Some(Ok(bytes)),
-                // There was no worker, or the snapshot was replaced: ask again, but not at once
-                // where it is the same that could not be read.
-                Err(JobError::Storage(_) | JobError::Unavailable(_)) => {
-                    extract.not_before_ms = core.now.mono_ms + RETRY_MS;
-                    core.wake_at(extract.not_before_ms, &self.id, Wake::Check);
-                }
-                _ => extract.result = Some(Err(())),
-            }
-            core.dirty.insert(self.id.clone());
-            return;
+        if self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket == Some(ticket)) {
+            return self.extract_done(core, result);
         }
-        let Some((running, purpose, started_ms)) = self.jobs.running.take() else {
+        let Some(result) = self.rebuilt(core, ticket, result) else {
             return;
         };
-        if running != ticket {
-            self.jobs.running = Some((running, purpose, started_ms));
+        let Some((_, purpose, started_ms)) =
+            self.jobs.running.take_if(|(running, ..)| *running == ticket)
+        else {
             return;
-        }
+        };
         let took_ms = core.now.mono_ms.saturating_sub(started_ms);
         if mutant!(FailedJobKeepsSlot) && result.is_err() {
             let has_slot = matches!(purpose, Purpose::Compact | Purpose::Check { .. });
             core.jobs += usize::from(has_slot);
+        }
+        if std::mem::take(&mut self.jobs.is_stale) {
+            return self.work_was_stale(core, purpose);
+        }
+        if let Err(JobError::Storage(StorageFailure::Damaged(reason))) = &result {
+            // All of them had the document's snapshot and nothing else from storage.
+            self.snapshot_damaged(core, reason);
         }
         match purpose {
             Purpose::Upload { from, heads, bytes } => {
@@ -294,6 +294,23 @@ impl Document {
                 self.check_done(core, &hashes, result);
             }
             Purpose::Admit { from, changes } => self.admit_done(core, from, changes, result),
+        }
+        self.start_upload(core);
+        self.consider_background(core);
+        self.drive(core);
+    }
+
+    /// The document was read again while a job was at work: what is still wanted is done again.
+    fn work_was_stale(&mut self, core: &mut Core, purpose: Purpose) {
+        match purpose {
+            Purpose::Upload { from, heads, bytes } => {
+                core.free_upload_slot();
+                self.jobs.uploads.push_front((from, heads, bytes));
+            }
+            Purpose::Compact | Purpose::Check { .. } => core.free_job_slot(),
+            Purpose::Admit { from, changes } => {
+                self.put_back(Inbound::Changes { from, changes, checked: false });
+            }
         }
         self.start_upload(core);
         self.consider_background(core);
@@ -376,8 +393,10 @@ impl Document {
                 // Not its writer's fault: try again.
                 mark!(AdmissionAgain);
                 self.put_back(Inbound::Changes { from, changes, checked: false });
-                self.jobs.admit_not_before_ms = core.now.mono_ms + RETRY_MS;
-                core.wake_at(self.jobs.admit_not_before_ms, &self.id, Wake::Check);
+                if self.graph().is_some() {
+                    self.jobs.admit_not_before_ms = core.now.mono_ms + RETRY_MS;
+                    core.wake_at(self.jobs.admit_not_before_ms, &self.id, Wake::Check);
+                }
             }
             Err(JobError::Base(_)) if !self.jobs.searched => {
                 // Nor this: somebody else's change has to be found first.
@@ -416,10 +435,7 @@ impl Document {
         core.count(Counted::Quarantined);
         reason.clone_into(&mut self.meta.reason);
         self.meta.withheld.push(hash.0);
-        if let Ok(meta) = record::encode::<Meta>(&self.meta) {
-            let row = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
-            self.writes.push(RowWrite::Put(row, meta.into()));
-        }
+        self.write_meta();
         if let Some(bytes) = broken {
             let row = RowKey { kind: Kind::Quarantine, id: hash.0, part: 0 };
             self.writes.push(RowWrite::Put(row, bytes));

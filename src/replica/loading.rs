@@ -7,19 +7,33 @@ use bytes::Bytes;
 use concord_protocol::{ChangeHash, CloseCode, guard};
 
 use super::{
-    Counted, Effect, Kind, RowKey, RowWrite, StorageFailure, StoredDocument, Ticket,
+    ConnectionId, Counted, Effect, Kind, Published, RowKey, RowWrite, StorageFailure,
+    StoredDocument, Ticket,
     admission::missing_deps,
-    core::Core,
-    document::{Document, PagesRead, State, change_row, delete_snapshot},
-    graph::Graph,
-    index::{IndexRoot, Missing},
+    core::{Core, Wake},
+    document::{Document, Inbound, Meta, PagesRead, State, change_row},
+    index::Missing,
+    jobs::RETRY_MS,
+    salvage::Roots,
 };
-use crate::record;
+
+/// Failed reads, one after another, after which programs in this process are told. Peers wait on:
+/// they lack nothing that they had.
+const PATIENCE: u32 = 3;
+
+/// How reading from storage goes.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// Failures since something was read.
+    failures: u32,
+    /// Nothing is read before this.
+    not_before_ms: u64,
+}
 
 impl Document {
     /// Makes sure that the document is in memory or on its way.
     pub(super) fn ensure_loading(&mut self, core: &mut Core) {
-        if matches!(self.state, State::Absent) {
+        if matches!(self.state, State::Absent) && self.may_read(core) {
             self.used(core);
             let ticket = core.ticket(&self.id);
             self.state = State::Loading(ticket);
@@ -27,20 +41,59 @@ impl Document {
         }
     }
 
+    /// Whether reading did not fail just now. Whoever may not read is woken when it may.
+    pub(super) fn may_read(&self, core: &Core) -> bool {
+        core.now.mono_ms >= self.reading.not_before_ms
+    }
+
+    /// Reading failed, and may go well later: it is tried again.
+    pub(super) fn read_failed(&mut self, core: &mut Core, failure: &StorageFailure) {
+        self.reading.failures += 1;
+        self.reading.not_before_ms = core.now.mono_ms + RETRY_MS;
+        core.wake_at(self.reading.not_before_ms, &self.id, Wake::Check);
+        if self.reading.failures < PATIENCE {
+            return;
+        }
+        self.fail_locals(core, failure);
+        let is_opening = |inbound: &Inbound| matches!(inbound, Inbound::Open);
+        if self.opening || self.inbox.iter().any(is_opening) {
+            let told = Published::Unreadable(failure.to_string());
+            core.effect(Effect::Publish(self.id.clone(), told));
+        }
+    }
+
+    /// Tries again what failed.
+    pub(super) fn try_again(&mut self, core: &mut Core) {
+        if !self.may_read(core) {
+            return;
+        }
+        if let Some(read) = self.pages.take_if(|read| read.ticket.is_none()) {
+            self.read_parts(core, read.snapshot, read.parts);
+        }
+        self.publish_opened(core);
+        self.rebuild(core);
+    }
+
     pub(super) fn read_pages(&mut self, core: &mut Core, missing: Missing) {
         let snapshot = match &self.state {
             State::Ready(graph) | State::Sorting(graph, _) => graph.snapshot.as_ref(),
             _ => None,
         };
-        let Some(snapshot) = snapshot else { return };
+        let Some(snapshot) = snapshot.map(|snapshot| snapshot.id) else { return };
         mark!(PagesToSort, if matches!(self.state, State::Sorting(..)));
         let parts: Vec<u32> = missing.0.into_iter().collect();
-        let rows = parts
-            .iter()
-            .map(|&part| RowKey { kind: Kind::IndexPage, id: snapshot.id, part })
-            .collect();
+        if self.may_read(core) {
+            self.read_parts(core, snapshot, parts);
+        } else {
+            self.pages = Some(PagesRead { ticket: None, snapshot, parts });
+        }
+    }
+
+    fn read_parts(&mut self, core: &mut Core, snapshot: [u8; 32], parts: Vec<u32>) {
+        let row = |&part| RowKey { kind: Kind::IndexPage, id: snapshot, part };
+        let rows = parts.iter().map(row).collect();
         let ticket = core.ticket(&self.id);
-        self.pages = Some(PagesRead { ticket, snapshot: snapshot.id, parts });
+        self.pages = Some(PagesRead { ticket: Some(ticket), snapshot, parts });
         core.effect(Effect::Read(ticket, self.id.clone(), rows));
     }
 
@@ -48,7 +101,7 @@ impl Document {
     pub(super) fn pages_read(
         &mut self,
         core: &mut Core,
-        read: &PagesRead,
+        read: PagesRead,
         rows: Result<Vec<Option<Bytes>>, StorageFailure>,
     ) {
         let (State::Ready(graph) | State::Sorting(graph, _)) = &mut self.state else {
@@ -61,14 +114,17 @@ impl Document {
         };
         let rows = match rows {
             Ok(rows) => rows,
-            Err(failure) => return self.fail(core, &failure),
+            Err(StorageFailure::Damaged(_)) => return self.index_damaged(core, read.snapshot),
+            Err(failure @ StorageFailure::Passing(_)) => {
+                self.pages = Some(PagesRead { ticket: None, ..read });
+                return self.read_failed(core, &failure);
+            }
         };
+        self.reading = Reading::default();
         for (part, row) in read.parts.iter().zip(rows) {
             let inserted = row.map(|bytes| snapshot.index.insert_page(*part, &bytes));
             if !matches!(inserted, Some(Ok(()))) {
-                core.count(Counted::CorruptRow);
-                let failure = StorageFailure(format!("index page {part} cannot be read"));
-                return self.fail(core, &failure);
+                return self.index_damaged(core, read.snapshot);
             }
         }
         self.drive(core);
@@ -86,40 +142,41 @@ impl Document {
         }
         let stored = match stored {
             Ok(stored) => stored,
-            Err(failure) => return self.fail(core, &failure),
+            Err(failure) => {
+                self.state = State::Absent;
+                return self.read_failed(core, &failure);
+            }
         };
+        self.reading = Reading::default();
         core.count(Counted::DocumentLoaded);
         for _ in &stored.corrupt {
             core.count(Counted::CorruptRow);
         }
-        self.damaged = !stored.corrupt.is_empty();
-        self.meta = stored.meta.and_then(|bytes| record::decode(&bytes).ok()).unwrap_or_default();
-        let mut roots = Vec::new();
-        for (id, bytes) in stored.roots {
-            if let Ok(root) = record::decode::<IndexRoot>(&bytes) {
-                roots.push((id, root));
-            } else {
-                self.damaged = true;
-                core.count(Counted::CorruptRow);
+        let corrupt = |kind| stored.corrupt.iter().filter(move |row| row.kind == kind);
+        // What was found out and not written yet counts too.
+        let given_up = std::mem::take(&mut self.meta.damaged);
+        self.meta = stored.meta.and_then(|bytes| Meta::read(&bytes)).unwrap_or_default();
+        for snapshot in given_up {
+            if !self.meta.damaged.contains(&snapshot) {
+                self.meta.damaged.push(snapshot);
             }
         }
-        roots.sort_by_key(|(id, root)| (root.changes, *id));
-        let graph = roots.pop().map_or_else(Graph::default, |(id, root)| {
-            // A crash came between writing this snapshot and deleting what it covers.
-            for (old, old_root) in &roots {
-                if root.covers.contains(old) {
-                    mark!(TwoSnapshotsAtStart);
-                    self.writes.extend(delete_snapshot(*old, old_root));
-                }
-            }
-            Graph::with_snapshot(id, root)
-        });
+        if corrupt(Kind::Meta).next().is_some() {
+            self.write_meta();
+        }
+        self.damaged = !stored.corrupt.is_empty() || !self.meta.damaged.is_empty();
+        self.salvage.changes = corrupt(Kind::Change).map(|row| ChangeHash(row.id)).collect();
+        let roots = Roots::new(stored.roots, &stored.corrupt, &self.meta);
+        let Some(graph) = self.choose_snapshot(core, roots) else {
+            return;
+        };
         let mut changes = VecDeque::with_capacity(stored.changes.len());
         for (hash, bytes) in stored.changes {
             match guard::check_change(&bytes, &core.config.limits) {
                 Ok(header) if header.hash == hash => changes.push_back((header, bytes)),
                 _ => {
                     self.damaged = true;
+                    self.salvage.changes.push(hash);
                     core.count(Counted::CorruptRow);
                 }
             }
@@ -168,8 +225,10 @@ impl Document {
                 changes.push_back((header, bytes));
             }
         }
-        let orphaned = std::mem::take(changes);
-        let State::Sorting(mut graph, _) = std::mem::replace(&mut self.state, State::Absent) else {
+        let gone = if self.damaged { self.told_too_much()? } else { Vec::new() };
+        self.clear_away()?;
+        let State::Sorting(mut graph, orphaned) = std::mem::replace(&mut self.state, State::Absent)
+        else {
             return Ok(false);
         };
         for hash in &self.meta.withheld {
@@ -186,21 +245,39 @@ impl Document {
             self.wait_for_deps(core, header, bytes, None, missing);
         }
         if self.damaged {
-            self.start_over(core);
+            self.start_over(core, gone);
         }
+        self.tell_damage(core);
+        self.publish_opened(core);
+        self.start_upload(core);
         Ok(true)
+    }
+
+    /// Who was told of changes that are not here.
+    fn told_too_much(&self) -> Result<Vec<ConnectionId>, Missing> {
+        let State::Sorting(graph, _) = &self.state else {
+            return Ok(Vec::new());
+        };
+        let mut gone = Vec::new();
+        for (connection, reader) in &self.readers {
+            for head in reader.named() {
+                if graph.position(head)?.is_none() {
+                    gone.push(*connection);
+                    break;
+                }
+            }
+        }
+        Ok(gone)
     }
 
     /// Has those who were told of heads that are gone begin again: what they think is here would
     /// otherwise be asked for a change at a time, the last first.
-    fn start_over(&mut self, core: &mut Core) {
-        let durable = self.durable();
-        for (connection, reader) in &self.readers {
-            if reader.has_been_told() && !reader.was_named(&durable) {
-                mark!(BeganAgain);
-                let reason = "stored bytes of a document were found damaged; send them again";
-                core.close(*connection, CloseCode::StorageFailed, reason);
-            }
+    fn start_over(&mut self, core: &mut Core, gone: Vec<ConnectionId>) {
+        for connection in gone {
+            mark!(BeganAgain);
+            let reason = "stored bytes of a document were found damaged; send them again";
+            core.close(connection, CloseCode::StorageFailed, reason);
         }
+        self.durable_changed(core);
     }
 }

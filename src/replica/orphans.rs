@@ -12,6 +12,7 @@ use super::ConnectionId;
 pub(super) struct Orphan {
     pub(super) header: ChangeHeader,
     pub(super) bytes: Bytes,
+    /// `None`: it was in storage.
     pub(super) from: Option<ConnectionId>,
     missing: BTreeSet<ChangeHash>,
 }
@@ -22,8 +23,11 @@ pub(super) struct Orphans {
     waiting: BTreeMap<ChangeHash, Orphan>,
     /// Missing change -> those that wait for it.
     wanted: BTreeMap<ChangeHash, BTreeSet<ChangeHash>>,
-    /// Oldest first; may name changes that are gone.
+    /// Those that somebody sent, oldest first; may name changes that are gone.
     order: VecDeque<ChangeHash>,
+    /// How many those are, and their bytes. What is stored waits without limit: it would be in
+    /// memory anyway, and nobody could be asked for it again.
+    sent: usize,
     bytes: usize,
 }
 
@@ -32,8 +36,9 @@ impl Orphans {
         self.waiting.len()
     }
 
-    /// Takes a change in. Gives the oldest back where there is no room: whoever brought it will
-    /// be asked for it again once somebody names it.
+    /// Takes a change in. Where there is no room the oldest that were sent are forgotten, and
+    /// counted: those who brought them are asked for them again, as they name them or what builds
+    /// on them.
     pub(super) fn insert(
         &mut self,
         header: ChangeHeader,
@@ -41,44 +46,53 @@ impl Orphans {
         from: Option<ConnectionId>,
         missing: Vec<ChangeHash>,
         limits: &Limits,
-    ) -> Vec<Orphan> {
+    ) -> usize {
         let hash = header.hash;
         if let Some(known) = self.waiting.get_mut(&hash) {
             // It came again; whoever brought it last is told what becomes of it.
             mark!(OrphanAgain);
-            known.from = from;
-            return Vec::new();
+            if known.from.is_some() && from.is_some() {
+                known.from = from;
+            }
+            return 0;
         }
         for dep in &missing {
             self.wanted.entry(*dep).or_default().insert(hash);
         }
-        self.bytes += bytes.len();
-        self.order.push_back(hash);
+        if from.is_some() {
+            self.sent += 1;
+            self.bytes += bytes.len();
+            self.order.push_back(hash);
+        }
         let missing = missing.into_iter().collect();
         self.waiting.insert(hash, Orphan { header, bytes, from, missing });
-        let mut dropped = Vec::new();
-        while self.waiting.len() > limits.orphans || self.bytes > limits.orphan_bytes {
+        let mut dropped = 0;
+        while self.sent > limits.orphans || self.bytes > limits.orphan_bytes {
             if mutant!(OrphansUnbounded) {
                 break;
             }
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };
-            dropped.extend(self.remove(&oldest));
+            dropped += usize::from(self.remove(&oldest).is_some());
         }
         dropped
     }
 
-    /// Gives back all that wait, those that came first in front: what they build on may have come
-    /// in another way than as a change.
+    /// Gives back all that wait, those that were sent first in front: what they build on may have
+    /// come in another way than as a change.
     pub(super) fn take_all(&mut self) -> Vec<Orphan> {
-        let order = std::mem::take(&mut self.order);
-        order.iter().filter_map(|hash| self.remove(hash)).collect()
+        let Self { mut waiting, order, .. } = std::mem::take(self);
+        let sent: Vec<Orphan> = order.iter().filter_map(|hash| waiting.remove(hash)).collect();
+        waiting.into_values().chain(sent).collect()
     }
 
     fn remove(&mut self, hash: &ChangeHash) -> Option<Orphan> {
         let orphan = self.waiting.remove(hash)?;
-        self.bytes -= orphan.bytes.len();
+        if orphan.from.is_some() {
+            self.sent -= 1;
+            self.bytes -= orphan.bytes.len();
+        }
         for dep in &orphan.missing {
             if let Some(waiters) = self.wanted.get_mut(dep) {
                 waiters.remove(hash);
@@ -87,7 +101,7 @@ impl Orphans {
                 }
             }
         }
-        if self.order.len() > 2 * self.waiting.len() + 16 {
+        if self.order.len() > 2 * self.sent + 16 {
             let waiting = &self.waiting;
             self.order.retain(|hash| waiting.contains_key(hash));
         }
@@ -169,9 +183,10 @@ mod tests {
         let bytes = Bytes::from(vec![0; 100]);
         for _ in 0..10 {
             for number in [1, 2] {
+                let from = Some(ConnectionId(1));
                 let dropped =
-                    orphans.insert(header(number), bytes.clone(), None, missing(), &limits);
-                assert!(dropped.is_empty());
+                    orphans.insert(header(number), bytes.clone(), from, missing(), &limits);
+                assert_eq!(dropped, 0);
             }
         }
         assert_eq!(orphans.len(), 2);

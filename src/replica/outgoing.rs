@@ -8,11 +8,12 @@ use concord_protocol::{
 };
 
 use super::{
-    ChunkSource, ConnectionId, Counted, Effect, Kind, Published, RowKey,
+    ConnectionId, Counted, Effect, Published,
     core::{Core, Wake},
     document::Document,
     graph::Graph,
     index::Missing,
+    jobs::Adopting,
     reader::{Parcel, Plan, Reader, asks_to_begin_again},
 };
 
@@ -53,10 +54,7 @@ impl Document {
         if self.accepted > 0 {
             core.count(Counted::ChangesAccepted(std::mem::take(&mut self.accepted)));
         }
-        if !self.news.is_empty() {
-            let news = std::mem::take(&mut self.news);
-            core.effect(Effect::Publish(self.id.clone(), Published::Changes(news)));
-        }
+        self.publish_news(core);
         if self.graph().is_none() {
             if self.readers.values().any(|reader| reader.dirty || reader.asks) {
                 mark!(LoadedForReader, if !self.is_resident());
@@ -242,18 +240,7 @@ impl Document {
                     self.read_pages(core, missing);
                 }
             }
-            Wait::Snapshot => {
-                let Some(id) = self.graph().and_then(|g| g.snapshot.as_ref()).map(|s| s.id) else {
-                    return;
-                };
-                if self.jobs.snapshot_read.is_none() {
-                    mark!(SnapshotRead);
-                    let ticket = core.ticket(&self.id);
-                    self.jobs.snapshot_read = Some((ticket, id));
-                    let row = RowKey { kind: Kind::Snapshot, id, part: 0 };
-                    core.effect(Effect::Read(ticket, self.id.clone(), vec![row]));
-                }
-            }
+            Wait::Snapshot => self.want_snapshot(core),
             Wait::Extract(hashes) => self.start_extract(core, hashes),
         }
     }
@@ -302,18 +289,34 @@ impl Document {
             })
     }
 
-    /// Gives the program in this process everything there is.
+    /// Gives the program in this process what was accepted of others.
+    pub(super) fn publish_news(&mut self, core: &mut Core) {
+        if !self.news.is_empty() {
+            let news = std::mem::take(&mut self.news);
+            core.effect(Effect::Publish(self.id.clone(), Published::Changes(news)));
+        }
+    }
+
+    /// Gives the program in this process everything there is, if it waits for it. The snapshot is
+    /// read here and not by the program, so that a damaged one is found out.
     pub(super) fn publish_opened(&mut self, core: &mut Core) {
-        self.opened = true;
+        // What somebody uploaded may be on its way to disk: it was published when it came, perhaps
+        // to nobody.
+        let uploaded = |adopting: &Adopting| adopting.from.is_some();
+        if !self.opening || self.jobs.adopting.as_deref().is_some_and(uploaded) {
+            return;
+        }
+        let snapshot = self.jobs.snapshot();
         let Some(graph) = self.graph() else { return };
-        let snapshot = graph
-            .snapshot
-            .iter()
-            .map(|s| ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: s.id, part: 0 }));
+        if graph.snapshot.is_some() && snapshot.is_none() {
+            return self.want_snapshot(core);
+        }
         let tail = graph.tail().iter().filter(|node| !node.withheld);
-        let chunks =
-            snapshot.chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone()))).collect();
+        let tail = tail.map(|node| node.bytes.clone());
+        let chunks = snapshot.into_iter().chain(tail).collect();
         let durable = self.durable();
+        self.tell_damage(core);
+        self.opening = false;
         self.news.clear();
         core.effect(Effect::Publish(self.id.clone(), Published::Opened(chunks)));
         core.effect(Effect::Publish(self.id.clone(), Published::Durable(durable)));

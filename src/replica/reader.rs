@@ -116,9 +116,9 @@ impl Reader {
         self.named.is_some()
     }
 
-    /// Whether these are the heads that it was last told.
-    pub(super) fn was_named(&self, heads: &[ChangeHash]) -> bool {
-        self.named.as_deref() == Some(heads)
+    /// The heads that it was last told.
+    pub(super) fn named(&self) -> &[ChangeHash] {
+        self.named.as_deref().unwrap_or_default()
     }
 
     /// For `mutant!(KeepTalking)`: it is told again what it was told.

@@ -161,12 +161,13 @@ impl Replica {
             reader.asks |= request;
             reader.empty_handed |= is_empty_handed;
         }
-        // The changes first: what the peer says of itself counts them as ours.
-        if !changes.is_empty() {
-            push_changes(core, document, connection, changes);
-        }
+        // The changes first: what the peer says of itself counts them as ours. Those that come with
+        // a document chunk build on it: they would wait for it, and there may be too many of them.
         if !upload.is_empty() {
+            upload.extend(changes.into_iter().map(|(_, bytes)| bytes));
             document.upload(core, connection, message.heads.clone(), upload);
+        } else if !changes.is_empty() {
+            push_changes(core, document, connection, changes);
         }
         document.push(core, Inbound::Said(connection, Box::new(message)));
     }

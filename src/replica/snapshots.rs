@@ -6,15 +6,16 @@ use concord_protocol::ChangeHash;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    ChunkSource, ConnectionId, Effect, Job, Kind, RowKey, RowWrite, StorageFailure,
-    core::Core,
-    document::{Document, Inbound, change_row, delete_snapshot},
+    ChunkSource, ConnectionId, Effect, Job, JobError, JobOutput, Kind, RowKey, RowWrite,
+    StorageFailure,
+    core::{Core, Wake},
+    document::{Document, change_row, delete_snapshot},
     graph::Graph,
     index::{PagedIndex, SnapshotIndex},
-    jobs::{Adopting, Extract},
+    jobs::{Adopting, Extract, RETRY_MS},
+    loading::Reading,
 };
-use crate::record;
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 impl Document {
     /// Takes changes out of the snapshot for a reader that is behind.
@@ -44,6 +45,46 @@ impl Document {
         core.effect(Effect::Work(ticket, self.id.clone(), job));
     }
 
+    /// Changes were taken out of the snapshot, or not.
+    pub(super) fn extract_done(&mut self, core: &mut Core, result: Result<JobOutput, JobError>) {
+        let current = self.graph().and_then(|graph| graph.snapshot.as_ref()).map(|s| s.id);
+        let Some(extract) = &mut self.jobs.extract else {
+            return;
+        };
+        extract.ticket = None;
+        match result {
+            Ok(JobOutput::Extracted(bytes)) => extract.result = Some(Ok(bytes)),
+            // There was no worker, or the snapshot was replaced: ask again, but not at once where
+            // it is the same that could not be read.
+            Err(JobError::Storage(_) | JobError::Unavailable(_)) => {
+                extract.not_before_ms = core.now.mono_ms + RETRY_MS;
+                core.wake_at(extract.not_before_ms, &self.id, Wake::Check);
+                if let Err(JobError::Storage(StorageFailure::Damaged(reason))) = result
+                    && current == Some(extract.snapshot)
+                {
+                    self.snapshot_damaged(core, &reason);
+                }
+            }
+            _ => extract.result = Some(Err(())),
+        }
+        core.dirty.insert(self.id.clone());
+    }
+
+    /// Has the snapshot's bytes read, if that is not under way.
+    pub(super) fn want_snapshot(&mut self, core: &mut Core) {
+        let Some(id) = self.graph().and_then(|g| g.snapshot.as_ref()).map(|s| s.id) else {
+            return;
+        };
+        if self.jobs.snapshot_read.is_some() || !self.may_read(core) {
+            return;
+        }
+        mark!(SnapshotRead);
+        let ticket = core.ticket(&self.id);
+        self.jobs.snapshot_read = Some((ticket, id));
+        let row = RowKey { kind: Kind::Snapshot, id, part: 0 };
+        core.effect(Effect::Read(ticket, self.id.clone(), vec![row]));
+    }
+
     /// The snapshot's bytes came.
     pub(super) fn snapshot_read(
         &mut self,
@@ -51,19 +92,25 @@ impl Document {
         rows: Result<Vec<Option<Bytes>>, StorageFailure>,
     ) {
         let asked = self.jobs.snapshot_read.take().map(|(_, id)| id);
-        match rows.map(|rows| rows.into_iter().next().flatten()) {
+        let current = self.graph().and_then(|graph| graph.snapshot.as_ref()).map(|s| s.id);
+        let gone = || StorageFailure::Damaged("it is not what was written, or gone".to_owned());
+        let bytes = rows.and_then(|rows| {
+            let bytes = rows.into_iter().next().flatten();
+            bytes.filter(|bytes| self.is_snapshot(bytes)).ok_or_else(gone)
+        });
+        match bytes {
             Ok(bytes) => {
-                self.jobs.snapshot = bytes.filter(|bytes| self.is_snapshot(bytes));
-                let current = self.graph().and_then(|graph| graph.snapshot.as_ref()).map(|s| s.id);
-                if self.jobs.snapshot.is_none() && asked == current {
-                    let failure = StorageFailure("the snapshot is not in storage".to_owned());
-                    return self.fail(core, &failure);
-                }
-                mark!(SnapshotReplaced, if self.jobs.snapshot.is_none());
-                // Otherwise another took its place meanwhile; the readers ask again.
+                self.reading = Reading::default();
+                self.jobs.snapshot = Some(bytes);
             }
-            Err(failure) => self.fail(core, &failure),
+            Err(StorageFailure::Damaged(reason)) if asked == current => {
+                return self.snapshot_damaged(core, &reason);
+            }
+            Err(failure @ StorageFailure::Passing(_)) => self.read_failed(core, &failure),
+            // Another took its place meanwhile; whoever waits asks again.
+            Err(_) => mark!(SnapshotReplaced),
         }
+        self.publish_opened(core);
         core.dirty.insert(self.id.clone());
     }
 
@@ -91,24 +138,12 @@ impl Document {
             mark!(SnapshotSame);
             return false;
         }
-        let Ok(root) = record::encode(&index.root) else {
-            return false;
-        };
-        let row = |kind, part| RowKey { kind, id, part };
-        let put = |key, bytes: Bytes| RowWrite::Put(key, bytes);
         if mutant!(DeleteCoveredEarly) {
             self.writes.extend(covered_early(graph, &index));
         }
-        if mutant!(RootFirst) {
-            self.writes.push(put(row(Kind::IndexRoot, 0), root.clone().into()));
+        if !self.put_snapshot(id, Some(bytes.clone()), &index) {
+            return false;
         }
-        self.writes.push(put(row(Kind::Snapshot, 0), bytes.clone()));
-        for (part, page) in &index.pages {
-            let page = Bytes::copy_from_slice(page);
-            self.writes.push(put(row(Kind::IndexPage, *part), page));
-        }
-        // The root last: where it is, all of the snapshot is.
-        self.writes.push(put(row(Kind::IndexRoot, 0), root.into()));
         self.writing.adopt = true;
         self.write(core);
         self.jobs.adopting = Some(Box::new(Adopting { id, index, bytes, from }));
@@ -141,6 +176,9 @@ impl Document {
         if self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
             self.jobs.extract = None;
         }
+        // What waits may build on what came with the snapshot, or be in it.
+        self.judge_orphans(|_| true);
+        self.publish_opened(core);
         for (connection, reader) in &mut self.readers {
             reader.dirty = true;
             if Some(*connection) == from {
@@ -149,11 +187,6 @@ impl Document {
             }
         }
         self.durable_changed(core);
-        // What waits may build on what came with the snapshot.
-        for orphan in self.orphans.take_all().into_iter().rev() {
-            let changes = VecDeque::from([(orphan.header, orphan.bytes)]);
-            self.put_back(Inbound::Changes { from: orphan.from, changes, checked: false });
-        }
         self.start_upload(core);
         self.drive(core);
     }

@@ -44,6 +44,7 @@ impl Document {
         if self.jobs.running.is_some()
             || self.jobs.adopting.is_some()
             || self.jobs.uploads.is_empty()
+            || core.now.mono_ms < self.jobs.upload_not_before_ms
         {
             mark!(UploadQueued, if !self.jobs.uploads.is_empty());
             return;
@@ -102,7 +103,11 @@ impl Document {
                 // Not its fault: try again.
                 mark!(UploadAgain);
                 self.jobs.uploads.push_front((from, heads, bytes));
-                core.wake_at(core.now.mono_ms + RETRY_MS, &self.id, Wake::Check);
+                // Where the document is being read again, as soon as it is there.
+                if self.graph().is_some() {
+                    self.jobs.upload_not_before_ms = core.now.mono_ms + RETRY_MS;
+                    core.wake_at(self.jobs.upload_not_before_ms, &self.id, Wake::Check);
+                }
                 done = false;
             }
             Err(JobError::Base(_)) if !self.jobs.searched => {

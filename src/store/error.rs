@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use super::{DocumentKey, Engine};
-use crate::replica::{Kind, RowKey};
+use crate::replica::{Kind, RowKey, StorageFailure};
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +101,15 @@ pub enum StoreError {
         /// What is missing.
         reason: String,
     },
+}
+
+impl From<StoreError> for StorageFailure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { .. } => Self::Damaged(error.to_string()),
+            _ => Self::Passing(error.to_string()),
+        }
+    }
 }
 
 /// A row in words: its kind and the start of its id.

@@ -332,9 +332,8 @@ impl Answer {
             JobError::Breaks { hash, reason } => Self::Breaks(hash.0, shortened(reason)),
             JobError::OverLimit(reason) => Self::OverLimit(shortened(reason)),
             // The others are not what a job ends with.
-            JobError::Base(reason) | JobError::Storage(reason) | JobError::Unavailable(reason) => {
-                Self::Base(shortened(reason))
-            }
+            JobError::Base(reason) | JobError::Unavailable(reason) => Self::Base(shortened(reason)),
+            JobError::Storage(failure) => Self::Base(shortened(failure.to_string())),
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::WorkerJob;
 use crate::{
-    replica::{ChunkSource, Job, JobError, RowKey},
+    replica::{ChunkSource, Job, JobError, RowKey, StorageFailure},
     store::{DocumentKey, Store},
 };
 
@@ -43,7 +43,8 @@ pub fn chunks(
         .map(|source| match source {
             ChunkSource::Inline(bytes) => Ok(bytes),
             ChunkSource::Stored(row) => read.next().flatten().ok_or_else(|| {
-                JobError::Storage(format!("no row of kind {:?} where there was one", row.kind))
+                let gone = format!("no row of kind {:?} where there was one", row.kind);
+                JobError::Storage(StorageFailure::Damaged(gone))
             }),
         })
         .collect()
@@ -104,7 +105,7 @@ async fn read(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    store.read(key, rows).await.map_err(|error| JobError::Storage(error.to_string()))
+    store.read(key, rows).await.map_err(|error| JobError::Storage(error.into()))
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Disk {
         writes: Vec<RowWrite>,
     ) -> Result<(), StorageFailure> {
         if self.fails {
-            return Err(StorageFailure("the disk is broken".to_owned()));
+            return Err(StorageFailure::Passing("the disk is broken".to_owned()));
         }
         for write in writes {
             match write {

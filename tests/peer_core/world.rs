@@ -11,12 +11,12 @@ use concord::{
     peer::{
         ChangeError, DocumentEvent, EditError,
         simulation::{
-            Apply, Dialling, DocumentState, EditId, FetchId, PeerAction, PeerInput, SimulatedPeer,
+            Apply, Dialling, DocumentState, EditId, PeerAction, PeerInput, SimulatedPeer,
         },
     },
     replica::{
-        ChunkSource, Config, ConnectionId, Effect, Event, Job, Now, PeerInfo, Replica, RowKey,
-        RowWrite, Ticket,
+        Config, ConnectionId, Effect, Event, Job, Kind, Now, PeerInfo, Replica, RowKey, RowWrite,
+        Ticket,
     },
     worker::{WorkerLimits, materialise, resolve},
 };
@@ -31,7 +31,6 @@ enum Op {
     Write(Ticket, DocumentId, Vec<RowWrite>),
     Work(Ticket, DocumentId, Job),
     List(ConnectionId, Option<DocumentId>),
-    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
     Apply(Apply),
     /// Bytes for this node, sent by that one.
     Deliver(usize, ConnectionId, Bytes),
@@ -295,9 +294,6 @@ impl World {
             PeerAction::List(connection, after) => {
                 self.plan(node, "disk", 10, Op::List(connection, after));
             }
-            PeerAction::Fetch(fetch, id, sources) => {
-                self.plan(node, "disk", 10, Op::Fetch(fetch, id, sources));
-            }
             PeerAction::Apply(apply) => self.plan(node, "applier", 30, Op::Apply(apply)),
         }
     }
@@ -340,6 +336,7 @@ impl World {
         let input = match op {
             Op::Load(ticket, id) => PeerInput::Loaded(ticket, Ok(self.disks[node].load(&id))),
             Op::Read(ticket, id, rows) => {
+                self.fetched += rows.iter().filter(|row| row.kind == Kind::Snapshot).count();
                 PeerInput::Read(ticket, Ok(self.disks[node].read(&id, rows)))
             }
             Op::Write(ticket, id, writes) => {
@@ -353,12 +350,6 @@ impl World {
             }
             Op::List(connection, after) => {
                 PeerInput::Listed(connection, Ok(self.disks[node].list(after.as_ref(), 2)))
-            }
-            Op::Fetch(fetch, id, sources) => {
-                let rows = self.disks[node].read(&id, resolve::rows(&sources));
-                self.fetched += rows.len();
-                let chunks = resolve::chunks(sources, rows).map_err(|error| error.to_string());
-                PeerInput::Fetched(fetch, chunks)
             }
             Op::Apply(apply) => return self.homes[node - 1].peer.apply(self.now, apply),
             Op::Deliver(from, connection, bytes) => {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use concord::{
     replica::{
         ChunkSource, Config, ConnectionId, Effect, Event, Job, JobError, Kind, Now, PeerInfo,
-        Replica, RowKey, RowWrite, StoredDocument, Ticket,
+        Replica, RowKey, RowWrite, StorageFailure, StoredDocument, Ticket,
     },
     worker::{WorkerJob, WorkerLimits, materialise},
 };
@@ -391,7 +391,7 @@ impl World {
             tickets.push(ticket);
         }
         for ticket in tickets {
-            let failure = concord::replica::StorageFailure("no space".into());
+            let failure = StorageFailure::Passing("no space".into());
             let result = if self.disk_fails { Err(failure) } else { Ok(()) };
             self.handle(Event::Stored(ticket, result));
         }
@@ -450,7 +450,7 @@ impl World {
             }
             let result = match job {
                 Some(job) => materialise::run(&job, &WorkerLimits::default()),
-                None => Err(JobError::Storage("a row is gone".into())),
+                None => Err(JobError::Storage(StorageFailure::Damaged("a row is gone".into()))),
             };
             if let Err(error) = &result {
                 assert!(matches!(error, JobError::Storage(_)), "honest work failed: {error:?}");

@@ -185,11 +185,11 @@ impl World<'_> {
             Err(ChangeError::NotDurable(reason)) => {
                 self.ledger.settle(hash, Fate::Unknown);
                 self.met(State::UserToldOfDisk);
-                self.store_failed(id, &concord::replica::StorageFailure(reason));
+                self.store_failed(id, &concord::replica::StorageFailure::Passing(reason));
             }
             Err(ChangeError::Refused { code, reason, .. }) => {
                 self.ledger.settle(hash, Fate::Refused);
-                if process.has_failed {
+                if process.has_failed || self.nodes[id].is_rotten {
                     self.met(State::RefusedAtHome);
                     return;
                 }
@@ -249,8 +249,14 @@ impl World<'_> {
                     self.broken(Invariant::NoSilentLoss, detail);
                 }
             }
+            DocumentEvent::Damaged { reason } => {
+                let Some(process) = &mut self.nodes[id].process else { return };
+                // What is left, and comes back, is shown anew.
+                process.author.told.remove(&document);
+                self.told_of_damage(id, document, &reason);
+            }
             DocumentEvent::Failed { reason } => {
-                self.store_failed(id, &concord::replica::StorageFailure(reason));
+                self.store_failed(id, &concord::replica::StorageFailure::Passing(reason));
             }
             DocumentEvent::Ephemeral { data, .. } => self.presence(id, document, &data),
             DocumentEvent::Lagged { missed } => {

@@ -1,10 +1,10 @@
 //! What thinks in a node: the engine alone, or the production peer around it.
 
 use concord::{
-    peer::simulation::{Apply, FetchId, PeerAction, PeerInput, SimulatedPeer},
+    peer::simulation::{Apply, PeerAction, PeerInput, SimulatedPeer},
     replica::{
-        ChunkSource, Config, ConnectionId, Counted, Effect, Event, Job, LocalError, Now, Published,
-        Replica, RowKey, RowWrite, Stats, Ticket,
+        Config, ConnectionId, Counted, Effect, Event, Job, LocalError, Now, Published, Replica,
+        RowKey, RowWrite, Stats, Ticket,
     },
 };
 use concord_protocol::{CloseCode, DocumentId};
@@ -36,7 +36,6 @@ pub(super) enum Wish {
     /// Of the peer.
     List(ConnectionId, Option<DocumentId>),
     /// Of the peer.
-    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
     /// Of the peer.
     Apply(Apply),
 }
@@ -142,7 +141,6 @@ impl From<PeerAction> for Wish {
             PeerAction::SetTimer(at_ms) => Self::SetTimer(at_ms),
             PeerAction::Count(counted) => Self::Count(counted),
             PeerAction::List(connection, after) => Self::List(connection, after),
-            PeerAction::Fetch(fetch, document, sources) => Self::Fetch(fetch, document, sources),
             PeerAction::Apply(apply) => Self::Apply(apply),
         }
     }

@@ -179,15 +179,6 @@ impl World<'_> {
         }
     }
 
-    fn rot(&mut self, name: Name, choice: u64) {
-        let id = self.node_of(name);
-        if self.nodes[id].disk.rot(choice).is_some() {
-            self.fault("bit rot", &[name], 0);
-            self.nodes[id].is_rotten = true;
-            self.ledger.forgive(id);
-        }
-    }
-
     /// Faults end: what is down starts, what is broken is mended, who is away comes back.
     pub(super) fn calm(&mut self) {
         self.is_calm = true;

@@ -28,25 +28,12 @@ const REUNION_MESSAGES: u64 = 4;
 impl World<'_> {
     pub(super) fn finish(&mut self) {
         self.strangers_leave();
+        self.come_together();
+        if self.failure.is_none() && self.have_rot_found() {
+            self.come_together();
+        }
         if self.failure.is_some() {
             return;
-        }
-        let start_us = self.now_us;
-        loop {
-            self.run_until(self.now_us + 1_000 * MS);
-            if self.failure.is_some() {
-                return;
-            }
-            let still = self.now_us.saturating_sub(self.last_message_us.max(start_us));
-            let at_rest = (0..self.nodes.len()).all(|id| self.is_at_rest(id));
-            if still >= STILL_MS * MS && at_rest {
-                break;
-            }
-            if self.now_us - start_us > TOGETHER_MS * MS {
-                let what = if at_rest { "messages go on" } else { "something is never answered" };
-                let detail = format!("{what}, {TOGETHER_MS} ms after the last fault");
-                return self.broken(Invariant::Progress, detail);
-            }
         }
         self.check_calls();
         for document in 0..self.plan.documents {
@@ -67,6 +54,25 @@ impl World<'_> {
         self.look();
         self.check_reunion();
         self.check_power_loss();
+    }
+
+    /// Lets everything happen until nothing does any more.
+    fn come_together(&mut self) {
+        let start_us = self.now_us;
+        while self.failure.is_none() {
+            self.run_until(self.now_us + 1_000 * MS);
+            let still = self.now_us.saturating_sub(self.last_message_us.max(start_us));
+            let at_rest =
+                self.network.is_quiet() && (0..self.nodes.len()).all(|id| self.is_at_rest(id));
+            if still >= STILL_MS * MS && at_rest {
+                return;
+            }
+            if self.now_us - start_us > TOGETHER_MS * MS {
+                let what = if at_rest { "messages go on" } else { "something is never answered" };
+                let detail = format!("{what}, {TOGETHER_MS} ms after the last fault");
+                self.broken(Invariant::Progress, detail);
+            }
+        }
     }
 
     /// Equal replicas that meet again say so in a few messages, and stop.
@@ -118,11 +124,9 @@ impl World<'_> {
                     held.push((id, found));
                 }
                 Err(reason) => {
-                    if !self.nodes[id].is_rotten {
-                        let who = self.nodes[id].label();
-                        let detail = format!("{who} cannot read document {document}: {reason}");
-                        return self.broken(Invariant::Convergence, detail);
-                    }
+                    let who = self.nodes[id].label();
+                    let detail = format!("{who} cannot read document {document}: {reason}");
+                    return self.broken(Invariant::Convergence, detail);
                 }
             }
         }
@@ -137,9 +141,6 @@ impl World<'_> {
         for (id, found) in &held {
             let is_open = self.nodes[*id].wanted[usize::from(document)];
             if found.is_empty() && !is_open && !self.nodes[*id].is_relay() {
-                continue;
-            }
-            if self.nodes[*id].is_rotten {
                 continue;
             }
             let missing: Vec<&ChangeHash> =
@@ -258,7 +259,8 @@ impl World<'_> {
             // One message may lie on top of a queue that is almost full.
             let queue_max = (limits.queue_bytes + self.largest_message) * stats.connections.max(1);
             let queued = self.queued(id);
-            let over = if stats.orphans > orphans_max {
+            // What is stored and waits for something damaged is not limited.
+            let over = if stats.orphans > orphans_max && !self.nodes[id].is_rotten {
                 Some(format!("{} changes wait for others, at most {orphans_max}", stats.orphans))
             } else if stats.queued_bytes > queue_max || queued > queue_max {
                 Some(format!("{} bytes wait to be sent, at most {queue_max}", stats.queued_bytes))

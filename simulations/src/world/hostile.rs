@@ -100,7 +100,8 @@ impl World<'_> {
         }
     }
 
-    /// Each change of a stranger was taken, waits, or was refused.
+    /// Each change of a stranger was taken, waits, or was refused; or there was no room to wait, and
+    /// it is to be asked for again.
     fn check_answers(&mut self) {
         for id in (0..self.nodes.len()).filter(|id| self.is_at_rest(*id)) {
             let node = &self.nodes[id];
@@ -108,7 +109,8 @@ impl World<'_> {
             let owed = self.strangers.answers.owed(id, node.life);
             let owed = owed.filter(|hash| !process.on_disk.contains(*hash)).count();
             let waiting = process.brain.stats().orphans;
-            if node.inbox.is_empty() && owed > waiting {
+            let has_room = waiting < self.limits().orphans;
+            if node.inbox.is_empty() && owed > waiting && has_room {
                 let detail = format!(
                     "of a stranger's changes {} neither took nor refused {owed}, and {waiting} wait",
                     node.label()

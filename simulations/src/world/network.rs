@@ -20,6 +20,9 @@ use crate::{
 /// peer's own constant), and what a ping may add to it.
 const DEAD_US: u64 = 60_000 * MS;
 const PING_US: u64 = 15_000 * MS;
+/// Bytes of a message from which it is sent in pieces, each reported when it has left (the relay's
+/// and the peer's own constant).
+const FRAGMENT_BYTES: usize = 16 * 1024;
 
 /// One direction of a link.
 #[derive(Debug, Default)]
@@ -99,6 +102,13 @@ impl Network {
             .collect()
     }
 
+    /// Whether nothing is on its way between two who take their connection for open.
+    pub(super) fn is_quiet(&self) -> bool {
+        let live = self.links.iter().filter(|link| link.is_whole);
+        live.flat_map(|link| &link.pipes)
+            .all(|pipe| pipe.outbox.is_empty() && pipe.in_flight.is_empty())
+    }
+
     /// Nothing is held up any more.
     pub(super) fn tear_down_walls(&mut self) {
         self.walls.clear();
@@ -108,10 +118,11 @@ impl Network {
 impl World<'_> {
     /// Whether this peer has this relay among those that it dials.
     pub(super) fn dials(&self, id: NodeId, relay: u8) -> bool {
-        match self.nodes[id].name {
-            Name::Relay(_) => false,
-            Name::Peer(0) => true,
-            Name::Peer(peer) => peer % self.plan.relays == relay,
+        match (self.nodes[id].name, self.nodes[id].dials_only) {
+            (Name::Relay(_), _) => false,
+            (_, Some(only)) => only == relay,
+            (Name::Peer(0), _) => true,
+            (Name::Peer(peer), _) => peer % self.plan.relays == relay,
         }
     }
 
@@ -267,7 +278,12 @@ impl World<'_> {
         }
         let pipe = &mut self.network.links[link].pipes[side];
         if !pipe.is_closed {
-            pipe.outbox.push_back((number, Frame::Message(messages, bytes.len())));
+            let mut left = bytes.len();
+            while left > FRAGMENT_BYTES {
+                pipe.outbox.push_back((number, Frame::Part(FRAGMENT_BYTES)));
+                left -= FRAGMENT_BYTES;
+            }
+            pipe.outbox.push_back((number, Frame::Message(messages, left)));
             self.transmit(link, side);
         }
     }
@@ -350,7 +366,7 @@ impl World<'_> {
             }
             let Some((number, frame)) = pipe.outbox.pop_front() else { break };
             let len = frame.len();
-            drained += if matches!(frame, Frame::Message(..)) { len } else { 0 };
+            drained += if matches!(frame, Frame::Close(..)) { 0 } else { len };
             pipe.sent += 1;
             pipe.free_us = pipe.free_us.max(self.now_us)
                 + len as u64 * MS / u64::from(settings.bytes_per_ms.max(1));
@@ -412,8 +428,11 @@ impl World<'_> {
             self.schedule(self.now_us, Happening::Transmit(id, side));
         }
         self.trace.mix(number);
-        self.trace.note(self.now_us, || Kind::Arrived { from, to, number });
+        if !matches!(frame, Frame::Part(_)) {
+            self.trace.note(self.now_us, || Kind::Arrived { from, to, number });
+        }
         match frame {
+            Frame::Part(_) => {}
             Frame::Message(messages, _) => {
                 for message in messages {
                     if let Message::GoAway { retry_after_ms, .. } = &message {

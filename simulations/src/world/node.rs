@@ -8,10 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use concord::{
-    peer::simulation::{Apply, Dialling, FetchId},
+    peer::simulation::{Apply, Dialling},
     replica::{
-        ChunkSource, Config, ConnectionId, Event, Job, LocalError, Now, StorageFailure,
-        StoredDocument, Ticket,
+        Config, ConnectionId, Event, Job, LocalError, Now, StorageFailure, StoredDocument, Ticket,
     },
     store::{
         Store, StoreError,
@@ -55,12 +54,9 @@ pub(super) enum Operation {
     Load(Ticket, Future<Result<StoredDocument, StoreError>>),
     Read(Ticket, Future<Result<Vec<Option<Bytes>>, StoreError>>),
     Job(Ticket, DocumentId, Job),
-    /// The chunks of a document that a user opened.
-    Open(DocumentId, u64),
     /// Stored documents, for a relay that was just reached.
     ListAll(ConnectionId),
     /// Of the production peer.
-    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
     List(ConnectionId, Option<DocumentId>),
     /// Work for the applier, in order.
     Apply,
@@ -111,6 +107,8 @@ pub(super) struct Node {
     pub(super) skew_ms: i64,
     /// Its disk was damaged: what it promised may be gone.
     pub(super) is_rotten: bool,
+    /// It came late and dials this relay and no other.
+    pub(super) dials_only: Option<u8>,
     /// Documents that its user wants open, whether the process runs or not.
     pub(super) wanted: Vec<bool>,
     /// When to dial which relay.
@@ -140,6 +138,7 @@ impl Node {
             away_until_us: 0,
             skew_ms: 0,
             is_rotten: false,
+            dials_only: None,
             wanted: vec![false; usize::from(plan.documents)],
             dialling: (0..plan.relays).map(|_| Dialling::new()).collect(),
         }
@@ -269,16 +268,21 @@ impl World<'_> {
     fn remember(&mut self, id: NodeId) {
         let rotten = self.nodes[id].is_rotten;
         for document in 0..self.plan.documents {
-            let found = match self.stored(id, document) {
+            let disk = self.nodes[id].disk.clone();
+            let found = match disk.look(|| self.stored(id, document)) {
                 Ok(found) => found,
-                Err(reason) => {
-                    // A disk that cannot be read now says nothing of what is on it.
+                Err(reason) if rotten => {
                     self.did(id, || format!("cannot read document {document}: {reason}"));
                     continue;
                 }
+                Err(reason) => {
+                    let who = self.nodes[id].label();
+                    let detail = format!("{who} cannot read document {document}: {reason}");
+                    return self.broken(Invariant::Durability, detail);
+                }
             };
             if !rotten {
-                if let Some(row) = self.damaged(id, document) {
+                if let Some(row) = disk.look(|| self.half_row(id, document)) {
                     let who = self.nodes[id].label();
                     let detail = format!("{who} has half a row of document {document}: {row}");
                     self.broken(Invariant::Durability, detail);
@@ -408,9 +412,6 @@ impl World<'_> {
                 Wish::List(connection, after) => {
                     self.operation(id, Operation::List(connection, after));
                 }
-                Wish::Fetch(fetch, document, sources) => {
-                    self.operation(id, Operation::Fetch(fetch, document, sources));
-                }
                 Wish::Apply(apply) => {
                     process.applying.push_back(apply);
                     self.operation(id, Operation::Apply);
@@ -458,8 +459,8 @@ impl World<'_> {
             }
             Err(LocalError::Refused { code, reason }) => {
                 self.ledger.settle(hash, Fate::Refused);
-                if process.has_failed {
-                    // It builds on what could not be written, and its user was told.
+                if process.has_failed || self.nodes[id].is_rotten {
+                    // It builds on what could not be written or is damaged, and its user was told.
                     self.met(State::RefusedAtHome);
                     self.shut_document(id, document);
                     self.open_document(id, document);

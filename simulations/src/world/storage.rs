@@ -2,10 +2,7 @@
 
 use concord::{
     peer::simulation::PeerInput,
-    replica::{
-        ChunkSource, Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure,
-        Ticket,
-    },
+    replica::{Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure, Ticket},
     store::{DocumentKey, Store, StoreError, Tenant},
     worker::{WorkerJob, WorkerLimits, materialise, resolve},
 };
@@ -32,7 +29,7 @@ pub(super) fn key(document: DocumentId) -> DocumentKey {
 }
 
 fn failure(error: &StoreError) -> StorageFailure {
-    StorageFailure(error.to_string())
+    StorageFailure::from(error.clone())
 }
 
 impl World<'_> {
@@ -172,17 +169,6 @@ impl World<'_> {
         self.schedule(self.now_us + takes_us, Happening::Done(id, life, number));
     }
 
-    /// The bytes of chunks, if they can be read now.
-    fn chunks_of(
-        &self,
-        id: NodeId,
-        document: &DocumentId,
-        sources: &[ChunkSource],
-    ) -> Option<Result<Vec<bytes::Bytes>, JobError>> {
-        let process = self.nodes[id].process.as_ref()?;
-        resolve::fetch(&*process.store, key(document.clone()), sources.to_vec()).now_or_never()
-    }
-
     pub(super) fn done(&mut self, id: NodeId, life: u32, number: u64) {
         let node = &mut self.nodes[id];
         if node.life != life {
@@ -207,25 +193,15 @@ impl World<'_> {
                 None => self.wait(id, number, Operation::Read(ticket, future)),
             },
             Operation::Job(ticket, document, job) => self.job(id, number, ticket, document, job),
-            Operation::Open(document, number) => self.fetched(id, &document, number),
             Operation::ListAll(connection) => {
                 let store = process.store.clone();
                 self.list(id, connection, &*store);
-            }
-            Operation::Fetch(fetch, document, sources) => {
-                match self.chunks_of(id, &document, &sources) {
-                    Some(chunks) => {
-                        let chunks = chunks.map_err(|error| error.to_string());
-                        self.tell_news(id, News::Peer(PeerInput::Fetched(fetch, chunks)));
-                    }
-                    None => self.wait(id, number, Operation::Fetch(fetch, document, sources)),
-                }
             }
             Operation::List(connection, after) => {
                 let page = process.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
                 let page = match page.now_or_never() {
                     Some(page) => page.map_err(|error| failure(&error)),
-                    None => Err(StorageFailure("busy".to_owned())),
+                    None => Err(StorageFailure::Passing("busy".to_owned())),
                 };
                 self.tell_news(id, News::Peer(PeerInput::Listed(connection, page)));
             }
@@ -328,7 +304,7 @@ impl World<'_> {
     }
 
     /// A row of a document that is not what was written, as the store says.
-    pub(super) fn damaged(&self, id: NodeId, document: u8) -> Option<String> {
+    pub(super) fn half_row(&self, id: NodeId, document: u8) -> Option<String> {
         let process = self.nodes[id].process.as_ref()?;
         let key = key(self.documents[usize::from(document)].clone());
         let stored = process.store.load(key).now_or_never()?.ok()?;
@@ -357,8 +333,12 @@ impl World<'_> {
         for (snapshot, _) in &stored.roots {
             let row = RowKey { kind: Kind::Snapshot, id: *snapshot, part: 0 };
             let read = process.store.read(document.clone(), vec![row]).now_or_never();
-            let read = read.ok_or("busy")?.map_err(|error| unreadable(&error))?;
-            chunks.extend(read.into_iter().flatten());
+            match read.ok_or("busy")? {
+                Ok(read) => chunks.extend(read.into_iter().flatten()),
+                // It stays for whoever can do more with it.
+                Err(StoreError::Corrupt { .. }) if self.nodes[id].is_rotten => {}
+                Err(error) => return Err(unreadable(&error)),
+            }
         }
         chunks.extend(stored.changes.into_iter().map(|(_, bytes)| bytes));
         Ok(chunks)

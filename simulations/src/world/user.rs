@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::ScalarValue;
 use bytes::Bytes;
-use concord::replica::{
-    ChunkSource, ConnectionId, Counted, Event, Kind, Published, RowKey, Ticket,
-};
+use concord::replica::{ConnectionId, Counted, Event, Published, Ticket};
 use concord_protocol::{ChangeHash, DocumentId, SessionId};
-use futures_util::FutureExt as _;
 
-use super::{NodeId, World, node::Operation, short, storage::key};
+use super::{NodeId, World, node::Operation, short};
 use crate::{
     coverage::State,
     ledger::Invariant,
@@ -40,9 +37,6 @@ struct View {
     seq: u32,
     /// Chunks that came while it was being loaded.
     inbox: Vec<Bytes>,
-    /// Where its chunks are, with the number of the opening.
-    opening: u64,
-    sources: Vec<ChunkSource>,
 }
 
 /// The program at a peer, and who sits before it.
@@ -99,7 +93,7 @@ impl User {
 }
 
 impl View {
-    fn new(actor: [u8; 16], opening: u64) -> Self {
+    fn new(actor: [u8; 16]) -> Self {
         Self {
             phase: Phase::Loading,
             changes: Hashes::default(),
@@ -108,10 +102,20 @@ impl View {
             actor,
             seq: 0,
             inbox: Vec::new(),
-            opening,
-            sources: Vec::new(),
         }
     }
+}
+
+/// What is shown of an open document is dropped; it is about to be named anew. Gives whether it
+/// is open.
+pub(super) fn begin_again(user: &mut User, document: u8) -> bool {
+    let actor = user.actor();
+    let view = user.views.get_mut(&document);
+    let is_open = view.is_some();
+    if let Some(view) = view {
+        *view = View::new(actor);
+    }
+    is_open
 }
 
 impl World<'_> {
@@ -126,8 +130,7 @@ impl World<'_> {
             return;
         }
         let actor = user.actor();
-        let opening = user.next_opening;
-        user.views.insert(document, View::new(actor, opening));
+        user.views.insert(document, View::new(actor));
         let event = Event::Open(self.documents[usize::from(document)].clone());
         self.tell(id, event);
     }
@@ -239,16 +242,7 @@ impl World<'_> {
     pub(super) fn published(&mut self, id: NodeId, document: &DocumentId, published: Published) {
         let number = self.document_number(document);
         match published {
-            Published::Opened(sources) => {
-                let Some(process) = &mut self.nodes[id].process else { return };
-                let Some(view) = process.user.views.get_mut(&number) else { return };
-                if view.phase != Phase::Loading {
-                    return;
-                }
-                view.sources = sources;
-                let opening = view.opening;
-                self.operation(id, Operation::Open(document.clone(), opening));
-            }
+            Published::Opened(chunks) => self.opened(id, number, chunks),
             Published::Changes(chunks) => self.show(id, number, chunks, true),
             Published::Snapshot(chunk) => self.show(id, number, vec![chunk], false),
             Published::Refused { hash, code, reason } => {
@@ -268,6 +262,8 @@ impl World<'_> {
                     self.broken(Invariant::NoSilentLoss, detail);
                 }
             }
+            Published::Damaged(reason) => self.damaged(id, number, &reason),
+            Published::Unreadable(_) => self.met(State::ToldUnreadable),
             Published::Ephemeral { data, .. } => self.presence(id, number, &data),
             Published::Unavailable => self.met(State::NobodyHasIt),
             Published::Durable(_) | Published::RelayHas { .. } => {}
@@ -288,44 +284,14 @@ impl World<'_> {
     }
 
     /// The chunks of an opened document are there.
-    pub(super) fn fetched(&mut self, id: NodeId, document: &DocumentId, opening: u64) {
-        let number = self.document_number(document);
+    fn opened(&mut self, id: NodeId, document: u8, mut chunks: Vec<Bytes>) {
         let Some(process) = &mut self.nodes[id].process else { return };
-        let Some(view) = process.user.views.get_mut(&number) else { return };
-        if view.opening != opening || view.phase != Phase::Loading {
-            return;
+        let Some(view) = process.user.views.get_mut(&document) else { return };
+        if view.phase == Phase::Loading {
+            view.phase = Phase::Ready;
+            chunks.append(&mut view.inbox);
+            self.show(id, document, chunks, false);
         }
-        let sources = std::mem::take(&mut view.sources);
-        let mut chunks = Vec::with_capacity(sources.len());
-        for source in sources {
-            match source {
-                ChunkSource::Inline(bytes) => chunks.push(bytes),
-                ChunkSource::Stored(row) => {
-                    let read = process.store.read(key(document.clone()), vec![row]);
-                    let Some(Ok(mut rows)) = read.now_or_never() else {
-                        return self.reopen(id, number, row);
-                    };
-                    let Some(bytes) = rows.pop().flatten() else {
-                        return self.reopen(id, number, row);
-                    };
-                    chunks.push(bytes);
-                }
-            }
-        }
-        let Some(process) = &mut self.nodes[id].process else { return };
-        let Some(view) = process.user.views.get_mut(&number) else { return };
-        view.phase = Phase::Ready;
-        chunks.append(&mut view.inbox);
-        self.show(id, number, chunks, false);
-    }
-
-    /// A compaction replaced what was named: it is named anew.
-    fn reopen(&mut self, id: NodeId, document: u8, row: RowKey) {
-        if row.kind == Kind::Snapshot {
-            self.met(State::OpenedReplaced);
-        }
-        self.shut_document(id, document);
-        self.open_document(id, document);
     }
 
     /// Changes are shown to the user.
@@ -391,6 +357,8 @@ impl World<'_> {
             }
             Counted::JobPostponed => self.met(State::JobPutOff),
             Counted::CorruptRow => self.met(State::RowDamaged),
+            Counted::IndexRebuilt => self.met(State::IndexRebuilt),
+            Counted::SnapshotLost => self.met(State::SnapshotLost),
             Counted::EphemeralDropped(_) => self.met(State::PresenceDropped),
             Counted::BadMessage => self.met(State::MessageRefused),
             Counted::ChangeRefused(_) => self.met(State::ChangeRefused),

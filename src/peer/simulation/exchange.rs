@@ -6,17 +6,13 @@ use concord_protocol::{CloseCode, DocumentId, Message, SessionId};
 use crate::{
     peer::{
         applier::Task,
-        core::{self, Action, Command},
+        core::{Action, Command},
     },
     replica::{
-        ChunkSource, ConnectionId, Counted, Event, Job, JobError, JobOutput, PeerInfo, RowKey,
-        RowWrite, StorageFailure, StoredDocument, Ticket,
+        ConnectionId, Counted, Event, Job, JobError, JobOutput, PeerInfo, RowKey, RowWrite,
+        StorageFailure, StoredDocument, Ticket,
     },
 };
-
-/// One request for the chunks of a document that was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FetchId(core::FetchId);
 
 /// Work for the applier: pass it to [`super::SimulatedPeer::apply`], in the order in which it was
 /// asked for and as late as the applier is slow. Of a peer that crashed, drop it.
@@ -46,8 +42,6 @@ pub enum PeerInput {
     /// Answers [`PeerAction::List`]: the next documents in order, as many as one likes; none:
     /// there are no more.
     Listed(ConnectionId, Result<Vec<DocumentId>, StorageFailure>),
-    /// Answers [`PeerAction::Fetch`]: a chunk for each source, in their order.
-    Fetched(FetchId, Result<Vec<Bytes>, String>),
     /// The time that [`PeerAction::SetTimer`] asked for has come.
     TimerFired,
     /// A program sends bytes to whoever has the document open; see [`Event::Broadcast`].
@@ -79,7 +73,6 @@ impl From<PeerInput> for Command {
                 Event::Broadcast { document, count, session, data }
             }
             PeerInput::Listed(id, page) => return Self::Listed(id, page),
-            PeerInput::Fetched(FetchId(fetch), chunks) => return Self::Fetched(fetch, chunks),
         })
     }
 }
@@ -111,8 +104,6 @@ pub enum PeerAction {
     Count(Counted),
     /// List stored documents, those after this one.
     List(ConnectionId, Option<DocumentId>),
-    /// Get the bytes of these chunks; [`crate::worker::resolve::chunks`] puts them together.
-    Fetch(FetchId, DocumentId, Vec<ChunkSource>),
     /// See [`Apply`].
     Apply(Apply),
 }
@@ -129,9 +120,6 @@ impl From<Action> for PeerAction {
             Action::SetTimer(at_ms) => Self::SetTimer(at_ms),
             Action::Count(counted) => Self::Count(counted),
             Action::List(id, after) => Self::List(id, after),
-            Action::Fetch(fetch, document, sources) => {
-                Self::Fetch(FetchId(fetch), document, sources)
-            }
             Action::Apply(task) => Self::Apply(Apply(task)),
         }
     }
