@@ -433,6 +433,7 @@ impl Document {
         }
         // Not refused: whoever brought them has not heard that they are here, and is asked for them
         // once what they build on has come.
+        #[cfg_attr(not(feature = "simulation"), allow(unused_variables, reason = "for the mark"))]
         let dropped = self.orphans.insert(header, bytes, from, missing, &core.config.limits);
         mark!(OrphanCap, if dropped > 0);
     }

@@ -108,7 +108,9 @@ impl Document {
             }
             Err(failure @ StorageFailure::Passing(_)) => self.read_failed(core, &failure),
             // Another took its place meanwhile; whoever waits asks again.
-            Err(_) => mark!(SnapshotReplaced),
+            Err(_) => {
+                mark!(SnapshotReplaced);
+            }
         }
         self.publish_opened(core);
         core.dirty.insert(self.id.clone());
