@@ -19,6 +19,7 @@ use super::{
     jobs::Jobs,
     loading::Reading,
     orphans::{Orphan, Orphans},
+    reader::Reader,
     readers::Readers,
     salvage::{Damage, Salvage},
 };
@@ -586,7 +587,7 @@ impl Document {
             }
         }
         if mutant!(KeepTalking) {
-            self.readers.values_mut().for_each(|reader| reader.repeat());
+            self.readers.values_mut().for_each(Reader::repeat);
         }
         if mutant!(LoseAtEviction) && idle_ms >= core.config.idle_ms {
             self.written.clear();

@@ -12,6 +12,7 @@ type Entry = (ConnectionId, Box<Reader>);
 #[derive(Debug, Default)]
 pub(super) struct Readers(Vec<Entry>);
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "keys are given as to a map")]
 impl Readers {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
