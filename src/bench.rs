@@ -13,6 +13,7 @@ mod light;
 mod live;
 mod local_edit;
 mod many;
+mod progress;
 mod report;
 mod scratch;
 mod server_usage;
@@ -26,11 +27,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
 use concord_protocol::{Limits, codec, guard, handshake, sync};
-use indicatif::{ProgressBar, ProgressStyle};
 
 pub use report::Report;
 
 use client::Traffic;
+use progress::{doing, progress};
 use server_usage::Meter;
 use target::Target;
 
@@ -149,7 +150,9 @@ pub enum BenchError {
     #[error("the server sent an unreadable chunk: {0}")]
     Chunk(#[from] guard::GuardError),
     /// Nothing came for too long.
-    #[error("{what}: no progress for {seconds} s; raise --timeout if the server is that slow")]
+    #[error(
+        "{what}: no progress for {seconds} s; raise --timeout if the server is that slow, or see in its log or metrics whether it refused what was sent"
+    )]
     Stalled {
         /// What was waited for.
         what: &'static str,
@@ -208,26 +211,11 @@ impl Context {
     }
 }
 
-/// Measures, and prints what was found.
+/// Measures, and returns what was found.
 ///
 /// # Errors
 /// [`BenchError`] when nothing could be measured. Changes that did not arrive are no error: they
 /// are counted in the report.
-pub async fn run(args: BenchArgs) -> Result<(), BenchError> {
-    let json = args.json;
-    let report = measure(args).await?;
-    if json {
-        println!("{}", report.to_json());
-    } else {
-        print!("{report}");
-    }
-    Ok(())
-}
-
-/// Measures, and returns what was found.
-///
-/// # Errors
-/// As [`run`].
 pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
     if let Scenario::LocalEdit(args) = &args.scenario {
         return local_edit::run(args).await;
@@ -252,7 +240,10 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
     };
     report.setting("url", args.url);
-    report.traffic(&context.traffic);
+    // The peers of a trace have connections of their own, which nobody counts.
+    if !matches!(args.scenario, Scenario::Trace(_)) {
+        report.traffic(&context.traffic);
+    }
     Ok(report)
 }
 
@@ -289,14 +280,4 @@ fn raise_open_files_limit() {
     limit.current = limit.maximum;
     // Where this is not allowed, opening the connection that is one too many says so.
     let _ = setrlimit(Resource::Nofile, limit);
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(length: usize, what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(u64::try_from(length).unwrap_or(u64::MAX));
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
-        bar.set_style(style);
-    }
-    bar.set_message(what);
-    bar
 }

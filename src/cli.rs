@@ -11,6 +11,7 @@ mod serve;
 mod summary;
 mod sync;
 mod value;
+mod waiting;
 mod watch;
 mod write;
 
@@ -90,7 +91,10 @@ pub(crate) fn run() -> ExitCode {
 }
 
 async fn bench(args: concord::bench::BenchArgs) -> Result<(), Failure> {
-    concord::bench::run(args).await.map_err(|error| Failure::failed(error.to_string()))
+    let json = args.json;
+    let measured = concord::bench::measure(args).await;
+    let report = measured.map_err(|error| Failure::failed(error.to_string()))?;
+    if json { output::line(report.to_json()) } else { output::raw(report.to_string().as_bytes()) }
 }
 
 fn serve(args: serve::ServeArgs) -> ExitCode {
@@ -119,7 +123,11 @@ fn log_to_stderr() {
         .with_default_directive(tracing::level_filters::LevelFilter::ERROR.into())
         .with_env_var("CONCORD_LOG")
         .from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(output::is_coloured())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 #[cfg(test)]

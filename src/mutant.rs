@@ -82,6 +82,8 @@ mutants! {
     CompactionDropsTail = "compaction-drops-tail" breaks ["durability", "no-silent-loss", "convergence", "at-most-once"],
     /// A reader whose message was held back counts as told.
     ToldWithoutSending = "told-without-sending" breaks ["convergence", "progress"],
+    /// Documents that found no room in a queue are not told of when there is room again.
+    ForgetHeldBack = "forget-held-back" breaks ["convergence", "progress"],
     /// A refused change is dropped, and its writer is not told.
     RefuseSilently = "refuse-silently" breaks ["no-silent-loss"],
     /// A call returns twice.

@@ -32,6 +32,7 @@ mod error;
 mod event;
 mod held;
 mod home;
+mod left_out;
 mod link;
 mod registry;
 #[cfg(feature = "simulation")]
@@ -195,7 +196,7 @@ impl Peer {
             let (online, reason) = standing(&status.borrow_and_update());
             match now {
                 Phase::Ready => return Ok(document),
-                Phase::Failed(reason) => {
+                Phase::Broken(reason) | Phase::Failed(reason) => {
                     return Err(FindError::Broken { document: id, reason });
                 }
                 Phase::Unavailable if online => return Err(FindError::Unavailable(id)),

@@ -11,7 +11,7 @@ mod in_process;
 pub mod limits;
 pub mod materialise;
 mod pool;
-mod prefix;
+pub(crate) mod prefix;
 pub mod process;
 pub mod resolve;
 mod search;

@@ -197,12 +197,15 @@ fn dialling_waits_longer_each_time_and_stops_where_it_is_not_wanted() {
     assert_eq!(dialling.next_dial_ms(), Some(1_400));
     dialling.ended(2_000, Some(4503), Some(5_000), 900);
     assert_eq!(dialling.next_dial_ms(), Some(7_900), "the second ceiling is a second");
-    dialling.connected();
+    dialling.connected(9_000);
     assert_eq!(dialling.next_dial_ms(), None);
-    dialling.ended(9_000, Some(4410), None, 600);
-    assert_eq!(dialling.next_dial_ms(), Some(9_000 + 600 % 501), "the first ceiling again");
+    dialling.ended(9_100, Some(4410), None, 1_900);
+    assert_eq!(dialling.next_dial_ms(), Some(11_000), "to be thrown out at once is a failure");
+    dialling.connected(12_000);
+    dialling.ended(22_000, Some(4410), None, 600);
+    assert_eq!(dialling.next_dial_ms(), Some(22_000 + 600 % 501), "the first ceiling again");
     assert_eq!(dialling.stopped(), None);
-    dialling.ended(10_000, Some(4403), None, 0);
+    dialling.ended(23_000, Some(4403), None, 0);
     assert_eq!(dialling.next_dial_ms(), None);
     assert!(dialling.stopped().is_some());
 }

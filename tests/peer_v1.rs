@@ -142,9 +142,10 @@ async fn a_story(server: SocketAddr, says_unavailable: bool) {
     put(&hers, "an offline run").await;
     drop((hers, other));
     alice.peer.close().await.unwrap();
+    // Before it can be online again by itself.
+    bob.offline().await;
     wire.mend(server);
     alice.peer = open(&alice.directory, &alice.url);
-    bob.offline().await;
     bob.online().await;
     until(&his, &["an offline run"]).await;
     alice.peer.flush(SOON).await.unwrap();

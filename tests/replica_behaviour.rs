@@ -244,6 +244,26 @@ fn a_second_change_with_the_same_number_is_refused_and_nobody_else_notices() {
 }
 
 #[test]
+fn an_upload_is_taken_also_where_a_change_behind_it_has_to_wait() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    let mut writer = Writer::new(1);
+    writer.put(1);
+    let chunk: Bytes = writer.0.save().into();
+    let (_, hidden) = writer.put(2);
+    let (last, bytes) = writer.put(3);
+    // As after a false yes of our filter: the change between is taken to be here.
+    world.say(author, &document(), &sync_message(vec![last], vec![chunk, bytes]));
+    world.finish_all();
+    assert!(errors(&world.taken(author)).is_empty());
+    assert_eq!(world.relay.stats().orphans, 1);
+    world.say(author, &document(), &sync_message(vec![last], vec![hidden]));
+    world.finish_all();
+    assert_eq!(syncs(world.taken(author)).last().unwrap().heads, vec![last]);
+    assert!(!world.counts.iter().any(|count| matches!(count, Counted::ChangeRefused(_))));
+}
+
+#[test]
 fn orphans_wait_within_bounds_and_are_taken_in_when_their_time_comes() {
     let mut world = world();
     let author = join(&mut world, 1);

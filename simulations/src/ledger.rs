@@ -166,6 +166,13 @@ impl Ledger {
         self.named.remove(&node);
     }
 
+    /// Changes of a document that users made, in order of writing.
+    pub fn written_in(&self, document: u8) -> impl Iterator<Item = ChangeHash> {
+        self.order.iter().copied().filter(move |hash| {
+            self.written.get(hash).is_some_and(|written| written.document == document)
+        })
+    }
+
     /// Changes of a document whose users were promised that they are kept and not told of damage
     /// since, in order of writing.
     pub fn promised(&self, document: u8) -> impl Iterator<Item = ChangeHash> {

@@ -195,7 +195,10 @@ impl Way {
     }
 }
 
-/// What a crash leaves of writes that were not flushed.
+/// What a crash leaves of writes that were not flushed: batches whole, and none behind one that is
+/// lost. That is the contract of the store's backends, which the power-loss tests hold the real ones
+/// to: fjall reads its journal up to the first batch that is not whole, and of sled no more than one
+/// batch is unsynced at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Keep {
@@ -247,6 +250,54 @@ pub enum Attack {
     OrphanFlood,
     /// A document chunk that holds no document.
     Upload,
+    /// Asks, in version 1, for all that came after an early change.
+    Behind,
+    /// Other changes with one actor's sequence number, without reading what is said to them.
+    DeafLiar,
+}
+
+/// How bytes of a stranger come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wrapping {
+    /// As a frame.
+    Frame,
+    /// As a sync message, in a frame that is well formed.
+    Sync,
+    /// As a chunk in a sync message that is well formed.
+    Chunk,
+}
+
+/// Bytes, in hexadecimal digits where they are written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Hex(pub bytes::Bytes);
+
+impl From<Hex> for String {
+    fn from(Hex(bytes): Hex) -> Self {
+        use std::fmt::Write as _;
+        bytes.iter().fold(Self::with_capacity(2 * bytes.len()), |mut text, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
+impl TryFrom<String> for Hex {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let wrong = "not pairs of hexadecimal digits";
+        let byte = |pair: &[u8]| match pair {
+            [_, _] => {
+                std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            }
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
+        bytes.map(|bytes| Self(bytes.into())).ok_or(wrong)
+    }
 }
 
 /// What a user does to a document.
@@ -393,6 +444,17 @@ pub enum What {
         /// Chooses the bytes.
         choice: u64,
     },
+    /// A stranger sends these bytes.
+    Bytes {
+        /// To which relay.
+        relay: u8,
+        /// About which document.
+        document: u8,
+        /// As what.
+        wrapping: Wrapping,
+        /// Which.
+        bytes: Hex,
+    },
     /// A user is away: the peer loses its network for hours or days.
     Away {
         /// Which user.
@@ -432,7 +494,9 @@ impl What {
                 (Some(peer), Some(relay), None)
             }
             Self::Drain { relay, .. } => (None, Some(relay), None),
-            Self::Attack { relay, document, .. } => (None, Some(relay), Some(document)),
+            Self::Attack { relay, document, .. } | Self::Bytes { relay, document, .. } => {
+                (None, Some(relay), Some(document))
+            }
             Self::Away { peer, .. } => (Some(peer), None, None),
             Self::Stall { node, .. }
             | Self::Pause { node, .. }

@@ -40,7 +40,7 @@ pub(crate) fn draw(plan: &mut Plan) {
         (200, 3, paste),
         (150, 4, stalled_paste),
         (120, 6, echo),
-        (120, 4, hostile_load),
+        (160, 5, hostile_load),
         (100, 4, full_disk),
         (100, 4, failing_reads),
         (120, 3, rot),
@@ -119,7 +119,7 @@ fn full_disk(_: &mut Rng, plan: &mut Plan, edit: Moment) {
 /// A disk cannot be read while it is written.
 fn failing_reads(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
     let node = at_work(rng, plan, edit);
-    let for_ms = one_of(rng, &[50, 500, 5_000]);
+    let for_ms = one_of(rng, &[50, 500, 5_000, 40_000]);
     add(plan, edit.at_ms, What::Disk { node, fault: DiskFault::FailReads, for_ms });
 }
 
@@ -142,6 +142,8 @@ fn long_history(_: &mut Rng, plan: &mut Plan, edit: Moment) {
 /// A user who is away puts in more than fits one message.
 fn album(_: &mut Rng, plan: &mut Plan, edit: Moment) {
     let Moment { at_ms, peer, document } = edit;
+    // Megabytes in every snapshot: a snapshot every third change would be all that such a world does.
+    plan.settings.compact_changes = plan.settings.compact_changes.max(60);
     add(plan, at_ms.saturating_sub(1_000), What::Away { peer, for_ms: 120_000 });
     for picture in 0..20 {
         let edit = Edit::Paste(250);
@@ -167,7 +169,8 @@ fn echo(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
 
 /// A stranger sends more than there is room for, or what cannot be opened.
 fn hostile_load(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
-    let attacks = [Attack::OrphanFlood, Attack::Upload];
+    let attacks =
+        [Attack::OrphanFlood, Attack::Upload, Attack::Behind, Attack::Behind, Attack::DeafLiar];
     let what = one_of(rng, &attacks);
     attack(rng, plan, edit, what);
 }

@@ -12,6 +12,9 @@ use crate::{
 /// Milliseconds of a minute.
 const MINUTE_MS: u64 = 60_000;
 
+/// Faults are drawn by the hour, up to these milliseconds: longer worlds have them thinner.
+const HOURS_OF_TROUBLE_MS: u64 = 120 * MINUTE_MS;
+
 /// What a world has of each kind of trouble: how many, in an hour of trouble.
 struct Trouble {
     cuts: u64,
@@ -49,6 +52,8 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
         Profile::Opaque => rng.between(20, 90),
         Profile::Automerge => rng.between(10, 40),
     };
+    // Now and then a world of days, with no more trouble than one of hours.
+    let minutes = if rng.chance(40) { minutes * 60 } else { minutes };
     let calm_ms = minutes * MINUTE_MS;
     let mut plan = Plan {
         seed,
@@ -85,7 +90,7 @@ fn settings(rng: &mut Rng, profile: Profile) -> Settings {
         bytes_per_ms: one_of(rng, &[20, 1_000, 50_000]),
         window_bytes: one_of(rng, &[512, 16_384, 262_144]),
         flush_us: one_of(rng, &[100, 2_000, 20_000, 300_000]),
-        read_us: one_of(rng, &[20, 500, 20_000]),
+        read_us: one_of(rng, &[20, 500, 20_000, 300_000]),
         job_us: match profile {
             Profile::Opaque => one_of(rng, &[500, 10_000, 400_000]),
             Profile::Automerge => one_of(rng, &[2_000, 100_000, 1_000_000]),
@@ -206,7 +211,7 @@ fn edit(rng: &mut Rng, is_typing: bool) -> Edit {
 
 fn faults(rng: &mut Rng, plan: &mut Plan) {
     let trouble = trouble(rng);
-    let hours_milli = plan.calm_ms / 3_600;
+    let hours_milli = plan.calm_ms.min(HOURS_OF_TROUBLE_MS) / 3_600;
     let times = |an_hour: u64| (an_hour * hours_milli).div_ceil(1_000);
     let pair =
         |rng: &mut Rng, plan: &Plan| (rng.small(0, plan.peers - 1), rng.small(0, plan.relays - 1));
@@ -296,7 +301,8 @@ fn faults(rng: &mut Rng, plan: &mut Plan) {
     }
     for _ in 0..times(trouble.absences) {
         let peer = rng.small(0, plan.peers - 1);
-        add(when(rng, plan), What::Away { peer, for_ms: rng.between(60_000, 48 * 3_600_000) });
+        let most_ms = if rng.chance(200) { 48 * 60 } else { 20 } * MINUTE_MS;
+        add(when(rng, plan), What::Away { peer, for_ms: rng.between(MINUTE_MS, most_ms) });
     }
     plan.actions.append(&mut actions);
 }

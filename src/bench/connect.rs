@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     BenchError, Context, Report,
     client::Client,
-    progress,
+    doing, progress,
     server_usage::Meter,
     stats::{Latencies, per_second, to_f64},
 };
@@ -66,6 +66,7 @@ pub(super) async fn run(args: &ConnectArgs, context: &Context) -> Result<Report,
     }
     bar.finish_and_clear();
     if args.hold > 0 {
+        let _holding = doing("staying connected");
         tokio::time::sleep(Duration::from_secs(args.hold.into())).await;
     }
     let held = look()?;
@@ -79,6 +80,7 @@ pub(super) async fn run(args: &ConnectArgs, context: &Context) -> Result<Report,
         }
     }
     if args.settle > 0 {
+        let _settling = doing("letting the server settle");
         tokio::time::sleep(Duration::from_secs(args.settle.into())).await;
     }
     let settled = look()?;

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     BenchError, Context, Report,
     changes::{Run, typed_document},
+    doing,
     light::LightDocument,
     progress,
     server_usage::Meter,
@@ -88,7 +89,9 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
     let count =
         WARM_UP + if args.saturate.is_some() { args.prepared } else { args.changes } as usize;
     let id = random_document_id()?;
+    let making = doing("making the document");
     let (mut typist, document) = typed_document(&[0xB0; 16], args.operations as usize)?;
+    drop(making);
     let bar = progress(count, "preparing changes");
     let changes = Arc::new(Run::generate(&mut typist, count, || bar.inc(1)));
     bar.finish_and_clear();
@@ -96,7 +99,9 @@ pub(super) async fn run(args: &FanoutArgs, context: &Context) -> Result<Report, 
     let meter = context.meter;
     let look = || meter.map(Meter::look).transpose();
     let idle = look()?;
+    let uploading = doing("uploading the document");
     let mut writer = uploaded(context, &id, &document, Some(changes.clone())).await?;
+    drop(uploading);
     let board = Arc::new(Board {
         started: Instant::now(),
         sent_ns: (0..count).map(|_| AtomicU64::new(0)).collect(),

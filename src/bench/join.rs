@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     BenchError, Context, Report,
     changes::{Document, typed_document},
+    doing,
     light::LightDocument,
     progress,
     server_usage::Meter,
@@ -37,8 +38,9 @@ pub(super) struct JoinArgs {
     /// The document: what this editing trace leads to (.json or .json.gz)
     #[arg(long)]
     trace: Option<PathBuf>,
-    /// Without a trace: characters of a typed text
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
+    /// Without a trace: characters of a typed text, each a change. From about 40,000 on servers
+    /// take it for an attack: it is a few hundred bytes that take seconds to open
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
     operations: u32,
     /// Transactions of the trace in one change
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -52,7 +54,9 @@ pub(super) struct JoinArgs {
 }
 
 pub(super) async fn run(args: &JoinArgs, context: &Context) -> Result<Report, BenchError> {
+    let making = doing("making the document");
     let document = build(args)?;
+    drop(making);
     let id = name_of(&document);
     let look = || context.meter.map(Meter::look).transpose();
     let idle = look()?;
@@ -64,6 +68,7 @@ pub(super) async fn run(args: &JoinArgs, context: &Context) -> Result<Report, Be
     }
     report.figure("document_bytes", to_f64(document.chunk.len()));
     if !args.no_upload {
+        let _uploading = doing("uploading it");
         let started = Instant::now();
         uploaded(context, &id, &document, None).await?.close().await;
         report.figure("upload_s", started.elapsed().as_secs_f64());

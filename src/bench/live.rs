@@ -16,7 +16,7 @@ use concord_protocol::ChangeHash;
 use futures_util::poll;
 
 use super::{
-    BenchError, progress,
+    BenchError, doing, progress,
     report::Report,
     scratch::Scratch,
     stats,
@@ -98,6 +98,7 @@ pub(super) async fn run(
     durable: bool,
     timeout: Duration,
 ) -> Result<Report, BenchError> {
+    let preparing = doing("connecting two peers");
     let directory = Scratch::new()?;
     let start = |name| Writer::start(url, trusted, &directory.path().join(name), durable);
     let (first, second) = (start("first")?, start("second")?);
@@ -118,17 +119,20 @@ pub(super) async fn run(
     writers[1].until(timeout, |writer| writer.document.holds(root).map_err(failed)).await?;
     let text = writers[0].text()?.ok_or_else(|| failed("there is no text"))?;
 
+    drop(preparing);
     let started = Instant::now();
     let bar = progress(trace.transactions.len(), "replaying");
     type_all(trace, &writers, &text, root, timeout, &bar).await?;
     let typed = started.elapsed();
+    bar.finish_and_clear();
+    let converging = doing("waiting until both have everything");
     for writer in &writers {
         writer.until(timeout, |writer| Ok(writer.content()? == trace.end_content)).await.or_else(
             |error| trace.check_end(&writer.content()?).map_err(BenchError::from).and(Err(error)),
         )?;
     }
     let converged = started.elapsed();
-    bar.finish_and_clear();
+    drop(converging);
 
     let mut report = Report::new("trace");
     report.setting("transactions", trace.transactions.len());

@@ -13,8 +13,8 @@ use clap::Args;
 use concord_protocol::{ChangeHash, DocumentId, StorageId};
 
 use super::{
-    BenchError, changes::typed_document, live::failed, progress, report::Report, scratch::Scratch,
-    stats::Latencies,
+    BenchError, changes::typed_document, doing, live::failed, progress, report::Report,
+    scratch::Scratch, stats::Latencies,
 };
 use crate::{
     peer::{Document, Peer},
@@ -99,6 +99,7 @@ impl Store for Noting {
 /// Types, and reports both times of every edit.
 pub(super) async fn run(args: &LocalEditArgs) -> Result<Report, BenchError> {
     let directory = Scratch::new()?;
+    let preparing = doing("making the text");
     let (_, text) = typed_document(&[0xED; 16], args.operations as usize)?;
     let peer = Peer::open(directory.path()).map_err(failed)?;
     let imported = peer.import(text.chunk).await.map_err(failed)?.url().to_string();
@@ -113,6 +114,7 @@ pub(super) async fn run(args: &LocalEditArgs) -> Result<Report, BenchError> {
     let peer = Peer::builder(directory.path()).store(store.clone()).open().map_err(failed)?;
     let document = peer.find(&imported).await.map_err(failed)?;
 
+    drop(preparing);
     let (mut until_store, mut until_disk) = (Latencies::new(), Latencies::new());
     let bar = progress(args.edits as usize, "typing");
     for number in 0..WARM_UP.saturating_add(args.edits) {

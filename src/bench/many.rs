@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::{
     BenchError, Context, Report,
     changes::{Document, typed_document},
+    doing,
     light::LightDocument,
     progress,
     server_usage::Meter,
@@ -103,6 +104,7 @@ pub(super) async fn run(args: &ManyArgs, context: &Context) -> Result<Report, Be
         }
     }
     if args.settle > 0 {
+        let _settling = doing("letting the server settle");
         tokio::time::sleep(Duration::from_secs(args.settle.into())).await;
     }
     let settled = look()?;

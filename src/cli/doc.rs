@@ -1,6 +1,7 @@
 //! `concord doc`: list, show, create, export and import documents.
 
 use std::{
+    cell::Cell,
     fs,
     io::{self, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -17,7 +18,7 @@ use super::{
     open::{self, Common},
     output,
     path::DocPath,
-    value, write,
+    value, waiting, write,
 };
 
 /// The first bytes of every Automerge chunk.
@@ -102,12 +103,23 @@ async fn list(peer: &Peer, common: &Common, only_ids: bool) -> Result<(), Failur
         }
         return ids.iter().try_for_each(output::line);
     }
+    let (done, total) = (Cell::new(0), ids.len());
+    let opening = async {
+        let mut rows = Vec::with_capacity(total);
+        for id in ids {
+            let row = match peer.find_within(id.as_str(), common.within()).await {
+                Ok(document) => document.read(Row::of)?,
+                Err(error) => Row { preview: format!("({error})"), ..Row::default() },
+            };
+            rows.push((id, row));
+            done.set(rows.len());
+        }
+        Ok::<_, Failure>(rows)
+    };
+    let words = || format!("opened {} of {total} documents", done.get());
+    let found = waiting::with(common, words, opening).await?;
     let (mut rows, mut items) = (Vec::new(), Vec::new());
-    for id in ids {
-        let row = match peer.find_within(id.as_str(), common.within()).await {
-            Ok(document) => document.read(Row::of)?,
-            Err(error) => Row { preview: format!("({error})"), ..Row::default() },
-        };
+    for (id, row) in found {
         if common.json {
             items.push(json!({
                 "document": id.as_str(),
@@ -174,7 +186,7 @@ fn preview(doc: &Automerge) -> String {
 }
 
 async fn get(peer: &Peer, common: &Common, doc: &str, path: &DocPath) -> Result<(), Failure> {
-    let document = peer.find_within(doc, common.within()).await?;
+    let document = waiting::find(peer, common, doc).await?;
     let json = read(&document, path)?;
     if common.json { output::json(&json) } else { output::line(pretty(&json)) }
 }
@@ -242,7 +254,7 @@ async fn export(
             "not writing bytes to a terminal: give -o FILE, or --format json",
         ));
     }
-    let document = peer.find_within(doc, common.within()).await?;
+    let document = waiting::find(peer, common, doc).await?;
     let bytes = match format {
         Format::Automerge => document.read(Automerge::save)?,
         Format::Json => {
@@ -285,14 +297,15 @@ async fn import(peer: &Peer, common: &Common, file: &Path) -> Result<(), Failure
     let bytes =
         slurp(file).map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
     let document = if bytes.starts_with(&MAGIC) {
-        peer.import(bytes.into()).await?
+        waiting::here(common, "storing the document", peer.import(bytes.into())).await?
     } else {
         let text = String::from_utf8(bytes).map_err(|_| {
             Failure::usage(format!("{name} is neither an Automerge document nor JSON"))
         })?;
         let content = object(&text)?;
         let document = peer.create().await?;
-        write::document(&document, content, "import").await?;
+        let writing = write::document(&document, content, "import");
+        waiting::here(common, "writing the document", writing).await?;
         document
     };
     made(peer, common, &document).await

@@ -15,7 +15,7 @@ use super::{
     open::{self, Common},
     output,
     path::{DocPath, Place},
-    sync, value, write,
+    sync, value, waiting, write,
 };
 
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(super) async fn run(args: EditArgs) -> Result<(), Failure> {
     let new = value.map(text_of).transpose()?;
     let peer = open::peer(&common).await?;
     let edited = async {
-        let document = peer.find_within(&doc, common.within()).await?;
+        let document = waiting::find(&peer, &common, &doc).await?;
         let edit = |tx: &mut Transaction<'_>| -> Result<(Json, Json), EditError> {
             let place = path.place(tx)?;
             let before = shown(tx, &place)?;

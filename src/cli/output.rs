@@ -1,6 +1,6 @@
 //! What is printed: tables, times and JSON. A reader that stops reading ends the command quietly.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use super::Failure;
 
@@ -35,6 +35,12 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<(), Failu
     };
     print(&mut headings.iter().copied())?;
     rows.iter().try_for_each(|row| print(&mut row.iter().map(String::as_str)))
+}
+
+/// Whether log lines on standard error may be in colour: somebody watches who wants it.
+pub(super) fn is_coloured() -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !is_unwanted
 }
 
 /// `concord version`.

@@ -11,7 +11,10 @@ use concord::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::config::{LogFormat, ServeConfig, StoreKind};
+use super::{
+    config::{LogFormat, ServeConfig, StoreKind},
+    output,
+};
 
 /// Wrong configuration, an address or a directory that cannot be had.
 const EXIT_USAGE: u8 = 2;
@@ -106,8 +109,10 @@ pub(crate) async fn run(args: ServeArgs) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     if args.print_config {
-        print!("{}", config.to_toml());
-        return ExitCode::SUCCESS;
+        return match output::raw(config.to_toml().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(false),
+        };
     }
     if let Err(error) = start_log(&config) {
         return refuse(&error);
@@ -160,14 +165,18 @@ async fn start(config: ServeConfig) -> Result<Relay, String> {
             return Err(error.to_string());
         }
     };
-    println!("concord {} listening on ws://{}", env!("CARGO_PKG_VERSION"), relay.addr());
-    if let Some(admin) = relay.admin_addr() {
-        println!("admin on http://{admin}");
-    }
-    match kind {
-        StoreKind::Memory => println!("data in memory: gone when this process ends"),
-        StoreKind::Disk(engine) => println!("data in {} ({engine})", dir.display()),
-    }
+    let admin = relay.admin_addr().map(|admin| format!("admin on http://{admin}\n"));
+    let data = match kind {
+        StoreKind::Memory => "memory: gone when this process ends".to_owned(),
+        StoreKind::Disk(engine) => format!("{} ({engine})", dir.display()),
+    };
+    // Whoever started it may not read this, which is no reason not to serve.
+    let _ = output::line(format_args!(
+        "concord {} listening on ws://{}\n{}data in {data}",
+        env!("CARGO_PKG_VERSION"),
+        relay.addr(),
+        admin.unwrap_or_default(),
+    ));
     tracing::info!(addr = %relay.addr(), storage_id = relay.storage_id(), "serving");
     Ok(relay)
 }
@@ -189,7 +198,10 @@ fn start_log(config: &ServeConfig) -> Result<(), String> {
     let filter = if is_level { format!("warn,concord={}", config.log) } else { config.log.clone() };
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| format!("--log {:?} is not a filter: {error}", config.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(output::is_coloured())
+        .with_writer(std::io::stderr);
     let started = match config.log_format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),

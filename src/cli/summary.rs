@@ -43,7 +43,9 @@ fn line(patch: &Patch) -> String {
         PatchAction::Increment { prop, value } => format!("{}: {value:+}", at(prop.clone())),
         PatchAction::Conflict { prop } => format!("{}: written by two at once", at(prop.clone())),
         PatchAction::DeleteMap { key } => format!("{}: removed", at(Prop::Map(key.clone()))),
-        PatchAction::DeleteSeq { index, length } => format!("{}: -{length} at {index}", here()),
+        PatchAction::DeleteSeq { index, length } => {
+            format!("{}: {length} removed at {index}", here())
+        }
         PatchAction::Mark { marks } => format!("{}: {} marks", here(), marks.len()),
     }
 }

@@ -1,20 +1,16 @@
 //! `concord sync`: one pass, and the word of a relay on what it has.
 
-use std::{io::IsTerminal as _, time::Instant};
+use std::{cell::Cell, time::Instant};
 
 use clap::Args;
 use concord::peer::{ConfirmError, Document, Peer, Status};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::{
     Failure,
     open::{self, Common},
-    output,
+    output, waiting,
 };
-
-/// Documents from which a bar is worth looking at.
-const BAR_FROM: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
@@ -33,31 +29,28 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
     };
     let started = Instant::now();
     let peer = open::peer(&common).await?;
-    let mut status = peer.status();
+    let status = peer.status();
     let fetched = async {
         for doc in &docs {
-            peer.find_within(doc, common.within()).await?;
+            waiting::find(&peer, &common, doc).await?;
         }
         Ok::<_, Failure>(())
     };
     let fetched = fetched.await;
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} documents  {elapsed}") {
-        bar.set_style(style);
-    }
-    let (mut done, mut total) = (0, 0);
-    let flushed = peer
-        .flush_with(common.within(), |now_done, now_total| {
-            (done, total) = (now_done, now_total);
-            if now_done == 0 && now_total >= BAR_FROM && std::io::stderr().is_terminal() {
-                bar.set_draw_target(ProgressDrawTarget::stderr());
-            }
-            bar.set_length(now_total as u64);
-            bar.set_position(now_done as u64);
-        })
-        .await;
-    bar.finish_and_clear();
-    let online = status.borrow_and_update().is_online();
+    let (done, total) = (Cell::new(0), Cell::new(0));
+    let flushing = peer.flush_with(common.within(), |now_done, now_total| {
+        done.set(now_done);
+        total.set(now_total);
+    });
+    let words = || match &*status.borrow() {
+        Status::Online { relay } => {
+            format!("{} of {} documents confirmed by {relay}", done.get(), total.get())
+        }
+        other => waiting::relay(other),
+    };
+    let flushed = waiting::with(&common, words, flushing).await;
+    let (done, total) = (done.get(), total.get());
+    let online = status.borrow().is_online();
     peer.close().await?;
     let seconds = started.elapsed().as_secs_f64();
     if common.json {
@@ -69,13 +62,19 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
             "pending": total - done,
             "seconds": seconds,
         }))?;
-    } else {
+    } else if done > 0 || flushed.is_ok() {
         let plural = if total == 1 { "" } else { "s" };
         output::line(format_args!(
             "{done} of {total} document{plural} confirmed by {url} in {seconds:.1} s"
         ))?;
     }
-    flushed?;
+    flushed.map_err(|error| match error {
+        ConfirmError::TimedOut { .. } if online => Failure::unconfirmed(format!(
+            "{error}: --deadline gives it more than {} s",
+            common.deadline
+        )),
+        other => other.into(),
+    })?;
     fetched
 }
 
@@ -86,7 +85,8 @@ pub(super) async fn confirm(
     document: &Document,
 ) -> Option<Result<(), Failure>> {
     common.url.as_ref()?;
-    let confirmed = document.wait_confirmed(common.within()).await;
+    let confirming = document.wait_confirmed(common.within());
+    let confirmed = waiting::for_relay(peer, common, confirming).await;
     Some(confirmed.map_err(|error| match error {
         ConfirmError::TimedOut { .. } => {
             let why = match &*peer.status().borrow() {

@@ -2,13 +2,13 @@
 
 use automerge::{Automerge, ChangeHash};
 use clap::Args;
-use concord::peer::{ChangeInfo, Document, DocumentEvent, FindError, Watcher};
+use concord::peer::{ChangeInfo, Document, DocumentEvent, FindError, Peer, Status, Watcher};
 use serde_json::json;
 
 use super::{
     Failure,
     open::{self, Common},
-    output, summary,
+    output, summary, waiting,
 };
 
 #[derive(Debug, Args)]
@@ -29,11 +29,16 @@ pub(super) async fn run(args: WatchArgs) -> Result<(), Failure> {
     let WatchArgs { common, doc, last, count } = args;
     let peer = open::peer(&common).await?;
     let watched = async {
-        let document = peer.find_within(&doc, common.within()).await?;
-        let mut view = View { json: common.json, left: count, heads: Vec::new() };
+        let document = waiting::find(&peer, &common, &doc).await?;
+        let mut view = View {
+            json: common.json,
+            has_relay: common.url.is_some(),
+            left: count,
+            heads: Vec::new(),
+        };
         let mut watcher = document.watch();
         view.begin(&document, last)?;
-        view.follow(&document, &mut watcher).await
+        view.follow(&peer, &document, &mut watcher).await
     };
     let watched = tokio::select! {
         watched = watched => watched,
@@ -45,6 +50,7 @@ pub(super) async fn run(args: WatchArgs) -> Result<(), Failure> {
 
 struct View {
     json: bool,
+    has_relay: bool,
     left: Option<usize>,
     /// What was shown already.
     heads: Vec<ChangeHash>,
@@ -60,11 +66,24 @@ impl View {
         latest.iter().try_for_each(|change| self.change(change, &[]))
     }
 
-    async fn follow(&mut self, document: &Document, watcher: &mut Watcher) -> Result<(), Failure> {
+    async fn follow(
+        &mut self,
+        peer: &Peer,
+        document: &Document,
+        watcher: &mut Watcher,
+    ) -> Result<(), Failure> {
+        let mut relay = Relay::of(peer);
         while self.left != Some(0) {
-            match watcher.next().await {
+            let event = tokio::select! {
+                event = watcher.next() => event,
+                (kind, text) = relay.next(), if self.has_relay => {
+                    self.note(kind, &text)?;
+                    continue;
+                }
+            };
+            match event {
                 DocumentEvent::Changed { changes, .. } => {
-                    let places = self.advance(document)?;
+                    let places = self.advance(document);
                     let Some((last, others)) = changes.split_last() else {
                         continue;
                     };
@@ -74,9 +93,17 @@ impl View {
                     self.left = self.left.map(|left| left.saturating_sub(changes.len()));
                 }
                 DocumentEvent::Lagged { missed } => {
-                    let places = self.advance(document)?;
+                    let places = self.advance(document);
                     self.note("missed", &format!("too fast: {missed} events were missed"))?;
                     places.iter().try_for_each(|place| self.note("place", place))?;
+                }
+                DocumentEvent::Damaged { reason } => {
+                    let text = format!("a part of what was stored here is damaged: {reason}");
+                    self.note("damaged", &text)?;
+                }
+                DocumentEvent::Withheld { reason } => {
+                    let text = format!("what breaks the document is left out: {reason}");
+                    self.note("withheld", &text)?;
                 }
                 DocumentEvent::Quarantined { reason } | DocumentEvent::Failed { reason } => {
                     return Err(
@@ -90,14 +117,16 @@ impl View {
     }
 
     /// What is different from what was shown.
-    fn advance(&mut self, document: &Document) -> Result<Vec<String>, Failure> {
-        let (heads, places) = document.read(|doc| {
+    fn advance(&mut self, document: &Document) -> Vec<String> {
+        let read = document.read(|doc| {
             let heads = doc.get_heads();
             let places = summary::between(doc, &self.heads, &heads);
             (heads, places)
-        })?;
+        });
+        // It is being read anew, and the next event finds it; or that event says that it is not.
+        let Ok((heads, places)) = read else { return Vec::new() };
         self.heads = heads;
-        Ok(places)
+        places
     }
 
     fn change(&self, change: &ChangeInfo, places: &[String]) -> Result<(), Failure> {
@@ -124,6 +153,43 @@ impl View {
             return output::json(&json!({ "event": kind, "text": text }));
         }
         output::line(format_args!("    {text}"))
+    }
+}
+
+/// Where the peer stands with its relay, told when it comes and goes.
+struct Relay {
+    status: tokio::sync::watch::Receiver<Status>,
+    /// What was said last.
+    was_online: Option<bool>,
+}
+
+impl Relay {
+    fn of(peer: &Peer) -> Self {
+        let mut status = peer.status();
+        status.mark_changed();
+        Self { status, was_online: None }
+    }
+
+    /// The next thing to say: what kind of thing, and in words.
+    async fn next(&mut self) -> (&'static str, String) {
+        loop {
+            if self.status.changed().await.is_err() {
+                // The peer is closed, which whoever watches hears of otherwise.
+                std::future::pending::<()>().await;
+            }
+            let now = self.status.borrow_and_update().clone();
+            let is_online = match &now {
+                Status::Online { .. } => true,
+                Status::Offline { .. } => false,
+                Status::Connecting => continue,
+            };
+            if self.was_online.replace(is_online) != Some(is_online) {
+                return match now {
+                    Status::Online { relay } => ("online", format!("online with {relay}")),
+                    offline => ("offline", format!("offline: {}", waiting::relay(&offline))),
+                };
+            }
+        }
     }
 }
 

@@ -22,7 +22,7 @@ impl Backoff {
         random % (ceiling + 1)
     }
 
-    /// A connection came to speak: start over.
+    /// A connection came to speak, and stayed: start over.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }

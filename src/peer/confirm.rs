@@ -6,11 +6,7 @@ use concord_protocol::DocumentId;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    ConfirmError, Document, FindError, Peer, Status,
-    held::{Held, Phase},
-    standing,
-};
+use super::{ConfirmError, Document, FindError, Peer, Status, held::Held, standing};
 
 /// Documents waited for at once: each is in memory meanwhile.
 const AT_ONCE: usize = 32;
@@ -18,11 +14,10 @@ const AT_ONCE: usize = 32;
 /// Waits for one document.
 pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(), ConfirmError> {
     let mut confirmations = held.confirmations();
-    let phase = held.phase();
     loop {
         confirmations.borrow_and_update();
-        if let Phase::Failed(reason) = phase.borrow().clone() {
-            return Err(ConfirmError::Broken { document: held.id.clone(), reason });
+        if let Some(error) = broken(held) {
+            return Err(error);
         }
         if held.confirmed() {
             return Ok(());
@@ -53,7 +48,9 @@ pub(super) async fn all(
     let mut status = peer.status();
     let online = timeout_at(deadline, status.wait_for(Status::is_online)).await;
     if total > 0 && !matches!(online, Ok(Ok(_))) {
-        return Err(timed_out(peer, total, total));
+        // What is open and cannot be used may have edits that are on no disk.
+        let broken = peer.0.registry.all().iter().find_map(|held| broken(held));
+        return Err(broken.unwrap_or_else(|| timed_out(peer, total, total)));
     }
     let mut waits = stream::iter(documents)
         .map(|document| confirmed(peer, document, deadline))
@@ -87,6 +84,12 @@ async fn confirmed(peer: &Peer, id: DocumentId, deadline: Instant) -> Result<(),
         Err(_) => return Err(timed_out(peer, 1, 1)),
     };
     one(peer, document.held(), deadline).await
+}
+
+/// What to say of a document that cannot be used.
+fn broken(held: &Held) -> Option<ConfirmError> {
+    let reason = held.phase().borrow().reason()?.to_owned();
+    Some(ConfirmError::Broken { document: held.id.clone(), reason })
 }
 
 fn timed_out(peer: &Peer, pending: usize, total: usize) -> ConfirmError {

@@ -282,7 +282,7 @@ impl Core {
         };
         match published {
             Published::Opened(chunks) => {
-                if held.is_loading() {
+                if held.begin_loading() {
                     let chunks = chunks.into_iter().map(Incoming::from).collect();
                     self.actions.push_back(Action::Apply(Task::Load(held, chunks)));
                 }
@@ -302,8 +302,10 @@ impl Core {
                 held.tell(|| DocumentEvent::Refused { hash, code, reason });
             }
             Published::Quarantined(reason) => {
-                held.fail(&reason);
-                held.tell(|| DocumentEvent::Quarantined { reason });
+                // What is stored is named anew, without the change that is withheld.
+                held.revive();
+                self.open(document.clone());
+                held.tell(|| DocumentEvent::Withheld { reason });
             }
             Published::Damaged(reason) => {
                 tracing::error!(%document, reason, "a part of a document is damaged");
@@ -312,7 +314,8 @@ impl Core {
                 held.tell(|| DocumentEvent::Damaged { reason });
             }
             Published::Unreadable(reason) => {
-                held.fail(&reason);
+                // It is tried again, and named when it can be read.
+                held.give_up(&reason);
                 held.tell(|| DocumentEvent::Failed { reason });
             }
             Published::Ephemeral { sender, data } => {

@@ -4,6 +4,10 @@ use concord_protocol::CloseCode;
 
 use super::backoff::Backoff;
 
+/// Milliseconds online after which an end is news, and not one more failure in a row: whoever
+/// takes everybody in and then throws them out is not to be dialled without pause.
+const STAYED_MS: u64 = 10_000;
+
 /// Why a connection could not be made, or ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ended {
@@ -52,7 +56,10 @@ pub(super) enum State {
     /// Dial now.
     Dialling,
     /// Speaking.
-    Online,
+    Online {
+        /// Since when.
+        since_ms: u64,
+    },
     /// Dial at this time, in milliseconds of the caller's clock.
     Waiting {
         /// When.
@@ -87,13 +94,16 @@ impl Dialer {
     }
 
     /// The handshake is done.
-    pub(super) fn connected(&mut self) {
-        self.state = State::Online;
-        self.backoff.reset();
+    pub(super) fn connected(&mut self, now_ms: u64) {
+        self.state = State::Online { since_ms: now_ms };
     }
 
     /// The attempt failed, or the connection ended. `random` is any uniform number.
     pub(super) fn ended(&mut self, now_ms: u64, ended: Ended, random: u64) {
+        let stayed = |since_ms: u64| now_ms.saturating_sub(since_ms) >= STAYED_MS;
+        if matches!(self.state, State::Online { since_ms } if stayed(since_ms)) {
+            self.backoff.reset();
+        }
         let Ended { reason, permanent, retry_after_ms } = ended;
         if permanent {
             self.state = State::Stopped { reason };
@@ -129,14 +139,19 @@ mod tests {
     }
 
     #[test]
-    fn success_resets_the_backoff() {
-        let mut dialer = Dialer::default();
-        for _ in 0..5 {
-            dialer.ended(0, Ended::transient("x"), 0);
+    fn success_that_lasts_resets_the_backoff() {
+        for (lasts_ms, waits_ms) in [(STAYED_MS, 500), (STAYED_MS - 1, 16_000)] {
+            let mut dialer = Dialer::default();
+            for _ in 0..5 {
+                dialer.ended(0, Ended::transient("x"), 0);
+            }
+            dialer.connected(100);
+            let ended_ms = 100 + lasts_ms;
+            // What is drawn is taken modulo one more than the ceiling.
+            dialer.ended(ended_ms, Ended::transient("x"), waits_ms);
+            let until_ms = ended_ms + waits_ms;
+            assert_eq!(*dialer.state(), State::Waiting { until_ms, reason: "x".into() });
         }
-        dialer.connected();
-        dialer.ended(0, Ended::transient("x"), 500);
-        assert_eq!(*dialer.state(), State::Waiting { until_ms: 500, reason: "x".into() });
     }
 
     #[test]

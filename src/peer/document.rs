@@ -18,7 +18,7 @@ use super::{
     confirm,
     content::Incoming,
     edit::Pending,
-    held::{Held, Phase},
+    held::{Held, Phase, Ready},
 };
 
 /// One document of a [`Peer`]. Cheap to clone; the document stays in memory while there is a
@@ -87,8 +87,7 @@ impl Document {
         message: Option<&str>,
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
-        self.settled().await?;
-        let (changed, pending) = self.held.edit(None, message, edit)?;
+        let (changed, pending) = self.held.edit(self.content().await?, None, message, edit)?;
         if let Some(pending) = pending {
             durable(pending).await?;
         }
@@ -105,8 +104,8 @@ impl Document {
         heads: &[ChangeHash],
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
-        self.settled().await?;
-        let (changed, pending) = self.held.edit(Some(heads), None, edit)?;
+        let content = self.content().await?;
+        let (changed, pending) = self.held.edit(content, Some(heads), None, edit)?;
         if let Some(pending) = pending {
             durable(pending).await?;
         }
@@ -135,7 +134,8 @@ impl Document {
         if inside.as_ref().is_some_and(single) {
             return Err(ChangeError::WouldBlock);
         }
-        let (changed, pending) = self.held.edit(None, None, edit)?;
+        let content = self.held.content()?;
+        let (changed, pending) = self.held.edit(content, None, None, edit)?;
         if let Some(pending) = pending {
             let wait = || pending.blocking_recv();
             let done = if inside.is_some() { block_in_place(wait) } else { wait() };
@@ -218,16 +218,23 @@ impl Document {
         in_it.await.map_err(|_| ChangeError::Closed)
     }
 
-    /// Waits while the document is read anew.
-    async fn settled(&self) -> Result<(), ChangeError> {
-        // Without a wait where there is nothing to wait for: a future of tokio may ask to be
-        // polled again even then, and callers count on the edit being made at the first poll.
-        if !self.held.is_loading() {
-            return Ok(());
-        }
+    /// The content; waits while the document is read anew.
+    async fn content(&self) -> Result<Ready<'_>, ChangeError> {
         let mut phase = self.held.phase();
-        let settled = phase.wait_for(|phase| *phase != Phase::Loading).await;
-        settled.map(|_| ()).map_err(|_| ChangeError::Closed)
+        loop {
+            // Without a wait where there is nothing to wait for: a future of tokio may ask to be
+            // polled again even then, and callers count on the edit being made at the first poll.
+            let is_coming = matches!(*phase.borrow_and_update(), Phase::Loading | Phase::Ready);
+            match self.held.content() {
+                // It was there, and is read anew since; or the other way round.
+                Err(_) if is_coming => {}
+                found => return found,
+            }
+            tokio::select! {
+                changed = phase.changed() => changed.map_err(|_| ChangeError::Closed)?,
+                () = self.peer.0.engine.closed() => return Err(ChangeError::Closed),
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::{
     ChangeError, Changed, EditError,
     core::Command,
-    held::{Held, Phase},
+    held::{Held, Phase, Ready},
 };
 use crate::replica::LocalError;
 
@@ -25,18 +25,15 @@ use crate::replica::LocalError;
 pub(super) type Pending = oneshot::Receiver<Result<(), LocalError>>;
 
 impl Held {
-    /// Makes one change of all that `edit` does, on the document as it is or as it was at some
+    /// Makes one change of all that `edit` does, on its content as it is or as it was at some
     /// heads, and gives it to the core. The change is in the content when this returns.
     pub(super) fn edit<T>(
         self: &Arc<Self>,
+        mut ready: Ready<'_>,
         at: Option<&[ChangeHash]>,
         message: Option<&str>,
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<(Changed<T>, Option<Pending>), ChangeError> {
-        if self.home.is_closed() {
-            return Err(ChangeError::Closed);
-        }
-        let mut ready = self.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
         let edited = catch_unwind(AssertUnwindSafe(|| {
             let doc = ready.doc();
             let mut transaction = match at {
@@ -69,9 +66,17 @@ impl Held {
         Ok((Changed { value, change: Some(ChangeHash(hash.0)) }, Some(pending)))
     }
 
+    /// The content, to change it.
+    pub(super) fn content(&self) -> Result<Ready<'_>, ChangeError> {
+        if self.home.is_closed() {
+            return Err(ChangeError::Closed);
+        }
+        self.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))
+    }
+
     /// An empty change, so that there is something to store and to pass on.
     pub(super) fn commit_empty(self: &Arc<Self>) -> Result<Pending, ChangeError> {
-        let mut ready = self.ready().ok_or_else(|| ChangeError::Failed(self.why_not()))?;
+        let mut ready = self.content()?;
         let hash = ready.doc().empty_commit(self.options(None));
         self.send(ready.doc(), hash)
     }
@@ -89,7 +94,7 @@ impl Held {
     /// Why the content cannot be read or changed now.
     pub(super) fn why_not(&self) -> String {
         match &*self.phase().borrow() {
-            Phase::Failed(reason) => reason.clone(),
+            Phase::Broken(reason) | Phase::Failed(reason) => reason.clone(),
             Phase::Loading | Phase::Ready => "it is being read from the disk".to_owned(),
             Phase::Absent | Phase::Unavailable => "nothing of it is here".to_owned(),
         }

@@ -43,6 +43,12 @@ pub enum DocumentEvent {
         /// What is damaged.
         reason: String,
     },
+    /// A change of somebody breaks the document. It, and what builds on it, is left out from now
+    /// on, and kept aside; the rest of the document goes on.
+    Withheld {
+        /// Which change, and how it breaks the document.
+        reason: String,
+    },
     /// A change made here was not accepted.
     Refused {
         /// Which.

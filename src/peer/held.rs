@@ -17,12 +17,14 @@ use super::{
     core::Command,
     event::{ChangeInfo, DocumentEvent},
     home::Home,
+    left_out::{self, LeftOut},
     locked,
 };
 
 /// Events that a watcher may be behind before it misses some.
 const WATCH_EVENTS_MAX: usize = 1_024;
-/// Reloads after which a document that keeps breaking is given up until the next start.
+/// Reloads after which a document that keeps breaking is given up until the next start, or until
+/// the change that it breaks with is withheld.
 const RELOADS_MAX: u8 = 2;
 
 /// How far the content of a document is.
@@ -36,8 +38,20 @@ pub(super) enum Phase {
     Unavailable,
     /// There.
     Ready,
+    /// It cannot be made of what is stored, or that cannot be read; perhaps it can later.
+    Broken(String),
     /// It cannot be read or changed any more.
     Failed(String),
+}
+
+impl Phase {
+    /// Why there is no content and none is coming.
+    pub(super) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Broken(reason) | Self::Failed(reason) => Some(reason),
+            Self::Loading | Self::Absent | Self::Unavailable | Self::Ready => None,
+        }
+    }
 }
 
 pub(super) struct Held {
@@ -57,6 +71,7 @@ struct Content {
     /// A [`super::applier::Task::TakeIn`] is under way.
     scheduled: bool,
     reloads: u8,
+    left_out: LeftOut,
     /// What each connection's relay has on disk, as it last said.
     relay_has: BTreeMap<ConnectionId, BTreeSet<ChangeHash>>,
 }
@@ -124,6 +139,18 @@ impl Held {
         *self.phase.borrow() == Phase::Loading
     }
 
+    /// Whether content that is named now is to be loaded: also where there was none to be had.
+    pub(super) fn begin_loading(&self) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let was_broken = matches!(phase, Phase::Broken(_));
+            if was_broken {
+                *phase = Phase::Loading;
+            }
+            was_broken
+        });
+        self.is_loading()
+    }
+
     /// The content, if it is there.
     pub(super) fn ready(&self) -> Option<Ready<'_>> {
         let content = locked(&self.content);
@@ -155,13 +182,14 @@ impl Held {
         content.doc = None;
         content.inbox.clear();
         drop(content);
-        self.phase.send_if_modified(|phase| {
-            let usable = !matches!(phase, Phase::Failed(_));
-            if usable {
-                *phase = Phase::Loading;
-            }
-            usable
-        });
+        self.unless_failed(Phase::Loading);
+    }
+
+    /// What broke the content is withheld from now on: it is to be made anew, though it may have
+    /// been given up.
+    pub(super) fn revive(&self) {
+        locked(&self.content).reloads = 0;
+        self.reset();
     }
 
     /// Has the core name what is stored once more.
@@ -171,14 +199,27 @@ impl Held {
 
     /// No more edits and reads.
     pub(super) fn fail(&self, reason: &str) {
-        self.phase.send_if_modified(|phase| {
-            let first = !matches!(phase, Phase::Failed(_));
-            if first {
-                *phase = Phase::Failed(reason.to_owned());
-            }
-            first
-        });
+        self.end(Phase::Failed(reason.to_owned()));
+    }
+
+    /// It cannot be made of what is stored, for now.
+    pub(super) fn give_up(&self, reason: &str) {
+        self.end(Phase::Broken(reason.to_owned()));
+    }
+
+    fn end(&self, end: Phase) {
+        self.unless_failed(end);
         self.recount();
+    }
+
+    fn unless_failed(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let moves = !matches!(phase, Phase::Failed(_));
+            if moves {
+                *phase = to;
+            }
+            moves
+        });
     }
 
     /// The store has nothing of it.
@@ -217,21 +258,39 @@ impl Held {
         true
     }
 
-    /// The applier's part of loading.
-    pub(super) fn load(&self, chunks: Vec<Incoming>) {
-        if chunks.is_empty() {
-            self.absent();
-            self.take_in();
-            return;
-        }
-        match content::load(self.home.actor(), chunks) {
-            Ok(doc) => {
-                locked(&self.content).doc = Some(doc);
-                self.settle();
-                self.recount();
+    /// The applier's part of loading: all that can be shown of these chunks.
+    pub(super) fn load(&self, mut chunks: Vec<Incoming>) {
+        loop {
+            chunks = locked(&self.content).left_out.without(chunks);
+            if chunks.is_empty() {
+                self.absent();
+                self.take_in();
+                return;
             }
-            Err(reason) => self.broken(&reason.to_string()),
+            let reason = match content::load(self.home.actor(), chunks.clone()) {
+                Ok(doc) => return self.loaded(doc),
+                Err(reason) => reason,
+            };
+            let words = reason.to_string();
+            let Some((change, reason)) = left_out::culprit(&chunks, reason) else {
+                return self.broken(&words);
+            };
+            tracing::warn!(document = %self.id, %change, %reason, "a change breaks the content");
+            let mut content = locked(&self.content);
+            if !content.left_out.add(change) {
+                drop(content);
+                return self.broken(&words);
+            }
+            // Without it the content may well be whole.
+            content.reloads = 0;
         }
+    }
+
+    fn loaded(&self, doc: Automerge) {
+        locked(&self.content).doc = Some(doc);
+        self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
+        self.take_in();
+        self.recount();
     }
 
     /// The applier's part of taking in: all that waits, at once.
@@ -247,6 +306,7 @@ impl Held {
             content.inbox = inbox;
             return;
         }
+        let inbox = content.left_out.without(inbox);
         let mut doc = content.doc.take().unwrap_or_else(|| self.home.instance());
         match content::take_in(&mut doc, inbox) {
             Ok(changes) => {
@@ -259,16 +319,12 @@ impl Held {
                 self.tell_changed(&changes, false);
             }
             Err(reason) => {
+                // Nobody is to find the document ready and its content gone.
+                self.advance(&[Phase::Ready], Phase::Loading);
                 drop(content);
                 self.broken(&reason.to_string());
             }
         }
-    }
-
-    /// Loaded: takes in what came meanwhile.
-    fn settle(&self) {
-        self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
-        self.take_in();
     }
 
     /// The instance is unusable. Storage has the last word: it is read again.
@@ -279,7 +335,7 @@ impl Held {
         drop(content);
         tracing::warn!(document = %self.id, reason, give_up, "the content broke");
         if give_up {
-            self.fail(reason);
+            self.give_up(reason);
             self.tell(|| DocumentEvent::Quarantined { reason: reason.to_owned() });
         } else {
             self.reset();
@@ -323,78 +379,4 @@ fn covers(doc: &Automerge, theirs: &BTreeSet<ChangeHash>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use automerge::{ROOT, transaction::Transactable as _};
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::peer::home::System;
-
-    fn nobody() -> Home {
-        Home::new(&mpsc::unbounded_channel().0, Arc::new(System))
-    }
-
-    fn held() -> Held {
-        Held::created(DocumentId::from_bytes(&[7; 16]), nobody())
-    }
-
-    fn edit(held: &Held, value: i64) -> ChangeHash {
-        let mut ready = held.ready().unwrap();
-        let hash = ready.doc().transact(|tx| tx.put(ROOT, "n", value)).unwrap().hash.unwrap();
-        ChangeHash(hash.0)
-    }
-
-    #[test]
-    fn confirmed_is_what_a_relay_has_and_nothing_less() {
-        let held = held();
-        let first = edit(&held, 1);
-        assert!(!held.confirmed());
-        held.relay_has(ConnectionId(1), vec![first]);
-        assert!(held.confirmed());
-        let second = edit(&held, 2);
-        assert!(!held.confirmed());
-        held.relay_has(ConnectionId(1), vec![second]);
-        assert!(held.confirmed());
-        held.relay_has(ConnectionId(2), vec![first]);
-        assert!(held.confirmed(), "one relay is enough");
-        held.relay_has(ConnectionId(1), vec![second, ChangeHash([9; 32])]);
-        assert!(!held.confirmed(), "the relay has something that we do not");
-    }
-
-    #[test]
-    fn what_comes_while_loading_is_taken_in_after_it() {
-        let source = held();
-        edit(&source, 1);
-        let chunks: Vec<_> = source
-            .ready()
-            .unwrap()
-            .doc()
-            .get_changes(&[])
-            .iter()
-            .map(|change| Incoming::Change(change.raw_bytes().to_vec().into()))
-            .collect();
-        let target = Held::new(source.id.clone(), nobody());
-        assert!(target.put_in(chunks.clone()));
-        assert!(!target.put_in(chunks), "one task is enough");
-        target.take_in();
-        assert!(target.ready().is_none());
-        target.load(Vec::new());
-        assert_eq!(*target.phase().borrow(), Phase::Ready);
-    }
-
-    #[test]
-    fn a_document_that_keeps_breaking_is_given_up() {
-        let held = held();
-        let mut events = held.events();
-        for _ in 0..=RELOADS_MAX {
-            assert!(!matches!(*held.phase().borrow(), Phase::Failed(_)));
-            held.load(vec![Incoming::Snapshot(bytes::Bytes::from_static(b"broken"))]);
-        }
-        assert!(matches!(*held.phase().borrow(), Phase::Failed(_)));
-        assert!(matches!(events.try_recv(), Ok(DocumentEvent::Quarantined { .. })));
-        held.reset();
-        assert!(held.ready().is_none());
-    }
-}
+mod tests;

@@ -45,9 +45,9 @@ pub(super) async fn keep(context: Arc<LinkContext>, url: RelayUrl) {
     let mut dialer = Dialer::default();
     loop {
         match dialer.state().clone() {
-            State::Dialling | State::Online => {
+            State::Dialling | State::Online { .. } => {
                 context.status.set(url.as_str(), Status::Connecting);
-                let ended = connection(&context, &url, &mut dialer).await;
+                let ended = connection(&context, &url, &mut dialer, started).await;
                 tracing::info!(relay = url.as_str(), reason = ended.reason, "offline");
                 let now_ms = elapsed_ms(started);
                 dialer.ended(now_ms, ended, random_number());
@@ -68,7 +68,12 @@ pub(super) async fn keep(context: Arc<LinkContext>, url: RelayUrl) {
 }
 
 /// One connection, from dialling to its end.
-async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) -> Ended {
+async fn connection(
+    context: &LinkContext,
+    url: &RelayUrl,
+    dialer: &mut Dialer,
+    started: Instant,
+) -> Ended {
     let opening = transport::open(&*context.transport, &context.trust, url, &context.limits);
     let opened = match opening.await {
         Ok(opened) => opened,
@@ -84,7 +89,7 @@ async fn connection(context: &LinkContext, url: &RelayUrl, dialer: &mut Dialer) 
     if context.engine.send(Told::Connected(id, info, outgoing)).await.is_err() {
         return Ended::permanent("the peer is closed");
     }
-    dialer.connected();
+    dialer.connected(elapsed_ms(started));
     tracing::info!(relay = url.as_str(), "online");
     context.status.set(url.as_str(), Status::Online { relay: url.as_str().to_owned() });
     let ended = socket::carry(id, socket, &context.limits, &context.engine, to_send).await;

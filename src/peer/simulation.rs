@@ -175,7 +175,7 @@ impl SimulatedPeer {
         self.set(now);
         let open = self.documents.get(document);
         let open = open.ok_or_else(|| ChangeError::Failed("it is not open".to_owned()))?;
-        let (changed, pending) = open.held.edit(None, None, edit)?;
+        let (changed, pending) = open.held.edit(open.held.content()?, None, None, edit)?;
         let made = changed.change.zip(pending);
         Ok(made.map(|(hash, pending)| (hash, self.pending(pending))))
     }
@@ -211,7 +211,7 @@ impl SimulatedPeer {
             Phase::Absent => DocumentState::Absent,
             Phase::Unavailable => DocumentState::Unavailable,
             Phase::Ready => DocumentState::Ready,
-            Phase::Failed(reason) => DocumentState::Failed(reason.clone()),
+            Phase::Broken(reason) | Phase::Failed(reason) => DocumentState::Failed(reason.clone()),
         })
     }
 

@@ -184,6 +184,9 @@ fn ended(url: &RelayUrl, error: &tungstenite::Error) -> Ended {
         Error::Http(response) => refused(at, hint, response),
         Error::Io(error) => match tls::explain(error) {
             Some(words) => Ended::transient(format!("{at}: {words}")),
+            None if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Ended::transient(format!("nothing listens at {at}"))
+            }
             None if is_hang_up(error.kind()) => Ended::transient(format!("{at}: {error}{hint}")),
             None => Ended::transient(format!("{at}: {error}")),
         },

@@ -305,6 +305,9 @@ impl Core {
         if state.queued_bytes < soft_bytes {
             state.behind_bytes = 0;
             self.full_since_ms.remove(&connection);
+            if mutant!(ForgetHeldBack) {
+                state.held_back.clear();
+            }
             mark!(Resumed, if !state.held_back.is_empty());
             return std::mem::take(&mut state.held_back);
         }

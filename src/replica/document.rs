@@ -559,6 +559,7 @@ impl Document {
     pub(super) fn fail_locals(&mut self, core: &mut Core, failure: &StorageFailure) {
         for inbound in std::mem::take(&mut self.inbox) {
             if let Inbound::Local(ticket, _, bytes) = inbound {
+                mark!(FailedWithCalls);
                 self.inbox_bytes -= bytes.len();
                 not_stored(core, vec![ticket], failure);
             } else {

@@ -13,6 +13,7 @@ use super::{
     document::{Document, Inbound},
     graph::Graph,
     index::SnapshotIndex,
+    uploads::{Changes, Upload},
 };
 
 /// Up to this many new changes of an uploaded document are taken in as changes.
@@ -38,7 +39,7 @@ pub(super) const RETRY_MS: u64 = 5_000;
 #[derive(Debug)]
 pub(super) enum Purpose {
     /// Somebody's document chunk.
-    Upload { from: ConnectionId, heads: Vec<ChangeHash>, bytes: Vec<Bytes> },
+    Upload(Upload),
     /// A snapshot of the snapshot and the tail.
     Compact,
     /// The changes since the last check.
@@ -67,13 +68,15 @@ pub(super) struct Adopting {
     pub(super) bytes: Bytes,
     /// Whose upload it is of.
     pub(super) from: Option<ConnectionId>,
+    /// Changes that came with it.
+    pub(super) tail: Changes,
 }
 
 /// The jobs of a document.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     pub(super) running: Option<(Ticket, Purpose, u64)>,
-    pub(super) uploads: VecDeque<(ConnectionId, Vec<ChangeHash>, Vec<Bytes>)>,
+    pub(super) uploads: VecDeque<Upload>,
     /// A snapshot that is being written.
     pub(super) adopting: Option<Box<Adopting>>,
     /// The document was read again since `running` began: its result counts for nothing.
@@ -102,7 +105,7 @@ impl Jobs {
     }
 
     pub(super) fn is_uploading(&self) -> bool {
-        !self.uploads.is_empty() || matches!(self.running, Some((_, Purpose::Upload { .. }, _)))
+        !self.uploads.is_empty() || matches!(self.running, Some((_, Purpose::Upload(_), _)))
     }
 
     pub(super) fn snapshot(&self) -> Option<Bytes> {
@@ -138,7 +141,7 @@ impl Jobs {
             self.extract.iter().filter_map(|extract| extract.result.as_ref()?.as_ref().ok());
         self.snapshot.as_ref().map_or(0, Bytes::len)
             + extracted.flatten().map(Bytes::len).sum::<usize>()
-            + self.uploads.iter().flat_map(|(_, _, bytes)| bytes).map(Bytes::len).sum::<usize>()
+            + self.uploads.iter().map(Upload::bytes).sum::<usize>()
     }
 }
 
@@ -278,9 +281,9 @@ impl Document {
             self.snapshot_damaged(core, reason);
         }
         match purpose {
-            Purpose::Upload { from, heads, bytes } => {
+            Purpose::Upload(upload) => {
                 core.free_upload_slot();
-                self.upload_done(core, from, heads, bytes, result);
+                self.upload_done(core, upload, result);
             }
             Purpose::Compact => {
                 core.free_job_slot();
@@ -303,9 +306,9 @@ impl Document {
     /// The document was read again while a job was at work: what is still wanted is done again.
     fn work_was_stale(&mut self, core: &mut Core, purpose: Purpose) {
         match purpose {
-            Purpose::Upload { from, heads, bytes } => {
+            Purpose::Upload(upload) => {
                 core.free_upload_slot();
-                self.jobs.uploads.push_front((from, heads, bytes));
+                self.jobs.uploads.push_front(upload);
             }
             Purpose::Compact | Purpose::Check { .. } => core.free_job_slot(),
             Purpose::Admit { from, changes } => {
@@ -322,7 +325,7 @@ impl Document {
             Ok(JobOutput::Built { snapshot, index }) => {
                 mark!(DoneAfterPutOff, after PutOff, of (&core.config.us, &self.id));
                 core.count(Counted::Compacted);
-                self.write_snapshot(core, snapshot, &index, None);
+                self.write_snapshot(core, snapshot, &index, None, &mut Changes::new());
             }
             Err(JobError::Breaks { hash, reason }) => self.quarantine(core, hash, &reason),
             Err(JobError::Base(_)) => self.search(core),

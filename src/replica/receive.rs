@@ -14,6 +14,7 @@ use super::{
     core::refused,
     document::{Document, Inbound},
     presence::document_of,
+    uploads::Upload,
 };
 
 impl Replica {
@@ -129,7 +130,7 @@ impl Replica {
         let (core, document) = self.document(id);
         let is_empty_handed = message.changes.is_empty();
         let mut changes = VecDeque::with_capacity(message.changes.len());
-        let mut upload = Vec::new();
+        let mut uploaded = Vec::new();
         for run in std::mem::take(&mut message.changes) {
             let chunks = match guard::split(&run, &core.config.limits) {
                 Ok(chunks) => chunks,
@@ -141,7 +142,7 @@ impl Replica {
                 let checked = match chunk.kind {
                     ChunkKind::Document => guard::check_document(&chunk.bytes, &core.config.limits)
                         .map(|()| {
-                            upload.push(chunk.bytes);
+                            uploaded.push(chunk.bytes);
                         }),
                     _ => guard::check_change(&chunk.bytes, &core.config.limits).map(|header| {
                         changes.push_back((header, chunk.bytes));
@@ -161,11 +162,11 @@ impl Replica {
             reader.asks |= request;
             reader.empty_handed |= is_empty_handed;
         }
-        // The changes first: what the peer says of itself counts them as ours. Those that come with
-        // a document chunk build on it: they would wait for it, and there may be too many of them.
-        if !upload.is_empty() {
-            upload.extend(changes.into_iter().map(|(_, bytes)| bytes));
-            document.upload(core, connection, message.heads.clone(), upload);
+        // The changes first: what the peer says of itself counts them as ours.
+        if !uploaded.is_empty() {
+            let heads = message.heads.clone();
+            document
+                .upload(core, Upload { from: connection, heads, chunks: uploaded, tail: changes });
         } else if !changes.is_empty() {
             push_changes(core, document, connection, changes);
         }

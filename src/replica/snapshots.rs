@@ -14,6 +14,7 @@ use super::{
     index::{PagedIndex, SnapshotIndex},
     jobs::{Adopting, Extract, RETRY_MS},
     loading::Reading,
+    uploads::Changes,
 };
 use std::sync::Arc;
 
@@ -129,6 +130,7 @@ impl Document {
         bytes: Bytes,
         index: &Arc<SnapshotIndex>,
         from: Option<ConnectionId>,
+        tail: &mut Changes,
     ) -> bool {
         let mut index = SnapshotIndex::clone(index);
         let Some(graph) = self.graph() else {
@@ -148,7 +150,8 @@ impl Document {
         }
         self.writing.adopt = true;
         self.write(core);
-        self.jobs.adopting = Some(Box::new(Adopting { id, index, bytes, from }));
+        let tail = std::mem::take(tail);
+        self.jobs.adopting = Some(Box::new(Adopting { id, index, bytes, from, tail }));
         true
     }
 
@@ -158,7 +161,7 @@ impl Document {
             mark!(SnapshotForgotten);
             return;
         };
-        let Adopting { id, index, bytes, from } = *adopting;
+        let Adopting { id, index, bytes, from, tail } = *adopting;
         let Some(graph) = self.graph_mut() else {
             return;
         };
@@ -177,6 +180,9 @@ impl Document {
         self.jobs.snapshot = (!self.readers.is_empty()).then_some(bytes);
         if self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {
             self.jobs.extract = None;
+        }
+        if let Some(from) = from {
+            self.put_back_tail(from, tail);
         }
         // What waits may build on what came with the snapshot, or be in it.
         self.judge_orphans(|_| true);

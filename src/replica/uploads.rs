@@ -2,7 +2,10 @@
 //! snapshot.
 
 use bytes::Bytes;
-use concord_protocol::{ChangeHash, CloseCode, RefuseCode, guard};
+use concord_protocol::{
+    ChangeHash, CloseCode, RefuseCode,
+    guard::{self, ChangeHeader},
+};
 
 use super::{
     ConnectionId, Effect, Job, JobError, JobOutput, Published,
@@ -13,15 +16,33 @@ use super::{
 };
 use std::collections::VecDeque;
 
+/// Changes with what the guard read of them.
+pub(super) type Changes = VecDeque<(ChangeHeader, Bytes)>;
+
+/// What somebody sent in one message.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) from: ConnectionId,
+    /// What it is said to lead to.
+    pub(super) heads: Vec<ChangeHash>,
+    /// Document chunks.
+    pub(super) chunks: Vec<Bytes>,
+    /// Changes that came with them. They build on them, and are judged after them: before, all of
+    /// them would wait, and there may be more than may wait.
+    pub(super) tail: Changes,
+}
+
+impl Upload {
+    pub(super) fn bytes(&self) -> usize {
+        let tail = self.tail.iter().map(|(_, bytes)| bytes);
+        self.chunks.iter().chain(tail).map(Bytes::len).sum()
+    }
+}
+
 impl Document {
     /// Somebody sent a document chunk.
-    pub(super) fn upload(
-        &mut self,
-        core: &mut Core,
-        from: ConnectionId,
-        heads: Vec<ChangeHash>,
-        bytes: Vec<Bytes>,
-    ) {
+    pub(super) fn upload(&mut self, core: &mut Core, upload: Upload) {
+        let (from, heads) = (upload.from, &upload.heads);
         let known =
             |graph: &Graph| heads.iter().all(|head| matches!(graph.position(head), Ok(Some(_))));
         if !heads.is_empty() && self.graph().is_some_and(known) {
@@ -35,7 +56,7 @@ impl Document {
         if let Some(reader) = self.readers.get_mut(&from) {
             reader.uploading = true;
         }
-        self.jobs.uploads.push_back((from, heads, bytes));
+        self.jobs.uploads.push_back(upload);
         self.start_upload(core);
     }
 
@@ -58,22 +79,21 @@ impl Document {
         }
         let base = sources(graph, |_| true);
         let explode_max = if graph.is_empty() { EXPLODE_FIRST_MAX } else { EXPLODE_MAX };
-        let Some((from, heads, bytes)) = self.jobs.uploads.pop_front() else {
+        let Some(upload) = self.jobs.uploads.pop_front() else {
             return;
         };
         free_if_empty(&mut self.jobs.uploads);
-        let job = Job::Build { base, incoming: bytes.clone(), explode_max };
-        self.start(core, Purpose::Upload { from, heads, bytes }, job);
+        let job = Job::Build { base, incoming: upload.chunks.clone(), explode_max };
+        self.start(core, Purpose::Upload(upload), job);
     }
 
     pub(super) fn upload_done(
         &mut self,
         core: &mut Core,
-        from: ConnectionId,
-        heads: Vec<ChangeHash>,
-        bytes: Vec<Bytes>,
+        mut upload: Upload,
         result: Result<JobOutput, JobError>,
     ) {
+        let from = upload.from;
         let mut done = true;
         match result {
             Ok(JobOutput::Changes(chunks)) => {
@@ -87,6 +107,7 @@ impl Document {
                         }
                     }
                 }
+                self.put_back_tail(from, upload.tail);
                 self.put_back(Inbound::Changes { from: Some(from), changes, checked: true });
             }
             Ok(JobOutput::Built { snapshot, index }) => {
@@ -97,12 +118,15 @@ impl Document {
                     ));
                 }
                 // Until it is on disk the uploader is asked for nothing of it.
-                done = !self.write_snapshot(core, snapshot, &index, Some(from));
+                done = !self.write_snapshot(core, snapshot, &index, Some(from), &mut upload.tail);
+                if done {
+                    self.put_back_tail(from, upload.tail);
+                }
             }
             Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
                 // Not its fault: try again.
                 mark!(UploadAgain);
-                self.jobs.uploads.push_front((from, heads, bytes));
+                self.jobs.uploads.push_front(upload);
                 // Where the document is being read again, as soon as it is there.
                 if self.graph().is_some() {
                     self.jobs.upload_not_before_ms = core.now.mono_ms + RETRY_MS;
@@ -112,7 +136,7 @@ impl Document {
             }
             Err(JobError::Base(_)) if !self.jobs.searched => {
                 // Not its fault either: somebody else's change has to be found first.
-                self.jobs.uploads.push_front((from, heads, bytes));
+                self.jobs.uploads.push_front(upload);
                 self.search(core);
                 done = false;
             }
@@ -123,14 +147,22 @@ impl Document {
                     JobError::Incoming(_) => RefuseCode::Malformed,
                     _ => RefuseCode::Unmaterialisable,
                 };
-                self.refused.extend(heads);
+                self.refused.extend(upload.heads);
                 core.refuse(from, &self.id, refused(None, code, error.to_string()), self.durable());
+                self.put_back_tail(from, upload.tail);
             }
-            Ok(_) => {}
+            Ok(_) => self.put_back_tail(from, upload.tail),
         }
         if done && let Some(reader) = self.readers.get_mut(&from) {
             reader.uploading = false;
             reader.dirty = true;
+        }
+    }
+
+    /// Has changes judged that came with a document chunk.
+    pub(super) fn put_back_tail(&mut self, from: ConnectionId, changes: Changes) {
+        if !changes.is_empty() {
+            self.put_back(Inbound::Changes { from: Some(from), changes, checked: false });
         }
     }
 }

@@ -5,7 +5,7 @@
 /// Ask for [`PrefixSearch::next`], try that many from scratch, [`PrefixSearch::tell`] the
 /// outcome, until there is nothing left to try.
 #[derive(Debug)]
-pub(super) struct PrefixSearch {
+pub(crate) struct PrefixSearch {
     /// The shortest length that may still break.
     low: usize,
     /// The shortest length that is known to break.
@@ -15,17 +15,17 @@ pub(super) struct PrefixSearch {
 impl PrefixSearch {
     /// Among `len` changes that break together. Length zero is tried as well: the base may
     /// break by itself.
-    pub(super) fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         Self { low: 0, high: len }
     }
 
     /// The next length to try.
-    pub(super) fn next(&self) -> Option<usize> {
+    pub(crate) fn next(&self) -> Option<usize> {
         (self.low < self.high).then(|| self.low + (self.high - self.low) / 2)
     }
 
     /// What came of the length that [`PrefixSearch::next`] gave.
-    pub(super) fn tell(&mut self, len: usize, breaks: bool) {
+    pub(crate) fn tell(&mut self, len: usize, breaks: bool) {
         if breaks {
             self.high = len;
         } else {
@@ -35,7 +35,7 @@ impl PrefixSearch {
 
     /// The position of the change that breaks; `None` if it takes none of them. True once
     /// [`PrefixSearch::next`] has nothing more.
-    pub(super) fn culprit(&self) -> Option<usize> {
+    pub(crate) fn culprit(&self) -> Option<usize> {
         self.high.checked_sub(1)
     }
 }

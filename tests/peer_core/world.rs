@@ -401,7 +401,7 @@ impl World {
             dialled,
         };
         self.homes[home].connection = Some(connection);
-        self.homes[home].dialling.connected();
+        self.homes[home].dialling.connected(self.now.mono_ms);
         self.note(home, "online");
         let peer = info(&format!("peer-{home}-{run}"), false);
         self.relay.handle(self.now, Event::Connected(connection, peer));

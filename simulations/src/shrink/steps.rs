@@ -249,7 +249,8 @@ fn lasts_ms(what: &What) -> u64 {
         | What::Cut { .. }
         | What::Rot { .. }
         | What::Clock { .. }
-        | What::Attack { .. } => 0,
+        | What::Attack { .. }
+        | What::Bytes { .. } => 0,
     }
 }
 

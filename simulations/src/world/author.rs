@@ -242,7 +242,7 @@ impl World<'_> {
                 );
                 self.broken(Invariant::NoSilentLoss, detail);
             }
-            DocumentEvent::Quarantined { reason } => {
+            DocumentEvent::Quarantined { reason } | DocumentEvent::Withheld { reason } => {
                 self.met(State::Quarantined);
                 if !self.nodes[id].is_rotten {
                     let detail = format!("document {document} was quarantined: {reason}");

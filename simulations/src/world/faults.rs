@@ -87,6 +87,9 @@ impl World<'_> {
                 let skew = &mut self.nodes[id].skew_ms;
                 *skew = skew.saturating_add(by_ms);
             }
+            What::Bytes { relay, document, wrapping, ref bytes } => {
+                self.inject(relay, document, wrapping, &bytes.0);
+            }
             What::Attack { relay, document, attack, choice } => {
                 self.attack(relay, document, attack, choice);
             }

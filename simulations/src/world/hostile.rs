@@ -15,7 +15,7 @@ use crate::{
     coverage::State,
     ledger::Invariant,
     opaque::{junk, write},
-    plan::{Attack, Name, Plan},
+    plan::{Attack, Name, Plan, Wrapping},
     random::{Rng, fate},
 };
 
@@ -137,11 +137,14 @@ impl World<'_> {
             Attack::Echo => "echo",
             Attack::OrphanFlood => "orphan flood",
             Attack::Upload => "hostile upload",
+            Attack::Behind => "old reader",
+            Attack::DeafLiar => "deaf liar",
         };
         self.fault(what, &[Name::Relay(relay)], 0);
         self.ledger.attacked += 1;
         let connection = self.stranger_at(id);
         let mut rng = Rng::new(fate(self.plan.seed, 0xBAD, choice));
+        let number = document;
         let document = self.documents[usize::from(document)].clone();
         match attack {
             Attack::Garbage => {
@@ -210,6 +213,33 @@ impl World<'_> {
                     self.tell(id, Event::Received(connection, message));
                 }
             }
+            Attack::Behind => {
+                let all: Vec<ChangeHash> = self.ledger.written_in(number).collect();
+                let early = all.len() as u64 / 2;
+                let at = usize::try_from(rng.below(early.max(1))).unwrap_or(0);
+                let heads: Vec<ChangeHash> = all.get(at).copied().into_iter().collect();
+                let have = vec![Have { last_sync: heads.clone(), ..Have::default() }];
+                let message = SyncMessage {
+                    version: SyncVersion::V1,
+                    heads,
+                    need: Vec::new(),
+                    have,
+                    changes: Vec::new(),
+                    flags: None,
+                };
+                self.say(id, connection, document, &message);
+            }
+            Attack::DeafLiar => {
+                self.strangers.deaf.insert(connection);
+                let actor = actor(&mut rng);
+                for value in 0..rng.between(300, 900) {
+                    let chunk = write(&actor, 1, 1, 0, &[], value);
+                    let heads = self.library.read(&chunk).map(|change| vec![change.hash]);
+                    let message =
+                        message(heads.unwrap_or_default(), Vec::new(), Vec::new(), vec![chunk]);
+                    self.say(id, connection, document.clone(), &message);
+                }
+            }
             Attack::Upload => {
                 let message =
                     message(hashes(&mut rng, 1), Vec::new(), Vec::new(), vec![junk(rng.next())]);
@@ -250,6 +280,32 @@ impl World<'_> {
                     }
                 }
                 self.say_raw(id, connection, &bytes.into());
+            }
+        }
+    }
+
+    /// A stranger sends bytes that somebody chose.
+    pub(super) fn inject(&mut self, relay: u8, document: u8, wrapping: Wrapping, bytes: &Bytes) {
+        let id = self.node_of(Name::Relay(relay));
+        if !self.nodes[id].is_up() {
+            return;
+        }
+        self.fault("hostile bytes", &[Name::Relay(relay)], 0);
+        self.ledger.attacked += 1;
+        let connection = self.stranger_at(id);
+        let document = self.documents[usize::from(document)].clone();
+        match wrapping {
+            Wrapping::Frame => self.say_raw(id, connection, bytes),
+            Wrapping::Sync => {
+                let (Ok(sender), Ok(target)) = ("stranger".parse(), "relay".parse()) else {
+                    return;
+                };
+                let message = Message::Sync { document, sender, target, data: bytes.clone() };
+                self.say_raw(id, connection, &codec::encode(&message));
+            }
+            Wrapping::Chunk => {
+                let message = message(Vec::new(), Vec::new(), Vec::new(), vec![bytes.clone()]);
+                self.say(id, connection, document, &message);
             }
         }
     }

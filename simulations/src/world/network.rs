@@ -238,7 +238,7 @@ impl World<'_> {
             self.network.links[id].ends[side].connection = Some(connection);
             self.tell(node, Event::Connected(connection, info));
             if side == 0 {
-                self.nodes[node].dialling[usize::from(relay)].connected();
+                self.nodes[node].dialling[usize::from(relay)].connected(self.now_us / MS);
                 self.greet(node, connection);
             }
         }

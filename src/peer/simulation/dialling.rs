@@ -19,13 +19,13 @@ impl Dialling {
         match self.0.state() {
             State::Dialling => Some(0),
             State::Waiting { until_ms, .. } => Some(*until_ms),
-            State::Online | State::Stopped { .. } => None,
+            State::Online { .. } | State::Stopped { .. } => None,
         }
     }
 
-    /// The handshake is done.
-    pub fn connected(&mut self) {
-        self.0.connected();
+    /// The handshake is done, at a time of the clock that [`Dialling::ended`] is given.
+    pub fn connected(&mut self, now_ms: u64) {
+        self.0.connected(now_ms);
     }
 
     /// The attempt failed, or the connection ended: with this close code, whoever closed, or

@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use automerge::{ROOT, transaction::Transactable as _};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::peer::home::System;
+
+fn nobody() -> Home {
+    Home::new(&mpsc::unbounded_channel().0, Arc::new(System))
+}
+
+fn held() -> Held {
+    Held::created(DocumentId::from_bytes(&[7; 16]), nobody())
+}
+
+fn edit(held: &Held, value: i64) -> ChangeHash {
+    let mut ready = held.ready().unwrap();
+    let hash = ready.doc().transact(|tx| tx.put(ROOT, "n", value)).unwrap().hash.unwrap();
+    ChangeHash(hash.0)
+}
+
+/// All of it, after an edit.
+fn whole(held: &Held) -> Incoming {
+    edit(held, 1);
+    Incoming::Snapshot(held.ready().unwrap().doc().save().into())
+}
+
+#[test]
+fn confirmed_is_what_a_relay_has_and_nothing_less() {
+    let held = held();
+    let first = edit(&held, 1);
+    assert!(!held.confirmed());
+    held.relay_has(ConnectionId(1), vec![first]);
+    assert!(held.confirmed());
+    let second = edit(&held, 2);
+    assert!(!held.confirmed());
+    held.relay_has(ConnectionId(1), vec![second]);
+    assert!(held.confirmed());
+    held.relay_has(ConnectionId(2), vec![first]);
+    assert!(held.confirmed(), "one relay is enough");
+    held.relay_has(ConnectionId(1), vec![second, ChangeHash([9; 32])]);
+    assert!(!held.confirmed(), "the relay has something that we do not");
+}
+
+#[test]
+fn what_comes_while_loading_is_taken_in_after_it() {
+    let source = held();
+    edit(&source, 1);
+    let chunks: Vec<_> = source
+        .ready()
+        .unwrap()
+        .doc()
+        .get_changes(&[])
+        .iter()
+        .map(|change| Incoming::Change(change.raw_bytes().to_vec().into()))
+        .collect();
+    let target = Held::new(source.id.clone(), nobody());
+    assert!(target.put_in(chunks.clone()));
+    assert!(!target.put_in(chunks), "one task is enough");
+    target.take_in();
+    assert!(target.ready().is_none());
+    target.load(Vec::new());
+    assert_eq!(*target.phase().borrow(), Phase::Ready);
+}
+
+#[test]
+fn a_document_that_keeps_breaking_is_given_up() {
+    let held = held();
+    let mut events = held.events();
+    for _ in 0..=RELOADS_MAX {
+        assert_eq!(held.phase().borrow().reason(), None);
+        held.load(vec![Incoming::Snapshot(bytes::Bytes::from_static(b"broken"))]);
+    }
+    assert!(matches!(*held.phase().borrow(), Phase::Broken(_)));
+    assert!(matches!(events.try_recv(), Ok(DocumentEvent::Quarantined { .. })));
+    assert!(held.ready().is_none());
+}
+
+#[test]
+fn a_document_that_was_given_up_is_revived_but_not_one_whose_disk_failed() {
+    let held = held();
+    let chunks = vec![whole(&held)];
+    for _ in 0..=RELOADS_MAX {
+        held.broken("whatever");
+    }
+    assert_eq!(held.phase().borrow().reason(), Some("whatever"));
+    held.revive();
+    held.load(chunks.clone());
+    assert!(held.ready().is_some());
+    held.fail("the disk");
+    held.revive();
+    held.load(chunks);
+    assert!(held.ready().is_none());
+    assert_eq!(held.phase().borrow().reason(), Some("the disk"));
+}
+
+#[test]
+fn what_breaks_a_document_is_left_out_however_often_it_comes() {
+    const POISON: &[u8] = include_bytes!("../../../tests/peer_hostile/poison.change");
+    let poison = Incoming::Change(bytes::Bytes::from_static(POISON));
+    let held = held();
+    let chunks = [whole(&held)];
+    for n in 0..2 * RELOADS_MAX {
+        held.put_in([poison.clone()]);
+        held.take_in();
+        if held.is_loading() {
+            held.load(chunks.iter().cloned().chain([poison.clone()]).collect());
+        }
+        edit(&held, 2 + i64::from(n));
+    }
+}

@@ -1,0 +1,203 @@
+//! What the real command shows: progress to somebody at a terminal, nothing but words elsewhere,
+//! and JSON to programs.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::Value;
+
+const ABSENT: &str = "automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ";
+/// Refuses connections: a port below 1024 that nothing uses.
+const NO_RELAY: &str = "ws://127.0.0.1:1";
+
+fn concord(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
+    command.env_remove("CONCORD_URL").env("CONCORD_DIR", directory).args(args);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(directory: &Path, args: &[&str]) -> Output {
+    concord(directory, args).output().unwrap()
+}
+
+/// All that the command writes to a terminal that is its standard output and error.
+fn at_a_terminal(directory: &Path, args: &[&str]) -> String {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+    let theirs = OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut command = concord(directory, args);
+    command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("CI");
+    command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
+    let mut child = command.spawn().unwrap();
+    // What is left of the other end is the child's.
+    drop(command);
+    let mut shown = Vec::new();
+    // The end of a terminal is an error and not an end.
+    let _ = File::from(ours).read_to_end(&mut shown);
+    child.wait().unwrap();
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+/// A relay of its own process, on a port of its own.
+struct Relay(Child, String);
+
+fn serve(directory: &Path) -> Command {
+    let args = ["serve", "--port", "0", "--no-admin", "--store", "memory"];
+    let mut command = concord(directory, &args);
+    command.current_dir(directory);
+    command
+}
+
+impl Relay {
+    fn start(directory: &Path) -> Self {
+        let mut command = serve(directory);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let url = first.trim_end().rsplit(' ').next().unwrap().to_owned();
+        assert!(url.starts_with("ws://127.0.0.1:"), "{first}");
+        Self(child, url)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // It may be gone by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn somebody_at_a_terminal_sees_what_is_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    run(dir, &["doc", "create", "{}"]);
+    for args in [&["sync"][..], &["doc", "get", ABSENT], &["watch", ABSENT]] {
+        let args = [args, &["--url", NO_RELAY, "--deadline", "3"]].concat();
+        let shown = at_a_terminal(dir, &args);
+        assert!(shown.contains("nothing listens at ws://127.0.0.1:1"), "{args:?}: {shown:?}");
+        assert!(shown.contains("trying again in"), "{args:?}: {shown:?}");
+        // The line is taken away again before the outcome is said.
+        let outcome = shown.rfind("concord: ").unwrap();
+        assert!(shown[..outcome].ends_with("\x1b[2K"), "{args:?}: {shown:?}");
+    }
+    let shown =
+        at_a_terminal(dir, &["bench", "local-edit", "--operations", "1000", "--edits", "100"]);
+    assert!(shown.contains("typing") && shown.contains("/100"), "{shown:?}");
+}
+
+#[test]
+fn what_is_done_at_once_shows_no_progress() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    for args in [&["doc", "create", "{}"][..], &["doc", "ls"], &["doc", "get", ABSENT], &["sync"]] {
+        let shown = at_a_terminal(dir, args);
+        assert!(!shown.is_empty() && !shown.contains('\x1b'), "{args:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn nothing_but_words_is_written_where_nobody_watches() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let relay = Relay::start(dir);
+    run(dir, &["doc", "create", r#"{"title":"x"}"#]);
+    for args in [
+        &["sync", "--url", NO_RELAY, "--deadline", "2"][..],
+        &["doc", "get", ABSENT, "--url", NO_RELAY, "--deadline", "2"],
+        &["doc", "ls"],
+        &["sync", "--url", &relay.1],
+        &["bench", "connect", "--connections", "5", "--url", &relay.1],
+        &["bench", "local-edit", "--operations", "1000", "--edits", "20"],
+    ] {
+        let output = run(dir, args);
+        let written = [output.stdout, output.stderr].concat();
+        assert!(!written.is_empty(), "{args:?}");
+        let acts = written.iter().any(|byte| matches!(byte, 0x1b | b'\r'));
+        assert!(!acts, "{args:?}: {:?}", String::from_utf8_lossy(&written));
+    }
+}
+
+#[test]
+fn every_command_speaks_json_when_asked() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let relay = Relay::start(dir);
+    let json_of = |args: &[&str]| -> Value {
+        let output = run(dir, &[args, &["--json"]].concat());
+        let said = if output.status.success() { output.stdout } else { output.stderr };
+        let said = String::from_utf8(said).unwrap();
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{args:?}: {error}: {said}"))
+    };
+    let relayed = ["--url", &relay.1, "--deadline", "60"];
+    let doc = json_of(&[&["doc", "create", r#"{"title":"x"}"#], &relayed[..]].concat());
+    assert_eq!(doc["confirmed"], true, "{doc}");
+    let doc = doc["url"].as_str().unwrap();
+    let file = home.path().join("doc.automerge");
+    let file = file.to_str().unwrap();
+    assert_eq!(json_of(&["doc", "ls"])[0]["preview"], "x");
+    assert_eq!(json_of(&["doc", "get", doc])["title"], "x");
+    assert_eq!(json_of(&["doc", "export", doc, "-o", file])["file"], file);
+    assert!(json_of(&["doc", "import", file])["url"].is_string());
+    assert_eq!(json_of(&["edit", doc, "title", "y"])["durable"], true);
+    assert_eq!(json_of(&[&["sync"], &relayed[..]].concat())["pending"], 0);
+    assert!(json_of(&["watch", doc, "--last", "1", "--count", "0"])["change"].is_string());
+    assert_eq!(json_of(&["version"])["name"], "concord");
+    let bench = json_of(&["bench", "connect", "--connections", "2", "--url", &relay.1]);
+    assert_eq!(bench["undelivered"], 0);
+    // What goes wrong, too.
+    for args in
+        [&["doc", "get", ABSENT][..], &["sync"], &["watch", "x"], &["edit", doc, "a.b", "1"]]
+    {
+        let error = json_of(args);
+        assert!(error["error"].is_string() && error["reason"].is_string(), "{args:?}: {error}");
+    }
+    let bench = json_of(&["bench", "join", "--operations", "10", "--url", NO_RELAY]);
+    assert_eq!(bench["error"], "failed");
+}
+
+#[test]
+fn a_relay_serves_also_where_nobody_reads_what_it_says() {
+    let home = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = serve(home.path()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log.by_ref().map(Result::unwrap).find(|line| line.contains("serving addr="));
+    let serving = serving.unwrap();
+    assert!(!serving.contains('\x1b'), "{serving:?}");
+    let addr = serving.split("addr=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let _relay = Relay(child, String::new());
+    std::net::TcpStream::connect(addr).unwrap();
+}
+
+#[test]
+fn a_watch_tells_when_its_relay_comes_and_goes() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let relay = Relay::start(dir);
+    let made = run(dir, &["doc", "create", "{}"]).stdout;
+    let doc = String::from_utf8(made).unwrap();
+    let args = ["watch", doc.trim_end(), "--json", "--url", &relay.1];
+    let mut watching = concord(dir, &args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut event = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(event()["event"], "online");
+    drop(relay);
+    let offline = event();
+    assert_eq!(offline["event"], "offline");
+    assert!(offline["text"].as_str().unwrap().contains("trying again in"), "{offline}");
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}

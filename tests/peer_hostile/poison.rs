@@ -1,0 +1,105 @@
+//! Changes that keep every rule and that automerge cannot apply, and other lies.
+
+use bytes::Bytes;
+use concord::peer::DocumentEvent;
+use concord_protocol::{Ack, Message, sync::SyncVersion};
+
+use crate::{
+    SOON, chunks,
+    mallory::{Heard, Mallory, carrying},
+    victim::{Victim, made_up_head},
+};
+
+/// A change that keeps every rule and that automerge 0.12 cannot apply: found by changing honest
+/// ones at random.
+const POISON: &[u8] = include_bytes!("poison.change");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poisoned_document_is_usable_again_without_a_restart() {
+    let poison = Bytes::from_static(POISON);
+    let mut mallory = Mallory::start().await;
+    let mut victim = Victim::simple(&mallory.url).await;
+    victim.online(&mallory).await;
+    let mut watcher = victim.document.watch();
+    for _ in 0..3 {
+        victim.edit().await;
+    }
+    let head = made_up_head();
+    mallory.forget();
+    mallory.sync(victim.document.id(), carrying(SyncVersion::V1, head, vec![poison]));
+    // At once, and not only when a worker has found the same.
+    victim.edit().await;
+    // The program is told, and the document is there again, without what broke it.
+    let told = async {
+        loop {
+            match watcher.next().await {
+                DocumentEvent::Withheld { reason, .. } => break reason,
+                DocumentEvent::Quarantined { reason } => panic!("given up: {reason}"),
+                _ => {}
+            }
+        }
+    };
+    let reason = tokio::time::timeout(SOON, told).await.expect("the program is told");
+    assert!(reason.contains("assertion failed"), "{reason}");
+    // An edit waits until it is.
+    victim.edit().await;
+    victim.has_only_its_own();
+    victim.recovers().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_and_costly_changes_are_refused_and_the_relay_told() {
+    let mut mallory = Mallory::start().await;
+    let mut victim = Victim::simple(&mallory.url).await;
+    let honest = chunks::first_change(&[8], 1, vec![]);
+    let mut forged = honest.to_vec();
+    forged[4] ^= 1;
+    let attacks = [
+        ("a checksum", forged.into()),
+        ("ten million nulls", chunks::nulls(10_000_000)),
+        ("a gigabyte of zeros", chunks::bomb()),
+        ("a counter", chunks::with_start_op((1 << 32) - 1)),
+    ];
+    for (what, change) in attacks {
+        for version in [SyncVersion::V1, SyncVersion::V2] {
+            victim.online(&mallory).await;
+            mallory.forget();
+            let data = carrying(version, made_up_head(), vec![change.clone()]);
+            assert!(mallory.sync(victim.document.id(), data));
+            mallory
+                .until(|heard| match heard {
+                    Heard::Message(Message::Ack { ack, .. }) => {
+                        (!ack.refused.is_empty()).then_some(())
+                    }
+                    Heard::Message(_) => None,
+                    Heard::Closed(code) => panic!("{what}: closed with {code}"),
+                })
+                .await;
+            victim.edit().await;
+            victim.has_only_its_own();
+        }
+    }
+    victim.recovers().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_s_word_on_what_nobody_has_confirms_nothing() {
+    let mallory = Mallory::start().await;
+    let mut victim = Victim::simple(&mallory.url).await;
+    victim.online(&mallory).await;
+    let document = victim.document.id().clone();
+    let lie = || {
+        let durable = vec![made_up_head()];
+        let ack = Ack { applied: durable.clone(), durable, refused: Vec::new() };
+        let document = document.clone();
+        mallory.say(|sender, target| Message::Ack { document, sender, target, ack })
+    };
+    for _ in 0..20 {
+        assert!(lie());
+        mallory.sync(&document, carrying(SyncVersion::V1, made_up_head(), vec![]));
+        victim.edit().await;
+        assert!(!victim.document.confirmed());
+    }
+    victim.has_only_its_own();
+    victim.recovers().await;
+}
