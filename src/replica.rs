@@ -18,6 +18,7 @@ mod core;
 mod document;
 mod event;
 mod graph;
+mod heads;
 pub mod index;
 mod jobs;
 mod loading;
@@ -25,10 +26,12 @@ mod orphans;
 mod outgoing;
 mod presence;
 mod reader;
+mod readers;
 mod receive;
 mod salvage;
 mod snapshots;
 mod uploads;
+mod writers;
 
 use std::collections::BTreeMap;
 

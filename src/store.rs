@@ -17,6 +17,7 @@ mod key;
 mod memory;
 mod plan;
 mod queue;
+mod reads;
 mod rows;
 mod sled;
 mod stats;

@@ -15,6 +15,7 @@ pub(crate) mod prefix;
 pub mod process;
 pub mod resolve;
 mod search;
+mod small;
 
 use std::{future::Future, pin::Pin};
 

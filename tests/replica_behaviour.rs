@@ -559,6 +559,46 @@ fn a_large_upload_becomes_a_snapshot_that_all_joiners_get_as_it_lies_on_disk() {
 }
 
 #[test]
+fn a_small_upload_is_kept_whole_and_the_next_one_adds_what_is_new() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    let mut doc = AutoCommit::new();
+    let mut upload = |world: &mut World, edits: i64| {
+        for number in 0..edits {
+            doc.put(ROOT, "key", number).unwrap();
+            doc.commit();
+        }
+        let heads: Vec<_> = doc.get_heads().iter().map(|hash| ChangeHash(hash.0)).collect();
+        let mut upload = sync_message(heads.clone(), vec![Bytes::from(doc.save())]);
+        upload.version = SyncVersion::V2;
+        world.say(author, &document(), &upload);
+        world.finish_all();
+        assert_eq!(syncs(world.taken(author)).last().unwrap().heads, heads);
+        heads
+    };
+    let heads = upload(&mut world, 11);
+    assert_eq!(world.rows_read, 0, "who has its heads, or nothing, needs no page");
+    let reader = join(&mut world, 2);
+    world.ask(reader, &document());
+    let got = syncs(world.taken(reader));
+    assert_eq!((got[0].version, &got[0].heads, got[0].changes.len()), (SyncVersion::V2, &heads, 1));
+    assert_eq!(got[0].changes[0][8], 0, "chunk type 0 is a document");
+    world.say(reader, &document(), &sync_message(heads.clone(), vec![]));
+    world.finish_all();
+    world.taken(reader);
+
+    let next = upload(&mut world, 1);
+    let got = syncs(world.taken(reader));
+    let chunks: Vec<_> = got.iter().flat_map(|message| &message.changes).collect();
+    assert_eq!(chunks.len(), 1);
+    assert_eq!(chunks[0][8], 1, "chunk type 1 is a change");
+    let late = join(&mut world, 3);
+    world.ask(late, &document());
+    world.finish_all();
+    assert_eq!(syncs(world.taken(late))[0].heads, next);
+}
+
+#[test]
 fn word_of_writes_may_come_in_any_order() {
     let mut world = world();
     let author = join(&mut world, 1);

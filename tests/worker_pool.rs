@@ -12,7 +12,7 @@ use concord::{
     replica::{JobError, JobOutput},
     worker::{Materialiser as _, ProcessPool, WorkerJob, WorkerLimits},
 };
-use worker_common::{build, pool, small, status_kib};
+use worker_common::{build, large, pool, small, status_kib};
 
 #[tokio::test]
 async fn a_small_document_is_built_in_another_process() {
@@ -46,10 +46,124 @@ async fn a_small_document_is_built_in_another_process() {
 }
 
 #[tokio::test]
-async fn many_jobs_at_once_use_the_workers_there_are() {
+async fn many_small_jobs_at_once_go_to_one_worker_together() {
     let pool = pool(WorkerLimits::default()).await;
     let document = small();
     let jobs: Vec<_> = (0..50).map(|_| tokio::spawn(pool.run(build(&[&document])))).collect();
+    for job in jobs {
+        let Ok(JobOutput::Built { snapshot, .. }) = job.await.unwrap() else {
+            panic!("not built");
+        };
+        assert_eq!(snapshot, document);
+    }
+    assert_eq!(pool.status().started, 1);
+    assert_eq!(pool.status().jobs, 0);
+}
+
+#[tokio::test]
+async fn each_of_many_jobs_gets_its_own_answer() {
+    let pool = pool(WorkerLimits::default()).await;
+    let mut doc = AutoCommit::new();
+    let mut jobs = Vec::new();
+    for number in 1..=100_u32 {
+        doc.put(ROOT, "a", i64::from(number)).unwrap();
+        doc.commit();
+        let document = if number % 10 == 0 {
+            Bytes::from_static(b"no document at all")
+        } else {
+            doc.save().into()
+        };
+        jobs.push(tokio::spawn(pool.run(build(&[&document]))));
+    }
+    for (number, job) in (1..).zip(jobs) {
+        match job.await.unwrap() {
+            Ok(JobOutput::Built { index, .. }) => assert_eq!(index.root.changes, number),
+            result => {
+                assert!(matches!(result, Err(JobError::Incoming(_))), "{result:?}");
+                assert_eq!(number % 10, 0);
+            }
+        }
+    }
+}
+
+/// Has many innocent jobs done around a fatal one, all at once.
+async fn among_innocents(limits: WorkerLimits, fatal: Bytes) -> Result<JobOutput, JobError> {
+    let pool = pool(limits).await;
+    let document = small();
+    let job = |n| build(&[if n == 20 { &fatal } else { &document }]);
+    let jobs: Vec<_> = (0..60).map(|n| tokio::spawn(pool.run(job(n)))).collect();
+    let mut of_fatal = None;
+    for (n, job) in jobs.into_iter().enumerate() {
+        let result = job.await.unwrap();
+        if n == 20 {
+            of_fatal = Some(result);
+        } else {
+            assert!(matches!(result, Ok(JobOutput::Built { .. })), "job {n}: {result:?}");
+        }
+    }
+    assert_eq!(pool.status().jobs, 0);
+    of_fatal.unwrap()
+}
+
+#[tokio::test]
+async fn a_job_that_ends_its_process_is_blamed_alone() {
+    let mut limits = WorkerLimits::default();
+    limits.memory_bytes = 400 << 20;
+    limits.incoming_ms = 20_000;
+    let Some(fatal) = worker_common::hostile("handmade/rle-nulls-10000000.doc") else {
+        return;
+    };
+    let result = among_innocents(limits, fatal).await;
+    assert!(matches!(result, Err(JobError::OverLimit(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_takes_too_long_is_blamed_alone() {
+    let mut limits = WorkerLimits::default();
+    limits.incoming_ms = 1;
+    limits.incoming_ms_per_kib = 0;
+    let Some(fatal) = worker_common::hostile("handmade/rle-nulls-10000000.doc") else {
+        return;
+    };
+    let pool = pool(limits.clone()).await;
+    let alone = pool.run(build(&[&fatal])).await;
+    assert!(matches!(alone, Err(JobError::OverLimit(_))), "{alone:?}");
+    limits.incoming_ms = 1_000;
+    let result = among_innocents(limits, fatal).await;
+    assert!(matches!(result, Err(JobError::OverLimit(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_panic_among_small_jobs_is_blamed_alone() {
+    let pool = pool(WorkerLimits::default()).await;
+    let first = {
+        let mut doc = AutoCommit::new();
+        doc.put(ROOT, "a", 1).unwrap();
+        doc.commit();
+        Bytes::copy_from_slice(doc.get_last_local_change().unwrap().raw_bytes())
+    };
+    let poison = worker_common::poison(&first);
+    let job = |n: usize| WorkerJob::Check {
+        base: vec![],
+        incoming: if n == 7 { vec![first.clone(), poison.clone()] } else { vec![first.clone()] },
+    };
+    let jobs: Vec<_> = (0..30).map(|n| tokio::spawn(pool.run(job(n)))).collect();
+    for (n, job) in jobs.into_iter().enumerate() {
+        let result = job.await.unwrap();
+        let is_right = match &result {
+            Ok(JobOutput::Checked) => n != 7,
+            Err(JobError::Breaks { .. }) => n == 7,
+            _ => false,
+        };
+        assert!(is_right, "job {n}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_jobs_at_once_use_the_workers_there_are() {
+    let pool = pool(WorkerLimits::default()).await;
+    let document = large();
+    let jobs: Vec<_> = (0..10).map(|_| tokio::spawn(pool.run(build(&[&document])))).collect();
     for job in jobs {
         assert!(matches!(job.await.unwrap(), Ok(JobOutput::Built { .. })));
     }
@@ -114,8 +228,8 @@ async fn idle_workers_are_stopped_but_for_one() {
     let mut limits = WorkerLimits::default();
     limits.idle_ms = 50;
     let pool = pool(limits).await;
-    let document = small();
-    let jobs: Vec<_> = (0..20).map(|_| tokio::spawn(pool.run(build(&[&document])))).collect();
+    let document = large();
+    let jobs: Vec<_> = (0..10).map(|_| tokio::spawn(pool.run(build(&[&document])))).collect();
     for job in jobs {
         job.await.unwrap().unwrap();
     }
@@ -129,6 +243,26 @@ async fn idle_workers_are_stopped_but_for_one() {
         .await
         .expect("the second worker is stopped");
     assert!(pool.run(build(&[&document])).await.is_ok());
+}
+
+#[tokio::test]
+async fn after_a_time_without_jobs_a_new_worker_takes_over() {
+    let mut limits = WorkerLimits::default();
+    limits.idle_ms = 50;
+    let pool = pool(limits).await;
+    pool.run(build(&[&small()])).await.unwrap();
+    let used = pool.status().idle;
+    let replaced = async {
+        while pool.status().idle == used || pool.status().idle.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), replaced).await.expect("it is replaced");
+    // One that did nothing stays.
+    let fresh = pool.status();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!((pool.status().idle, pool.status().started), (fresh.idle, 2));
+    assert!(pool.run(build(&[&small()])).await.is_ok());
 }
 
 #[tokio::test]

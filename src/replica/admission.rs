@@ -74,7 +74,7 @@ pub(super) fn judge(graph: &Graph, header: &ChangeHeader) -> Result<Verdict, Mis
         deps.push(position);
     }
     let new_head = graph.heads().len() + 1
-        - header.deps.iter().filter(|dep| graph.heads().contains(*dep)).count().min(1);
+        - header.deps.iter().filter(|dep| graph.heads().contains(dep)).count().min(1);
     if new_head > HEADS_MAX {
         return Ok(Refuse(
             RefuseCode::Quota,

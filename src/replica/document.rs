@@ -20,6 +20,7 @@ use super::{
     loading::Reading,
     orphans::{Orphan, Orphans},
     reader::Reader,
+    readers::Readers,
     salvage::{Damage, Salvage},
 };
 use crate::record;
@@ -123,7 +124,7 @@ pub(super) struct PagesRead {
 pub(super) struct Document {
     pub(super) id: DocumentId,
     pub(super) state: State,
-    pub(super) readers: BTreeMap<ConnectionId, Box<Reader>>,
+    pub(super) readers: Readers,
     /// A program in this process has it open.
     pub(super) opened: bool,
     /// It waits to be given what there is.
@@ -159,7 +160,7 @@ impl Document {
         Self {
             id,
             state: State::Absent,
-            readers: BTreeMap::new(),
+            readers: Readers::default(),
             opened: false,
             opening: false,
             inbox: VecDeque::new(),
@@ -252,7 +253,10 @@ impl Document {
                 }
                 State::Sorting(..) => self.sort(core),
                 State::Ready(_) => match self.inbox.pop_front() {
-                    None => break,
+                    None => {
+                        free_if_empty(&mut self.inbox);
+                        break;
+                    }
                     Some(inbound) => {
                         self.inbox_bytes -= inbound.size();
                         self.take_in(core, inbound)
@@ -584,7 +588,7 @@ impl Document {
             }
         }
         if mutant!(KeepTalking) {
-            self.readers.values_mut().for_each(|reader| reader.repeat());
+            self.readers.values_mut().for_each(Reader::repeat);
         }
         if mutant!(LoseAtEviction) && idle_ms >= core.config.idle_ms {
             self.written.clear();
@@ -659,6 +663,13 @@ impl Inbound {
             Self::Changes { from, .. } => *from,
             Self::Local(..) | Self::Open => None,
         }
+    }
+}
+
+/// Gives back the room of a queue: of the documents in memory nearly all are quiet.
+pub(super) fn free_if_empty<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() {
+        *queue = VecDeque::new();
     }
 }
 

@@ -16,7 +16,9 @@ use concord_protocol::{
 
 use super::{
     ConnectionId,
+    heads::Heads,
     index::{IndexRoot, Missing, PagedIndex, SnapshotIndex},
+    writers::Writers,
 };
 
 /// A snapshot in storage.
@@ -63,14 +65,11 @@ pub(super) struct Graph {
     pub(super) snapshot: Option<Snapshot>,
     tail: Vec<Node>,
     by_hash: BTreeMap<ChangeHash, u32>,
-    actors: BTreeMap<ActorId, u32>,
-    actor_ids: Vec<ActorId>,
-    /// The last sequence number of each actor.
-    seqs: Vec<u32>,
+    writers: Writers,
     /// Objects made since the snapshot; those before are in its root.
     objects: BTreeSet<(u32, u32)>,
-    heads: BTreeSet<ChangeHash>,
-    durable_heads: BTreeSet<ChangeHash>,
+    heads: Heads,
+    durable_heads: Heads,
     tail_bytes: usize,
     /// Changes of the tail that are served and that no materialiser has applied yet.
     unchecked: usize,
@@ -78,17 +77,20 @@ pub(super) struct Graph {
 
 impl Graph {
     /// A graph of what a snapshot holds.
-    pub(super) fn with_snapshot(id: [u8; 32], root: IndexRoot) -> Self {
+    pub(super) fn with_snapshot(id: [u8; 32], mut root: IndexRoot) -> Self {
         let mut this = Self::default();
         this.adopt_root(&root);
+        // They are in `writers` now.
+        root.actors = Vec::new();
         this.snapshot = Some(Snapshot { id, index: PagedIndex::new(root) });
         this
     }
 
     fn adopt_root(&mut self, root: &IndexRoot) {
-        self.actor_ids = root.actors.iter().map(|a| ActorId::from(a.actor.as_slice())).collect();
-        self.seqs = root.actors.iter().map(|actor| actor.seq).collect();
-        self.actors = self.actor_ids.iter().cloned().zip(0..).collect();
+        self.writers = Writers::default();
+        for actor in &root.actors {
+            self.writers.wrote(&ActorId::from(actor.actor.as_slice()), actor.seq);
+        }
         self.heads = root.heads.iter().map(|hash| ChangeHash(*hash)).collect();
         self.durable_heads = self.heads.clone();
     }
@@ -144,12 +146,12 @@ impl Graph {
     }
 
     /// Heads of all that is served, on disk or not, sorted.
-    pub(super) fn heads(&self) -> &BTreeSet<ChangeHash> {
+    pub(super) fn heads(&self) -> &Heads {
         &self.heads
     }
 
     /// Heads of what is on disk and served, sorted: the only heads ever named to anybody.
-    pub(super) fn durable_heads(&self) -> &BTreeSet<ChangeHash> {
+    pub(super) fn durable_heads(&self) -> &Heads {
         if mutant!(NameBeforeFlush) {
             return &self.heads;
         }
@@ -182,7 +184,7 @@ impl Graph {
     pub(super) fn hash_at(&self, position: u32) -> Result<ChangeHash, Missing> {
         match (self.node(position), &self.snapshot) {
             (Some(node), _) => Ok(node.hash),
-            (None, Some(snapshot)) => Ok(snapshot.index.entry(position)?.hash),
+            (None, Some(snapshot)) => snapshot.index.hash_at(position),
             (None, None) => Err(Missing::default()),
         }
     }
@@ -209,8 +211,7 @@ impl Graph {
 
     /// A writer's position and last sequence number.
     pub(super) fn actor(&self, actor: &ActorId) -> Option<(u32, u32)> {
-        let position = *self.actors.get(actor)?;
-        Some((position, *self.seqs.get(position as usize)?))
+        self.writers.find(actor)
     }
 
     /// Whether an object exists.
@@ -231,17 +232,7 @@ impl Graph {
         durable: bool,
         from: Option<ConnectionId>,
     ) {
-        let actor = self.actors.get(&header.actor).copied().unwrap_or_else(|| {
-            // Fewer actors than changes, and positions are checked to stay below 2^31.
-            let position = u32::try_from(self.actor_ids.len()).unwrap_or(u32::MAX);
-            self.actors.insert(header.actor.clone(), position);
-            self.actor_ids.push(header.actor.clone());
-            self.seqs.push(0);
-            position
-        });
-        if let Some(seq) = self.seqs.get_mut(actor as usize) {
-            *seq = (*seq).max(header.seq);
-        }
+        let actor = self.writers.wrote(&header.actor, header.seq);
         self.objects.extend(header.objects_made.iter().map(|&counter| (counter, actor)));
         let withheld = deps.iter().any(|&dep| self.node(dep).is_some_and(|node| node.withheld));
         let node = Node {
@@ -313,7 +304,7 @@ impl Graph {
     }
 
     fn recompute_heads(&mut self) {
-        let base: BTreeSet<ChangeHash> = self
+        let base: Heads = self
             .snapshot
             .iter()
             .flat_map(|snapshot| snapshot.index.root.heads.iter().map(|hash| ChangeHash(*hash)))
@@ -333,7 +324,7 @@ impl Graph {
     /// Those of some positions that are no ancestors of others of them. Costs the distance
     /// between the first and the last.
     pub(super) fn maximal(&self, positions: BTreeSet<u32>) -> Result<BTreeSet<u32>, Missing> {
-        let Some(&first) = positions.first() else {
+        let Some(&first) = positions.first().filter(|_| positions.len() > 1) else {
             return Ok(positions);
         };
         let mut maximal = positions.clone();
@@ -374,7 +365,7 @@ impl Graph {
         let mut queue: BTreeMap<u32, bool> =
             theirs.iter().map(|&position| (position, true)).collect();
         let mut open = 0_usize;
-        for head in &self.heads {
+        for head in self.heads.iter() {
             if let Some(position) = self.position(head)? {
                 queue.entry(position).or_insert_with(|| {
                     open += 1;
@@ -445,7 +436,7 @@ impl Graph {
         // Positions in the new order for what stays; what it depends on is in one of the two.
         let base = whole.root.changes;
         let mut by_hash = BTreeMap::new();
-        let old_actor_ids = std::mem::take(&mut self.actor_ids);
+        let old_writers = std::mem::take(&mut self.writers);
         self.adopt_root(&whole.root);
         self.objects.clear();
         self.tail_bytes = 0;
@@ -458,15 +449,8 @@ impl Graph {
                     by_hash.get(dep).copied().or_else(|| whole.position(dep).ok().flatten())
                 })
                 .collect();
-            if let Some(actor) = old_actor_ids.get(node.actor as usize) {
-                node.actor = *self.actors.entry(actor.clone()).or_insert_with(|| {
-                    self.actor_ids.push(actor.clone());
-                    self.seqs.push(0);
-                    u32::try_from(self.actor_ids.len() - 1).unwrap_or(u32::MAX)
-                });
-                if let Some(seq) = self.seqs.get_mut(node.actor as usize) {
-                    *seq = (*seq).max(node.seq);
-                }
+            if let Some(actor) = old_writers.id(node.actor) {
+                node.actor = self.writers.wrote(actor, node.seq);
             }
             self.objects.extend(node.objects.iter().map(|&counter| (counter, node.actor)));
             self.tail_bytes += node.bytes.len();
@@ -475,16 +459,16 @@ impl Graph {
         }
         self.tail = tail;
         self.by_hash = by_hash;
-        self.snapshot = Some(Snapshot { id, index: PagedIndex::new(whole.root) });
+        let mut root = whole.root;
+        // They are in `writers` now.
+        root.actors = Vec::new();
+        self.snapshot = Some(Snapshot { id, index: PagedIndex::new(root) });
         self.recompute_heads();
         Ok(covered.into_iter().map(|node| node.hash).collect())
     }
 }
 
 /// Moves heads forward over one more change.
-fn advance(heads: &mut BTreeSet<ChangeHash>, node: &Node) {
-    for dep in &node.dep_hashes {
-        heads.remove(dep);
-    }
-    heads.insert(node.hash);
+fn advance(heads: &mut Heads, node: &Node) {
+    heads.advance(&node.dep_hashes, node.hash);
 }

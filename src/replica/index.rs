@@ -14,6 +14,9 @@ pub const PAGE_ENTRIES: u32 = 512;
 /// The part number of the first hash page; topological pages count from zero.
 pub const HASH_PAGES_FROM: u32 = 1 << 31;
 
+/// Heads of a snapshot among which a position is looked for before its page is.
+const HEADS_LOOKED_AT: usize = 64;
+
 /// Hash pages are split until they hold about this many entries of 12 bytes.
 const HASH_PAGE_ENTRIES: usize = 512;
 
@@ -343,6 +346,15 @@ impl PagedIndex {
         };
         let deps = loaded.page.deps.get(*from as usize..*to as usize).unwrap_or_default();
         Ok(Indexed { hash: ChangeHash(*hash), max_op: *max_op, deps })
+    }
+
+    /// The hash of the change at a position. The snapshot's heads need no page.
+    pub(super) fn hash_at(&self, position: u32) -> Result<ChangeHash, Missing> {
+        let mut heads = self.root.head_positions.iter().zip(&self.root.heads).take(HEADS_LOOKED_AT);
+        match heads.find(|(at, _)| **at == position) {
+            Some((_, hash)) => Ok(ChangeHash(*hash)),
+            None => Ok(self.entry(position)?.hash),
+        }
     }
 
     /// Where a change is, if it is in the snapshot.

@@ -16,8 +16,12 @@ use super::{
     uploads::{Changes, Upload},
 };
 
-/// Uploaded documents of up to this many changes are taken in as changes.
+/// Up to this many new changes of an uploaded document are taken in as changes.
 pub(super) const EXPLODE_MAX: u32 = 1_000;
+
+/// The same for a document of which nothing is here. More is kept in one piece: a snapshot is
+/// four rows, and none of its changes is in memory.
+pub(super) const EXPLODE_FIRST_MAX: u32 = 3;
 
 /// Uploads of one document that may wait to be opened.
 pub(super) const UPLOADS_MAX: usize = 64;
@@ -74,13 +78,13 @@ pub(super) struct Jobs {
     pub(super) running: Option<(Ticket, Purpose, u64)>,
     pub(super) uploads: VecDeque<Upload>,
     /// A snapshot that is being written.
-    pub(super) adopting: Option<Adopting>,
+    pub(super) adopting: Option<Box<Adopting>>,
     /// The document was read again since `running` began: its result counts for nothing.
     is_stale: bool,
     /// The read of a snapshot, and of which.
     pub(super) snapshot_read: Option<(Ticket, [u8; 32])>,
     pub(super) snapshot: Option<Bytes>,
-    pub(super) extract: Option<Extract>,
+    pub(super) extract: Option<Box<Extract>>,
     /// No background job before this.
     pub(super) not_before_ms: u64,
     /// Nothing is admitted before this (`strict`): there was no worker.

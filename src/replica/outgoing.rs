@@ -88,7 +88,9 @@ impl Document {
         let Some(reader) = self.readers.get(&connection) else { return };
         if let Ok((_, mut after)) = self.make(reader) {
             after.dirty = false;
-            self.readers.insert(connection, Box::new(after));
+            if let Some(reader) = self.readers.get_mut(&connection) {
+                *reader = after;
+            }
         }
     }
 
@@ -114,7 +116,12 @@ impl Document {
         };
         after.asks = before.asks && after.asks;
         after.dirty = matches!(outcome, Outcome::Data { more: true, .. });
-        self.readers.insert(connection, Box::new(after));
+        if let Some(graph) = self.graph() {
+            after.share(graph);
+        }
+        if let Some(reader) = self.readers.get_mut(&connection) {
+            *reader = after;
+        }
         match outcome {
             Outcome::Nothing => {}
             Outcome::ConfirmLater => {
@@ -296,7 +303,7 @@ impl Document {
         // What somebody uploaded may be on its way to disk: it was published when it came, perhaps
         // to nobody.
         let uploaded = |adopting: &Adopting| adopting.from.is_some();
-        if !self.opening || self.jobs.adopting.as_ref().is_some_and(uploaded) {
+        if !self.opening || self.jobs.adopting.as_deref().is_some_and(uploaded) {
             return;
         }
         let snapshot = self.jobs.snapshot();

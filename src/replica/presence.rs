@@ -70,8 +70,9 @@ impl Document {
             return;
         };
         let metadata = &state.info.metadata;
-        let heads = self.readers.get(&connection).and_then(|reader| reader.their_heads.clone());
-        let Some(heads) = heads else { return };
+        let reader = self.readers.get(&connection);
+        let heads = reader.and_then(|reader| reader.their_heads.as_ref());
+        let Some(heads) = heads.map(|heads| heads.to_vec()) else { return };
         if let Some(storage) = metadata.storage_id.clone()
             && metadata.is_ephemeral != Some(true)
         {
@@ -87,9 +88,8 @@ impl Document {
             return;
         }
         let reader = self.readers.get(&connection);
-        let Some(heads) = reader.and_then(|reader| reader.their_heads.clone()) else {
-            return;
-        };
+        let heads = reader.and_then(|reader| reader.their_heads.as_ref());
+        let Some(heads) = heads.map(|heads| heads.to_vec()) else { return };
         let ack = Ack { applied: heads.clone(), durable: heads, refused: Vec::new() };
         core.effect(Effect::Publish(self.id.clone(), Published::RelayHas { connection, ack }));
     }

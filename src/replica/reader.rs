@@ -16,7 +16,7 @@ use concord_protocol::{
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
-use super::{graph::Graph, index::Missing, orphans::Orphans};
+use super::{graph::Graph, heads::Heads, index::Missing, orphans::Orphans};
 
 /// Changes asked for by name at once. More are asked for when these have come.
 const NEED_MAX: usize = 1_024;
@@ -34,13 +34,13 @@ const EXTRACT_MAX: usize = 10_000;
 #[derive(Debug, Default, Clone)]
 pub(super) struct Reader {
     /// What it last said its heads are. `None`: it has said nothing yet.
-    pub(super) their_heads: Option<Vec<ChangeHash>>,
+    pub(super) their_heads: Option<Heads>,
     their_have: Vec<Have>,
     their_need: Vec<ChangeHash>,
     /// Heads of what it was sent.
-    sent: BTreeSet<ChangeHash>,
+    sent: Heads,
     /// The heads it was last told.
-    named: Option<Vec<ChangeHash>>,
+    named: Option<Heads>,
     /// What it was last asked for.
     asked: Vec<ChangeHash>,
     /// It said something since then that brought no changes.
@@ -150,7 +150,7 @@ impl Reader {
             self.sent.clear();
             self.asked.clear();
         }
-        self.their_heads = Some(message.heads);
+        self.their_heads = Some(message.heads.into_iter().collect());
         self.their_have = message.have;
         self.their_need = message.need;
         self.dirty = true;
@@ -158,8 +158,15 @@ impl Reader {
 
     /// It has all of these on disk (`concord.v1` ack).
     pub(super) fn has(&mut self, heads: Vec<ChangeHash>) {
-        self.their_heads = Some(heads);
+        self.their_heads = Some(heads.into_iter().collect());
         self.dirty = true;
+    }
+
+    /// Shares with the document what is the same.
+    pub(super) fn share(&mut self, graph: &Graph) {
+        let heads = graph.durable_heads();
+        let known = self.their_heads.iter_mut().chain(&mut self.named);
+        known.chain([&mut self.sent]).for_each(|known| known.share(heads));
     }
 
     /// Decides what to say.
@@ -169,13 +176,14 @@ impl Reader {
         orphans: &Orphans,
         refused: &BTreeSet<ChangeHash>,
     ) -> Result<Plan, Missing> {
-        let heads: Vec<ChangeHash> = graph.durable_heads().iter().copied().collect();
+        let ours = graph.durable_heads();
+        let heads = ours.to_vec();
         let Some(their_heads) = &self.their_heads else {
             // We speak first: say where we are, and ask for nothing before we know more. Who has
             // the same, or believes so, does not answer, until we have more. As long as nothing is
             // on disk there is nowhere to be.
             let is_unwritten = heads.is_empty() && !graph.is_empty();
-            if self.named.as_ref() == Some(&heads) || is_unwritten {
+            if self.named.as_ref() == Some(ours) || is_unwritten {
                 return Ok(Plan::Nothing);
             }
             let message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
@@ -184,7 +192,7 @@ impl Reader {
 
         let mut common = BTreeSet::new();
         let mut unknown = BTreeSet::new();
-        for head in their_heads {
+        for head in their_heads.iter() {
             match graph.position(head)? {
                 Some(position) => {
                     common.insert(position);
@@ -233,7 +241,7 @@ impl Reader {
             && self.told_to_forget < FORGET_MAX;
         let asks = !need.is_empty() && need != self.asked || forget;
         mark!(AskedByName, if asks);
-        let heads_changed = self.named.as_deref() != Some(heads.as_slice());
+        let heads_changed = self.named.as_ref() != Some(ours);
         if !has_changes && !asks && self.named.is_some() {
             if !heads_changed {
                 return Ok(Plan::Nothing);
@@ -245,7 +253,7 @@ impl Reader {
 
         let have = if their_heads.is_empty() && !parcel.more {
             // It will have everything when it has read this.
-            Have { last_sync: graph.heads().iter().copied().collect(), bloom: Bloom::default() }
+            Have { last_sync: graph.heads().to_vec(), bloom: Bloom::default() }
         } else {
             self.our_have(graph, &common, !unknown.is_empty())?
         };
@@ -313,7 +321,7 @@ impl Reader {
             }
         }
         let mut theirs = common.clone();
-        for hash in &self.sent {
+        for hash in self.sent.iter() {
             theirs.extend(graph.position(hash)?);
         }
         if theirs.is_empty() && !filter && self.v2 && self.their_need.is_empty() {
@@ -382,22 +390,8 @@ impl Reader {
         message: &SyncMessage,
         parcel: &Parcel,
     ) -> Result<(), Missing> {
-        if parcel.snapshot
-            && let Some(snapshot) = &graph.snapshot
-        {
-            self.sent.extend(snapshot.index.root.heads.iter().map(|hash| ChangeHash(*hash)));
-        }
-        for &position in parcel.extract.iter().chain(&parcel.tail) {
-            if let Some(node) = graph.node(position) {
-                for dep in &node.dep_hashes {
-                    self.sent.remove(dep);
-                }
-            } else {
-                for &dep in graph.deps_at(position)? {
-                    self.sent.remove(&graph.hash_at(dep)?);
-                }
-            }
-            self.sent.insert(graph.hash_at(position)?);
+        if *parcel != Parcel::default() {
+            self.sent = self.sent_with(graph, parcel)?;
         }
         self.reset = message.have.first().is_some_and(|have| have.last_sync.is_empty())
             && self.their_have.iter().any(|have| !have.last_sync.is_empty());
@@ -407,13 +401,37 @@ impl Reader {
         }
         self.empty_handed = false;
         self.their_need.clear();
-        self.named = Some(message.heads.clone());
+        self.named = Some(message.heads.iter().copied().collect());
         self.asked.clone_from(&message.need);
         let not_on_disk = |hash| graph.node_by_hash(hash).is_some_and(|node| !node.durable);
-        self.awaits_ack &= self.their_heads.iter().flatten().any(not_on_disk);
+        let mut their_heads = self.their_heads.iter().flat_map(|heads| heads.iter());
+        self.awaits_ack &= their_heads.any(not_on_disk);
         self.confirm = false;
         self.asks = self.asks && parcel == &Parcel::default();
         Ok(())
+    }
+
+    /// Heads of what it was sent, and of what it is sent now.
+    fn sent_with(&self, graph: &Graph, parcel: &Parcel) -> Result<Heads, Missing> {
+        let mut sent: BTreeSet<ChangeHash> = self.sent.iter().copied().collect();
+        if parcel.snapshot
+            && let Some(snapshot) = &graph.snapshot
+        {
+            sent.extend(snapshot.index.root.heads.iter().map(|hash| ChangeHash(*hash)));
+        }
+        for &position in parcel.extract.iter().chain(&parcel.tail) {
+            if let Some(node) = graph.node(position) {
+                for dep in &node.dep_hashes {
+                    sent.remove(dep);
+                }
+            } else {
+                for &dep in graph.deps_at(position)? {
+                    sent.remove(&graph.hash_at(dep)?);
+                }
+            }
+            sent.insert(graph.hash_at(position)?);
+        }
+        Ok(sent.into_iter().collect())
     }
 }
 

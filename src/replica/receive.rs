@@ -105,10 +105,13 @@ impl Replica {
             self.core.bad_message(connection, "subscribed to too many documents");
             return false;
         }
-        state.documents.insert(document.clone());
         mark!(BackAfterSnapshot, after LostWithSnapshot, of (&state.info.peer, document));
         let (core, document) = self.document(document.clone());
-        document.readers.entry(connection).or_default();
+        document.readers.add(connection);
+        if let Some(state) = core.connections.get_mut(&connection) {
+            // The document's own name, which is shared, not another copy of it.
+            state.documents.insert(document.id.clone());
+        }
         let stores: Vec<_> = document.remote_heads.keys().cloned().collect();
         for store in stores {
             document.tell_remote_heads(core, connection, &store);

@@ -36,13 +36,13 @@ impl Document {
         let snapshot = ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id, part: 0 });
         let ticket = core.ticket(&self.id);
         let job = Job::Extract { snapshot, hashes: hashes.clone() };
-        self.jobs.extract = Some(Extract {
+        self.jobs.extract = Some(Box::new(Extract {
             snapshot: id,
             not_before_ms: 0,
             hashes,
             ticket: Some(ticket),
             result: None,
-        });
+        }));
         core.effect(Effect::Work(ticket, self.id.clone(), job));
     }
 
@@ -150,16 +150,18 @@ impl Document {
         }
         self.writing.adopt = true;
         self.write(core);
-        self.jobs.adopting = Some(Adopting { id, index, bytes, from, tail: std::mem::take(tail) });
+        let tail = std::mem::take(tail);
+        self.jobs.adopting = Some(Box::new(Adopting { id, index, bytes, from, tail }));
         true
     }
 
     /// The snapshot is on disk: it takes the place of what it covers, which goes.
     pub(super) fn adopt_snapshot(&mut self, core: &mut Core) {
-        let Some(Adopting { id, index, bytes, from, tail }) = self.jobs.adopting.take() else {
+        let Some(adopting) = self.jobs.adopting.take() else {
             mark!(SnapshotForgotten);
             return;
         };
+        let Adopting { id, index, bytes, from, tail } = *adopting;
         let Some(graph) = self.graph_mut() else {
             return;
         };

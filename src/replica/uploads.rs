@@ -10,9 +10,9 @@ use concord_protocol::{
 use super::{
     ConnectionId, Effect, Job, JobError, JobOutput, Published,
     core::{Core, Wake, refused},
-    document::{Document, Inbound},
+    document::{Document, Inbound, free_if_empty},
     graph::Graph,
-    jobs::{EXPLODE_MAX, Purpose, RETRY_MS, UPLOADS_MAX, sources},
+    jobs::{EXPLODE_FIRST_MAX, EXPLODE_MAX, Purpose, RETRY_MS, UPLOADS_MAX, sources},
 };
 use std::collections::VecDeque;
 
@@ -78,11 +78,12 @@ impl Document {
             return;
         }
         let base = sources(graph, |_| true);
+        let explode_max = if graph.is_empty() { EXPLODE_FIRST_MAX } else { EXPLODE_MAX };
         let Some(upload) = self.jobs.uploads.pop_front() else {
             return;
         };
-        let incoming = upload.chunks.clone();
-        let job = Job::Build { base, incoming, explode_max: EXPLODE_MAX };
+        free_if_empty(&mut self.jobs.uploads);
+        let job = Job::Build { base, incoming: upload.chunks.clone(), explode_max };
         self.start(core, Purpose::Upload(upload), job);
     }
 

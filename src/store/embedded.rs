@@ -19,6 +19,7 @@ use super::{
     key,
     plan::Plan,
     queue::{Job, Prefix, Queue},
+    reads::Reads,
     rows,
     stats::{CorruptRow, Recorder, StoreStats},
 };
@@ -35,6 +36,7 @@ pub(super) struct Embedded {
     storage_id: StorageId,
     /// None for a store that does its writes in the call.
     writer: Mutex<Option<JoinHandle<()>>>,
+    reads: Reads,
     inline: bool,
 }
 
@@ -80,7 +82,13 @@ impl Embedded {
                 path: shared.path.clone(),
                 reason: error.to_string(),
             })?;
-        Ok(Self { shared, storage_id, writer: Mutex::new(Some(writer)), inline: false })
+        Ok(Self {
+            shared,
+            storage_id,
+            writer: Mutex::new(Some(writer)),
+            reads: Reads::default(),
+            inline: false,
+        })
     }
 
     /// That writes and reads in the call: for engines that never wait.
@@ -90,7 +98,7 @@ impl Embedded {
         options: &Options,
     ) -> Self {
         let shared = Arc::new(Shared::new(backend, None, options));
-        Self { shared, storage_id, writer: Mutex::new(None), inline: true }
+        Self { shared, storage_id, writer: Mutex::new(None), reads: Reads::default(), inline: true }
     }
 
     /// That writes when [`Self::commit_waiting`] is called.
@@ -101,7 +109,8 @@ impl Embedded {
         options: &Options,
     ) -> Self {
         let shared = Arc::new(Shared::new(backend, None, options));
-        Self { shared, storage_id, writer: Mutex::new(None), inline: false }
+        let reads = Reads::default();
+        Self { shared, storage_id, writer: Mutex::new(None), reads, inline: false }
     }
 
     /// What the writer does for one group.
@@ -124,12 +133,12 @@ impl Embedded {
         let prefix = Prefix::from(key::document_prefix(&key));
         let inline = self.inline;
         let before = if inline { None } else { self.shared.queue.before_read(&prefix) };
-        let shared = Arc::clone(&self.shared);
+        let (shared, reads) = (Arc::clone(&self.shared), self.reads.clone());
         Box::pin(async move {
             if let Some(answer) = before {
                 answer.await.unwrap_or(Err(StoreError::Closed))?;
             }
-            blocking(inline, move || {
+            blocking(inline, &reads, move || {
                 let _order = inline.then(|| shared.order());
                 shared.queue.check_read(&prefix)?;
                 shared.with(|backend| read(&shared, backend, key, &prefix))
@@ -200,9 +209,8 @@ impl Store for Embedded {
         after: Option<DocumentId>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<DocumentId>, StoreError>> {
-        let shared = Arc::clone(&self.shared);
-        let inline = self.inline;
-        Box::pin(blocking(inline, move || {
+        let (shared, reads, inline) = (Arc::clone(&self.shared), self.reads.clone(), self.inline);
+        let read = move || {
             let after = after.map(|document| {
                 key::document_prefix(&DocumentKey { tenant: tenant.clone(), document })
             });
@@ -210,18 +218,20 @@ impl Store for Embedded {
                 rows::documents(backend, &tenant, after.as_deref(), limit)
                     .map_err(|error| shared.io(&error))
             })
-        }))
+        };
+        Box::pin(async move { blocking(inline, &reads, read).await })
     }
 
     fn close(&self) -> BoxFuture<Result<(), StoreError>> {
         self.shared.queue.close();
         let mut writer = self.writer().take();
-        let shared = Arc::clone(&self.shared);
-        Box::pin(blocking(self.inline, move || {
+        let (shared, reads, inline) = (Arc::clone(&self.shared), self.reads.clone(), self.inline);
+        let shut = move || {
             Self::join(&mut writer);
             shared.shut();
             Ok(())
-        }))
+        };
+        Box::pin(async move { blocking(inline, &reads, shut).await })
     }
 
     fn stats(&self) -> StoreStats {
@@ -360,19 +370,13 @@ impl Shared {
 /// Does work that waits for the disk where it disturbs nobody.
 async fn blocking<T: Send + 'static>(
     inline: bool,
+    reads: &Reads,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     if inline || tokio::runtime::Handle::try_current().is_err() {
         return work();
     }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(StoreError::Io {
-            what: "read",
-            path: PathBuf::new(),
-            reason: format!("the engine panicked: {error}"),
-        }),
-    }
+    reads.run(work).await
 }
 
 #[cfg(test)]

@@ -23,6 +23,15 @@ pub(super) fn load(
 ) -> Result<(StoredDocument, Vec<Damage>), BackendError> {
     let mut stored = StoredDocument::default();
     let mut damage = Vec::new();
+    let mut is_unknown = true;
+    backend.scan(document, document, &mut |_, _| {
+        is_unknown = false;
+        ControlFlow::Break(())
+    })?;
+    if is_unknown {
+        // One look instead of one a kind: most documents that are asked for are new.
+        return Ok((stored, damage));
+    }
     for kind in [Kind::Meta, Kind::IndexRoot, Kind::Change] {
         rows_of_kind(backend, document, kind, &mut |row, bytes| match bytes {
             Ok(bytes) => match kind {

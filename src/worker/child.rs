@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     WorkerJob, WorkerLimits,
-    frame::{self, FrameError, Health, Reply, Request, Settings},
+    frame::{self, Batch, Done, Encoded, FrameError, Health, Reply, Settings},
     limits::START_MS_MAX,
     materialise::shortened,
     process::SUBCOMMAND,
@@ -29,6 +29,9 @@ const END_MAX: Duration = Duration::from_secs(1);
 /// is applied to it, and all of it saved and loaded again.
 const INCOMING_PER_BASE: u32 = 6;
 
+/// How long a batch of small jobs may take: each of them takes some tenths of a millisecond.
+const BATCH_MAX: Duration = Duration::from_millis(500);
+
 /// A running worker process. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -38,6 +41,8 @@ pub(super) struct Worker {
     ready: bool,
     jobs: u32,
     health: Health,
+    /// A batch went wrong in it.
+    is_spoilt: bool,
     idle_since: Instant,
 }
 
@@ -110,6 +115,7 @@ impl Worker {
             ready: false,
             jobs: 0,
             health: Health { resident_bytes: 0, panicked: false },
+            is_spoilt: false,
             idle_since: Instant::now(),
         })
     }
@@ -133,6 +139,7 @@ impl Worker {
     pub(super) fn is_fit(&mut self, limits: &WorkerLimits) -> bool {
         self.jobs < limits.jobs_per_process
             && !self.health.panicked
+            && !self.is_spoilt
             && self.health.resident_bytes <= limits.resident_bytes
             && matches!(self.child.try_wait(), Ok(None))
     }
@@ -176,13 +183,7 @@ impl Worker {
         limits: &WorkerLimits,
         base_opened: &mut bool,
     ) -> Result<Result<JobOutput, JobError>, Broken> {
-        if !self.ready {
-            let by = Instant::now() + Duration::from_millis(START_MS_MAX);
-            match self.reply(by).await? {
-                Reply::Ready => self.ready = true,
-                Reply::BaseOpened | Reply::Done(_) => return Err(FrameError::Mismatch.into()),
-            }
-        }
+        self.until_ready().await?;
         let own = Duration::from_millis(limits.own_ms);
         let from_peer: &[Bytes] = match &job {
             WorkerJob::Build { incoming, .. } => incoming,
@@ -199,18 +200,10 @@ impl Worker {
         };
         // Processor time is capped besides, for the case that nobody is left to watch the clock.
         let cpu_s = u32::try_from((own + incoming).as_secs()).unwrap_or(u32::MAX);
-        let (head, chunks) = Request::encode(job, cpu_s)?;
+        let batch = Batch::encode(vec![job], cpu_s)?;
         let start = Instant::now();
         let mut by = start + allowed;
-        let sending = async {
-            self.input.write_all(&head).await?;
-            for chunk in &chunks {
-                self.input.write_all(chunk).await?;
-            }
-            self.input.flush().await
-        };
-        timeout_at(by, sending).await.map_err(|_| Broken::Slow(by))??;
-        drop(chunks);
+        self.send(batch, by).await?;
         let done = loop {
             match self.reply(by).await? {
                 Reply::BaseOpened => {
@@ -223,6 +216,81 @@ impl Worker {
                 Reply::Ready => return Err(FrameError::Mismatch.into()),
             }
         };
+        self.result(*done, by).await
+    }
+
+    /// Does small jobs, one after another. Gives answers in their order, as many as can be relied
+    /// on: fewer than jobs when the process ended, took too long, or panicked in one of them. The
+    /// worker is of no more use then, and the other jobs are to be done once more, each by itself:
+    /// that tells which of them is at fault.
+    pub(super) async fn run_all(
+        &mut self,
+        jobs: Vec<WorkerJob>,
+        limits: &WorkerLimits,
+    ) -> Vec<Result<JobOutput, JobError>> {
+        let mut answers = Vec::with_capacity(jobs.len());
+        self.is_spoilt = true;
+        if self.exchange_all(jobs, limits, &mut answers).await.is_ok() {
+            self.is_spoilt = false;
+        }
+        self.jobs = self.jobs.saturating_add(u32::try_from(answers.len()).unwrap_or(u32::MAX));
+        self.idle_since = Instant::now();
+        answers
+    }
+
+    async fn exchange_all(
+        &mut self,
+        jobs: Vec<WorkerJob>,
+        limits: &WorkerLimits,
+        answers: &mut Vec<Result<JobOutput, JobError>>,
+    ) -> Result<(), Broken> {
+        self.until_ready().await?;
+        let count = jobs.len();
+        let cpu_s = u32::try_from(Duration::from_millis(limits.own_ms).as_secs());
+        let batch = Batch::encode(jobs, cpu_s.unwrap_or(u32::MAX))?;
+        let by = Instant::now() + BATCH_MAX;
+        self.send(batch, by).await?;
+        while answers.len() < count {
+            let Reply::Done(done) = self.reply(by).await? else {
+                return Err(FrameError::Mismatch.into());
+            };
+            let answer = self.result(*done, by).await?;
+            answers.push(answer);
+            if self.health.panicked {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn until_ready(&mut self) -> Result<(), Broken> {
+        if !self.ready {
+            let by = Instant::now() + Duration::from_millis(START_MS_MAX);
+            match self.reply(by).await? {
+                Reply::Ready => self.ready = true,
+                Reply::BaseOpened | Reply::Done(_) => return Err(FrameError::Mismatch.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, (head, chunks): Encoded, by: Instant) -> Result<(), Broken> {
+        let sending = async {
+            self.input.write_all(&head).await?;
+            for chunk in &chunks {
+                self.input.write_all(chunk).await?;
+            }
+            self.input.flush().await
+        };
+        Ok(timeout_at(by, sending).await.map_err(|_| Broken::Slow(by))??)
+    }
+
+    /// Reads the rest of an answer.
+    async fn result(
+        &mut self,
+        done: Done,
+        by: Instant,
+    ) -> Result<Result<JobOutput, JobError>, Broken> {
         self.health = done.health;
         let mut chunks = Vec::new();
         for length in done.lengths()? {

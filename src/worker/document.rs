@@ -30,9 +30,16 @@ impl Fault {
 
 /// Adds runs of chunks. Every change in them is in the document afterwards: automerge answers
 /// `Ok` for chunks that it could not parse and for changes that wait for others.
-pub(super) fn add(doc: &mut Automerge, runs: &[Bytes], limits: &Limits) -> Result<(), Fault> {
+///
+/// Gives the chunk where the document is now what was loaded from one chunk, and nothing else.
+pub(super) fn add(
+    doc: &mut Automerge,
+    runs: &[Bytes],
+    limits: &Limits,
+) -> Result<Option<Bytes>, Fault> {
     let mut changes: Vec<Change> = Vec::new();
     let mut given = Vec::new();
+    let mut loaded_from = None;
     for run in runs {
         for chunk in guard::split(run, limits).map_err(Fault::content)? {
             match chunk.kind {
@@ -41,8 +48,10 @@ pub(super) fn add(doc: &mut Automerge, runs: &[Bytes], limits: &Limits) -> Resul
                     let loaded = Automerge::load(&chunk.bytes).map_err(Fault::content)?;
                     if doc.is_empty() && changes.is_empty() {
                         *doc = loaded;
+                        loaded_from = Some(chunk.bytes);
                     } else {
                         changes.extend(doc.get_changes_added(&loaded));
+                        loaded_from = None;
                     }
                 }
                 ChunkKind::Change | ChunkKind::CompressedChange => {
@@ -58,14 +67,14 @@ pub(super) fn add(doc: &mut Automerge, runs: &[Bytes], limits: &Limits) -> Resul
         }
     }
     if changes.is_empty() {
-        return Ok(());
+        return Ok(loaded_from);
     }
     doc.apply_changes(changes).map_err(Fault::content)?;
     match given.into_iter().find(|hash| !holds(doc, *hash)) {
         Some(hash) => Err(Fault::Content(format!(
             "change {hash} was not applied: changes that it depends on are missing"
         ))),
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 
@@ -85,9 +94,15 @@ pub(super) struct Sealed {
 /// Saves, and proves that the chunk loads to the same changes: automerge 0.12 can save what it
 /// cannot load. Loading rebuilds every change and compares the heads; heads name all that is
 /// below them, so equal heads are equal bytes.
-pub(super) fn seal(doc: Automerge) -> Result<Sealed, Fault> {
+///
+/// `loaded_from`: the chunk that this very document was loaded from, if it is one. Where it is
+/// saved as that chunk again, the proof was given already.
+pub(super) fn seal(doc: Automerge, loaded_from: Option<&Bytes>) -> Result<Sealed, Fault> {
     let snapshot =
         doc.save_with_options(SaveOptions { retain_orphans: false, ..SaveOptions::default() });
+    if loaded_from.is_some_and(|chunk| *chunk == snapshot) {
+        return Ok(Sealed { snapshot: snapshot.into(), doc });
+    }
     let heads = doc.get_heads();
     let changes = doc.stats().num_changes;
     drop(doc);

@@ -89,7 +89,16 @@ impl Settings {
     }
 }
 
-/// To a worker.
+/// To a worker: jobs to be done one after another, each answered in its turn. Their chunks
+/// follow, job by job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Batch {
+    pub(super) requests: Vec<Request>,
+    /// Seconds of processor time after which the worker ends, should nobody be there to end it.
+    pub(super) cpu_s: u32,
+}
+
+/// One job of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Request {
     /// What is to be done.
@@ -98,8 +107,6 @@ pub(super) struct Request {
     lengths: Vec<u32>,
     /// How many of them are ours.
     base: u32,
-    /// Seconds of processor time after which the worker ends, should nobody be there to end it.
-    pub(super) cpu_s: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,9 +122,9 @@ enum Task {
 pub(super) enum Reply {
     /// It has read its settings.
     Ready,
-    /// What is ours is loaded.
+    /// What is ours is loaded. Only said of a job that is alone in its batch.
     BaseOpened,
-    /// It is done.
+    /// A job is done.
     Done(Box<Done>),
 }
 
@@ -200,8 +207,27 @@ fn total(lengths: impl Iterator<Item = u64>) -> Result<u64, FrameError> {
     Ok(sum)
 }
 
+impl Batch {
+    pub(super) fn encode(jobs: Vec<WorkerJob>, cpu_s: u32) -> Result<Encoded, FrameError> {
+        let (mut requests, mut chunks) = (Vec::with_capacity(jobs.len()), Vec::new());
+        for job in jobs {
+            requests.push(Request::of(job, &mut chunks)?);
+        }
+        total(chunks.iter().map(|chunk| chunk.len() as u64))?;
+        encode(&Self { requests, cpu_s }, chunks)
+    }
+
+    /// Checks that all chunks together are within the limit.
+    pub(super) fn check(&self) -> Result<(), FrameError> {
+        let lengths = self.requests.iter().flat_map(|request| &request.lengths);
+        total(lengths.map(|length| u64::from(*length)))?;
+        Ok(())
+    }
+}
+
 impl Request {
-    pub(super) fn encode(job: WorkerJob, cpu_s: u32) -> Result<Encoded, FrameError> {
+    /// Takes a job apart; its chunks go to the others.
+    fn of(job: WorkerJob, chunks: &mut Vec<Bytes>) -> Result<Self, FrameError> {
         let (task, mut base, incoming) = match job {
             WorkerJob::Build { base, incoming, explode_max } => {
                 (Task::Build(explode_max), base, incoming)
@@ -214,14 +240,14 @@ impl Request {
         };
         let ours = u32::try_from(base.len()).map_err(|_| FrameError::TooLarge(u64::MAX))?;
         base.extend(incoming);
-        let request = Self { task, lengths: lengths(&base)?, base: ours, cpu_s };
-        encode(&request, base)
+        let lengths = lengths(&base)?;
+        chunks.append(&mut base);
+        Ok(Self { task, lengths, base: ours })
     }
 
-    /// The lengths of the chunks to read, together within the limit.
-    pub(super) fn lengths(&self) -> Result<&[u32], FrameError> {
-        total(self.lengths.iter().map(|length| u64::from(*length)))?;
-        Ok(&self.lengths)
+    /// The lengths of the chunks to read, which [`Batch::check`] has added up.
+    pub(super) fn lengths(&self) -> &[u32] {
+        &self.lengths
     }
 
     /// The job, with the chunks that followed.

@@ -27,8 +27,8 @@ pub const JOBS_PER_PROCESS_MAX: u32 = 10_000;
 pub const WORKERS: usize = 2;
 /// Jobs that wait for a worker.
 pub const QUEUE_JOBS_MAX: usize = 1_024;
-/// Milliseconds after which idle workers are stopped, all but one.
-pub const IDLE_MS: u64 = 30_000;
+/// Milliseconds after which idle workers are stopped, all but one. A start takes some 10 ms.
+pub const IDLE_MS: u64 = 5_000;
 /// Milliseconds that a new process has to answer its first message, on a busy machine.
 pub const START_MS_MAX: u64 = 10_000;
 

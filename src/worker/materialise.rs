@@ -115,8 +115,8 @@ fn finish(
     limits: &WorkerLimits,
 ) -> Result<JobOutput, Fault> {
     let (known, before) = (doc.stats().num_changes, doc.get_heads());
-    document::add(&mut doc, incoming.runs, &limits.changes)?;
-    let sealed = document::seal(doc)?;
+    let loaded_from = document::add(&mut doc, incoming.runs, &limits.changes)?;
+    let sealed = document::seal(doc, loaded_from.as_ref())?;
     let new = sealed.doc.stats().num_changes - known;
     if incoming.explode_max > 0 && new <= u64::from(incoming.explode_max) {
         let changes = sealed.doc.get_changes(&before).into_iter().map(|change| {
@@ -224,7 +224,7 @@ fn attempt(mut doc: Automerge, incoming: &[Bytes], limits: &WorkerLimits) -> Res
     let before = doc.get_heads();
     document::add(&mut doc, incoming, &limits.own_changes())?;
     document::reads_back(&doc, &before, incoming)?;
-    let sealed = document::seal(doc)?;
+    let sealed = document::seal(doc, None)?;
     document::reads_back(&sealed.doc, &before, incoming)
 }
 

@@ -16,6 +16,7 @@ use super::{
     BoxFuture, Materialiser, WorkerJob, WorkerLimits,
     child::{Death, Ended, Worker},
     search::{Attempt, search},
+    small::{Queued, Small, is_small},
 };
 use crate::replica::{JobError, JobOutput};
 
@@ -47,8 +48,11 @@ pub struct PoolStatus {
 /// Does jobs in processes of their own, under limits of time and memory.
 ///
 /// Jobs are done in the order asked for. Long ones, with our own documents only, never take the
-/// last worker, so that what a peer waits for does not wait for them. One idle process is kept
-/// warm; others are started when needed, and stopped after [`WorkerLimits::idle_ms`].
+/// last worker, so that what a peer waits for does not wait for them. Small ones that wait for a
+/// worker together go to it together: telling a process of a job takes as long as the job. Where
+/// that goes wrong, each is done once more by itself, so that a fault stays with the job at fault.
+/// One idle process is kept warm; others are started when needed, and stopped after
+/// [`WorkerLimits::idle_ms`].
 #[derive(Debug)]
 pub struct ProcessPool {
     inner: Arc<Inner>,
@@ -63,6 +67,8 @@ struct Inner {
     workers: Semaphore,
     /// Those of `workers` that long jobs may take.
     long: Semaphore,
+    /// Small jobs that wait.
+    small: Mutex<Small>,
     /// Most recently used last.
     idle: Mutex<Vec<Worker>>,
     jobs: AtomicUsize,
@@ -70,7 +76,8 @@ struct Inner {
 }
 
 /// One among the jobs that a pool has accepted.
-struct Place(Arc<Inner>);
+#[derive(Debug)]
+pub(super) struct Place(Arc<Inner>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -105,6 +112,7 @@ impl ProcessPool {
         let inner = Arc::new(Inner {
             workers: Semaphore::new(workers),
             long: Semaphore::new(workers.saturating_sub(1).max(1)),
+            small: Mutex::default(),
             idle: Mutex::default(),
             jobs: AtomicUsize::new(0),
             started: AtomicUsize::new(0),
@@ -148,7 +156,16 @@ impl Materialiser for ProcessPool {
                     "{before} jobs wait already; at most {most} may"
                 )));
             }
-            inner.job(job).await
+            if !is_small(&job) {
+                return inner.job(job).await;
+            }
+            let inner = inner.clone();
+            let (queued, answered) = Queued::new(job, place);
+            if inner.small().push(queued, inner.limits.workers) {
+                tokio::spawn(serve_small(inner));
+            }
+            let ended = |_| Err(JobError::Unavailable("the pool is closed".to_owned()));
+            answered.await.unwrap_or_else(ended)
         })
     }
 
@@ -162,6 +179,10 @@ impl Inner {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn small(&self) -> MutexGuard<'_, Small> {
+        self.small.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn spawn(&self) -> io::Result<Worker> {
         self.started.fetch_add(1, Ordering::Relaxed);
         Worker::start(&self.program, &self.limits).await
@@ -172,6 +193,11 @@ impl Inner {
         let _long =
             if is_long(&job) { Some(self.long.acquire().await.map_err(closed)?) } else { None };
         let _worker = self.workers.acquire().await.map_err(closed)?;
+        self.alone(job).await
+    }
+
+    /// Does a job by itself, by whoever may use a worker.
+    async fn alone(&self, job: WorkerJob) -> Result<JobOutput, JobError> {
         // Cheap: the chunks are shared.
         let again = job.clone();
         let Death { base_opened, reason, .. } = match self.attempt(job).await? {
@@ -196,6 +222,36 @@ impl Inner {
             WorkerJob::Check { base, incoming } => {
                 Err(search(&base, &incoming, reason, &self.limits, self).await)
             }
+        }
+    }
+
+    /// Does small jobs together. Gives back those that have no answer yet.
+    async fn together(&self, batch: Vec<Queued>) -> Vec<Queued> {
+        let worker = match self.take_idle() {
+            Some(worker) => Ok(worker),
+            None => self.spawn().await,
+        };
+        // Each by itself will say why.
+        let Ok(mut worker) = worker else { return batch };
+        let jobs = batch.iter().map(|queued| queued.job().clone()).collect();
+        let answers = worker.run_all(jobs, &self.limits).await;
+        self.put_back(worker).await;
+        let mut left = batch.into_iter();
+        for answer in answers {
+            if let Some(queued) = left.next() {
+                queued.answer(answer);
+            }
+        }
+        left.collect()
+    }
+
+    /// Keeps a worker that may do more, or else has another ready.
+    async fn put_back(&self, mut worker: Worker) {
+        if worker.is_fit(&self.limits) {
+            self.idle().push(worker);
+        } else {
+            drop(worker);
+            self.warm().await;
         }
     }
 
@@ -238,8 +294,8 @@ impl Attempt for Inner {
             worker = self.spawn().await.map_err(unavailable)?;
             ended = worker.run(job, &self.limits).await;
         }
-        if matches!(ended, Ended::Answered(_)) && worker.is_fit(&self.limits) {
-            self.idle().push(worker);
+        if matches!(ended, Ended::Answered(_)) {
+            self.put_back(worker).await;
         } else {
             drop(worker);
             self.warm().await;
@@ -248,7 +304,52 @@ impl Attempt for Inner {
     }
 }
 
-/// Stops workers that have been idle for long, all but the one used last.
+/// A task that has small jobs done; should it panic, it is not counted any longer.
+struct Serving<'a> {
+    inner: &'a Inner,
+    is_over: bool,
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.inner.small().lost();
+        }
+    }
+}
+
+/// Has small jobs done until none waits.
+async fn serve_small(inner: Arc<Inner>) {
+    let mut serving = Serving { inner: &inner, is_over: false };
+    while let Ok(_worker) = inner.workers.acquire().await {
+        let mut batch = inner.small().take();
+        match batch.len() {
+            0 => {
+                serving.is_over = true;
+                return;
+            }
+            1 => {
+                for queued in batch {
+                    let answer = inner.alone(queued.job().clone()).await;
+                    queued.answer(answer);
+                }
+            }
+            _ => {
+                batch = inner.together(batch).await;
+                for queued in batch {
+                    let inner = inner.clone();
+                    tokio::spawn(async move {
+                        let answer = inner.job(queued.job().clone()).await;
+                        queued.answer(answer);
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Stops workers that have been idle for long, all but the one used last; that one is replaced by
+/// a new one, so that a quiet pool holds no more than it did when it started.
 async fn keep(pool: std::sync::Weak<Inner>) {
     let Some(idle) = pool.upgrade().map(|inner| Duration::from_millis(inner.limits.idle_ms.max(1)))
     else {
@@ -261,10 +362,18 @@ async fn keep(pool: std::sync::Weak<Inner>) {
         let Some(inner) = pool.upgrade() else {
             return;
         };
-        let mut workers = inner.idle();
-        let last = workers.pop();
-        workers.retain(|worker| worker.idle_since().elapsed() < idle);
-        workers.extend(last);
+        let is_stale = |worker: &Worker| worker.idle_since().elapsed() >= idle;
+        let is_quiet = {
+            let mut workers = inner.idle();
+            let last = workers.pop();
+            workers.retain(|worker| !is_stale(worker));
+            let is_quiet = last.as_ref().is_some_and(|last| last.is_used() && is_stale(last));
+            workers.extend(last.filter(|_| !is_quiet));
+            is_quiet
+        };
+        if is_quiet {
+            inner.warm().await;
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! secrets, opens no files but two of its own under `/proc`, and ends with its standard input.
 
 use std::{
+    fs::File,
     io::{self, BufReader, Read, Write},
+    os::fd::AsFd as _,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -17,8 +19,8 @@ use rustix::{
 };
 
 use super::{
-    WorkerLimits,
-    frame::{self, Done, FrameError, Health, Reply, Request, Settings},
+    WorkerJob, WorkerLimits,
+    frame::{self, Batch, Done, FrameError, Health, Reply, Settings},
     materialise,
 };
 use crate::record;
@@ -28,6 +30,8 @@ pub const SUBCOMMAND: &str = "worker";
 
 /// Bytes read from standard input at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Bytes of answers of one batch that are written together.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// Whether anything in this process has panicked; said with each answer.
 static PANICKED: AtomicBool = AtomicBool::new(false);
@@ -60,10 +64,11 @@ fn serve() -> io::Result<()> {
     let stack = usize::try_from(limits.stack_bytes).map_err(io::Error::other)?;
     let jobs =
         thread::Builder::new().name("jobs".to_owned()).stack_size(stack).spawn(move || {
-            let mut output = io::stdout().lock();
-            send(&mut output, (frame_bare(&Reply::Ready)?, Vec::new()))?;
-            while let Some(request) = read_record::<Request>(&mut input)? {
-                one(request, &mut input, &mut output, &limits)?;
+            // Not `Stdout`, which looks for lines and writes each by itself.
+            let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+            output.write_all(&frame_bare(&Reply::Ready)?)?;
+            while let Some(batch) = read_record::<Batch>(&mut input)? {
+                work(batch, &mut input, &mut output, &limits)?;
             }
             Ok(())
         })?;
@@ -91,45 +96,68 @@ fn limit_cpu(seconds: u32) -> io::Result<()> {
     Ok(setrlimit(Resource::Cpu, limit)?)
 }
 
-fn one(
-    request: Request,
+/// Does the jobs of a batch.
+fn work(
+    batch: Batch,
     input: &mut impl Read,
     output: &mut impl Write,
     limits: &WorkerLimits,
 ) -> io::Result<()> {
-    limit_cpu(request.cpu_s)?;
-    let mut chunks = Vec::new();
-    for length in request.lengths().map_err(io::Error::other)? {
-        let mut chunk = vec![0; *length as usize];
-        input.read_exact(&mut chunk)?;
-        chunks.push(Bytes::from(chunk));
-    }
-    let job = request.into_job(chunks).map_err(io::Error::other)?;
-    let mut noted = Ok(());
-    let result = materialise::run_noting(&job, limits, || {
-        noted = frame_bare(&Reply::BaseOpened)
-            .and_then(|opened| send(&mut *output, (opened, Vec::new())));
-    });
-    noted?;
-    drop(job);
-    let health =
-        Health { resident_bytes: resident_bytes(), panicked: PANICKED.load(Ordering::Relaxed) };
-    let answer = match Done::encode(result, health) {
-        Err(error @ FrameError::TooLarge(_)) => {
-            let failed = crate::replica::JobError::OverLimit(error.to_string());
-            Done::encode(Err(failed), health)
+    limit_cpu(batch.cpu_s)?;
+    batch.check().map_err(io::Error::other)?;
+    // All of it is read before anything is said: whoever writes a batch does not read meanwhile.
+    let mut jobs = Vec::with_capacity(batch.requests.len());
+    for request in batch.requests {
+        let mut chunks = Vec::new();
+        for length in request.lengths() {
+            let mut chunk = vec![0; *length as usize];
+            input.read_exact(&mut chunk)?;
+            chunks.push(Bytes::from(chunk));
         }
-        answer => answer,
-    };
-    send(output, answer.map_err(io::Error::other)?)
-}
-
-fn send(output: &mut impl Write, (head, chunks): frame::Encoded) -> io::Result<()> {
-    output.write_all(&head)?;
-    for chunk in chunks {
-        output.write_all(&chunk)?;
+        jobs.push(request.into_job(chunks).map_err(io::Error::other)?);
+    }
+    let (is_alone, mut left) = (jobs.len() == 1, jobs.len());
+    let mut said = Vec::new();
+    for job in jobs {
+        left -= 1;
+        let tells = is_alone && has_base(&job);
+        let mut noted = Ok(());
+        let result = materialise::run_noting(&job, limits, || {
+            if tells {
+                noted = frame_bare(&Reply::BaseOpened).and_then(|opened| output.write_all(&opened));
+            }
+        });
+        noted?;
+        drop(job);
+        // Looked up once a batch: that takes as long as a small job's tenth part.
+        let resident_bytes = if left == 0 { resident_bytes() } else { 0 };
+        let health = Health { resident_bytes, panicked: PANICKED.load(Ordering::Relaxed) };
+        let answer = match Done::encode(result, health) {
+            Err(error @ FrameError::TooLarge(_)) => {
+                let failed = crate::replica::JobError::OverLimit(error.to_string());
+                Done::encode(Err(failed), health)
+            }
+            answer => answer,
+        };
+        let (head, chunks) = answer.map_err(io::Error::other)?;
+        said.extend_from_slice(&head);
+        if left == 0 || !chunks.is_empty() || said.len() >= WRITE_BYTES {
+            output.write_all(&said)?;
+            said.clear();
+        }
+        for chunk in chunks {
+            output.write_all(&chunk)?;
+        }
     }
     output.flush()
+}
+
+/// Whether the pool wants to know when what is ours is loaded.
+fn has_base(job: &WorkerJob) -> bool {
+    match job {
+        WorkerJob::Build { base, .. } | WorkerJob::Check { base, .. } => !base.is_empty(),
+        WorkerJob::Extract { .. } => false,
+    }
 }
 
 fn frame_bare(reply: &Reply) -> io::Result<Vec<u8>> {

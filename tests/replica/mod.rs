@@ -79,6 +79,8 @@ pub(crate) struct World {
     disk: BTreeMap<RowKey, Bytes>,
     writes: VecDeque<(Ticket, Vec<RowWrite>)>,
     jobs: VecDeque<(Ticket, Job)>,
+    /// Rows that were read so far.
+    pub(crate) rows_read: usize,
     timer: Option<u64>,
     next_connection: u64,
     pub(crate) messages: u64,
@@ -117,6 +119,7 @@ impl World {
             disk: BTreeMap::new(),
             writes: VecDeque::new(),
             jobs: VecDeque::new(),
+            rows_read: 0,
             timer: None,
             next_connection: 0,
             messages: 0,
@@ -341,6 +344,7 @@ impl World {
                 }
                 Effect::Read(ticket, _, keys) => {
                     let rows = keys.iter().map(|key| self.disk.get(key).cloned()).collect();
+                    self.rows_read += keys.len();
                     self.relay.handle(self.now, Event::Read(ticket, Ok(rows)));
                 }
                 Effect::Write(ticket, _, writes) => self.writes.push_back((ticket, writes)),

@@ -33,6 +33,21 @@ pub(crate) fn small() -> Bytes {
     doc.save().into()
 }
 
+/// A document that takes a worker longer than to be told of it.
+pub(crate) fn large() -> Bytes {
+    let mut doc = AutoCommit::new();
+    let text = doc.put_object(ROOT, "text", ObjType::Text).unwrap();
+    // Numbers of a linear congruence, which do not compress well.
+    let next = |state: &u32| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let numbers = std::iter::successors(Some(1_u32), next).take(30_000);
+    let letters = numbers.map(|number| char::from(b'a' + number.to_be_bytes()[0] % 26));
+    doc.splice_text(&text, 0, 0, &letters.collect::<String>()).unwrap();
+    doc.commit();
+    let document = Bytes::from(doc.save());
+    assert!(document.len() > 8 * 1024, "{} bytes", document.len());
+    document
+}
+
 /// A change after `first` that the guard accepts and that automerge cannot apply: it edits a map
 /// that only another change, which it does not build on, makes.
 pub(crate) fn poison(first: &Bytes) -> Bytes {
