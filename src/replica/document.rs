@@ -404,10 +404,20 @@ impl Document {
                 self.durable(),
             );
         }
+        // Those of one sender together: with `strict` each batch is a job.
+        let mut batches: Vec<Inbound> = Vec::new();
         for orphan in self.orphans.arrived(&hash) {
             mark!(OrphanAdopted);
             mark!(OrphanFromOther, if orphan.from != from);
-            self.put_back(orphan.into());
+            match batches.last_mut() {
+                Some(Inbound::Changes { from, changes, .. }) if *from == orphan.from => {
+                    changes.push_back((orphan.header, orphan.bytes));
+                }
+                _ => batches.push(orphan.into()),
+            }
+        }
+        for batch in batches.into_iter().rev() {
+            self.put_back(batch);
         }
     }
 

@@ -308,7 +308,7 @@ pub enum Published {
         /// Why, in words.
         reason: String,
     },
-    /// The document cannot be read until somebody looks at it.
+    /// A change that breaks the document was found, and is withheld with all that builds on it.
     Quarantined(String),
     /// A part of the document is damaged on this store's disk and lost to it until a peer brings
     /// it. [`Published::Opened`] follows with what is left; what was shown before may be more.

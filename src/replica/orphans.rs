@@ -108,21 +108,22 @@ impl Orphans {
         Some(orphan)
     }
 
-    /// Tells that a change has arrived; gives those that wait for nothing any more.
+    /// Tells that a change has arrived; gives those that wait for nothing any more but for it and
+    /// for each other, in causal order.
     pub(super) fn arrived(&mut self, hash: &ChangeHash) -> Vec<Orphan> {
-        let Some(waiters) = self.wanted.remove(hash) else {
-            return Vec::new();
-        };
         let mut ready = Vec::new();
-        for waiter in waiters {
-            if let Some(orphan) = self.waiting.get_mut(&waiter) {
-                orphan.missing.remove(hash);
+        let mut next = VecDeque::from([*hash]);
+        while let Some(hash) = next.pop_front() {
+            for waiter in self.wanted.remove(&hash).into_iter().flatten() {
+                let Some(orphan) = self.waiting.get_mut(&waiter) else { continue };
+                orphan.missing.remove(&hash);
                 if orphan.missing.is_empty() {
-                    ready.push(waiter);
+                    next.push_back(waiter);
+                    ready.extend(self.remove(&waiter));
                 }
             }
         }
-        ready.iter().filter_map(|hash| self.remove(hash)).collect()
+        ready
     }
 
     /// What must come before `hash` can be taken in: itself, or what it waits for, and so on.
@@ -172,6 +173,25 @@ mod tests {
             objects_named: Vec::new(),
             inflated_bytes: 100,
         }
+    }
+
+    #[test]
+    fn all_that_wait_for_each_other_come_back_at_once_in_causal_order() {
+        let limits = Limits::default();
+        let mut orphans = Orphans::default();
+        let hash = |number: u8| ChangeHash([number; 32]);
+        let waits: [(u8, &[u8]); 5] = [(5, &[3, 4]), (3, &[2]), (4, &[2, 9]), (2, &[1]), (6, &[3])];
+        for (number, missing) in waits {
+            let missing = missing.iter().copied().map(hash).collect();
+            orphans.insert(header(number), Bytes::new(), None, missing, &limits);
+        }
+        let mut back = |number| {
+            let back = orphans.arrived(&hash(number));
+            back.iter().map(|orphan| orphan.header.hash.0[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(back(1), [2, 3, 6], "what waits for 9 waits on");
+        assert_eq!(back(9), [4, 5]);
+        assert_eq!(orphans.len(), 0);
     }
 
     #[test]

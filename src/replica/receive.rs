@@ -27,11 +27,11 @@ impl Replica {
             message,
             Message::Request { .. } | Message::Sync { .. } | Message::Ephemeral { .. }
         );
-        if subscribes
-            && let Some(document) = document_of(&message)
-            && !self.subscribe(connection, &document.clone())
-        {
-            return;
+        if subscribes && let Some(document) = document_of(&message) {
+            let document = document.clone();
+            if self.is_pushed(connection, &document) || !self.subscribe(connection, &document) {
+                return;
+            }
         }
         match message {
             Message::Request { document, data, .. } => self.sync(connection, document, &data, true),
@@ -91,6 +91,13 @@ impl Replica {
                     .bad_message(connection, "a message that has no place after the handshake");
             }
         }
+    }
+
+    /// Whether a relay that we dialled speaks of a document that nobody here ever asked for: it is
+    /// told of all that are stored or open here. What it wants us to have besides is not kept.
+    fn is_pushed(&self, connection: ConnectionId, document: &DocumentId) -> bool {
+        let state = self.core.connections.get(&connection);
+        state.is_some_and(|state| state.info.dialled && !state.documents.contains(document))
     }
 
     /// Subscribes a connection to a document, if it may have one more.

@@ -14,8 +14,9 @@ use crate::{
     worker_common,
 };
 
-/// KiB that the peer may grow by over the whole corpus.
-const GROWTH_KIB_MAX: u64 = 96 * 1024;
+/// KiB that this process may grow by over the whole corpus. The other tests of this file run in it
+/// too, some 100 MiB; one file of the collection makes automerge take 500 MiB and more.
+const GROWTH_KIB_MAX: u64 = 320 * 1024;
 /// Files that go into one peer: with each its document may get more that it cannot forget.
 const BATCH: usize = 40;
 

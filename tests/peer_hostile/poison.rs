@@ -1,13 +1,13 @@
 //! Changes that keep every rule and that automerge cannot apply, and other lies.
 
 use bytes::Bytes;
-use concord::peer::DocumentEvent;
+use concord::peer::{DocumentEvent, FindError};
 use concord_protocol::{Ack, Message, sync::SyncVersion};
 
 use crate::{
     SOON, chunks,
     mallory::{Heard, Mallory, carrying},
-    victim::{Victim, made_up_head},
+    victim::{Victim, made_up_head, new_document},
 };
 
 /// A change that keeps every rule and that automerge 0.12 cannot apply: found by changing honest
@@ -101,5 +101,27 @@ async fn a_relay_s_word_on_what_nobody_has_confirms_nothing() {
         assert!(!victim.document.confirmed());
     }
     victim.has_only_its_own();
+    victim.recovers().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_that_nobody_asked_for_are_not_kept() {
+    let mallory = Mallory::start().await;
+    let mut victim = Victim::simple(&mallory.url).await;
+    victim.online(&mallory).await;
+    let mut pushed = Vec::new();
+    for n in 0..50_u8 {
+        let document = new_document();
+        let change = chunks::first_change(&[n], 1, vec![]);
+        mallory.sync(&document, carrying(SyncVersion::V1, made_up_head(), vec![change]));
+        pushed.push(document);
+    }
+    victim.edit().await;
+    // After all of that was taken in: an answer to what came behind it.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let kept = victim.peer.documents().await.unwrap();
+    assert_eq!(kept, [victim.document.id().clone()]);
+    let found = victim.peer.find_within(pushed[0].as_str(), SOON / 100).await;
+    assert!(!matches!(found, Ok(_) | Err(FindError::Broken { .. })), "{found:?}");
     victim.recovers().await;
 }

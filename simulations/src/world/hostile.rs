@@ -109,7 +109,7 @@ impl World<'_> {
             let owed = self.strangers.answers.owed(id, node.life);
             let owed = owed.filter(|hash| !process.on_disk.contains(*hash)).count();
             let waiting = process.brain.stats().orphans;
-            let has_room = waiting < self.limits().orphans;
+            let has_room = waiting < self.limits().orphans / 2;
             if node.inbox.is_empty() && owed > waiting && has_room {
                 let detail = format!(
                     "of a stranger's changes {} neither took nor refused {owed}, and {waiting} wait",

@@ -289,6 +289,8 @@ impl World<'_> {
     }
 
     fn worked(&mut self, id: NodeId, ticket: Ticket, done: Result<JobOutput, JobError>) {
+        // Who is at work is not still.
+        self.last_message_us = self.now_us;
         match &done {
             Ok(JobOutput::Built { .. }) => self.met(State::SnapshotBuilt),
             Ok(JobOutput::Changes(_)) => self.met(State::UploadTaken),
