@@ -22,6 +22,7 @@ mod heads;
 pub mod index;
 mod jobs;
 mod loading;
+mod meta;
 mod orphans;
 mod outgoing;
 mod presence;

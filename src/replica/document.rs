@@ -7,7 +7,6 @@ use concord_protocol::{
     ChangeHash, CloseCode, DocumentId, RefuseCode, StorageId, guard::ChangeHeader,
     sync::SyncMessage,
 };
-use serde::{Deserialize, Serialize};
 
 use super::{
     ConnectionId, Counted, Effect, Kind, LocalError, Published, RowKey, RowWrite, StorageFailure,
@@ -18,12 +17,12 @@ use super::{
     index::{IndexRoot, Missing},
     jobs::Jobs,
     loading::Reading,
+    meta::Meta,
     orphans::{Orphan, Orphans},
     reader::Reader,
     readers::Readers,
     salvage::{Damage, Salvage},
 };
-use crate::record;
 
 /// Refused hashes that are remembered, so that they are not asked for again.
 const REFUSED_MAX: usize = 1_024;
@@ -33,35 +32,6 @@ const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Milliseconds without use after which what can be read again is dropped.
 const TRIM_MS: u64 = 5_000;
-
-/// What is stored of a document beside its changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Meta {
-    /// Changes that broke the document. They and what builds on them are kept, not served.
-    pub(super) withheld: Vec<[u8; 32]>,
-    /// Why, in words.
-    pub(super) reason: String,
-    /// Snapshots that cannot be read: the document goes on without them.
-    pub(super) damaged: Vec<[u8; 32]>,
-}
-
-/// As [`Meta`] was once.
-#[derive(Deserialize)]
-struct FirstMeta {
-    withheld: Vec<[u8; 32]>,
-    reason: String,
-}
-
-impl Meta {
-    /// The record in these bytes; `None` if there is none.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let first = || {
-            let FirstMeta { withheld, reason } = record::decode(bytes).ok()?;
-            Some(Self { withheld, reason, damaged: Vec::new() })
-        };
-        record::decode(bytes).ok().or_else(first)
-    }
-}
 
 /// Where a document is in its life.
 #[derive(Debug)]

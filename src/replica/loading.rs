@@ -11,9 +11,10 @@ use super::{
     StoredDocument, Ticket,
     admission::missing_deps,
     core::{Core, Wake},
-    document::{Document, Inbound, Meta, PagesRead, State, change_row},
+    document::{Document, Inbound, PagesRead, State, change_row},
     index::Missing,
     jobs::RETRY_MS,
+    meta::Meta,
     salvage::Roots,
 };
 

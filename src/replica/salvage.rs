@@ -20,10 +20,11 @@ use super::{
     ChunkSource, Counted, Effect, Job, JobError, JobOutput, Kind, Published, RowKey, RowWrite,
     StorageFailure, Ticket,
     core::{Core, Wake},
-    document::{Document, Meta, State, delete_snapshot},
+    document::{Document, State, delete_snapshot},
     graph::Graph,
     index::{IndexRoot, Missing, PagedIndex, SnapshotIndex},
     jobs::{HOPELESS_MS, RETRY_MS},
+    meta::Meta,
 };
 use crate::record;
 
