@@ -416,6 +416,8 @@ impl World<'_> {
         }
         let pipe = &mut self.network.links[id].pipes[side];
         let Some((_, number, frame)) = pipe.in_flight.pop_front() else { return };
+        // What took long to come has its answers still before it.
+        self.last_message_us = self.now_us;
         pipe.in_flight_bytes -= frame.len();
         if let Some((next_us, ..)) = pipe.in_flight.front() {
             let next_us = *next_us;
