@@ -300,8 +300,7 @@ impl Document {
     /// Gives the program in this process everything there is, if it waits for it. The snapshot is
     /// read here and not by the program, so that a damaged one is found out.
     pub(super) fn publish_opened(&mut self, core: &mut Core) {
-        // What somebody uploaded may be on its way to disk: it was published when it came, perhaps
-        // to nobody.
+        // What somebody uploaded and is on its way to disk belongs to it.
         let uploaded = |adopting: &Adopting| adopting.from.is_some();
         if !self.opening || self.jobs.adopting.as_deref().is_some_and(uploaded) {
             return;

@@ -6,7 +6,7 @@ use concord_protocol::ChangeHash;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    ChunkSource, ConnectionId, Effect, Job, JobError, JobOutput, Kind, RowKey, RowWrite,
+    ChunkSource, ConnectionId, Effect, Job, JobError, JobOutput, Kind, Published, RowKey, RowWrite,
     StorageFailure,
     core::{Core, Wake},
     document::{Document, change_row, delete_snapshot},
@@ -176,6 +176,11 @@ impl Document {
         self.writes.extend(deletes);
         if let Some(old) = old {
             self.writes.extend(delete_snapshot(old.id, &old.index.root));
+        }
+        if from.is_some() && self.opened && !self.opening {
+            // Not before: what is made on top of it here has to find it here.
+            let published = Published::Snapshot(bytes.clone());
+            core.effect(Effect::Publish(self.id.clone(), published));
         }
         self.jobs.snapshot = (!self.readers.is_empty()).then_some(bytes);
         if self.jobs.extract.as_ref().is_some_and(|extract| extract.ticket.is_none()) {

@@ -8,7 +8,7 @@ use concord_protocol::{
 };
 
 use super::{
-    ConnectionId, Effect, Job, JobError, JobOutput, Published,
+    ConnectionId, Job, JobError, JobOutput,
     core::{Core, Wake, refused},
     document::{Document, Inbound, free_if_empty},
     graph::Graph,
@@ -111,12 +111,6 @@ impl Document {
                 self.put_back(Inbound::Changes { from: Some(from), changes, checked: true });
             }
             Ok(JobOutput::Built { snapshot, index }) => {
-                if self.opened {
-                    core.effect(Effect::Publish(
-                        self.id.clone(),
-                        Published::Snapshot(snapshot.clone()),
-                    ));
-                }
                 // Until it is on disk the uploader is asked for nothing of it.
                 done = !self.write_snapshot(core, snapshot, &index, Some(from), &mut upload.tail);
                 if done {
