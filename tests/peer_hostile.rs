@@ -16,6 +16,8 @@ mod chunks;
 mod corpus;
 #[path = "peer_hostile/frames.rs"]
 mod frames;
+#[path = "relay_hostile/made_up.rs"]
+mod made_up;
 #[path = "peer_hostile/mallory.rs"]
 mod mallory;
 #[path = "peer_hostile/poison.rs"]

@@ -22,6 +22,8 @@ mod corpus;
 mod handmade;
 #[path = "relay_hostile/honest.rs"]
 mod honest;
+#[path = "relay_hostile/made_up.rs"]
+mod made_up;
 #[path = "relay_hostile/replica.rs"]
 mod replica;
 mod worker_common;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     replica::{ConnectionId, Event, Now, PeerInfo, StorageFailure},
-    store::{DocumentKey, Store, StoreError, Tenant},
+    store::{DocumentKey, Store, Tenant},
     worker::{Materialiser, resolve},
 };
 
@@ -148,16 +148,22 @@ impl Engine {
             Action::Close(id, code, reason) => self.send(id, Outgoing::Close(code, reason)),
             Action::Load(ticket, document) => {
                 let loading = self.store.load(key(document));
-                self.event(async move { Event::Loaded(ticket, loading.await.map_err(failure)) });
+                self.event(async move {
+                    Event::Loaded(ticket, loading.await.map_err(StorageFailure::from))
+                });
             }
             Action::Read(ticket, document, rows) => {
                 let reading = self.store.read(key(document), rows);
-                self.event(async move { Event::Read(ticket, reading.await.map_err(failure)) });
+                self.event(async move {
+                    Event::Read(ticket, reading.await.map_err(StorageFailure::from))
+                });
             }
             Action::Write(ticket, document, writes) => {
                 // The store takes its place in the order at the call, not at the first poll.
                 let writing = self.store.write(key(document), writes);
-                self.event(async move { Event::Stored(ticket, writing.await.map_err(failure)) });
+                self.event(async move {
+                    Event::Stored(ticket, writing.await.map_err(StorageFailure::from))
+                });
             }
             Action::Work(ticket, document, job) => {
                 let store = Arc::clone(&self.store);
@@ -174,9 +180,9 @@ impl Engine {
             Action::Count(counted) => tracing::trace!(?counted, "counted"),
             Action::List(connection, after) => {
                 let page = self.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
-                self.answer(
-                    async move { Command::Listed(connection, page.await.map_err(failure)) },
-                );
+                self.answer(async move {
+                    Command::Listed(connection, page.await.map_err(StorageFailure::from))
+                });
             }
             // The applier ends only after the last handle is gone.
             Action::Apply(task) => _ = self.tasks.send(task),
@@ -206,10 +212,6 @@ impl Engine {
 
 fn key(document: DocumentId) -> DocumentKey {
     DocumentKey { tenant: Tenant::default(), document }
-}
-
-fn failure(error: StoreError) -> StorageFailure {
-    error.into()
 }
 
 fn millis(duration: Duration) -> u64 {

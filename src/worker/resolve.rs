@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The rows that sources name, in order.
-pub fn rows(sources: &[ChunkSource]) -> Vec<RowKey> {
+fn rows(sources: &[ChunkSource]) -> Vec<RowKey> {
     let stored = |source: &ChunkSource| match source {
         ChunkSource::Stored(row) => Some(*row),
         ChunkSource::Inline(_) => None,
@@ -33,7 +33,7 @@ pub fn job_rows(job: &Job) -> Vec<RowKey> {
 ///
 /// # Errors
 /// [`JobError::Storage`] if one of them is not there.
-pub fn chunks(
+fn chunks(
     sources: Vec<ChunkSource>,
     read: impl IntoIterator<Item = Option<Bytes>>,
 ) -> Result<Vec<Bytes>, JobError> {
@@ -75,23 +75,10 @@ pub fn worker_job(
     })
 }
 
-/// Reads the chunks of sources, all rows with one read.
+/// Reads what a job needs, all rows with one read.
 ///
 /// # Errors
 /// [`JobError::Storage`] if one of them is not there or cannot be read.
-pub async fn fetch(
-    store: &dyn Store,
-    key: DocumentKey,
-    sources: Vec<ChunkSource>,
-) -> Result<Vec<Bytes>, JobError> {
-    let read = read(store, key, rows(&sources)).await?;
-    chunks(sources, read)
-}
-
-/// Reads what a job needs.
-///
-/// # Errors
-/// As [`fetch`].
 pub async fn resolve(store: &dyn Store, key: DocumentKey, job: Job) -> Result<WorkerJob, JobError> {
     let read = read(store, key, job_rows(&job)).await?;
     worker_job(job, read)
@@ -145,8 +132,9 @@ mod tests {
         };
         assert_eq!(resolve(&*store, key.clone(), job).await, Ok(whole));
 
-        let missing = vec![ChunkSource::Stored(row(1)), ChunkSource::Stored(row(3))];
-        let failed = fetch(&*store, key, missing).await;
+        let base = vec![ChunkSource::Stored(row(1)), ChunkSource::Stored(row(3))];
+        let missing = Job::Build { base, incoming: Vec::new(), explode_max: 0 };
+        let failed = resolve(&*store, key, missing).await;
         assert!(matches!(failed, Err(JobError::Storage(_))), "{failed:?}");
     }
 }

@@ -9,8 +9,9 @@ use tokio::time::timeout;
 
 use crate::{
     SOON,
-    mallory::{Heard, Mallory, carrying},
-    victim::{Victim, made_up_head, new_document},
+    made_up::{carrying, made_up_head},
+    mallory::{Heard, Mallory},
+    victim::{Victim, new_document},
     worker_common,
 };
 

@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use concord_protocol::{
-    ChangeHash, DocumentId, Message, PeerId, PeerMetadata, codec,
+    DocumentId, Message, PeerId, PeerMetadata, codec,
     handshake::{self, Answer, SUBPROTOCOL},
-    sync::{SyncFlags, SyncMessage, SyncVersion},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
@@ -151,17 +150,4 @@ async fn speak(
             },
         }
     }
-}
-
-/// A sync message that brings these, as single changes or as one run.
-pub(crate) fn carrying(version: SyncVersion, head: ChangeHash, changes: Vec<Bytes>) -> Bytes {
-    let message = SyncMessage {
-        version,
-        heads: vec![head],
-        need: vec![],
-        have: vec![],
-        changes,
-        flags: Some(SyncFlags::default()),
-    };
-    message.encode()
 }

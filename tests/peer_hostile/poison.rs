@@ -6,8 +6,9 @@ use concord_protocol::{Ack, Message, sync::SyncVersion};
 
 use crate::{
     SOON, chunks,
-    mallory::{Heard, Mallory, carrying},
-    victim::{Victim, made_up_head, new_document},
+    made_up::{carrying, made_up_head},
+    mallory::{Heard, Mallory},
+    victim::{Victim, new_document},
 };
 
 /// A change that keeps every rule and that automerge 0.12 cannot apply: found by changing honest

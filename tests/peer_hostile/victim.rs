@@ -1,12 +1,6 @@
 //! A peer with a document that is edited all the time, and what must be true of it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use automerge::{ROOT, ReadDoc as _, transaction::Transactable as _};
 use concord::{
@@ -17,7 +11,7 @@ use concord::{
 };
 use concord_protocol::{ChangeHash, DocumentId};
 
-use crate::{SOON, mallory::Mallory};
+use crate::{SOON, made_up::number, mallory::Mallory};
 
 /// How long an edit may take next to anything that a relay does: longer is a hang.
 const EDIT_MAX: Duration = Duration::from_secs(10);
@@ -122,16 +116,4 @@ pub(crate) fn new_document() -> DocumentId {
     let mut id = [2; 16];
     id[..8].copy_from_slice(&number().to_le_bytes());
     DocumentId::from_random(id)
-}
-
-/// A head that no change has.
-pub(crate) fn made_up_head() -> ChangeHash {
-    let mut hash = [3; 32];
-    hash[..8].copy_from_slice(&number().to_le_bytes());
-    ChangeHash(hash)
-}
-
-fn number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -1,18 +1,15 @@
 //! A peer that joins as any other, sends one thing, and listens to what becomes of it.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use concord_protocol::{
-    ChangeHash, CloseCode, DocumentId, Limits, Message,
-    sync::{SyncFlags, SyncMessage, SyncVersion},
-};
+use concord_protocol::{ChangeHash, CloseCode, DocumentId, Limits, Message, sync::SyncMessage};
 use tokio::time::timeout;
 
-use crate::client::{Client, Heard};
+use crate::{
+    client::{Client, Heard},
+    made_up::number,
+};
 
 /// Silence after which nothing more is expected.
 const SILENCE: Duration = Duration::from_millis(1_500);
@@ -138,29 +135,4 @@ pub(crate) fn new_document() -> DocumentId {
     let mut id = [2; 16];
     id[..8].copy_from_slice(&number().to_le_bytes());
     DocumentId::from_bytes(&id)
-}
-
-/// A head that no change has.
-pub(crate) fn made_up_head() -> ChangeHash {
-    let mut hash = [3; 32];
-    hash[..8].copy_from_slice(&number().to_le_bytes());
-    ChangeHash(hash)
-}
-
-/// A sync message that brings these, as single changes or as one run.
-pub(crate) fn carrying(version: SyncVersion, head: ChangeHash, changes: Vec<Bytes>) -> Bytes {
-    let message = SyncMessage {
-        version,
-        heads: vec![head],
-        need: vec![],
-        have: vec![],
-        changes,
-        flags: Some(SyncFlags::default()),
-    };
-    message.encode()
-}
-
-fn number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

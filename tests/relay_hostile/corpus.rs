@@ -12,7 +12,8 @@ use bytes::Bytes;
 use concord_protocol::{DocumentId, sync::SyncVersion};
 
 use crate::{
-    attacker::{Attacker, Outcome, carrying, made_up_head, new_document},
+    attacker::{Attacker, Outcome, new_document},
+    made_up::{carrying, made_up_head},
     worker_common,
     world::World,
 };

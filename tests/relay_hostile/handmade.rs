@@ -5,8 +5,9 @@ use bytes::Bytes;
 use concord_protocol::{CloseCode, Limits, guard, sync::SyncVersion};
 
 use crate::{
-    attacker::{Attacker, Outcome, carrying, made_up_head, new_document},
+    attacker::{Attacker, Outcome, new_document},
     chunks,
+    made_up::{carrying, made_up_head},
     world::World,
 };
 

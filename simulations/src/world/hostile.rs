@@ -122,10 +122,6 @@ impl World<'_> {
 
     #[expect(clippy::too_many_lines, reason = "a list of attacks, each a few lines")]
     pub(super) fn attack(&mut self, relay: u8, document: u8, attack: Attack, choice: u64) {
-        let id = self.node_of(Name::Relay(relay));
-        if !self.nodes[id].is_up() {
-            return;
-        }
         let what = match attack {
             Attack::Garbage => "garbage",
             Attack::LyingHeads => "lying heads",
@@ -140,9 +136,7 @@ impl World<'_> {
             Attack::Behind => "old reader",
             Attack::DeafLiar => "deaf liar",
         };
-        self.fault(what, &[Name::Relay(relay)], 0);
-        self.ledger.attacked += 1;
-        let connection = self.stranger_at(id);
+        let Some((id, connection)) = self.strike(relay, what) else { return };
         let mut rng = Rng::new(fate(self.plan.seed, 0xBAD, choice));
         let number = document;
         let document = self.documents[usize::from(document)].clone();
@@ -286,13 +280,7 @@ impl World<'_> {
 
     /// A stranger sends bytes that somebody chose.
     pub(super) fn inject(&mut self, relay: u8, document: u8, wrapping: Wrapping, bytes: &Bytes) {
-        let id = self.node_of(Name::Relay(relay));
-        if !self.nodes[id].is_up() {
-            return;
-        }
-        self.fault("hostile bytes", &[Name::Relay(relay)], 0);
-        self.ledger.attacked += 1;
-        let connection = self.stranger_at(id);
+        let Some((id, connection)) = self.strike(relay, "hostile bytes") else { return };
         let document = self.documents[usize::from(document)].clone();
         match wrapping {
             Wrapping::Frame => self.say_raw(id, connection, bytes),
@@ -308,6 +296,17 @@ impl World<'_> {
                 self.say(id, connection, document, &message);
             }
         }
+    }
+
+    /// A stranger is about to do harm to a relay; where, if it is up.
+    fn strike(&mut self, relay: u8, what: &'static str) -> Option<(NodeId, ConnectionId)> {
+        let id = self.node_of(Name::Relay(relay));
+        if !self.nodes[id].is_up() {
+            return None;
+        }
+        self.fault(what, &[Name::Relay(relay)], 0);
+        self.ledger.attacked += 1;
+        Some((id, self.stranger_at(id)))
     }
 
     fn stranger_at(&mut self, id: NodeId) -> ConnectionId {

@@ -28,10 +28,6 @@ pub(super) fn key(document: DocumentId) -> DocumentKey {
     DocumentKey { tenant: Tenant::default(), document }
 }
 
-fn failure(error: &StoreError) -> StorageFailure {
-    StorageFailure::from(error.clone())
-}
-
 impl World<'_> {
     /// Gives a write to the store, whose writer takes it with the next group.
     pub(super) fn write(
@@ -129,7 +125,7 @@ impl World<'_> {
                 }
                 Err(error) => {
                     process.has_failed = true;
-                    let told = failure(&error);
+                    let told = StorageFailure::from(error.clone());
                     // As a relay does: a full disk is waited for, any other failure is the end.
                     if matches!(error, StoreError::Busy { .. } | StoreError::Full { .. }) {
                         self.met(State::WriteWithoutRoom);
@@ -180,14 +176,14 @@ impl World<'_> {
         match operation {
             Operation::Load(ticket, mut future) => match (&mut future).now_or_never() {
                 Some(loaded) => {
-                    let loaded = loaded.map_err(|error| failure(&error));
+                    let loaded = loaded.map_err(StorageFailure::from);
                     self.tell(id, Event::Loaded(ticket, loaded));
                 }
                 None => self.wait(id, number, Operation::Load(ticket, future)),
             },
             Operation::Read(ticket, mut future) => match (&mut future).now_or_never() {
                 Some(read) => {
-                    let read = read.map_err(|error| failure(&error));
+                    let read = read.map_err(StorageFailure::from);
                     self.tell(id, Event::Read(ticket, read));
                 }
                 None => self.wait(id, number, Operation::Read(ticket, future)),
@@ -200,7 +196,7 @@ impl World<'_> {
             Operation::List(connection, after) => {
                 let page = process.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
                 let page = match page.now_or_never() {
-                    Some(page) => page.map_err(|error| failure(&error)),
+                    Some(page) => page.map_err(StorageFailure::from),
                     None => Err(StorageFailure::Passing("busy".to_owned())),
                 };
                 self.tell_news(id, News::Peer(PeerInput::Listed(connection, page)));
