@@ -31,6 +31,7 @@ mod readers;
 mod receive;
 mod salvage;
 mod snapshots;
+mod strict;
 mod uploads;
 mod writers;
 

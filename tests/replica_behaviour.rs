@@ -244,6 +244,51 @@ fn a_second_change_with_the_same_number_is_refused_and_nobody_else_notices() {
 }
 
 #[test]
+fn what_the_graph_can_say_no_to_takes_no_worker_where_all_is_checked_first() {
+    let options = WorldOptions { compact_changes: 10_000, strict: true, ..WorldOptions::default() };
+    let mut world = World::new(options);
+    let (author, liar) = (join(&mut world, 1), join(&mut world, 2));
+    let mut writer = Writer::new(1);
+    let (first, bytes) = writer.put(0);
+    world.say(author, &document(), &sync_message(vec![first], vec![bytes]));
+    let (second, next) = writer.put(1);
+    // One message each, all while the first job is at work.
+    for number in 1..100 {
+        let (forged, bytes) = Writer::new(1).put(number);
+        world.say(liar, &document(), &sync_message(vec![forged], vec![bytes]));
+    }
+    // All in one message: each is fine without the others.
+    let (heads, changes) = (0..100).map(|number| Writer::new(2).put(number)).unzip();
+    world.say(liar, &document(), &sync_message(heads, changes));
+    world.say(author, &document(), &sync_message(vec![second], vec![next]));
+    world.finish_all();
+    assert_eq!(syncs(world.taken(author)).last().unwrap().heads.len(), 2);
+    let no = Counted::ChangeRefused(RefuseCode::Equivocation);
+    assert_eq!(world.counts.iter().filter(|count| **count == no).count(), 99 + 99);
+    assert_eq!(world.jobs_done, 3, "the author's two, and one of the liar's");
+}
+
+#[test]
+fn a_batch_is_checked_at_once_also_where_its_changes_build_on_each_other() {
+    let options = WorldOptions { compact_changes: 10_000, strict: true, ..WorldOptions::default() };
+    let mut world = World::new(options);
+    let author = join(&mut world, 1);
+    let mut writer = Writer::new(1);
+    let all: Vec<(ChangeHash, Bytes)> = (0..100).map(|number| writer.put(number)).collect();
+    let last = all[99].0;
+    // The first comes last: until then nothing can be checked, and all that waits is then.
+    for (hash, bytes) in all[1..].iter().rev() {
+        world.say(author, &document(), &sync_message(vec![*hash], vec![bytes.clone()]));
+    }
+    assert_eq!((world.relay.stats().orphans, world.jobs_done), (99, 0));
+    world.say(author, &document(), &sync_message(vec![last], vec![all[0].1.clone()]));
+    world.finish_all();
+    assert_eq!(world.jobs_done, 2);
+    assert_eq!(syncs(world.taken(author)).last().unwrap().heads, vec![last]);
+    assert!(errors(&world.taken(author)).is_empty());
+}
+
+#[test]
 fn an_upload_is_taken_also_where_a_change_behind_it_has_to_wait() {
     let mut world = world();
     let author = join(&mut world, 1);

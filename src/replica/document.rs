@@ -331,7 +331,7 @@ impl Document {
         Ok(true)
     }
 
-    fn judge(&self, header: &ChangeHeader) -> Result<Verdict, Missing> {
+    pub(super) fn judge(&self, header: &ChangeHeader) -> Result<Verdict, Missing> {
         match &self.state {
             State::Ready(graph) => judge(graph, header),
             _ => Err(Missing::default()),

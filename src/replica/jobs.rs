@@ -1,7 +1,7 @@
 //! Work of a document that needs its operations, all of it done elsewhere: opening what clients
 //! upload, making snapshots, checking what was passed on, taking changes out of a snapshot.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use concord_protocol::{ChangeHash, RefuseCode, guard::ChangeHeader};
@@ -88,7 +88,7 @@ pub(super) struct Jobs {
     /// No background job before this.
     pub(super) not_before_ms: u64,
     /// Nothing is admitted before this (`strict`): there was no worker.
-    admit_not_before_ms: u64,
+    pub(super) admit_not_before_ms: u64,
     /// No upload is opened before this: there was no worker, or its base could not be read.
     pub(super) upload_not_before_ms: u64,
     /// It was searched already for the change that keeps the document from being opened.
@@ -151,34 +151,6 @@ impl Document {
         self.jobs.is_stale = false;
         self.jobs.running = Some((ticket, purpose, core.now.mono_ms));
         core.effect(Effect::Work(ticket, self.id.clone(), job));
-    }
-
-    /// Has changes materialised before they are taken in.
-    pub(super) fn check_first(
-        &mut self,
-        core: &mut Core,
-        from: Option<ConnectionId>,
-        changes: VecDeque<(ChangeHeader, Bytes)>,
-    ) -> Result<bool, super::index::Missing> {
-        let is_busy = self.jobs.running.is_some() || self.jobs.adopting.is_some();
-        if is_busy || core.now.mono_ms < self.jobs.admit_not_before_ms {
-            mark!(AdmissionWaited);
-            self.put_back(Inbound::Changes { from, changes, checked: false });
-            return Ok(false);
-        }
-        let Some(graph) = self.graph() else {
-            return Ok(false);
-        };
-        let incoming = match complete(graph, &changes) {
-            Ok(incoming) => incoming,
-            Err(missing) => {
-                self.put_back(Inbound::Changes { from, changes, checked: false });
-                return Err(missing);
-            }
-        };
-        let job = Job::Check { base: sources(graph, |_| true), incoming };
-        self.start(core, Purpose::Admit { from, changes }, job);
-        Ok(false)
     }
 
     /// Starts a snapshot or a check where one is due.
@@ -378,48 +350,6 @@ impl Document {
         mark!(PutOff, of(&core.config.us, &self.id));
     }
 
-    fn admit_done(
-        &mut self,
-        core: &mut Core,
-        from: Option<ConnectionId>,
-        mut changes: VecDeque<(ChangeHeader, Bytes)>,
-        result: Result<JobOutput, JobError>,
-    ) {
-        match result {
-            Ok(_) => self.put_back(Inbound::Changes { from, changes, checked: true }),
-            Err(JobError::Breaks { hash, reason }) => {
-                changes.retain(|(header, _)| header.hash != hash);
-                self.refuse(core, from, hash, RefuseCode::Unmaterialisable, &reason);
-                self.put_back(Inbound::Changes { from, changes, checked: false });
-            }
-            Err(JobError::Unavailable(_) | JobError::Storage(_)) => {
-                // Not its writer's fault: try again.
-                mark!(AdmissionAgain);
-                self.put_back(Inbound::Changes { from, changes, checked: false });
-                if self.graph().is_some() {
-                    self.jobs.admit_not_before_ms = core.now.mono_ms + RETRY_MS;
-                    core.wake_at(self.jobs.admit_not_before_ms, &self.id, Wake::Check);
-                }
-            }
-            Err(JobError::Base(_)) if !self.jobs.searched => {
-                // Nor this: somebody else's change has to be found first.
-                self.put_back(Inbound::Changes { from, changes, checked: false });
-                self.search(core);
-            }
-            Err(error) => {
-                for (header, _) in changes {
-                    self.refuse(
-                        core,
-                        from,
-                        header.hash,
-                        RefuseCode::Unmaterialisable,
-                        &error.to_string(),
-                    );
-                }
-            }
-        }
-    }
-
     /// Withholds a change that broke the document, and all that builds on it.
     fn quarantine(&mut self, core: &mut Core, hash: ChangeHash, reason: &str) {
         let Some(graph) = self.graph_mut() else {
@@ -473,25 +403,4 @@ pub(super) fn sources(
         .map(|s| ChunkSource::Stored(RowKey { kind: Kind::Snapshot, id: s.id, part: 0 }));
     let tail = graph.tail().iter().filter(|node| !node.withheld && chosen(node));
     snapshot.chain(tail.map(|node| ChunkSource::Inline(node.bytes.clone()))).collect()
-}
-
-/// Those of some changes whose dependencies are here or among them. What waits for its
-/// dependencies is checked when it no longer does.
-fn complete(
-    graph: &Graph,
-    changes: &VecDeque<(ChangeHeader, Bytes)>,
-) -> Result<Vec<ChunkSource>, super::index::Missing> {
-    let mut arriving = BTreeSet::new();
-    let mut incoming = Vec::new();
-    for (header, bytes) in changes {
-        let mut complete = true;
-        for dep in &header.deps {
-            complete = complete && (arriving.contains(dep) || graph.position(dep)?.is_some());
-        }
-        if complete {
-            arriving.insert(header.hash);
-            incoming.push(ChunkSource::Inline(bytes.clone()));
-        }
-    }
-    Ok(incoming)
 }

@@ -81,6 +81,8 @@ pub(crate) struct World {
     jobs: VecDeque<(Ticket, Job)>,
     /// Rows that were read so far.
     pub(crate) rows_read: usize,
+    /// Jobs that were done so far.
+    pub(crate) jobs_done: usize,
     timer: Option<u64>,
     next_connection: u64,
     pub(crate) messages: u64,
@@ -120,6 +122,7 @@ impl World {
             writes: VecDeque::new(),
             jobs: VecDeque::new(),
             rows_read: 0,
+            jobs_done: 0,
             timer: None,
             next_connection: 0,
             messages: 0,
@@ -419,6 +422,7 @@ impl World {
 
     pub(crate) fn finish_jobs(&mut self) {
         for (ticket, job) in std::mem::take(&mut self.jobs) {
+            self.jobs_done += 1;
             let all = |sources: Vec<ChunkSource>| {
                 sources.into_iter().map(|source| self.resolve(source)).collect::<Option<Vec<_>>>()
             };
