@@ -38,7 +38,9 @@ impl Document {
                     self.put_back(Inbound::Changes { from, changes, checked: false });
                     return Err(missing);
                 }
-                Ok(Verdict::Known) => mark!(Duplicate),
+                Ok(Verdict::Known) => {
+                    mark!(Duplicate);
+                }
                 // The next of the batch may depend on many heads and leave one.
                 Ok(Verdict::Accept(_) | Verdict::Refuse(RefuseCode::Quota, _)) => {
                     batch.take(header, bytes);
