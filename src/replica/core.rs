@@ -375,6 +375,9 @@ impl Core {
         if mutant!(RefuseSilently) {
             return;
         }
+        let peer = &state.info.peer;
+        // Each of these costs whoever sends it nothing: too many for a log by default.
+        tracing::debug!(%document, %peer, code = refused.code.as_str(), refused.reason, "refused");
         let (sender, target) = (self.config.us.clone(), state.info.peer.clone());
         let message = if state.info.concord {
             Message::Ack {

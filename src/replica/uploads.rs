@@ -136,6 +136,7 @@ impl Document {
             }
             Err(error) => {
                 mark!(UploadRefused);
+                tracing::info!(document = %self.id, %error, "refused an uploaded document");
                 let code = match &error {
                     JobError::OverLimit(_) => RefuseCode::Quota,
                     JobError::Incoming(_) => RefuseCode::Malformed,
