@@ -58,6 +58,7 @@ marks! {
     OrphanAdopted = "a change that waited was taken in",
     OrphanFromOther = "what a change waited for came by another connection",
     OrphanCap = "a change that waited gave way to newer ones",
+    ToldToForget = "a peer was told to send again what it had sent",
     OrphanOfRefused = "a change was refused because what it builds on had been",
     RefusedWithWaiting = "a change was refused, and those that waited for it",
     MalformedRefused = "a chunk that is none was refused",

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use concord::replica::{ConnectionId, Counted, Event};
 use concord_protocol::{
     Ack, ChangeHash, DocumentId, Message, PeerId, PeerMetadata, RefuseCode, StorageId,
-    sync::{SyncMessage, SyncVersion},
+    sync::{Bloom, SyncMessage, SyncVersion},
 };
 
 use self::replica::{World, WorldOptions, sync_message};
@@ -326,6 +326,72 @@ fn orphans_wait_within_bounds_and_are_taken_in_when_their_time_comes() {
     world.finish_all();
     assert_eq!(world.relay.stats().orphans, 0);
     assert_eq!(syncs(world.taken(author)).last().unwrap().heads, vec![last]);
+}
+
+#[test]
+fn who_brought_what_had_to_give_way_is_told_to_send_it_again_once() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    let mut writer = Writer::new(1);
+    let changes: Vec<(ChangeHash, Bytes)> = (0..4_000).map(|n| writer.put(n)).collect();
+    let last = changes.last().unwrap().0;
+    let bytes = |from: usize, to: usize| {
+        changes[from..to].iter().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>()
+    };
+    // In several messages, one after another, without waiting for an answer.
+    for from in [1, 1_001, 2_001, 3_001] {
+        let to = (from + 1_000).min(4_000);
+        world.say(author, &document(), &sync_message(vec![last], bytes(from, to)));
+    }
+    let told = syncs(world.taken(author));
+    let resets = told.iter().filter(|message| message.flags.is_some_and(|flags| flags.reset));
+    assert_eq!(resets.count(), 1, "{told:?}");
+    assert!(told.iter().all(|message| message.have.iter().all(|have| have.bloom.is_empty())));
+    world.say(author, &document(), &sync_message(vec![last], bytes(0, 4_000)));
+    world.finish_all();
+    assert_eq!(syncs(world.taken(author)).last().unwrap().heads, vec![last]);
+}
+
+#[test]
+fn many_changes_made_offline_come_in_few_messages_also_where_a_filter_hides_the_first() {
+    let mut world = world();
+    let mut first = AutoCommit::new().with_actor(ActorId::from([1; 16]));
+    first.put(ROOT, "key", 0).unwrap();
+    first.commit();
+    let base = first.clone();
+    for number in 0..20 {
+        first.put(ROOT, "first", number).unwrap();
+        first.commit();
+    }
+    let beyond = first.get_changes(&base.clone().get_heads());
+    let names: Vec<ChangeHash> = beyond.iter().map(|change| ChangeHash(change.hash().0)).collect();
+    let filter = Bloom::from_hashes(names.iter());
+    // A false yes of our filter, which names those that the other does not have.
+    let mut offline = (0_u16..10_000)
+        .find_map(|number| {
+            let actor = [&[2_u8; 14][..], &number.to_be_bytes()].concat();
+            let mut doc = base.clone().with_actor(ActorId::from(actor));
+            doc.put(ROOT, "offline", -1).unwrap();
+            let hash = doc.commit().unwrap();
+            filter.contains(&ChangeHash(hash.0)).then_some(doc)
+        })
+        .unwrap();
+    // More behind it than may wait.
+    for number in 0..3_000 {
+        offline.put(ROOT, "offline", number).unwrap();
+        offline.commit();
+    }
+    world.add_client(first, false);
+    // One that reads version 1 only sends change by change, not a document.
+    world.add_client(offline, true);
+    world.connect(0);
+    while world.deliver_one(&mut replica::Rng::new(1)) {}
+    world.finish_all();
+    world.connect(1);
+    world.settle().unwrap();
+    assert!(world.counts.contains(&Counted::Orphaned), "nothing was hidden");
+    assert!(world.messages < 50, "{} messages", world.messages);
+    assert!(world.closed.is_empty());
 }
 
 #[test]

@@ -412,11 +412,13 @@ impl Document {
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
             return;
         }
-        // Not refused: whoever brought them has not heard that they are here, and is asked for them
-        // once what they build on has come.
-        #[cfg_attr(not(feature = "simulation"), allow(unused_variables, reason = "for the mark"))]
-        let dropped = self.orphans.insert(header, bytes, from, missing, &core.config.limits);
-        mark!(OrphanCap, if dropped > 0);
+        // Not refused: whoever brought them has not heard that they are here.
+        for connection in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
+            mark!(OrphanCap);
+            if let Some(reader) = self.readers.get_mut(&connection) {
+                reader.forgotten = true;
+            }
+        }
     }
 
     /// Says no to a change, and to those that wait for it.

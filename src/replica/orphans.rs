@@ -36,9 +36,8 @@ impl Orphans {
         self.waiting.len()
     }
 
-    /// Takes a change in. Where there is no room the oldest that were sent are forgotten, and
-    /// counted: those who brought them are asked for them again, as they name them or what builds
-    /// on them.
+    /// Takes a change in. Where there is no room the oldest that were sent are forgotten: those
+    /// who brought them, given back, are to send them again.
     pub(super) fn insert(
         &mut self,
         header: ChangeHeader,
@@ -46,7 +45,7 @@ impl Orphans {
         from: Option<ConnectionId>,
         missing: Vec<ChangeHash>,
         limits: &Limits,
-    ) -> usize {
+    ) -> BTreeSet<ConnectionId> {
         let hash = header.hash;
         if let Some(known) = self.waiting.get_mut(&hash) {
             // It came again; whoever brought it last is told what becomes of it.
@@ -54,7 +53,7 @@ impl Orphans {
             if known.from.is_some() && from.is_some() {
                 known.from = from;
             }
-            return 0;
+            return BTreeSet::new();
         }
         for dep in &missing {
             self.wanted.entry(*dep).or_default().insert(hash);
@@ -66,7 +65,7 @@ impl Orphans {
         }
         let missing = missing.into_iter().collect();
         self.waiting.insert(hash, Orphan { header, bytes, from, missing });
-        let mut dropped = 0;
+        let mut robbed = BTreeSet::new();
         while self.sent > limits.orphans || self.bytes > limits.orphan_bytes {
             if mutant!(OrphansUnbounded) {
                 break;
@@ -74,9 +73,9 @@ impl Orphans {
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };
-            dropped += usize::from(self.remove(&oldest).is_some());
+            robbed.extend(self.remove(&oldest).and_then(|orphan| orphan.from));
         }
-        dropped
+        robbed
     }
 
     /// Gives back all that wait, those that were sent first in front: what they build on may have
@@ -204,9 +203,9 @@ mod tests {
         for _ in 0..10 {
             for number in [1, 2] {
                 let from = Some(ConnectionId(1));
-                let dropped =
+                let robbed =
                     orphans.insert(header(number), bytes.clone(), from, missing(), &limits);
-                assert_eq!(dropped, 0);
+                assert!(robbed.is_empty());
             }
         }
         assert_eq!(orphans.len(), 2);

@@ -49,6 +49,10 @@ pub(super) struct Reader {
     resets: bool,
     /// How often it was told so.
     told_to_forget: u8,
+    /// Where the document ended when it was told so last.
+    told_at: Option<u32>,
+    /// Of what it sent, something that had to wait was forgotten here: it has to send that again.
+    pub(super) forgotten: bool,
     /// It reads version 2.
     v2: bool,
     /// It takes no changes.
@@ -101,6 +105,8 @@ impl Reader {
             && self.empty_handed == other.empty_handed
             && self.resets == other.resets
             && self.told_to_forget == other.told_to_forget
+            && self.forgotten == other.forgotten
+            && self.told_at == other.told_at
             && self.their_need == other.their_need
             && self.their_have == other.their_have
             && self.v2 == other.v2
@@ -235,10 +241,12 @@ impl Reader {
         let has_changes = parcel != Parcel::default();
         // It names what it does not give: automerge-repo believes that what was on its way when a
         // connection was lost has arrived, and does not send it again, not even when it is asked.
-        let forget = !need.is_empty()
-            && need == self.asked
-            && self.empty_handed
-            && self.told_to_forget < FORGET_MAX;
+        // What was forgotten here is not asked for by name: that would go one by one from the last
+        // to the first. Until its answer comes, more of what it sent before that may be forgotten.
+        let gave_nothing = need == self.asked && self.empty_handed;
+        let forgotten = self.forgotten && self.told_at != Some(graph.end());
+        let forget =
+            !need.is_empty() && (gave_nothing || forgotten) && self.told_to_forget < FORGET_MAX;
         let asks = !need.is_empty() && need != self.asked || forget;
         mark!(AskedByName, if asks);
         let heads_changed = self.named.as_ref() != Some(ours);
@@ -251,7 +259,13 @@ impl Reader {
             }
         }
 
-        let have = if their_heads.is_empty() && !parcel.more {
+        let have = if forget && forgotten {
+            // No filter, which would hide the same again.
+            let last_sync = common.iter().map(|at| graph.hash_at(*at));
+            let mut last_sync = last_sync.collect::<Result<Vec<_>, _>>()?;
+            last_sync.sort_unstable();
+            Have { last_sync, bloom: Bloom::default() }
+        } else if their_heads.is_empty() && !parcel.more {
             // It will have everything when it has read this.
             Have { last_sync: graph.heads().to_vec(), bloom: Bloom::default() }
         } else {
@@ -259,6 +273,7 @@ impl Reader {
         };
         let mut message = say(heads, need, vec![have]);
         if forget {
+            mark!(ToldToForget);
             self.have_it_forget(&mut message);
         }
         Ok(Plan::Say { message, parcel })
@@ -398,6 +413,8 @@ impl Reader {
         let lost_all = message.heads.is_empty() && !graph.durable_heads().is_empty();
         if lost_all || message.flags.is_some_and(|flags| flags.reset) {
             self.told_to_forget = self.told_to_forget.saturating_add(1);
+            self.told_at = Some(graph.end());
+            self.forgotten = false;
         }
         self.empty_handed = false;
         self.their_need.clear();
