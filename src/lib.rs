@@ -16,6 +16,7 @@ pub mod probe;
 pub mod record;
 pub mod relay;
 pub mod replica;
+pub mod review;
 pub mod store;
 mod tls;
 pub mod worker;

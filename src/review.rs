@@ -1,0 +1,29 @@
+//! Conflicts: which concurrent writes cannot all be kept, found from operations.
+//!
+//! Automerge merges everything and says little of what a merge cost: [`get_all`] shows concurrent
+//! puts on one slot, but not an edit that a concurrent delete swallowed, nor an increment of a
+//! counter that somebody overwrote meanwhile. So this looks at the operations themselves, in
+//! causal order, and keeps for each slot (a key of a map, an element of a list) the writes that
+//! no other write has seen, and who edited inside what was there. Where more than one intent is
+//! left, there is a conflict; what is found does not depend on the order in which changes came.
+//!
+//! Nothing here does I/O or changes a document: [`Detector`] reads changes, [`Conflict`] says what
+//! it found, and [`Resolution`] is applied in a transaction of the caller.
+//!
+//! [`get_all`]: automerge::ReadDoc::get_all
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod causality;
+mod conflict;
+mod detector;
+mod look;
+mod operation;
+mod resolution;
+
+pub use self::{
+    conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
+    detector::{Detector, Unreadable},
+    look::{Content, Who},
+    resolution::{Choice, Decided, Refused, Resolution},
+};

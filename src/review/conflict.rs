@@ -1,0 +1,295 @@
+//! What a conflict is, and its name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
+
+use automerge::{ChangeHash, ObjType, ScalarValue};
+use concord_protocol::DocumentId;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    causality::ChangeNumber,
+    detector::{Detector, State},
+    operation::{Id, Key, Slot, What},
+};
+
+/// The kinds of conflicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// Different values were written to one slot.
+    Value,
+    /// Something was edited while somebody else deleted or overwrote it, or what it is in.
+    EditDelete,
+    /// Two objects were made in one slot.
+    Twin,
+    /// One conflict was resolved in different ways.
+    Resolution,
+}
+
+impl Code {
+    /// Its name, for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::EditDelete => "edit_delete",
+            Self::Twin => "twin",
+            Self::Resolution => "resolution",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The name of a conflict: a hash of the document, the code, the slot and the operations that are
+/// in conflict, so that every replica gives it the same. 32 hexadecimal digits as text.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConflictId([u8; 16]);
+
+impl fmt::Display for ConflictId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ConflictId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ConflictId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not the id of a conflict: 32 hexadecimal digits");
+        let digits = text.as_bytes();
+        if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(wrong());
+        }
+        let mut id = [0; 16];
+        for (byte, at) in id.iter_mut().zip((0..).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(id))
+    }
+}
+
+/// A part of an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SlotKey {
+    /// A key of a map.
+    Map(String),
+    /// An element of a list or text, by the operation that inserted it.
+    Element(String),
+}
+
+/// A slot, by names that are the same on every replica.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The object's id as automerge writes it; `_root` for the document itself.
+    pub object: String,
+    /// Which part of it.
+    pub key: SlotKey,
+}
+
+/// What a side wants.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kept {
+    /// This value.
+    Put(ScalarValue),
+    /// The object that it made.
+    Made(ObjType),
+    /// That nothing is there.
+    Deleted,
+    /// What it edited: an object that is no longer there, or a counter (`None`).
+    Edited(Option<ObjType>),
+}
+
+/// One of the intents that cannot all be kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Side {
+    /// What it wants.
+    pub kept: Kept,
+    /// The operations that wrote it, by their names, sorted. Of an edit, the one that had made
+    /// what was edited.
+    pub operations: Vec<String>,
+    /// The changes in which that was done, sorted; of edits, the last of each actor.
+    pub changes: Vec<ChangeHash>,
+}
+
+/// A disagreement that cannot be merged without losing somebody's intent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conflict {
+    /// Its name.
+    pub id: ConflictId,
+    /// What kind it is of.
+    pub code: Code,
+    /// Where.
+    pub place: Place,
+    /// The sides, in an order that is the same on every replica.
+    pub sides: Vec<Side>,
+    /// Heads of what all sides had seen: the document as it was before.
+    pub before: Vec<ChangeHash>,
+}
+
+impl Detector {
+    /// The conflicts that are open, in an order that is the same on every replica.
+    pub fn open(&self, document: &DocumentId) -> Vec<Conflict> {
+        let mut open: Vec<Conflict> = self
+            .disputed
+            .iter()
+            .filter_map(|slot| Some((slot, self.slots.get(slot)?)))
+            .filter_map(|(slot, state)| self.conflict(document, slot, state))
+            .collect();
+        open.sort_by(|one, other| (&one.place, one.id).cmp(&(&other.place, other.id)));
+        open
+    }
+
+    fn conflict(&self, document: &DocumentId, slot: &Slot, state: &State) -> Option<Conflict> {
+        let place = self.place(slot);
+        let mut parties: BTreeSet<ChangeNumber> =
+            state.writes.iter().map(|write| write.change).collect();
+        let mut sides = self.written(state);
+        for (of, changes) in self.edited(state) {
+            let kind = self.objects.get(&of).map(|made| made.kind);
+            sides.push(Side {
+                kept: Kept::Edited(kind),
+                operations: vec![self.causality.name(of)],
+                changes: self.hashes(&changes),
+            });
+            parties.extend(changes);
+        }
+        sides.sort_by(|one, other| {
+            (rank(one), &one.operations).cmp(&(rank(other), &other.operations))
+        });
+        let code = self.code(state);
+        let id = name(document, code, &place, &sides);
+        // Whoever decided it had seen all of it.
+        let settles = |(change, decided): &(ChangeNumber, super::Decided)| {
+            decided.conflict == id
+                && parties.iter().all(|party| self.causality.saw(*change, *party))
+        };
+        if self.decided.iter().any(settles) {
+            return None;
+        }
+        let before = self.causality.seen_by_all(&parties);
+        Some(Conflict { id, code, place, sides, before })
+    }
+
+    /// The sides that wrote to the slot itself: those that wrote the same are one.
+    fn written(&self, state: &State) -> Vec<Side> {
+        let mut sides: Vec<(Side, BTreeSet<ChangeNumber>)> = Vec::new();
+        for write in &state.writes {
+            let kept = match &write.what {
+                What::Put(value) => Kept::Put(value.clone()),
+                What::Make(kind) => Kept::Made(*kind),
+                _ => Kept::Deleted,
+            };
+            let operation = self.causality.name(write.id);
+            let same = |side: &Side| side.kept == kept && !matches!(kept, Kept::Made(_));
+            if let Some((side, changes)) = sides.iter_mut().find(|(side, _)| same(side)) {
+                side.operations.push(operation);
+                changes.insert(write.change);
+            } else {
+                let side = Side { kept, operations: vec![operation], changes: Vec::new() };
+                sides.push((side, BTreeSet::from([write.change])));
+            }
+        }
+        let finish = |(mut side, changes): (Side, BTreeSet<ChangeNumber>)| {
+            side.operations.sort_unstable();
+            side.changes = self.hashes(&changes);
+            side
+        };
+        sides.into_iter().map(finish).collect()
+    }
+
+    /// What was edited though it is gone, and by which changes.
+    fn edited(&self, state: &State) -> BTreeMap<Id, BTreeSet<ChangeNumber>> {
+        let mut edited: BTreeMap<Id, BTreeSet<ChangeNumber>> = BTreeMap::new();
+        for touch in self.lost_touches(state) {
+            edited.entry(touch.of).or_default().insert(touch.change);
+        }
+        edited
+    }
+
+    fn code(&self, state: &State) -> Code {
+        if !self.differ(state) {
+            return Code::EditDelete;
+        }
+        let decisions = |change: ChangeNumber| {
+            self.decided.iter().filter(move |(by, _)| *by == change).map(|(_, d)| d.conflict)
+        };
+        let mut decided = BTreeSet::new();
+        let writes = || state.writes.iter().map(|write| write.change);
+        if writes().flat_map(decisions).any(|conflict| !decided.insert(conflict)) {
+            return Code::Resolution;
+        }
+        let kept = || state.writes.iter().filter(|write| write.what != What::Delete);
+        if kept().all(|write| matches!(write.what, What::Make(_))) {
+            return Code::Twin;
+        }
+        Code::Value
+    }
+
+    fn place(&self, slot: &Slot) -> Place {
+        let object = slot.object.map_or_else(|| "_root".to_owned(), |id| self.causality.name(id));
+        let key = match &slot.key {
+            Key::Map(key) => SlotKey::Map(key.to_string()),
+            Key::Element(id) => SlotKey::Element(self.causality.name(*id)),
+        };
+        Place { object, key }
+    }
+
+    fn hashes(&self, changes: &BTreeSet<ChangeNumber>) -> Vec<ChangeHash> {
+        let mut hashes: Vec<_> =
+            changes.iter().map(|change| self.causality.hash(*change)).collect();
+        hashes.sort_unstable();
+        hashes
+    }
+}
+
+fn rank(side: &Side) -> u8 {
+    match side.kept {
+        Kept::Put(_) | Kept::Made(_) => 0,
+        Kept::Edited(_) => 1,
+        Kept::Deleted => 2,
+    }
+}
+
+/// Every part is preceded by its length, so that no two lists of parts look the same.
+fn name(document: &DocumentId, code: Code, place: &Place, sides: &[Side]) -> ConflictId {
+    let mut hash = Sha256::new();
+    let mut part = |text: &str| {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    part("concord conflict 1");
+    part(document.as_str());
+    part(code.as_str());
+    part(&place.object);
+    match &place.key {
+        SlotKey::Map(key) => ["map", key].into_iter().for_each(&mut part),
+        SlotKey::Element(id) => ["element", id].into_iter().for_each(&mut part),
+    }
+    let mut operations: Vec<(&str, &str)> = Vec::new();
+    for side in sides {
+        let edited = if matches!(side.kept, Kept::Edited(_)) { "edited" } else { "written" };
+        operations.extend(side.operations.iter().map(|name| (edited, name.as_str())));
+    }
+    operations.sort_unstable();
+    for (how, name) in operations {
+        part(how);
+        part(name);
+    }
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.finalize()[..16]);
+    ConflictId(id)
+}

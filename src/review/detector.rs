@@ -1,0 +1,247 @@
+//! The state of every slot that matters: which writes nobody has seen and overwritten, and who
+//! edited inside what was there.
+//!
+//! An edit inside an object, or of a counter, is a *touch* of every slot on the way down to it. A
+//! write that saw a touch takes it away; one that did not, and removed what was touched, is in
+//! conflict with it. All of this depends on which changes there are and who had seen what, never
+//! on the order in which they came, so that every replica finds the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use automerge::{Change, ChangeHash, ObjType, ScalarValue};
+
+use super::{
+    causality::{Causality, ChangeNumber},
+    operation::{Id, Operation, Slot, What, operations},
+    resolution::Decided,
+};
+
+/// A change that is not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Changes are taken in after those that they build on.
+    #[error(
+        "change {change} builds on {missing}, which did not come before it: give changes in causal order"
+    )]
+    OutOfOrder {
+        /// Which.
+        change: ChangeHash,
+        /// What it builds on.
+        missing: ChangeHash,
+    },
+    /// Its operations are of a kind that nobody here knows.
+    #[error("automerge cannot read the operations of change {0}")]
+    Operations(ChangeHash),
+}
+
+/// Finds conflicts in the changes of one document; see the module `review`.
+///
+/// It costs what the changes bring: nothing is looked at twice, and nothing but the changes is
+/// looked at.
+#[derive(Debug, Default)]
+pub struct Detector {
+    pub(super) causality: Causality,
+    pub(super) slots: BTreeMap<Slot, State>,
+    pub(super) objects: BTreeMap<Id, Made>,
+    /// Counters, and what became of them.
+    counters: BTreeMap<Id, Vec<Id>>,
+    /// Slots with more than one intent in them.
+    pub(super) disputed: BTreeSet<Slot>,
+    pub(super) decided: Vec<(ChangeNumber, Decided)>,
+}
+
+/// What is known of a slot.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Writes that no other write of the slot has seen.
+    pub(super) writes: Vec<Write>,
+    /// Edits inside what was there that no write of the slot has seen: the last of each actor.
+    pub(super) touches: Vec<Touch>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Write {
+    pub(super) id: Id,
+    pub(super) change: ChangeNumber,
+    /// `Put`, `Make` or `Delete`.
+    pub(super) what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Touch {
+    /// The object or counter of the slot that was edited.
+    pub(super) of: Id,
+    pub(super) change: ChangeNumber,
+}
+
+/// An object.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) slot: Slot,
+    pub(super) kind: ObjType,
+    /// The writes that removed it.
+    removed_by: Vec<Id>,
+}
+
+impl Detector {
+    /// Takes a change in; one that was taken in before is passed over.
+    ///
+    /// # Errors
+    /// [`Unreadable`]; then nothing of it was taken in.
+    pub fn take_in(&mut self, change: &Change) -> Result<(), Unreadable> {
+        let hash = change.hash();
+        if self.causality.has(&hash) {
+            return Ok(());
+        }
+        if let Some(missing) = change.deps().iter().find(|dep| !self.causality.has(dep)) {
+            return Err(Unreadable::OutOfOrder { change: hash, missing: *missing });
+        }
+        let operations =
+            operations(change, &mut self.causality).ok_or(Unreadable::Operations(hash))?;
+        let number = self
+            .causality
+            .add(change)
+            .map_err(|missing| Unreadable::OutOfOrder { change: hash, missing })?;
+        let mut touched = BTreeSet::new();
+        for operation in operations {
+            self.operate(number, operation, &mut touched);
+        }
+        if let Some(decided) = change.message().and_then(Decided::read) {
+            self.decided.push((number, decided));
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self, change: ChangeNumber, operation: Operation, touched: &mut BTreeSet<Id>) {
+        let Operation { id, slot, what, inserts, pred } = operation;
+        self.touch_from(change, slot.object, touched);
+        match &what {
+            What::Mark => {}
+            What::Increment => {
+                for counter in pred {
+                    let removed_by = self.counters.get(&counter);
+                    if removed_by.is_some_and(|by| !self.any_seen(change, by)) {
+                        self.touch(&slot, Touch { of: counter, change });
+                        self.judge(&slot);
+                    }
+                }
+            }
+            What::Make(_) | What::Put(_) | What::Delete => {
+                for removed in pred {
+                    let object = self.objects.get_mut(&removed).map(|made| &mut made.removed_by);
+                    if let Some(by) = object.or_else(|| self.counters.get_mut(&removed)) {
+                        by.push(id);
+                        // What this change did inside it before is no longer there.
+                        touched.clear();
+                    }
+                }
+                match &what {
+                    What::Make(kind) => {
+                        let made = Made { slot: slot.clone(), kind: *kind, removed_by: Vec::new() };
+                        self.objects.insert(id, made);
+                    }
+                    What::Put(ScalarValue::Counter(_)) => {
+                        self.counters.insert(id, Vec::new());
+                    }
+                    _ => {}
+                }
+                // Nobody can have written to a slot before it was made; and most never are again.
+                if !inserts {
+                    self.write(&slot, Write { id, change, what });
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, slot: &Slot, write: Write) {
+        let causality = &self.causality;
+        let state = self.slots.entry(slot.clone()).or_default();
+        state.writes.retain(|other| !causality.saw(write.change, other.change));
+        state.touches.retain(|touch| !causality.saw(write.change, touch.change));
+        state.writes.push(write);
+        self.judge(slot);
+    }
+
+    /// Something in this object was edited: a touch of its slot, and of all above.
+    fn touch_from(
+        &mut self,
+        change: ChangeNumber,
+        mut object: Option<Id>,
+        touched: &mut BTreeSet<Id>,
+    ) {
+        while let Some(of) = object {
+            // Above it was touched then, too.
+            if !touched.insert(of) {
+                return;
+            }
+            let Some(made) = self.objects.get(&of) else { return };
+            // Whoever edits what it knows to be gone loses nothing that it could see.
+            if self.any_seen(change, &made.removed_by) {
+                return;
+            }
+            let slot = made.slot.clone();
+            self.touch(&slot, Touch { of, change });
+            self.judge(&slot);
+            object = slot.object;
+        }
+    }
+
+    fn touch(&mut self, slot: &Slot, touch: Touch) {
+        let causality = &self.causality;
+        let state = self.slots.entry(slot.clone()).or_default();
+        let actor = causality.actor_of(touch.change);
+        state
+            .touches
+            .retain(|other| other.of != touch.of || causality.actor_of(other.change) != actor);
+        state.touches.push(touch);
+    }
+
+    fn any_seen(&self, change: ChangeNumber, operations: &[Id]) -> bool {
+        let mut changes = operations.iter().filter_map(|id| self.causality.change_of(*id));
+        changes.any(|other| self.causality.saw(change, other))
+    }
+
+    fn judge(&mut self, slot: &Slot) {
+        let disputed = self.slots.get(slot).is_some_and(|state| self.is_disputed(state));
+        if disputed {
+            self.disputed.insert(slot.clone());
+        } else {
+            self.disputed.remove(slot);
+        }
+    }
+
+    fn is_disputed(&self, state: &State) -> bool {
+        let deletes = state.writes.iter().filter(|write| write.what == What::Delete).count();
+        let kept = state.writes.len() - deletes;
+        (kept > 0 && deletes > 0) || self.differ(state) || self.lost_touches(state).next().is_some()
+    }
+
+    /// Whether it matters which of the concurrent writes is kept.
+    pub(super) fn differ(&self, state: &State) -> bool {
+        let kept = || state.writes.iter().filter(|write| write.what != What::Delete);
+        if kept().skip(1).any(|other| kept().next().is_some_and(|first| first.what != other.what)) {
+            return true;
+        }
+        // All the same, unless somebody went on with one of them who did not know of another.
+        state.touches.iter().any(|touch| {
+            let unseen = |other: &Write| {
+                other.id != touch.of && !self.causality.saw(touch.change, other.change)
+            };
+            kept().any(|write| write.id == touch.of) && kept().any(unseen)
+        })
+    }
+
+    /// Edits inside something that somebody removed who had not seen them.
+    pub(super) fn lost_touches<'a>(
+        &'a self,
+        state: &'a State,
+    ) -> impl Iterator<Item = &'a Touch> + 'a {
+        state.touches.iter().filter(|touch| !self.removers(touch.of).is_empty())
+    }
+
+    /// The writes that removed an object or counter.
+    pub(super) fn removers(&self, of: Id) -> &[Id] {
+        let object = self.objects.get(&of).map(|made| &made.removed_by);
+        object.or_else(|| self.counters.get(&of)).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,147 @@
+//! A conflict as people see it: where it is, what each side has, who wrote it.
+
+use automerge::{
+    Automerge, AutomergeError, ChangeHash, ObjId, ObjType, Prop, ReadDoc as _, ScalarValue, Value,
+};
+
+use super::{
+    Conflict, Kept, Place, Side,
+    resolution::{Found, find},
+};
+
+/// What is, was or would be at a place.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Nothing.
+    Nothing,
+    /// A value without parts.
+    Single(ScalarValue),
+    /// An object with all that is in it.
+    Object {
+        /// A document that it can be read in.
+        doc: Box<Automerge>,
+        /// Which it is there.
+        object: ObjId,
+        /// What it is.
+        kind: ObjType,
+    },
+}
+
+/// Who made a change, as the change says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The change.
+    pub change: ChangeHash,
+    /// The replica that it was made on, in hexadecimal.
+    pub actor: String,
+    /// The author, if the change names one.
+    pub author: Option<String>,
+    /// By the clock of its author: seconds since 1970. 0 if it was not said.
+    pub time_s: i64,
+    /// What it was for.
+    pub message: Option<String>,
+}
+
+impl Conflict {
+    /// Where it is: in the document as it is now, else as it was before. `None` if it was made
+    /// and removed since.
+    pub fn path(&self, doc: &Automerge) -> Option<Vec<Prop>> {
+        path_in(doc, &self.place).or_else(|| path_in(&doc.fork_at(&self.before).ok()?, &self.place))
+    }
+
+    /// What was there before: what all sides had seen.
+    ///
+    /// # Errors
+    /// Those of automerge, if the document is not the one that the conflict is of.
+    pub fn base(&self, doc: &Automerge) -> Result<Content, AutomergeError> {
+        content_at(doc.fork_at(&self.before)?, &self.place)
+    }
+
+    /// What is shown until it is decided: what Automerge chose.
+    ///
+    /// # Errors
+    /// As [`Conflict::base`].
+    pub fn provisional(&self, doc: &Automerge) -> Result<Content, AutomergeError> {
+        content_at(doc.clone(), &self.place)
+    }
+}
+
+impl Side {
+    /// What it has at the place of the conflict.
+    ///
+    /// # Errors
+    /// As [`Conflict::base`].
+    pub fn content(&self, doc: &Automerge, place: &Place) -> Result<Content, AutomergeError> {
+        match &self.kept {
+            Kept::Edited(None) => content_at(doc.fork_at(&self.changes)?, place),
+            Kept::Put(value) => {
+                let counted = if value.is_counter() { self.counted(doc, place)? } else { None };
+                Ok(Content::Single(counted.unwrap_or_else(|| value.clone())))
+            }
+            Kept::Deleted => Ok(Content::Nothing),
+            Kept::Made(kind) => self.object(doc.clone(), *kind),
+            Kept::Edited(Some(kind)) => self.object(doc.fork_at(&self.changes)?, *kind),
+        }
+    }
+
+    /// Who wrote it: one for each of its changes.
+    pub fn who(&self, doc: &Automerge) -> Vec<Who> {
+        self.changes.iter().filter_map(|change| Who::of(doc, *change)).collect()
+    }
+
+    /// A counter with all that was counted.
+    fn counted(
+        &self,
+        doc: &Automerge,
+        place: &Place,
+    ) -> Result<Option<ScalarValue>, AutomergeError> {
+        let Found { parent, prop: Some(prop), .. } = find(doc, place)? else { return Ok(None) };
+        let found = doc.get_all(&parent, prop)?.into_iter().find(|(_, written)| {
+            self.operations.iter().any(|operation| *operation == written.to_string())
+        });
+        Ok(found.and_then(|(value, _)| value.into_scalar().ok()))
+    }
+
+    fn object(&self, doc: Automerge, kind: ObjType) -> Result<Content, AutomergeError> {
+        let name = self.operations.first().map_or("_root", String::as_str);
+        let object = doc.import_obj(name)?;
+        Ok(Content::Object { doc: Box::new(doc), object, kind })
+    }
+}
+
+impl Who {
+    /// Who made a change of a document; `None` if it is not in it.
+    pub fn of(doc: &Automerge, change: ChangeHash) -> Option<Self> {
+        let meta = doc.get_change_meta_by_hash(&change)?;
+        Some(Self {
+            change,
+            actor: meta.actor.to_string(),
+            author: meta.author.map(|author| author.to_string()),
+            time_s: meta.timestamp,
+            message: meta.message.map(std::borrow::Cow::into_owned),
+        })
+    }
+}
+
+fn path_in(doc: &Automerge, place: &Place) -> Option<Vec<Prop>> {
+    let Found { parent, prop, .. } = find(doc, place).ok()?;
+    let above: Vec<_> = doc.parents(&parent).ok()?.collect();
+    let is_visible = above.iter().all(|parent| parent.visible);
+    let mut path: Vec<Prop> = above.into_iter().map(|parent| parent.prop).collect();
+    path.reverse();
+    path.push(prop?);
+    is_visible.then_some(path)
+}
+
+fn content_at(doc: Automerge, place: &Place) -> Result<Content, AutomergeError> {
+    let Ok(Found { parent, prop: Some(prop), is_there: true }) = find(&doc, place) else {
+        // What it is in was not there yet.
+        return Ok(Content::Nothing);
+    };
+    let found = doc.get(&parent, prop)?.map(|(value, object)| (value.into_owned(), object));
+    Ok(match found {
+        None => Content::Nothing,
+        Some((Value::Scalar(value), _)) => Content::Single(value.into_owned()),
+        Some((Value::Object(kind), object)) => Content::Object { doc: Box::new(doc), object, kind },
+    })
+}
