@@ -1,6 +1,7 @@
 //! The `concord` command: what the arguments are, and which module does what.
 
 mod config;
+mod conflicts;
 mod doc;
 mod edit;
 mod failure;
@@ -48,6 +49,9 @@ enum Command {
     /// Set a value in a document; it is on disk when this returns
     #[command(after_help = EXIT_CODES)]
     Edit(edit::EditArgs),
+    /// List, show and decide what could not be merged without losing somebody's intent
+    #[command(after_help = EXIT_CODES)]
+    Conflicts(conflicts::ConflictsArgs),
     /// Print each change of a document as it happens
     #[command(after_help = EXIT_CODES)]
     Watch(watch::WatchArgs),
@@ -80,6 +84,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Version { json } => (json, output::version(json)),
         Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
+        Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
         Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),
         Command::Sync(args) => (args.common.json, asynchronously(sync::run(args))),
         Command::Bench(args) => (args.json, asynchronously(bench(args))),

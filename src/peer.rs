@@ -22,6 +22,7 @@ mod applier;
 mod backoff;
 mod builder;
 mod confirm;
+mod conflicts;
 mod content;
 mod core;
 mod dialer;
@@ -74,6 +75,7 @@ use self::{
 };
 pub use self::{
     builder::PeerBuilder,
+    conflicts::ReviewError,
     document::{Changed, Document, Watcher},
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
@@ -140,7 +142,7 @@ impl Peer {
     /// [`ChangeError`] if it is not on disk.
     pub async fn create(&self) -> Result<Document, ChangeError> {
         let document = self.fresh();
-        document.commit_empty().await?;
+        document.commit_empty(None).await?;
         Ok(document)
     }
 

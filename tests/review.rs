@@ -11,7 +11,7 @@ use automerge::{
     marks::{ExpandMark, Mark},
     transaction::{CommitOptions, Transactable as _},
 };
-use concord::review::{Choice, Code, Conflict, Content, Detector, Kept, Resolution, SlotKey};
+use concord::review::{Choice, Code, Conflict, Content, Detector, Kept, Resolution, Side, SlotKey};
 use concord_protocol::DocumentId;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
@@ -262,10 +262,12 @@ fn every_pair_of_concurrent_edits_is_of_one_class() {
     assert_eq!(classes.len(), 4, "all classes are met: {classes:?}");
 }
 
-/// The edits without formatting: inserting into a list after it fails a check that automerge 0.12
-/// makes of itself in debug builds.
+/// The edits without two that end in failed checks which automerge 0.12 makes of itself in debug
+/// builds: formatting, then inserting into a list; the place of a counter in a list that was deleted
+/// and counted at the same time.
 fn plain_edits() -> Vec<Edit> {
-    edits().into_iter().filter(|edit| edit.does != Does::Marks).collect()
+    let fails = |edit: &Edit| edit.does == Does::Marks || edit.path == ["list", "2"];
+    edits().into_iter().filter(|edit| !fails(edit)).collect()
 }
 
 /// What three replicas do.
@@ -405,7 +407,8 @@ fn a_decision_leaves_what_was_chosen_and_closes_the_conflict_everywhere() {
         let all = replicas[0].1.open(&document());
         let Some(conflict) = all.get(usize::from(which) % all.len().max(1)) else { return true };
         let choices = (0..conflict.sides.len()).map(Choice::Side);
-        let more = [Choice::Before, Choice::Delete, Choice::Value(ScalarValue::Int(77))];
+        let more = [Content::Nothing, Content::Single(ScalarValue::Int(77))].map(Choice::Other);
+        let more = more.into_iter().chain([Choice::Before]);
         choices.chain(more).all(|choice| {
             let mut decided = replicas[1].0.fork().with_actor(actor(9));
             let wanted = match &choice {
@@ -413,13 +416,16 @@ fn a_decision_leaves_what_was_chosen_and_closes_the_conflict_everywhere() {
                     &conflict.sides[*side].content(decided.document(), &conflict.place).unwrap(),
                 ),
                 Choice::Before => json(&conflict.base(decided.document()).unwrap()),
-                Choice::Value(value) => Some(serde_json::json!(value.to_string())),
-                Choice::Delete => None,
+                Choice::Other(content) => json(content),
             };
-            let is_element = matches!(conflict.place.key, SlotKey::Element(_));
+            let is_live = |side: &Side| matches!(side.kept, Kept::Put(_) | Kept::Made(_));
+            let is_gone = matches!(conflict.place.key, SlotKey::Element(_))
+                && !conflict.sides.iter().any(is_live);
             resolve(&mut decided, conflict, &choice);
-            // An element that was gone comes back as another one.
-            let is_shown = is_element || shown(&mut decided, conflict) == wanted;
+            // An element that was gone comes back as another one; one that is deleted is no more.
+            let is_shown = is_gone
+                || wanted.is_none() && matches!(conflict.place.key, SlotKey::Element(_))
+                || shown(&mut decided, conflict) == wanted;
             let mut elsewhere = replicas[2].0.clone();
             elsewhere.merge(&mut decided).unwrap();
             let left = open(&mut decided);
@@ -468,7 +474,7 @@ fn a_later_edit_of_what_was_decided_without_knowing_of_it_is_a_conflict_again() 
     let conflict = open(&mut left).remove(0);
     assert_eq!(conflict.code, Code::EditDelete);
     assert!(conflict.sides.iter().any(|side| side.kept == Kept::Edited(Some(ObjType::Map))));
-    resolve(&mut left, &conflict, &Choice::Delete);
+    resolve(&mut left, &conflict, &Choice::Other(Content::Nothing));
     assert_eq!(open(&mut left), []);
     right.put(&inner, "y", 3).unwrap();
     left.merge(&mut right).unwrap();

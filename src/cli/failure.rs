@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode};
 
 use concord::{
-    peer::{ChangeError, ConfirmError, FindError, PeerError},
+    peer::{ChangeError, ConfirmError, FindError, PeerError, ReviewError},
     store::StoreError,
 };
 
@@ -113,6 +113,18 @@ impl From<FindError> for Failure {
             _ => Exit::Failed,
         };
         Self { exit, reason: error.to_string() }
+    }
+}
+
+impl From<ReviewError> for Failure {
+    fn from(error: ReviewError) -> Self {
+        match error {
+            ReviewError::Find(error) => error.into(),
+            ReviewError::Change(error) => error.into(),
+            error @ ReviewError::NotOpen(_) => Self::not_found(error.to_string()),
+            error @ ReviewError::Refused(_) => Self::usage(error.to_string()),
+            error => Self::failed(error.to_string()),
+        }
     }
 }
 

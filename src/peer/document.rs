@@ -104,12 +104,7 @@ impl Document {
         heads: &[ChangeHash],
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
-        let content = self.content().await?;
-        let (changed, pending) = self.held.edit(content, Some(heads), None, edit)?;
-        if let Some(pending) = pending {
-            durable(pending).await?;
-        }
-        Ok(changed)
+        self.change_at_with(heads, None, edit).await
     }
 
     /// Whether a change is in the document.
@@ -191,8 +186,23 @@ impl Document {
     }
 
     /// An empty change, so that there is something to store and to pass on.
-    pub(super) async fn commit_empty(&self) -> Result<(), ChangeError> {
-        durable(self.held.commit_empty()?).await
+    pub(super) async fn commit_empty(&self, message: Option<&str>) -> Result<(), ChangeError> {
+        durable(self.held.commit_empty(message)?).await
+    }
+
+    /// As [`Document::change_at`], with words on what it is for.
+    pub(super) async fn change_at_with<T>(
+        &self,
+        heads: &[ChangeHash],
+        message: Option<&str>,
+        edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
+    ) -> Result<Changed<T>, ChangeError> {
+        let content = self.content().await?;
+        let (changed, pending) = self.held.edit(content, Some(heads), message, edit)?;
+        if let Some(pending) = pending {
+            durable(pending).await?;
+        }
+        Ok(changed)
     }
 
     /// Takes over changes that were made elsewhere, in causal order.

@@ -77,9 +77,12 @@ impl Held {
     }
 
     /// An empty change, so that there is something to store and to pass on.
-    pub(super) fn commit_empty(self: &Arc<Self>) -> Result<Pending, ChangeError> {
+    pub(super) fn commit_empty(
+        self: &Arc<Self>,
+        message: Option<&str>,
+    ) -> Result<Pending, ChangeError> {
         let mut ready = self.content()?;
-        let hash = ready.doc().empty_commit(self.options(None));
+        let hash = ready.doc().empty_commit(self.options(message));
         self.send(ready.doc(), hash)
     }
 

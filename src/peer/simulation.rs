@@ -141,7 +141,7 @@ impl SimulatedPeer {
     pub fn create(&mut self, now: Now, document: DocumentId) -> Result<EditId, ChangeError> {
         self.set(now);
         let held = self.registry.create(&document);
-        let pending = self.hold(document, held).commit_empty()?;
+        let pending = self.hold(document, held).commit_empty(None)?;
         Ok(self.pending(pending))
     }
 

@@ -5,7 +5,7 @@ use automerge::{
 };
 
 use super::{
-    Conflict, Kept, Place, Side,
+    Conflict, Kept, Place, Side, SlotKey,
     resolution::{Found, find},
 };
 
@@ -46,7 +46,14 @@ impl Conflict {
     /// Where it is: in the document as it is now, else as it was before. `None` if it was made
     /// and removed since.
     pub fn path(&self, doc: &Automerge) -> Option<Vec<Prop>> {
-        path_in(doc, &self.place).or_else(|| path_in(&doc.fork_at(&self.before).ok()?, &self.place))
+        let now = if self.is_gone() { None } else { path_in(doc, &self.place) };
+        now.or_else(|| path_in(&doc.fork_at(&self.before).ok()?, &self.place))
+    }
+
+    /// Whether it is about an element of a list that is not there until it is decided.
+    pub(super) fn is_gone(&self) -> bool {
+        let is_live = |side: &Side| matches!(side.kept, Kept::Put(_) | Kept::Made(_));
+        matches!(self.place.key, SlotKey::Element(_)) && !self.sides.iter().any(is_live)
     }
 
     /// What was there before: what all sides had seen.
@@ -62,6 +69,9 @@ impl Conflict {
     /// # Errors
     /// As [`Conflict::base`].
     pub fn provisional(&self, doc: &Automerge) -> Result<Content, AutomergeError> {
+        if self.is_gone() {
+            return Ok(Content::Nothing);
+        }
         content_at(doc.clone(), &self.place)
     }
 }
@@ -95,7 +105,7 @@ impl Side {
         doc: &Automerge,
         place: &Place,
     ) -> Result<Option<ScalarValue>, AutomergeError> {
-        let Found { parent, prop: Some(prop), .. } = find(doc, place)? else { return Ok(None) };
+        let Found { parent, prop } = find(doc, place)?;
         let found = doc.get_all(&parent, prop)?.into_iter().find(|(_, written)| {
             self.operations.iter().any(|operation| *operation == written.to_string())
         });
@@ -124,17 +134,17 @@ impl Who {
 }
 
 fn path_in(doc: &Automerge, place: &Place) -> Option<Vec<Prop>> {
-    let Found { parent, prop, .. } = find(doc, place).ok()?;
+    let Found { parent, prop } = find(doc, place).ok()?;
     let above: Vec<_> = doc.parents(&parent).ok()?.collect();
     let is_visible = above.iter().all(|parent| parent.visible);
     let mut path: Vec<Prop> = above.into_iter().map(|parent| parent.prop).collect();
     path.reverse();
-    path.push(prop?);
+    path.push(prop);
     is_visible.then_some(path)
 }
 
 fn content_at(doc: Automerge, place: &Place) -> Result<Content, AutomergeError> {
-    let Ok(Found { parent, prop: Some(prop), is_there: true }) = find(&doc, place) else {
+    let Ok(Found { parent, prop }) = find(&doc, place) else {
         // What it is in was not there yet.
         return Ok(Content::Nothing);
     };

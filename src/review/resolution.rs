@@ -2,7 +2,7 @@
 //! conflict.
 
 use automerge::{
-    Automerge, AutomergeError, ObjId, ObjType, Prop, ReadDoc as _, ScalarValue, Value,
+    Automerge, AutomergeError, Cursor, ObjId, ObjType, Prop, ReadDoc as _, ScalarValue, Value,
     marks::ExpandMark,
     transaction::{Transactable as _, Transaction},
 };
@@ -13,17 +13,15 @@ use super::{Conflict, ConflictId, Content, Place, SlotKey};
 const WORD: &str = "concord:resolve";
 
 /// What somebody chose.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Choice {
     /// What one of the sides wants, by its number from 0; what was edited comes back as it was on
     /// that side.
     Side(usize),
     /// What was there before.
     Before,
-    /// Something else.
-    Value(ScalarValue),
-    /// Nothing.
-    Delete,
+    /// Something else, or nothing.
+    Other(Content),
 }
 
 /// A decision on a conflict, ready to be written.
@@ -102,23 +100,23 @@ impl Resolution {
                 (format!("side-{}", number + 1), content)
             }
             Choice::Before => ("before".to_owned(), conflict.base(doc).map_err(unreadable)?),
-            Choice::Value(value) => ("value".to_owned(), Content::Single(value.clone())),
-            Choice::Delete => ("delete".to_owned(), Content::Nothing),
+            Choice::Other(Content::Nothing) => ("delete".to_owned(), Content::Nothing),
+            Choice::Other(content) => ("value".to_owned(), content.clone()),
         };
         let no_place = |error: AutomergeError| Refused::NoPlace(error.to_string());
-        let Found { parent, prop, is_there } = find(doc, &conflict.place).map_err(no_place)?;
+        let (found, is_there) = if conflict.is_gone() {
+            let before = doc.fork_at(&conflict.before).map_err(unreadable)?;
+            (find(&before, &conflict.place).map_err(no_place)?, false)
+        } else {
+            let found = find(doc, &conflict.place).map_err(no_place)?;
+            let is_there = doc.get(&found.parent, found.prop.clone()).map_err(unreadable)?;
+            (found, is_there.is_some())
+        };
+        let Found { parent, prop } = found;
         let prop = match prop {
-            Some(prop) => prop,
-            // An element that is gone comes back where it was before.
-            None => {
-                let before = doc.fork_at(&conflict.before).map_err(unreadable)?;
-                let was = find(&before, &conflict.place).ok().and_then(|found| found.prop);
-                let last = doc.length(&parent);
-                match was {
-                    Some(Prop::Seq(index)) => Prop::Seq(index.min(last)),
-                    _ => Prop::Seq(last),
-                }
-            }
+            // It comes back where it was.
+            Prop::Seq(index) => Prop::Seq(index.min(doc.length(&parent))),
+            key @ Prop::Map(_) => key,
         };
         Ok(Self { conflict: conflict.id, chosen, reason, parent, prop, is_there, content })
     }
@@ -162,30 +160,21 @@ impl Resolution {
 /// A place in a document.
 pub(super) struct Found {
     pub(super) parent: ObjId,
-    /// `None`: an element that is not there.
-    pub(super) prop: Option<Prop>,
-    pub(super) is_there: bool,
+    pub(super) prop: Prop,
 }
 
-/// Where a place is in a document.
+/// Where a place is in a document. An element must be there: where it is not, automerge 0.12 says
+/// where it would be, but in debug builds fails a check of its own.
 pub(super) fn find(doc: &Automerge, place: &Place) -> Result<Found, AutomergeError> {
     let parent = doc.import_obj(&place.object)?;
-    match &place.key {
-        SlotKey::Map(key) => {
-            let is_there = doc.get(&parent, key.as_str())?.is_some();
-            Ok(Found { parent, prop: Some(Prop::Map(key.clone())), is_there })
-        }
+    let prop = match &place.key {
+        SlotKey::Map(key) => Prop::Map(key.clone()),
         SlotKey::Element(element) => {
-            // Not by asking where the cursor is: automerge 0.12 fails a check of its own there, in
-            // debug builds, where a counter was deleted and counted at the same time.
-            let is_it = |index: &usize| {
-                let cursor = doc.get_cursor(&parent, *index, None);
-                cursor.is_ok_and(|cursor| cursor.to_string() == *element)
-            };
-            let prop = (0..doc.length(&parent)).find(is_it).map(Prop::Seq);
-            Ok(Found { parent, is_there: prop.is_some(), prop })
+            let cursor = Cursor::try_from(element.as_str())?;
+            Prop::Seq(doc.get_cursor_position(&parent, &cursor, None)?)
         }
-    }
+    };
+    Ok(Found { parent, prop })
 }
 
 fn put(

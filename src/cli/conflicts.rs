@@ -1,0 +1,355 @@
+//! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
+
+use automerge::{Automerge, ObjType, Prop, ROOT, ReadDoc as _, ScalarValue, Value};
+use clap::{Args, Subcommand};
+use concord::{
+    peer::{Document, Peer},
+    review::{Choice, Conflict, Content, Kept, Side, Who},
+};
+use serde_json::{Value as Json, json};
+
+use super::{
+    Failure,
+    open::{self, Common},
+    output, path, sync, value, waiting, write,
+};
+
+/// Characters of an id that people are shown: enough to tell a few thousand apart.
+const ID_SHOWN: usize = 8;
+/// Characters of a value in a list, and of one alone.
+const SHORT: usize = 28;
+const LONG: usize = 200;
+
+#[derive(Debug, Args)]
+pub(super) struct ConflictsArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(subcommand)]
+    command: ConflictsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConflictsCommand {
+    /// List the conflicts that are open
+    Ls {
+        /// Only of these documents (ids or automerge: URLs); of all that are stored here otherwise
+        docs: Vec<String>,
+    },
+    /// Show a conflict: what was there, what each side wants, and who wrote it
+    Show {
+        /// The document's id or automerge: URL
+        doc: String,
+        /// The conflict's id, or as many of its first characters as are needed
+        id: String,
+    },
+    /// Decide a conflict; the decision is on disk when this returns, and goes to everybody
+    Resolve {
+        /// The document's id or automerge: URL
+        doc: String,
+        /// The conflict's id, or as many of its first characters as are needed
+        id: String,
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Why, for those who look later
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Chosen {
+    /// Take what this side wants, by its number
+    #[arg(long, value_name = "N")]
+    side: Option<usize>,
+    /// Take what was there before
+    #[arg(long)]
+    before: bool,
+    /// Take something else: JSON, or any other text as it is
+    #[arg(long, allow_hyphen_values = true)]
+    value: Option<String>,
+    /// Take nothing: it stays or becomes deleted
+    #[arg(long)]
+    delete: bool,
+}
+
+pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
+    let ConflictsArgs { common, command } = args;
+    let peer = open::peer(&common).await?;
+    let done = match command {
+        ConflictsCommand::Ls { docs } => list(&peer, &common, docs).await,
+        ConflictsCommand::Show { doc, id } => show(&peer, &common, &doc, &id).await,
+        ConflictsCommand::Resolve { doc, id, chosen, reason } => {
+            resolve(&peer, &common, &doc, &id, chosen, reason).await
+        }
+    };
+    peer.close().await?;
+    done
+}
+
+async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
+    let docs = if docs.is_empty() {
+        peer.documents().await?.iter().map(|id| id.as_str().to_owned()).collect()
+    } else {
+        docs
+    };
+    let (mut rows, mut shown, looked) = (Vec::new(), Vec::new(), docs.len());
+    let finding = async {
+        for doc in docs {
+            let document = peer.find_within(&doc, common.within()).await?;
+            for conflict in document.conflicts()? {
+                let view = document.read(|content| View::of(content, &conflict))??;
+                rows.push(vec![
+                    conflict.id.to_string()[..ID_SHOWN].to_owned(),
+                    conflict.code.to_string(),
+                    view.path.clone(),
+                    view.in_short(),
+                    doc.clone(),
+                ]);
+                shown.push(view.to_json(&document, &conflict));
+            }
+        }
+        Ok::<_, Failure>(())
+    };
+    waiting::for_relay(peer, common, finding).await?;
+    if common.json {
+        return output::json(&json!(shown));
+    }
+    if rows.is_empty() {
+        let documents = if looked == 1 { "document" } else { "documents" };
+        return output::line(format_args!("no open conflicts in {looked} {documents}"));
+    }
+    output::table(&["ID", "KIND", "WHERE", "SIDES", "DOCUMENT"], &rows)
+}
+
+async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), Failure> {
+    let (document, conflict) = find(peer, common, doc, id).await?;
+    let view = document.read(|content| View::of(content, &conflict))??;
+    if common.json {
+        return output::json(&view.to_json(&document, &conflict));
+    }
+    let now = output::now();
+    output::line(format_args!(
+        "conflict {} ({}) at {}",
+        &conflict.id.to_string()[..ID_SHOWN],
+        conflict.code,
+        view.path
+    ))?;
+    output::line(format_args!("  before   {}", words(view.before.as_ref(), LONG)))?;
+    for (number, side) in (1..).zip(&view.sides) {
+        output::line(format_args!("  side {number}   {}", side.in_words(LONG)))?;
+        for who in &side.who {
+            let name = who.author.as_deref().unwrap_or(&who.actor);
+            let name = output::short(name, 16);
+            let said = who.message.as_deref().unwrap_or_default();
+            let said = output::short(said, 60);
+            let when = output::ago(who.time_s, now);
+            output::line(
+                format_args!("           by {name}, {when}  {said}").to_string().trim_end(),
+            )?;
+        }
+    }
+    output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
+    output::line(format_args!(
+        "decide with: concord conflicts resolve {doc} {} --side 1 (or --before, --delete, --value)",
+        &conflict.id.to_string()[..ID_SHOWN],
+    ))
+}
+
+async fn resolve(
+    peer: &Peer,
+    common: &Common,
+    doc: &str,
+    id: &str,
+    chosen: Chosen,
+    reason: Option<String>,
+) -> Result<(), Failure> {
+    let (document, conflict) = find(peer, common, doc, id).await?;
+    let choice = chosen.choice(&conflict)?;
+    document.resolve(&conflict, &choice, reason).await?;
+    let confirmed = sync::confirm(peer, common, &document).await;
+    let (now, left) = (
+        document.read(|content| shown(&conflict.provisional(content)?))??,
+        document.conflicts()?.len(),
+    );
+    if common.json {
+        output::json(&json!({
+            "document": document.id().as_str(),
+            "resolved": conflict.id.to_string(),
+            "now": now,
+            "open": left,
+            "durable": true,
+            "confirmed": confirmed.as_ref().map(Result::is_ok),
+        }))?;
+    } else {
+        let id = &conflict.id.to_string()[..ID_SHOWN];
+        output::line(format_args!("resolved {id}: {}", words(now.as_ref(), LONG)))?;
+        match left {
+            0 => output::line("no conflict is left in the document")?,
+            1 => output::line("1 conflict is left in the document")?,
+            left => output::line(format_args!("{left} conflicts are left in the document"))?,
+        }
+    }
+    confirmed.unwrap_or(Ok(()))
+}
+
+/// A conflict by the first characters of its id.
+async fn find(
+    peer: &Peer,
+    common: &Common,
+    doc: &str,
+    id: &str,
+) -> Result<(Document, Conflict), Failure> {
+    let document = waiting::find(peer, common, doc).await?;
+    let wanted = id.to_ascii_lowercase();
+    let mut found = document.conflicts()?;
+    found.retain(|conflict| conflict.id.to_string().starts_with(&wanted));
+    match (found.pop(), found.len()) {
+        (Some(conflict), 0) => Ok((document, conflict)),
+        (Some(_), others) => Err(Failure::usage(format!(
+            "{} conflicts begin with {id:?}: give more of the id",
+            others + 1
+        ))),
+        (None, _) => Err(Failure::not_found(format!(
+            "no open conflict of the document begins with {id:?}: concord conflicts ls {doc} lists \
+             them"
+        ))),
+    }
+}
+
+impl Chosen {
+    fn choice(self, conflict: &Conflict) -> Result<Choice, Failure> {
+        let Self { side, before, value, delete } = self;
+        if let Some(side) = side {
+            let number = side.checked_sub(1).filter(|number| *number < conflict.sides.len());
+            let number = number.ok_or_else(|| {
+                Failure::usage(format!("the conflict has sides 1 to {}", conflict.sides.len()))
+            })?;
+            return Ok(Choice::Side(number));
+        }
+        if before {
+            return Ok(Choice::Before);
+        }
+        match value {
+            Some(value) if !delete => Ok(Choice::Other(content_of(value, conflict)?)),
+            _ => Ok(Choice::Other(Content::Nothing)),
+        }
+    }
+}
+
+/// What was typed, as a value for the document. Where there was text that people edit together,
+/// text becomes that.
+fn content_of(typed: String, conflict: &Conflict) -> Result<Content, Failure> {
+    let is_text = |side: &Side| {
+        matches!(side.kept, Kept::Made(ObjType::Text) | Kept::Edited(Some(ObjType::Text)))
+    };
+    let json = serde_json::from_str(&typed).unwrap_or(Json::String(typed));
+    if let Json::String(text) = &json
+        && !conflict.sides.iter().any(is_text)
+    {
+        return Ok(Content::Single(ScalarValue::Str(text.as_str().into())));
+    }
+    let mut doc = Automerge::new();
+    let mut tx = doc.transaction();
+    write::put(&mut tx, &ROOT, Prop::Map("value".to_owned()), json, false)
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    tx.commit();
+    Ok(match doc.get(ROOT, "value")?.map(|(value, id)| (value.into_owned(), id)) {
+        None => Content::Nothing,
+        Some((Value::Scalar(value), _)) => Content::Single(value.into_owned()),
+        Some((Value::Object(kind), object)) => Content::Object { doc: Box::new(doc), object, kind },
+    })
+}
+
+/// A conflict with all that is shown of it.
+struct View {
+    path: String,
+    before: Option<Json>,
+    now: Option<Json>,
+    sides: Vec<SideView>,
+}
+
+struct SideView {
+    kind: &'static str,
+    value: Option<Json>,
+    who: Vec<Who>,
+}
+
+impl View {
+    fn of(doc: &Automerge, conflict: &Conflict) -> Result<Self, Failure> {
+        let path = conflict.path(doc);
+        let sides = conflict.sides.iter().map(|side| {
+            let kind = match side.kept {
+                Kept::Deleted => "deleted",
+                Kept::Edited(_) => "edited",
+                Kept::Put(_) | Kept::Made(_) => "written",
+            };
+            let value = shown(&side.content(doc, &conflict.place)?)?;
+            Ok(SideView { kind, value, who: side.who(doc) })
+        });
+        Ok(Self {
+            path: path.map_or_else(|| "(gone)".to_owned(), |path| path::written(path.iter())),
+            before: shown(&conflict.base(doc)?)?,
+            now: shown(&conflict.provisional(doc)?)?,
+            sides: sides.collect::<Result<_, Failure>>()?,
+        })
+    }
+
+    fn in_short(&self) -> String {
+        let sides: Vec<String> = self.sides.iter().map(|side| side.in_words(SHORT)).collect();
+        sides.join(" | ")
+    }
+
+    fn to_json(&self, document: &Document, conflict: &Conflict) -> Json {
+        let sides: Vec<Json> = self.sides.iter().map(SideView::to_json).collect();
+        json!({
+            "id": conflict.id.to_string(),
+            "document": document.id().as_str(),
+            "code": conflict.code.as_str(),
+            "path": self.path,
+            "before": self.before,
+            "now": self.now,
+            "sides": sides,
+        })
+    }
+}
+
+impl SideView {
+    fn in_words(&self, max: usize) -> String {
+        match self.kind {
+            "edited" => format!("edited: {}", words(self.value.as_ref(), max)),
+            "deleted" => "deleted".to_owned(),
+            _ => words(self.value.as_ref(), max),
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        let who = self.who.iter().map(|who| {
+            json!({
+                "change": who.change.to_string(),
+                "actor": who.actor,
+                "author": who.author,
+                "time": who.time_s,
+                "message": who.message,
+            })
+        });
+        json!({ "kind": self.kind, "value": self.value, "by": who.collect::<Vec<_>>() })
+    }
+}
+
+fn words(value: Option<&Json>, max: usize) -> String {
+    value.map_or_else(|| "nothing".to_owned(), |value| output::short(&value.to_string(), max))
+}
+
+fn shown(content: &Content) -> Result<Option<Json>, Failure> {
+    Ok(match content {
+        Content::Nothing => None,
+        Content::Single(scalar) => {
+            let (doc, value) = (Automerge::new(), Value::from(scalar.clone()));
+            Some(value::to_json(&doc, &value, &ROOT)?)
+        }
+        Content::Object { doc, object, kind } => {
+            Some(value::to_json(&**doc, &Value::Object(*kind), object)?)
+        }
+    })
+}

@@ -1,0 +1,106 @@
+//! `concord conflicts`: two who edit offline, meet at a relay, and decide.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::Arc,
+};
+
+use concord::{
+    relay::{Relay, RelayConfig},
+    store,
+    worker::{InProcess, WorkerLimits},
+};
+use serde_json::{Value, json};
+
+fn run(directory: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
+    command.env_remove("CONCORD_URL").env("CONCORD_DIR", directory).stdin(Stdio::null());
+    command.args(args).output().unwrap()
+}
+
+fn ok(directory: &Path, args: &[&str]) -> String {
+    let output = run(directory, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+fn json_of(directory: &Path, args: &[&str]) -> Value {
+    serde_json::from_str(&ok(directory, args)).unwrap()
+}
+
+fn conflicts(directory: &Path) -> Vec<Value> {
+    json_of(directory, &["conflicts", "ls", "--json"]).as_array().unwrap().clone()
+}
+
+fn id(conflict: &Value) -> &str {
+    conflict["id"].as_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_disagree_see_the_same_and_either_may_decide() {
+    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
+    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
+    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
+    let url = format!("ws://{}", relay.addr());
+    let home = tempfile::tempdir().unwrap();
+    let (ann, ben) = (&home.path().join("ann"), &home.path().join("ben"));
+    let sync = |directory| ok(directory, &["sync", "--url", &url]);
+
+    let content = r#"{"title":"Trip","count":1,"list":[1,2],"info":{"city":"Rome","days":3}}"#;
+    let doc = &ok(ann, &["doc", "create", content, "--url", &url]);
+    ok(ben, &["doc", "get", doc, "--url", &url]);
+    assert!(conflicts(ann).is_empty());
+    assert_eq!(ok(ann, &["conflicts", "ls"]), "no open conflicts in 1 document");
+
+    ok(ann, &["edit", doc, "count", "5", "-m", "more people"]);
+    ok(ann, &["edit", doc, "info", "--delete"]);
+    ok(ann, &["edit", doc, "list[0]", "--delete"]);
+    ok(ben, &["edit", doc, "count", "7"]);
+    ok(ben, &["edit", doc, "info.city", "Paris"]);
+    ok(ben, &["edit", doc, "list[0]", "9"]);
+    // These merge.
+    ok(ann, &["edit", doc, "title", "Trip to Rome"]);
+    ok(ben, &["edit", doc, "title", "Our Trip"]);
+    [ann, ben, ann].into_iter().for_each(|who| drop(sync(who)));
+
+    let (here, there) = (conflicts(ann), conflicts(ben));
+    assert_eq!(here, there, "the same on both");
+    let seen: Vec<(&Value, &Value)> =
+        here.iter().map(|conflict| (&conflict["path"], &conflict["code"])).collect();
+    assert_eq!(
+        seen,
+        [
+            (&json!("list[0]"), &json!("edit_delete")),
+            (&json!("count"), &json!("value")),
+            (&json!("info"), &json!("edit_delete")),
+        ]
+    );
+    assert_eq!(here[1]["before"], 1);
+    assert_eq!(here[2]["sides"][0]["value"], json!({ "city": "Paris", "days": 3 }));
+    let words = ok(ann, &["conflicts", "show", doc, id(&here[1])]);
+    assert!(words.contains("more people") && words.contains("before   1"), "{words}");
+
+    // Each decides something, without a relay.
+    ok(ben, &["conflicts", "resolve", doc, &id(&here[2])[..6], "--side", "1", "--reason", "we go"]);
+    ok(ann, &["conflicts", "resolve", doc, id(&here[1]), "--value", "6"]);
+    ok(ann, &["conflicts", "resolve", doc, id(&here[0]), "--delete"]);
+    [ann, ben, ann].into_iter().for_each(|who| drop(sync(who)));
+    for who in [ann, ben] {
+        assert!(conflicts(who).is_empty());
+        assert_eq!(
+            json_of(who, &["doc", "get", doc, "--json"]),
+            json!({
+                "count": 6,
+                "info": { "city": "Paris", "days": 3 },
+                "list": [2],
+                "title": "Our Trip to Rome",
+            })
+        );
+    }
+    let again = run(ann, &["conflicts", "resolve", doc, id(&here[1]), "--side", "1"]);
+    assert_eq!(again.status.code(), Some(3), "it was decided");
+    relay.shutdown().await.unwrap();
+}
