@@ -181,6 +181,54 @@ async fn rounds(server: SocketAddr, count: usize) {
     bob.peer.close().await.unwrap();
 }
 
+/// Servers that took something in, and whose word of it was lost with the connection. Those that
+/// believe that it arrived have nothing to say the next time, unless they are asked.
+async fn words_lost(server: SocketAddr) {
+    let wire = Wire::to(server).await;
+    let (alice, bob) = (Home::new(&wire.url), Home::new(&format!("ws://{server}")));
+    let again = async || {
+        wire.cut();
+        alice.offline().await;
+        wire.mute(false);
+        wire.mend(server);
+        alice.online().await;
+    };
+    let hers = alice.peer.create().await.unwrap();
+    put(&hers, "start").await;
+    hers.wait_confirmed(SOON).await.unwrap();
+    let his = bob.find(&hers.url().to_string()).await;
+    for key in ["one", "two", "three"] {
+        wire.mute(true);
+        put(&hers, key).await;
+        // The server has it: others get it from there.
+        until(&his, &[key]).await;
+        assert!(!hers.confirmed(), "{key}");
+        again().await;
+        hers.wait_confirmed(SOON).await.unwrap();
+    }
+    // Nothing was left half said.
+    put(&his, "from bob").await;
+    until(&hers, &["from bob"]).await;
+    put(&hers, "from alice").await;
+    until(&his, &["from alice"]).await;
+    alice.peer.flush(SOON).await.unwrap();
+    bob.peer.flush(SOON).await.unwrap();
+    // Nothing was lost, but who asks now has not heard what was said then.
+    drop(hers);
+    again().await;
+    alice.peer.flush(SOON).await.unwrap();
+    alice.peer.close().await.unwrap();
+    bob.peer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_that_are_lost_with_a_connection_are_said_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Samod::start(directory.path(), false).await;
+    words_lost(server.addr).await;
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_the_subprotocol_is_as_good() {
     let directory = tempfile::tempdir().unwrap();
@@ -320,6 +368,16 @@ async fn interop_cut_connections_to_javascript_servers() {
         let directory = tempfile::tempdir().unwrap();
         let mut server = JavaScript::start(directory.path(), version);
         rounds(server.addr, 20).await;
+        assert!(server.is_alive(), "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interop_words_lost_by_javascript_servers_are_said_again() {
+    for version in ["old", "current", "next"] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = JavaScript::start(directory.path(), version);
+        words_lost(server.addr).await;
         assert!(server.is_alive(), "{version}");
     }
 }
