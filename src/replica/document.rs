@@ -14,6 +14,7 @@ use super::{
     admission::{Verdict, judge},
     core::{Core, Wake, refused},
     graph::Graph,
+    heads::Heads,
     index::{IndexRoot, Missing},
     jobs::Jobs,
     loading::Reading,
@@ -121,6 +122,8 @@ pub(super) struct Document {
     pub(super) confirm_set: bool,
     pub(super) arrival_set: bool,
     pub(super) check_set: bool,
+    /// What is on disk and a server has not said that it has: it is looked at again.
+    pub(super) unsaid: Option<Heads>,
     pub(super) idle_set: bool,
     pub(super) used_ms: u64,
 }
@@ -152,6 +155,7 @@ impl Document {
             confirm_set: false,
             arrival_set: false,
             check_set: false,
+            unsaid: None,
             idle_set: false,
             used_ms: 0,
         }
