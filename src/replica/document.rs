@@ -14,7 +14,6 @@ use super::{
     admission::{Verdict, judge},
     core::{Core, Wake, refused},
     graph::Graph,
-    heads::Heads,
     index::{IndexRoot, Missing},
     jobs::Jobs,
     loading::Reading,
@@ -23,6 +22,7 @@ use super::{
     reader::Reader,
     readers::Readers,
     salvage::{Damage, Salvage},
+    silence::Unsaid,
 };
 
 /// Refused hashes that are remembered, so that they are not asked for again.
@@ -123,7 +123,7 @@ pub(super) struct Document {
     pub(super) arrival_set: bool,
     pub(super) check_set: bool,
     /// What is on disk and a server has not said that it has: it is looked at again.
-    pub(super) unsaid: Option<Heads>,
+    pub(super) unsaid: Option<Unsaid>,
     pub(super) idle_set: bool,
     pub(super) used_ms: u64,
 }

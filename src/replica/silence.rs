@@ -26,25 +26,34 @@ const ASK_MS: u64 = 1_000;
 /// then does not want to, or has something else than we have for good.
 const ASK_MAX: u8 = 6;
 
+/// What is on disk here, and a server has not said that it has.
+#[derive(Debug)]
+pub(super) struct Unsaid {
+    heads: Heads,
+    /// When it is asked.
+    at_ms: u64,
+}
+
 impl Document {
     /// Looks again after a while, if a server has not said that it has what is on disk here.
     pub(super) fn await_word(&mut self, core: &mut Core) {
-        if self.unsaid.is_some() {
-            return;
-        }
         let Some(ours) = self.graph().map(|graph| graph.durable_heads().clone()) else { return };
         let owing = self.owing(core, &ours);
-        if let Some(asked) = owing.map(|(_, reader)| reader.insisted).min() {
-            core.wake_at(core.now.mono_ms + (ASK_MS << asked), &self.id, Wake::Silence);
-            self.unsaid = Some(ours);
+        let Some(asked) = owing.map(|(_, reader)| reader.insisted).min() else { return };
+        let at_ms = core.now.mono_ms + (ASK_MS << asked);
+        // Somebody else may be asked already, and be given longer.
+        if self.unsaid.as_ref().is_none_or(|unsaid| at_ms < unsaid.at_ms) {
+            core.wake_at(at_ms, &self.id, Wake::Silence);
+            self.unsaid = Some(Unsaid { heads: ours, at_ms });
         }
     }
 
     /// Asks the servers that have not said it, if nothing has changed here meanwhile.
     pub(super) fn break_silence(&mut self, core: &Core) {
-        let before = self.unsaid.take();
+        let is_due = |unsaid: &mut Unsaid| unsaid.at_ms <= core.now.mono_ms;
+        let Some(before) = self.unsaid.take_if(is_due) else { return };
         let Some(ours) = self.graph().map(|graph| graph.durable_heads().clone()) else { return };
-        if before.as_ref() != Some(&ours) {
+        if before.heads != ours {
             return;
         }
         let owing: Vec<ConnectionId> = self.owing(core, &ours).map(|(owing, _)| *owing).collect();

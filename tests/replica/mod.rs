@@ -601,9 +601,21 @@ impl World {
     }
 
     fn bare_of(&mut self, number: u64, metadata: PeerMetadata, concord: bool) -> ConnectionId {
-        let connection = ConnectionId(1_000_000 + number);
         let peer = format!("bare-{number}").parse().unwrap();
-        let info = PeerInfo { peer, metadata, concord, dialled: false };
+        self.bare_as(number, PeerInfo { peer, metadata, concord, dialled: false })
+    }
+
+    /// A server that we dialled, which is told of the document.
+    pub(crate) fn bare_server(&mut self, number: u64, concord: bool) -> ConnectionId {
+        let peer = format!("server-{number}").parse().unwrap();
+        let metadata = PeerMetadata::default();
+        let server = self.bare_as(number, PeerInfo { peer, metadata, concord, dialled: true });
+        self.handle(Event::SyncWith(server, self.document.clone()));
+        server
+    }
+
+    fn bare_as(&mut self, number: u64, info: PeerInfo) -> ConnectionId {
+        let connection = ConnectionId(1_000_000 + number);
         self.handle(Event::Connected(connection, info));
         connection
     }
