@@ -304,7 +304,9 @@ impl World {
     /// Delivers one message, somewhere, or has a server get round to what it has to say.
     pub(crate) fn deliver_one(&mut self, rng: &mut Rng) -> bool {
         let owing: Vec<usize> = (0..self.clients.len())
-            .filter(|client| self.clients[*client].owes && self.clients[*client].connection.is_some())
+            .filter(|client| {
+                self.clients[*client].owes && self.clients[*client].connection.is_some()
+            })
             .collect();
         if !owing.is_empty() && rng.below(2) == 0 {
             let client = owing[rng.below(owing.len() as u64) as usize];
