@@ -154,7 +154,7 @@ async fn a_story(server: SocketAddr, says_unavailable: bool) {
 }
 
 /// Connections that end in the middle of traffic, again and again, under the same peer id.
-async fn rounds(server: SocketAddr, count: usize) {
+async fn rounds(server: SocketAddr, count: u64) {
     let wire = Wire::to(server).await;
     let (alice, bob) = (Home::new(&wire.url), Home::new(&wire.url));
     let hers = alice.peer.create().await.unwrap();
@@ -164,8 +164,15 @@ async fn rounds(server: SocketAddr, count: usize) {
     until(&his, &["start"]).await;
     for round in 0..count {
         let (from_alice, from_bob) = (format!("alice {round}"), format!("bob {round}"));
-        put(&hers, &from_alice).await;
-        put(&his, &from_bob).await;
+        // Who is first, and how far what was said has come, is different each time.
+        if round % 2 == 0 {
+            put(&hers, &from_alice).await;
+            put(&his, &from_bob).await;
+        } else {
+            put(&his, &from_bob).await;
+            put(&hers, &from_alice).await;
+        }
+        tokio::time::sleep(Duration::from_millis(round % 10)).await;
         wire.cut();
         alice.offline().await;
         bob.offline().await;
