@@ -30,6 +30,7 @@ mod reader;
 mod readers;
 mod receive;
 mod salvage;
+mod silence;
 mod snapshots;
 mod strict;
 mod uploads;
@@ -265,6 +266,7 @@ impl Replica {
                     }
                     self.core.pass_on();
                 }
+                Wake::Silence => document.break_silence(&self.core),
                 Wake::Idle => document.idle(&mut self.core),
             }
             if document.is_forgotten() {

@@ -154,7 +154,7 @@ async fn a_story(server: SocketAddr, says_unavailable: bool) {
 }
 
 /// Connections that end in the middle of traffic, again and again, under the same peer id.
-async fn rounds(server: SocketAddr, count: usize) {
+async fn rounds(server: SocketAddr, count: u64) {
     let wire = Wire::to(server).await;
     let (alice, bob) = (Home::new(&wire.url), Home::new(&wire.url));
     let hers = alice.peer.create().await.unwrap();
@@ -164,8 +164,15 @@ async fn rounds(server: SocketAddr, count: usize) {
     until(&his, &["start"]).await;
     for round in 0..count {
         let (from_alice, from_bob) = (format!("alice {round}"), format!("bob {round}"));
-        put(&hers, &from_alice).await;
-        put(&his, &from_bob).await;
+        // Who is first, and how far what was said has come, is different each time.
+        if round % 2 == 0 {
+            put(&hers, &from_alice).await;
+            put(&his, &from_bob).await;
+        } else {
+            put(&his, &from_bob).await;
+            put(&hers, &from_alice).await;
+        }
+        tokio::time::sleep(Duration::from_millis(round % 10)).await;
         wire.cut();
         alice.offline().await;
         bob.offline().await;
@@ -179,6 +186,54 @@ async fn rounds(server: SocketAddr, count: usize) {
     assert_eq!(hers.heads().unwrap(), his.heads().unwrap());
     alice.peer.close().await.unwrap();
     bob.peer.close().await.unwrap();
+}
+
+/// Servers that took something in, and whose word of it was lost with the connection. Those that
+/// believe that it arrived have nothing to say the next time, unless they are asked.
+async fn words_lost(server: SocketAddr) {
+    let wire = Wire::to(server).await;
+    let (alice, bob) = (Home::new(&wire.url), Home::new(&format!("ws://{server}")));
+    let again = async || {
+        wire.cut();
+        alice.offline().await;
+        wire.mute(false);
+        wire.mend(server);
+        alice.online().await;
+    };
+    let hers = alice.peer.create().await.unwrap();
+    put(&hers, "start").await;
+    hers.wait_confirmed(SOON).await.unwrap();
+    let his = bob.find(&hers.url().to_string()).await;
+    for key in ["one", "two", "three"] {
+        wire.mute(true);
+        put(&hers, key).await;
+        // The server has it: others get it from there.
+        until(&his, &[key]).await;
+        assert!(!hers.confirmed(), "{key}");
+        again().await;
+        hers.wait_confirmed(SOON).await.unwrap();
+    }
+    // Nothing was left half said.
+    put(&his, "from bob").await;
+    until(&hers, &["from bob"]).await;
+    put(&hers, "from alice").await;
+    until(&his, &["from alice"]).await;
+    alice.peer.flush(SOON).await.unwrap();
+    bob.peer.flush(SOON).await.unwrap();
+    // Nothing was lost, but who asks now has not heard what was said then.
+    drop(hers);
+    again().await;
+    alice.peer.flush(SOON).await.unwrap();
+    alice.peer.close().await.unwrap();
+    bob.peer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_that_are_lost_with_a_connection_are_said_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Samod::start(directory.path(), false).await;
+    words_lost(server.addr).await;
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -320,6 +375,16 @@ async fn interop_cut_connections_to_javascript_servers() {
         let directory = tempfile::tempdir().unwrap();
         let mut server = JavaScript::start(directory.path(), version);
         rounds(server.addr, 20).await;
+        assert!(server.is_alive(), "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interop_words_lost_by_javascript_servers_are_said_again() {
+    for version in ["old", "current", "next"] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = JavaScript::start(directory.path(), version);
+        words_lost(server.addr).await;
         assert!(server.is_alive(), "{version}");
     }
 }

@@ -729,3 +729,103 @@ fn word_of_writes_may_come_in_any_order() {
     world.ask(late, &document());
     assert_eq!(syncs(world.taken(late))[0].heads, vec![last]);
 }
+
+/// A world whose program has written this many changes, one on top of the other; their hashes.
+fn written(count: usize) -> (World, Vec<ChangeHash>) {
+    let options = WorldOptions { dials_forgetless: true, ..WorldOptions::default() };
+    let mut world = World::new(WorldOptions { compact_changes: 10_000, ..options });
+    let mut hashes = Vec::new();
+    for value in 0..count {
+        world.edit_here(|doc| {
+            doc.put(ROOT, "key", value as i64).unwrap();
+            hashes.push(ChangeHash(doc.commit().unwrap().0));
+        });
+    }
+    world.finish_all();
+    (world, hashes)
+}
+
+#[test]
+fn a_server_that_says_nothing_is_told_less_which_it_answers() {
+    let (mut world, hashes) = written(2);
+    let server = world.bare_server(1, false);
+    let first = syncs(world.taken(server)).remove(0);
+    assert_eq!(first.heads, [hashes[1]]);
+    world.pass_time(999);
+    assert_eq!(world.taken(server), [], "it may be slow");
+    world.pass_time(1);
+    let asked = syncs(world.taken(server)).remove(0);
+    assert_eq!((&asked.heads[..], &asked.need[..]), (&hashes[..1], &[][..]));
+    assert!(asked.changes.is_empty());
+    assert!(asked.have[0].bloom.contains(&hashes[1]), "what it has is not to be sent again");
+
+    // It answers, is told all again, and all is said.
+    world.say(server, &document(), &sync_message(vec![hashes[1]], vec![]));
+    world.pass_time(100);
+    assert_eq!(syncs(world.taken(server)).remove(0).heads, [hashes[1]]);
+    world.pass_time(600_000);
+    assert_eq!(world.taken(server), []);
+}
+
+#[test]
+fn a_server_that_says_nothing_of_a_first_change_is_asked_for_it() {
+    let (mut world, hashes) = written(1);
+    let server = world.bare_server(1, false);
+    world.taken(server);
+    world.pass_time(1_000);
+    let asked = syncs(world.taken(server)).remove(0);
+    assert_eq!((&asked.heads, &asked.need), (&hashes, &hashes));
+}
+
+#[test]
+fn a_server_that_never_answers_is_not_asked_for_ever() {
+    let (mut world, _) = written(2);
+    let server = world.bare_server(1, false);
+    world.taken(server);
+    world.pass_time(10_000);
+    assert_eq!(world.taken(server).len(), 3, "after 1, 3 and 7 s");
+    world.pass_time(600_000);
+    assert_eq!(world.taken(server).len(), 3);
+}
+
+#[test]
+fn nobody_is_asked_who_has_answered_or_will() {
+    let (mut world, hashes) = written(2);
+    let (relay, server) = (world.bare_server(1, true), world.bare_server(2, false));
+    let client = join(&mut world, 3);
+    world.say(client, &document(), &sync_message(vec![hashes[0]], vec![]));
+    world.say(server, &document(), &sync_message(vec![hashes[1]], vec![]));
+    for connection in [relay, server, client] {
+        world.taken(connection);
+    }
+    world.pass_time(600_000);
+    for connection in [relay, server, client] {
+        assert_eq!(world.taken(connection), []);
+    }
+}
+
+#[test]
+fn what_was_asked_for_and_came_without_what_it_builds_on_is_asked_for_again() {
+    let (mut world, hashes) = written(2);
+    let server = world.bare_server(1, false);
+    world.taken(server);
+    let says = |heads, changes| {
+        let mut message = sync_message(heads, changes);
+        message.have[0].last_sync = vec![hashes[1]];
+        message
+    };
+    let mut other = Writer::new(1);
+    let (lost, _) = other.put(1);
+    world.say(server, &document(), &says(vec![hashes[1], lost], vec![]));
+    assert_eq!(syncs(world.taken(server)).remove(0).need, [lost]);
+    // Its answer brings what is new there, and not what it believes to have sent.
+    let (new, bytes) = other.put(2);
+    world.say(server, &document(), &says(vec![hashes[1], new], vec![bytes]));
+    assert_eq!(world.taken(server), []);
+    world.pass_time(1_000);
+    assert_eq!(syncs(world.taken(server)).remove(0).need, [lost]);
+    // It still believes it, and is told to forget.
+    world.say(server, &document(), &says(vec![hashes[1], new], vec![]));
+    let flags = syncs(world.taken(server)).remove(0).flags.unwrap();
+    assert!(flags.reset);
+}

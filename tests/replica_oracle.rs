@@ -78,9 +78,17 @@ fn history(seed: u64, options: &WorldOptions) -> TestResult {
         match rng.below(16) {
             0..=4 => {
                 // Empty documents appear only once somebody has something to say.
-                world.edit(client, |doc| edit(&mut rng, doc));
+                if options.dials_forgetless && rng.below(2) == 0 {
+                    world.edit_here(|doc| edit(&mut rng, doc));
+                } else {
+                    world.edit(client, |doc| edit(&mut rng, doc));
+                }
             }
             5 => world.connect(client),
+            6 if options.dials_forgetless => match rng.below(8) {
+                0 => world.restart(client),
+                _ => world.cut(client, &mut rng),
+            },
             6 if rng.below(2) == 0 => world.disconnect(client),
             7 => world.finish_writes(),
             8 => world.finish_jobs(),

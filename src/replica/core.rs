@@ -47,6 +47,8 @@ pub(super) enum Wake {
     Arrival,
     /// To have the changes since the last check materialised.
     Check,
+    /// To ask servers that do not say what they have.
+    Silence,
     /// To leave memory.
     Idle,
 }

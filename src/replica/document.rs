@@ -22,6 +22,7 @@ use super::{
     reader::Reader,
     readers::Readers,
     salvage::{Damage, Salvage},
+    silence::Unsaid,
 };
 
 /// Refused hashes that are remembered, so that they are not asked for again.
@@ -121,6 +122,8 @@ pub(super) struct Document {
     pub(super) confirm_set: bool,
     pub(super) arrival_set: bool,
     pub(super) check_set: bool,
+    /// What is on disk and a server has not said that it has: it is looked at again.
+    pub(super) unsaid: Option<Unsaid>,
     pub(super) idle_set: bool,
     pub(super) used_ms: u64,
 }
@@ -152,6 +155,7 @@ impl Document {
             confirm_set: false,
             arrival_set: false,
             check_set: false,
+            unsaid: None,
             idle_set: false,
             used_ms: 0,
         }

@@ -81,6 +81,7 @@ impl Document {
                 self.wait(core, connection, wait);
             }
         }
+        self.await_word(core);
     }
 
     /// For `mutant!(ToldWithoutSending)`: the reader is taken to have been told.

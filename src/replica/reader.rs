@@ -16,7 +16,7 @@ use concord_protocol::{
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
-use super::{graph::Graph, heads::Heads, index::Missing, orphans::Orphans};
+use super::{graph::Graph, heads::Heads, index::Missing, orphans::Orphans, silence::insist};
 
 /// Changes asked for by name at once. More are asked for when these have come.
 const NEED_MAX: usize = 1_024;
@@ -53,6 +53,10 @@ pub(super) struct Reader {
     told_at: Option<u32>,
     /// Of what it sent, something that had to wait was forgotten here: it has to send that again.
     pub(super) forgotten: bool,
+    /// It is to be told in a form that it answers; see `silence`.
+    pub(super) insists: bool,
+    /// How often it was told so since it was last sent changes.
+    pub(super) insisted: u8,
     /// It reads version 2.
     v2: bool,
     /// It takes no changes.
@@ -114,6 +118,8 @@ impl Reader {
             && self.awaits_ack == other.awaits_ack
             && self.uploading == other.uploading
             && self.confirm == other.confirm
+            && self.insists == other.insists
+            && self.insisted == other.insisted
             && self.reset == other.reset
     }
 
@@ -189,10 +195,13 @@ impl Reader {
             // the same, or believes so, does not answer, until we have more. As long as nothing is
             // on disk there is nowhere to be.
             let is_unwritten = heads.is_empty() && !graph.is_empty();
-            if self.named.as_ref() == Some(ours) || is_unwritten {
+            if (self.named.as_ref() == Some(ours) && !self.insists) || is_unwritten {
                 return Ok(Plan::Nothing);
             }
-            let message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
+            let mut message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
+            if self.insists {
+                insist(graph, &mut message)?;
+            }
             return Ok(Plan::Say { message, parcel: Parcel::default() });
         };
 
@@ -250,7 +259,7 @@ impl Reader {
         let asks = !need.is_empty() && need != self.asked || forget;
         mark!(AskedByName, if asks);
         let heads_changed = self.named.as_ref() != Some(ours);
-        if !has_changes && !asks && self.named.is_some() {
+        if !has_changes && !asks && !self.insists && self.named.is_some() {
             if !heads_changed {
                 return Ok(Plan::Nothing);
             }
@@ -275,6 +284,8 @@ impl Reader {
         if forget {
             mark!(ToldToForget);
             self.have_it_forget(&mut message);
+        } else if self.insists {
+            insist(graph, &mut message)?;
         }
         Ok(Plan::Say { message, parcel })
     }
@@ -405,8 +416,11 @@ impl Reader {
         message: &SyncMessage,
         parcel: &Parcel,
     ) -> Result<(), Missing> {
+        self.insisted = self.insisted.saturating_add(u8::from(self.insists));
+        self.insists = false;
         if *parcel != Parcel::default() {
             self.sent = self.sent_with(graph, parcel)?;
+            self.insisted = 0;
         }
         self.reset = message.have.first().is_some_and(|have| have.last_sync.is_empty())
             && self.their_have.iter().any(|have| !have.last_sync.is_empty());

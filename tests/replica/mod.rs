@@ -10,12 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use automerge::{AutoCommit, ChangeHash as AmHash, sync, sync::SyncDoc as _};
+use automerge::{ActorId, AutoCommit, ChangeHash as AmHash, sync, sync::SyncDoc as _};
 use bytes::Bytes;
 use concord::{
     replica::{
         ChunkSource, Config, ConnectionId, Effect, Event, Job, JobError, Kind, Now, PeerInfo,
-        Replica, RowKey, RowWrite, StorageFailure, StoredDocument, Ticket,
+        Published, Replica, RowKey, RowWrite, StorageFailure, StoredDocument, Ticket,
     },
     worker::{WorkerJob, WorkerLimits, materialise},
 };
@@ -52,8 +52,10 @@ pub(crate) struct WorldOptions {
     pub(crate) mixed_versions: bool,
     pub(crate) crashes: bool,
     pub(crate) strict: bool,
-    /// The others are servers that we dial. They keep what they believe of us over a cut
-    /// connection, as those of JavaScript do, also that what was on its way has arrived.
+    /// The others are servers that we dial, and a program here has the document open. They keep
+    /// what they believe of us over a cut connection, as those of JavaScript do, also that what
+    /// was on its way has arrived; they answer when they get round to it, also a connection that
+    /// has gone meanwhile.
     pub(crate) dials_forgetless: bool,
 }
 
@@ -68,6 +70,12 @@ pub(crate) struct Client {
     acknowledged: BTreeSet<ChangeHash>,
     pub(crate) unavailable: usize,
     pub(crate) errors: Vec<String>,
+    /// It has heard from us over this connection: before that it does not speak.
+    heard: bool,
+    /// It has something to say, and has not got round to it.
+    owes: bool,
+    /// What it says it has, over the connection of this number.
+    says_it_has: Option<(ConnectionId, Vec<ChangeHash>)>,
 }
 
 pub(crate) struct World {
@@ -75,6 +83,9 @@ pub(crate) struct World {
     pub(crate) relay: Replica,
     pub(crate) now: Now,
     pub(crate) clients: Vec<Client>,
+    /// What the program here has of the document.
+    pub(crate) ours: AutoCommit,
+    local_changes: u64,
     pub(crate) document: DocumentId,
     disk: BTreeMap<RowKey, Bytes>,
     writes: VecDeque<(Ticket, Vec<RowWrite>)>,
@@ -112,11 +123,14 @@ fn config(options: &WorldOptions) -> Config {
 
 impl World {
     pub(crate) fn new(options: WorldOptions) -> Self {
-        Self {
+        let opens = options.dials_forgetless;
+        let mut world = Self {
             relay: Replica::new(config(&options)),
             options,
             now: Now { mono_ms: 1, wall_ms: 1_700_000_000_000 },
             clients: Vec::new(),
+            ours: AutoCommit::new().with_actor(ActorId::from([0xEE; 16])),
+            local_changes: 0,
             document: DocumentId::from_bytes(&[7; 16]),
             disk: BTreeMap::new(),
             writes: VecDeque::new(),
@@ -132,7 +146,11 @@ impl World {
             breaks: BTreeSet::new(),
             disk_fails: false,
             draining: true,
+        };
+        if opens {
+            world.handle(Event::Open(world.document.clone()));
         }
+        world
     }
 
     pub(crate) fn add_client(&mut self, doc: AutoCommit, v1_only: bool) {
@@ -146,6 +164,9 @@ impl World {
             acknowledged: BTreeSet::new(),
             unavailable: 0,
             errors: Vec::new(),
+            heard: false,
+            owes: false,
+            says_it_has: None,
         });
     }
 
@@ -168,6 +189,7 @@ impl World {
         let this = &mut self.clients[client];
         this.connection = Some(connection);
         if self.options.dials_forgetless {
+            (this.heard, this.owes) = (false, false);
             self.handle(Event::Connected(connection, info));
             self.handle(Event::SyncWith(connection, self.document.clone()));
             return;
@@ -187,16 +209,76 @@ impl World {
         }
     }
 
+    /// The connection breaks: some of what was on its way arrives all the same, and the server
+    /// answers it before it hears that nobody is there any more.
+    pub(crate) fn cut(&mut self, client: usize, rng: &mut Rng) {
+        if self.clients[client].connection.is_none() {
+            return;
+        }
+        for up in [true, false] {
+            let this = &self.clients[client];
+            let waiting = if up { this.outbox.len() } else { this.inbox.len() };
+            for _ in 0..rng.below(waiting as u64 + 1) {
+                self.deliver(client, up);
+            }
+        }
+        let was_online = self.clients[client].state.clone();
+        self.disconnect(client);
+        if self.clients[client].owes {
+            self.clients[client].owes = false;
+            self.speak(client);
+        }
+        // What it says into the void counts as said in most of them.
+        if rng.below(4) == 0 {
+            self.clients[client].state = was_online;
+        }
+    }
+
+    /// A server is restarted with what is on its disk, which is all of the document.
+    pub(crate) fn restart(&mut self, client: usize) {
+        self.disconnect(client);
+        self.clients[client].state = sync::State::new();
+        self.clients[client].owes = false;
+    }
+
+    /// The program here makes a change.
+    pub(crate) fn edit_here(&mut self, edit: impl FnOnce(&mut AutoCommit)) {
+        let before = self.ours.get_heads();
+        edit(&mut self.ours);
+        let changes: Vec<Bytes> = self
+            .ours
+            .get_changes(&before)
+            .iter()
+            .map(|change| Bytes::copy_from_slice(change.raw_bytes()))
+            .collect();
+        for change in changes {
+            self.local_changes += 1;
+            let ticket = Ticket(self.local_changes);
+            self.handle(Event::LocalChange(ticket, self.document.clone(), change));
+        }
+    }
+
     pub(crate) fn edit(&mut self, client: usize, edit: impl FnOnce(&mut AutoCommit)) {
         edit(&mut self.clients[client].doc);
-        self.speak(client);
+        self.speak_soon(client);
+    }
+
+    /// The client says what it has to say, or will when it is its turn.
+    fn speak_soon(&mut self, client: usize) {
+        if self.options.dials_forgetless {
+            let this = &mut self.clients[client];
+            this.owes = this.heard && this.connection.is_some();
+        } else {
+            self.speak(client);
+        }
     }
 
     /// The client says what it has to say.
     fn speak(&mut self, client: usize) {
         let document = self.document.clone();
         let this = &mut self.clients[client];
-        if this.connection.is_none() {
+        // A server may not have heard yet that its connection is gone.
+        if this.connection.is_none() && !self.options.dials_forgetless {
             return;
         }
         let empty = this.doc.get_heads().is_empty();
@@ -214,11 +296,24 @@ impl World {
         } else {
             Message::Sync { document, sender, target, data }
         };
-        this.outbox.push_back(codec::encode(&message));
+        if this.connection.is_some() {
+            this.outbox.push_back(codec::encode(&message));
+        }
     }
 
-    /// Delivers one message, somewhere.
+    /// Delivers one message, somewhere, or has a server get round to what it has to say.
     pub(crate) fn deliver_one(&mut self, rng: &mut Rng) -> bool {
+        let owing: Vec<usize> = (0..self.clients.len())
+            .filter(|client| {
+                self.clients[*client].owes && self.clients[*client].connection.is_some()
+            })
+            .collect();
+        if !owing.is_empty() && rng.below(2) == 0 {
+            let client = owing[rng.below(owing.len() as u64) as usize];
+            self.clients[client].owes = false;
+            self.speak(client);
+            return true;
+        }
         let busy: Vec<(usize, bool)> = self
             .clients
             .iter()
@@ -228,9 +323,14 @@ impl World {
             .map(|(client, up, _)| (client, up))
             .collect();
         if busy.is_empty() {
-            return false;
+            return !owing.is_empty();
         }
         let (client, up) = busy[rng.below(busy.len() as u64) as usize];
+        self.deliver(client, up);
+        true
+    }
+
+    fn deliver(&mut self, client: usize, up: bool) {
         self.messages += 1;
         if std::env::var_os("CONCORD_TRACE").is_some() {
             self.trace(client, up);
@@ -245,7 +345,6 @@ impl World {
             let frame = self.clients[client].inbox.pop_front().unwrap();
             self.receive(client, &frame);
         }
-        true
     }
 
     fn trace(&self, client: usize, up: bool) {
@@ -310,7 +409,8 @@ impl World {
                 assert!(named.is_none_or(|named| named <= 16), "{named:?} heads in common");
                 this.acknowledged.extend(message.heads.iter().map(|hash| ChangeHash(hash.0)));
                 this.doc.sync().receive_sync_message(&mut this.state, message).unwrap();
-                self.speak(client);
+                this.heard = true;
+                self.speak_soon(client);
             }
             Message::DocUnavailable { .. } => this.unavailable += 1,
             Message::Error { message, .. } => this.errors.push(message),
@@ -354,8 +454,29 @@ impl World {
                 Effect::Work(ticket, _, job) => self.jobs.push_back((ticket, job)),
                 Effect::SetTimer(at) => self.timer = Some(at),
                 Effect::Count(counted) => self.counts.push(counted),
-                Effect::LocalDone(..) | Effect::Publish(..) => {}
+                Effect::LocalDone(_, done) => done.unwrap(),
+                Effect::Publish(_, published) => self.published(published),
             }
+        }
+    }
+
+    /// The program here is told something.
+    fn published(&mut self, published: Published) {
+        match published {
+            Published::Opened(chunks) | Published::Changes(chunks) => {
+                for chunk in chunks {
+                    self.ours.load_incremental(&chunk).unwrap();
+                }
+            }
+            Published::Snapshot(chunk) => _ = self.ours.load_incremental(&chunk).unwrap(),
+            Published::RelayHas { connection, ack } => {
+                let said = Some((connection, ack.durable));
+                let of = |client: &&mut Client| client.connection == Some(connection);
+                if let Some(client) = self.clients.iter_mut().find(of) {
+                    client.says_it_has = said;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -482,9 +603,21 @@ impl World {
     }
 
     fn bare_of(&mut self, number: u64, metadata: PeerMetadata, concord: bool) -> ConnectionId {
-        let connection = ConnectionId(1_000_000 + number);
         let peer = format!("bare-{number}").parse().unwrap();
-        let info = PeerInfo { peer, metadata, concord, dialled: false };
+        self.bare_as(number, PeerInfo { peer, metadata, concord, dialled: false })
+    }
+
+    /// A server that we dialled, which is told of the document.
+    pub(crate) fn bare_server(&mut self, number: u64, concord: bool) -> ConnectionId {
+        let peer = format!("server-{number}").parse().unwrap();
+        let metadata = PeerMetadata::default();
+        let server = self.bare_as(number, PeerInfo { peer, metadata, concord, dialled: true });
+        self.handle(Event::SyncWith(server, self.document.clone()));
+        server
+    }
+
+    fn bare_as(&mut self, number: u64, info: PeerInfo) -> ConnectionId {
+        let connection = ConnectionId(1_000_000 + number);
         self.handle(Event::Connected(connection, info));
         connection
     }
@@ -564,6 +697,23 @@ impl World {
         }
     }
 
+    /// The program here has everything, and every server has said that it has.
+    fn all_is_confirmed(&mut self, heads: &[AmHash]) -> Result<(), String> {
+        if self.ours.get_heads() != heads {
+            return Err(format!("here are heads {:?}, not {heads:?}", self.ours.get_heads()));
+        }
+        let heads: BTreeSet<ChangeHash> = heads.iter().map(|head| ChangeHash(head.0)).collect();
+        for (number, client) in self.clients.iter().enumerate() {
+            let said = client.says_it_has.as_ref();
+            let said = said.filter(|(connection, _)| Some(*connection) == client.connection);
+            let said = said.map(|(_, said)| said.iter().copied().collect::<BTreeSet<_>>());
+            if !heads.is_empty() && said.as_ref() != Some(&heads) {
+                return Err(format!("server {number} says that it has {said:?}, not {heads:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Connects everybody, lets everything end, and checks what must then be true.
     pub(crate) fn settle(&mut self) -> Result<(), String> {
         for client in 0..self.clients.len() {
@@ -592,7 +742,11 @@ impl World {
         for client in &mut self.clients {
             oracle.merge(&mut client.doc).map_err(|error| error.to_string())?;
         }
+        oracle.merge(&mut self.ours).map_err(|error| error.to_string())?;
         let heads = oracle.get_heads();
+        if self.options.dials_forgetless {
+            self.all_is_confirmed(&heads)?;
+        }
         for (number, client) in self.clients.iter_mut().enumerate() {
             if !client.errors.is_empty() {
                 return Err(format!("client {number} was refused: {:?}", client.errors));
