@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
     clippy::too_many_lines,
+    clippy::needless_pass_by_value,
     reason = "test code: small numbers, and a panic is the report"
 )]
 
@@ -224,8 +225,11 @@ fn expected(one: &Edit, other: &Edit) -> Option<Code> {
         return (above(one, other) || above(other, one)).then_some(Code::EditDelete);
     }
     match (one.does, other.does) {
-        (Adds | Marks, _) | (_, Adds | Marks) | (Delete, Delete) | (Increment, Increment) => None,
-        (MakeEmpty, MakeEmpty) => None,
+        (Adds | Marks, _)
+        | (_, Adds | Marks)
+        | (Delete, Delete)
+        | (Increment, Increment)
+        | (MakeEmpty, MakeEmpty) => None,
         (Put(one), Put(other)) if one == other => None,
         (Delete | Increment, _) | (_, Delete | Increment) => Some(Code::EditDelete),
         (Make | MakeEmpty, Make | MakeEmpty) => Some(Code::Twin),

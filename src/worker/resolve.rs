@@ -1,7 +1,7 @@
 //! Jobs that say where their chunks are, to jobs with their chunks in hand.
 //!
-//! The rules are in functions without a store, so that simulations share them: [`rows`] says what
-//! is to be read, [`chunks`] puts in what was read.
+//! The rules are in functions without a store, so that simulations share them: [`job_rows`] says what
+//! is to be read, [`worker_job`] puts in what was read.
 
 use bytes::Bytes;
 
@@ -53,7 +53,7 @@ fn chunks(
 /// A job for a worker; `read` are the rows that [`job_rows`] named.
 ///
 /// # Errors
-/// As [`chunks`].
+/// [`JobError::Storage`] if one of them is not there.
 pub fn worker_job(
     job: Job,
     read: impl IntoIterator<Item = Option<Bytes>>,
