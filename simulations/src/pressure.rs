@@ -54,6 +54,70 @@ pub(crate) fn draw(plan: &mut Plan) {
             kind(&mut rng, plan, edit);
         }
     }
+    draw_more(plan, &edits);
+}
+
+/// Trouble that came later, again from numbers of its own.
+fn draw_more(plan: &mut Plan, edits: &[Moment]) {
+    let mut rng = Rng::new(plan.seed ^ 0x3A7E);
+    let kinds: [(u64, u64, Kind); 3] =
+        [(120, 4, poison), (60, 3, tight_disk), (60, 3, busy_failure)];
+    for (chance, most, kind) in kinds {
+        let times = if rng.chance(chance) { rng.between(1, most) } else { 0 };
+        for _ in 0..times {
+            let edit = one_of(&mut rng, edits);
+            kind(&mut rng, plan, edit);
+        }
+    }
+}
+
+/// A stranger sends what cannot be applied, perhaps more on top of it; perhaps somebody is started
+/// again afterwards, with a later version of the program.
+fn poison(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let (relay, document) = (rng.small(0, plan.relays - 1), edit.document);
+    let mut send = |plan: &mut Plan, at_ms, attack| {
+        let choice = rng.next();
+        add(plan, at_ms, What::Attack { relay, document, attack, choice });
+    };
+    send(plan, edit.at_ms, Attack::Poison);
+    for after_ms in [5, 10_000, 120_000] {
+        send(plan, edit.at_ms + after_ms, Attack::OnPoison);
+    }
+    if rng.chance(500) {
+        plan.settings.first_format_lives = one_of(rng, &[1, 1, 2]);
+        let after_ms = one_of(rng, &[3_000, 60_000]);
+        let node = at_work(rng, plan, edit);
+        add(plan, edit.at_ms + after_ms, What::Crash { node, keep: keep(rng), down_ms: 1_000 });
+    }
+}
+
+/// A disk has room for what is small while somebody writes both, one write at a time.
+fn tight_disk(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let Moment { at_ms, peer, document } = edit;
+    plan.settings.group_writes = one_of(rng, &[1, 1, 3]);
+    plan.settings.compact_changes = plan.settings.compact_changes.min(20);
+    let node = at_work(rng, plan, edit);
+    let fault = DiskFault::Tight;
+    add(plan, at_ms.saturating_sub(20), What::Disk { node, fault, for_ms: 4_000 });
+    for burst in 0..20 {
+        let edit = if burst % 3 == 2 { Edit::Paste(rng.small(33, 60)) } else { Edit::Type(8) };
+        let what = What::Edit { peer, document, edit };
+        add(plan, at_ms + burst * one_of(rng, &[40, 100]), what);
+    }
+}
+
+/// A disk fails while somebody writes into several documents.
+fn busy_failure(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
+    // Who has all of them open.
+    let peer = 0;
+    let node =
+        if rng.chance(500) { Name::Peer(peer) } else { Name::Relay(rng.small(0, plan.relays - 1)) };
+    let fault = one_of(rng, &[DiskFault::FailFlushes, DiskFault::FailWrites]);
+    add(plan, edit.at_ms, What::Disk { node, fault, for_ms: 3_000 });
+    for step in 0..40 {
+        let document = u8::try_from(step % u64::from(plan.documents)).unwrap_or(0);
+        add(plan, edit.at_ms + 3 * step, What::Edit { peer, document, edit: Edit::Type(1) });
+    }
 }
 
 /// Adds one of a kind of trouble.

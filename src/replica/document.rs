@@ -364,6 +364,7 @@ impl Document {
                 reader.dirty = true;
             }
         }
+        mark!(OnWithheld, if withheld);
         if withheld && let Some(from) = from {
             let reason =
                 format!("it builds on a change that broke the document: {}", self.meta.reason);

@@ -233,7 +233,8 @@ impl Document {
             return Ok(false);
         };
         for hash in &self.meta.withheld {
-            graph.withhold(&ChangeHash(*hash));
+            let withheld = graph.withhold(&ChangeHash(*hash));
+            mark!(WithheldAtStart, if !withheld.is_empty());
         }
         self.state = State::Ready(graph);
         // What is left lost a dependency to a damaged row: it waits for somebody to bring it.

@@ -6,6 +6,7 @@ use super::{
     MS, NodeId, World,
     author::{contents, counters},
     short,
+    storage::Kept,
 };
 use crate::{
     ledger::Invariant,
@@ -118,8 +119,8 @@ impl World<'_> {
         let mut all: Hashes = Hashes::default();
         let mut held: Vec<(NodeId, Hashes)> = Vec::new();
         for id in 0..self.nodes.len() {
-            match self.stored(id, document) {
-                Ok(found) => {
+            match self.kept(id, document) {
+                Ok(Kept { sound: found, .. }) => {
                     all.extend(found.iter().copied());
                     held.push((id, found));
                 }
