@@ -18,7 +18,7 @@ use concord::store::{
 use crate::plan::Keep;
 
 /// What a disk has room for that is almost full, in bytes: several changes, and no large one.
-const TIGHT_BYTES: u64 = 24 * 1024;
+const TIGHT_BYTES: u64 = 30 * 1024;
 
 type Rows = BTreeMap<Vec<u8>, Bytes>;
 

@@ -91,18 +91,23 @@ fn poison(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
     }
 }
 
-/// A disk has room for what is small while somebody writes both, one write at a time.
+/// A user's disk has room for what is small while they write both, a write at a time: a snapshot
+/// comes to a disk that had no room for a change before it.
 fn tight_disk(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
     let Moment { at_ms, peer, document } = edit;
-    plan.settings.group_writes = one_of(rng, &[1, 1, 3]);
-    plan.settings.compact_changes = plan.settings.compact_changes.min(20);
-    let node = at_work(rng, plan, edit);
-    let fault = DiskFault::Tight;
-    add(plan, at_ms.saturating_sub(20), What::Disk { node, fault, for_ms: 4_000 });
-    for burst in 0..20 {
-        let edit = if burst % 3 == 2 { Edit::Paste(rng.small(33, 60)) } else { Edit::Type(8) };
-        let what = What::Edit { peer, document, edit };
-        add(plan, at_ms + burst * one_of(rng, &[40, 100]), what);
+    let settings = &mut plan.settings;
+    settings.group_writes = one_of(rng, &[1, 1, 2]);
+    settings.compact_changes = settings.compact_changes.min(10);
+    // A snapshot is made while a change is written, and both before anybody hears of either.
+    (settings.flush_us, settings.job_us, settings.lag_us) = (2_000, 500, 50);
+    let (node, fault) = (Name::Peer(peer), DiskFault::Tight);
+    add(plan, at_ms.saturating_sub(20), What::Disk { node, fault, for_ms: 12_000 });
+    for burst in 0..5 {
+        let at_ms = at_ms + burst * 2_500;
+        let typed = What::Edit { peer, document, edit: Edit::Type(12) };
+        let pasted = What::Edit { peer, document, edit: Edit::Paste(rng.small(33, 60)) };
+        add(plan, at_ms, typed);
+        add(plan, at_ms + rng.between(1, 3), pasted);
     }
 }
 

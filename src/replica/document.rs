@@ -309,13 +309,14 @@ impl Document {
                             mark!(KnownFromUpload, if checked && !core.config.strict);
                         }
                         Verdict::Accept(deps) => {
-                            if self.opened && !self.opening {
-                                self.news.push(bytes.clone());
+                            let is_served = self.accept(core, header, deps, bytes.clone(), from);
+                            // A program has nothing that it could put the others on.
+                            if self.opened && !self.opening && is_served {
                                 if mutant!(PublishTwice) {
                                     self.news.push(bytes.clone());
                                 }
+                                self.news.push(bytes);
                             }
-                            self.accept(core, header, deps, bytes, from);
                         }
                         Verdict::Orphan(missing) => {
                             core.count(Counted::Orphaned);
@@ -338,6 +339,7 @@ impl Document {
         }
     }
 
+    /// Gives whether it is served: not if it builds on a change that is withheld.
     fn accept(
         &mut self,
         core: &mut Core,
@@ -345,7 +347,7 @@ impl Document {
         deps: Vec<u32>,
         bytes: Bytes,
         from: Option<ConnectionId>,
-    ) {
+    ) -> bool {
         let hash = header.hash;
         self.accepted += 1;
         self.salvage.healed(&hash);
@@ -353,7 +355,7 @@ impl Document {
         self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
         self.writing.changes.push(hash);
         let Some(graph) = self.graph_mut() else {
-            return;
+            return false;
         };
         graph.insert(header, deps, bytes, false, from);
         let withheld = graph.node_by_hash(&hash).is_some_and(|node| node.withheld);
@@ -390,6 +392,7 @@ impl Document {
         for batch in batches.into_iter().rev() {
             self.put_back(batch);
         }
+        !withheld
     }
 
     /// Has those that wait for others judged anew, and forgets the rest of them.
