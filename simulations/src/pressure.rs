@@ -61,7 +61,7 @@ pub(crate) fn draw(plan: &mut Plan) {
 fn draw_more(plan: &mut Plan, edits: &[Moment]) {
     let mut rng = Rng::new(plan.seed ^ 0x3A7E);
     let kinds: [(u64, u64, Kind); 3] =
-        [(120, 4, poison), (60, 3, tight_disk), (60, 3, busy_failure)];
+        [(120, 4, poison), (150, 3, tight_disk), (80, 3, busy_failure)];
     for (chance, most, kind) in kinds {
         let times = if rng.chance(chance) { rng.between(1, most) } else { 0 };
         for _ in 0..times {

@@ -109,6 +109,8 @@ pub(super) struct Document {
     pub(super) written: BTreeMap<Ticket, Written>,
     pub(super) pages: Option<PagesRead>,
     pub(super) jobs: Jobs,
+    /// Who sent what was not checked yet when the document left memory: to be told if it breaks it.
+    pub(super) unchecked: BTreeMap<ChangeHash, ConnectionId>,
     /// Changes to be published with the next flush.
     pub(super) news: Vec<Bytes>,
     pub(super) accepted: u64,
@@ -143,6 +145,7 @@ impl Document {
             written: BTreeMap::new(),
             pages: None,
             jobs: Jobs::default(),
+            unchecked: BTreeMap::new(),
             news: Vec::new(),
             accepted: 0,
             damaged: false,
@@ -557,8 +560,15 @@ impl Document {
     pub(super) fn leave_memory(&mut self) -> Option<ConnectionId> {
         self.pages = None;
         self.orphans = Orphans::default();
-        self.state = State::Absent;
+        self.forget_graph();
         self.jobs.begin_again()
+    }
+
+    fn forget_graph(&mut self) {
+        if let Some(graph) = self.graph() {
+            self.unchecked = graph.unchecked_senders();
+        }
+        self.state = State::Absent;
     }
 
     /// Drops what can be read again, and the whole document when it was not used for long.
@@ -578,7 +588,7 @@ impl Document {
             self.written.clear();
         }
         if idle_ms >= core.config.idle_ms && self.check_before_eviction(core) && self.is_quiet() {
-            self.state = State::Absent;
+            self.forget_graph();
             self.refused.clear();
             core.count(Counted::DocumentEvicted);
             mark!(EvictedWithReaders, if !self.readers.is_empty());

@@ -352,6 +352,8 @@ impl Document {
 
     /// Withholds a change that broke the document, and all that builds on it.
     fn quarantine(&mut self, core: &mut Core, hash: ChangeHash, reason: &str) {
+        // What builds on it is nothing to give to programs once they were told of it.
+        self.publish_news(core);
         let Some(graph) = self.graph_mut() else {
             return;
         };

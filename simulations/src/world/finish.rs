@@ -86,6 +86,7 @@ impl World<'_> {
             .flat_map(|peer| (0..self.plan.relays).map(move |relay| (peer, relay)))
             .filter(|(peer, relay)| self.dials(self.node_of(Name::Peer(*peer)), *relay))
             .collect();
+        self.is_reunion = true;
         for (peer, relay) in &pairs {
             self.cut_between(*peer, *relay, false);
         }

@@ -146,6 +146,12 @@ impl World<'_> {
         }
     }
 
+    /// Whether a change breaks its document, or builds on one that does.
+    pub(super) fn is_spoiled(&self, hash: &ChangeHash) -> bool {
+        let poisons = self.strangers.poisons.values().flatten();
+        poisons.into_iter().any(|poison| poison.hash == *hash || poison.on_top.contains(hash))
+    }
+
     /// Changes of strangers that a relay withholds, as its disk says.
     fn withheld_at(&self, id: NodeId) -> Vec<ChangeHash> {
         let mut withheld = Vec::new();

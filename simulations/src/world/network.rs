@@ -327,6 +327,16 @@ impl World<'_> {
                 format!("{who} named {} of document {document}: not on its disk", short(head));
             return self.broken(Invariant::Durability, detail);
         }
+        if self.is_reunion
+            && let Some(head) = heads.iter().find(|head| self.is_spoiled(head))
+        {
+            let who = self.nodes[id].label();
+            let detail = format!(
+                "{who} still names {} of document {document}, which breaks it",
+                short(head)
+            );
+            return self.broken(Invariant::Convergence, detail);
+        }
         self.ledger.named(id, document, &heads);
     }
 
