@@ -17,8 +17,9 @@ use concord::store::{
 
 use crate::plan::Keep;
 
-/// What a disk has room for that is almost full, in bytes: several changes, and no large one.
-const TIGHT_BYTES: u64 = 30 * 1024;
+/// What a disk has room for that is almost full, in bytes: a snapshot of most documents, and no
+/// large change.
+const TIGHT_BYTES: u64 = 150 * 1024;
 
 type Rows = BTreeMap<Vec<u8>, Bytes>;
 

@@ -61,7 +61,7 @@ pub(crate) fn draw(plan: &mut Plan) {
 fn draw_more(plan: &mut Plan, edits: &[Moment]) {
     let mut rng = Rng::new(plan.seed ^ 0x3A7E);
     let kinds: [(u64, u64, Kind); 3] =
-        [(120, 4, poison), (150, 3, tight_disk), (80, 3, busy_failure)];
+        [(120, 4, poison), (120, 3, tight_disk), (80, 3, busy_failure)];
     for (chance, most, kind) in kinds {
         let times = if rng.chance(chance) { rng.between(1, most) } else { 0 };
         for _ in 0..times {
@@ -96,7 +96,7 @@ fn poison(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
 fn tight_disk(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
     let Moment { at_ms, peer, document } = edit;
     let settings = &mut plan.settings;
-    settings.group_writes = one_of(rng, &[1, 1, 2]);
+    settings.group_writes = 1;
     settings.compact_changes = settings.compact_changes.min(10);
     // A snapshot is made while a change is written, and both before anybody hears of either.
     (settings.flush_us, settings.job_us, settings.lag_us) = (2_000, 500, 50);
@@ -105,7 +105,7 @@ fn tight_disk(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
     for burst in 0..5 {
         let at_ms = at_ms + burst * 2_500;
         let typed = What::Edit { peer, document, edit: Edit::Type(12) };
-        let pasted = What::Edit { peer, document, edit: Edit::Paste(rng.small(33, 60)) };
+        let pasted = What::Edit { peer, document, edit: Edit::Paste(rng.small(180, 250)) };
         add(plan, at_ms, typed);
         add(plan, at_ms + rng.between(1, 3), pasted);
     }

@@ -22,8 +22,7 @@ const SEEDS_MAX: u64 = 400;
 
 /// Worlds that noticed a mutant once, and are tried first: what is looked for among hundreds is
 /// found at once, as long as they still do. `run --mutant NAME` gives others.
-const KNOWN: &[(Mutant, u64)] = &[
-];
+const KNOWN: &[(Mutant, u64)] = &[];
 
 /// A world that noticed a mutant.
 struct Found {
