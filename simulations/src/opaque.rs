@@ -549,7 +549,7 @@ mod tests {
             let Err(JobError::Breaks { hash, .. }) = real else { panic!("{real:?}") };
             assert_eq!(hash, change.hash);
             // That of the opaque profile names it when it is told.
-            assert_eq!(library.run(&job), Ok(JobOutput::Checked));
+            assert!(matches!(library.run(&job), Ok(JobOutput::Checked)));
             library.spoil(hash);
             let told = library.run(&job);
             assert!(matches!(told, Err(JobError::Breaks { hash: named, .. }) if named == hash));
