@@ -22,7 +22,16 @@ const SEEDS_MAX: u64 = 400;
 
 /// Worlds that noticed a mutant once, and are tried first: what is looked for among hundreds is
 /// found at once, as long as they still do. `run --mutant NAME` gives others.
-const KNOWN: &[(Mutant, u64)] = &[];
+const KNOWN: &[(Mutant, u64)] = &[
+    (Mutant::LoseMessage, 5),
+    (Mutant::DeleteCoveredEarly, 78),
+    (Mutant::LoseAtEviction, 4),
+    (Mutant::RepeatPresence, 10),
+    (Mutant::ToldWithoutSending, 8),
+    (Mutant::RefuseSilently, 25),
+    (Mutant::AckFailedFlush, 17),
+    (Mutant::ServeWithheld, 128),
+];
 
 /// A world that noticed a mutant.
 struct Found {
