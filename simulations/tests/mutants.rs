@@ -25,8 +25,10 @@ const SEEDS_MAX: u64 = 400;
 const KNOWN: &[(Mutant, u64)] = &[
     (Mutant::LoseMessage, 5),
     (Mutant::DeleteCoveredEarly, 78),
+    (Mutant::RootFirst, 78),
     (Mutant::LoseAtEviction, 4),
     (Mutant::RepeatPresence, 10),
+    (Mutant::OrphansUnbounded, 66),
     (Mutant::ToldWithoutSending, 8),
     (Mutant::RefuseSilently, 25),
     (Mutant::AckFailedFlush, 17),
