@@ -84,6 +84,8 @@ mutants! {
     ToldWithoutSending = "told-without-sending" breaks ["convergence", "progress"],
     /// A refused change is dropped, and its writer is not told.
     RefuseSilently = "refuse-silently" breaks ["no-silent-loss"],
+    /// A change that breaks its document goes on being served.
+    ServeWithheld = "serve-withheld" breaks ["convergence", "progress", "quiescence"],
     /// A call returns twice.
     AnswerTwice = "answer-twice" breaks ["at-most-once"],
     /// Changes are published twice.

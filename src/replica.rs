@@ -36,6 +36,12 @@ mod strict;
 mod uploads;
 mod writers;
 
+/// What earlier versions did, for simulations.
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    pub use super::meta::in_first_format;
+}
+
 use std::collections::BTreeMap;
 
 use concord_protocol::{DocumentId, Message};

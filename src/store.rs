@@ -143,9 +143,9 @@ pub mod simulation {
     }
 
     impl Committer {
-        /// Writes and flushes all that waits, as one group, and answers it.
-        pub fn commit(&self) {
-            self.0.commit_waiting();
+        /// Writes and flushes what waits, up to so many writes, as one group, and answers it.
+        pub fn commit(&self, writes_max: usize) {
+            self.0.commit_waiting(writes_max);
         }
     }
 

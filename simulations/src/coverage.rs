@@ -62,6 +62,7 @@ states! {
     Evicted = "a document left memory",
     EvictedDuringWrites = "a document left memory while writes were under way",
     Quarantined = "a document was quarantined",
+    ToldOfWithheld = "a user was told of a change that is withheld",
     NobodyHasIt = "a user was told that nobody has the document",
     PresenceShown = "presence was shown",
     PresenceDropped = "presence was dropped",

@@ -10,9 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use concord::store::simulation::{Backend, BackendError, Batch, Visit};
+use concord::store::{
+    Options,
+    simulation::{Backend, BackendError, Batch, Visit},
+};
 
 use crate::plan::Keep;
+
+/// What a disk has room for that is almost full, in bytes: a snapshot of most documents, and no
+/// large change.
+const TIGHT_BYTES: u64 = 150 * 1024;
 
 type Rows = BTreeMap<Vec<u8>, Bytes>;
 
@@ -29,6 +36,7 @@ struct Inner {
     fail_flushes: bool,
     fail_reads: bool,
     full: bool,
+    tight: bool,
     batch_bytes: usize,
     flushes: u64,
 }
@@ -73,6 +81,11 @@ impl Disk {
         self.lock().full = full;
     }
 
+    /// Whether there is room for small writes only.
+    pub(crate) fn set_tight(&self, tight: bool) {
+        self.lock().tight = tight;
+    }
+
     /// Ends every fault.
     pub(crate) fn heal(&self) {
         let mut inner = self.lock();
@@ -80,6 +93,7 @@ impl Disk {
         inner.fail_flushes = false;
         inner.fail_reads = false;
         inner.full = false;
+        inner.tight = false;
     }
 
     /// The power is gone: of what was not flushed, this is left. Gives whether that is a part.
@@ -183,7 +197,9 @@ impl Backend for Disk {
     }
 
     fn free_bytes(&self) -> io::Result<Option<u64>> {
-        Ok(self.lock().full.then_some(0))
+        let inner = self.lock();
+        let tight = inner.tight.then(|| Options::default().reserve_bytes + TIGHT_BYTES);
+        Ok(if inner.full { Some(0) } else { tight })
     }
 }
 

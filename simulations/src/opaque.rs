@@ -92,6 +92,7 @@ pub(crate) struct Library {
     members: RefCell<ByHash<u64, Rc<Members>>>,
     done: RefCell<BTreeMap<(u8, u64, u64), Done>>,
     changes: RefCell<ByHash<u64, Rc<Change>>>,
+    breaking: RefCell<Hashes>,
 }
 
 /// What a job gave.
@@ -146,6 +147,22 @@ fn job_key(job: &WorkerJob) -> (u8, u64, u64) {
 }
 
 impl Library {
+    /// From now on a change is one that breaks its document: it keeps every rule, and no
+    /// materialiser can apply it.
+    pub(crate) fn spoil(&self, change: ChangeHash) {
+        self.breaking.borrow_mut().insert(change);
+    }
+
+    /// Whether a change breaks its document by itself.
+    pub(crate) fn breaks(&self, change: &ChangeHash) -> bool {
+        self.breaking.borrow().contains(change)
+    }
+
+    /// The first of some changes that breaks its document.
+    fn first_to_break(&self, changes: &[Rc<Change>]) -> Option<ChangeHash> {
+        changes.iter().map(|change| change.hash).find(|hash| self.breaks(hash))
+    }
+
     /// The change in a chunk, or why there is none.
     ///
     /// # Errors
@@ -246,6 +263,13 @@ impl Library {
             WorkerJob::Build { base, incoming, explode_max } => {
                 let base = self.read_all(base).map_err(JobError::Base)?;
                 let incoming = self.split(incoming).map_err(JobError::Incoming)?;
+                for (changes, error) in
+                    [(&base, JobError::Base as fn(String) -> _), (&incoming, JobError::Incoming)]
+                {
+                    if let Some(hash) = self.first_to_break(changes) {
+                        return Err(error(broken_by(&hash)));
+                    }
+                }
                 Self::build(&base, &incoming, *explode_max)
             }
             WorkerJob::Extract { snapshot, hashes } => {
@@ -260,9 +284,15 @@ impl Library {
                 found.map(JobOutput::Extracted).ok_or_else(|| JobError::Base("not in it".into()))
             }
             WorkerJob::Check { base, incoming } => {
-                self.read_all(base).map_err(JobError::Base)?;
-                self.read_all(incoming).map_err(JobError::Incoming)?;
-                Ok(JobOutput::Checked)
+                let base = self.read_all(base).map_err(JobError::Base)?;
+                if let Some(hash) = self.first_to_break(&base) {
+                    return Err(JobError::Base(broken_by(&hash)));
+                }
+                let incoming = self.read_all(incoming).map_err(JobError::Incoming)?;
+                match self.first_to_break(&incoming) {
+                    Some(hash) => Err(JobError::Breaks { hash, reason: broken_by(&hash) }),
+                    None => Ok(JobOutput::Checked),
+                }
             }
         }
     }
@@ -307,6 +337,10 @@ impl Library {
         let index = index(&all, snapshot.len() as u64)?;
         Ok(JobOutput::Built { snapshot, index: Arc::new(index) })
     }
+}
+
+fn broken_by(change: &ChangeHash) -> String {
+    format!("change {change} cannot be applied")
 }
 
 /// Each change once, after what it builds on; what builds on something missing is left out. The
@@ -484,9 +518,43 @@ pub(crate) fn write_value(
     Bytes::copy_from_slice(change.raw_bytes())
 }
 
+/// A change of the Automerge profile that keeps every rule and that automerge 0.12 cannot apply:
+/// one that was found by changing honest ones at random, under another name.
+pub(crate) fn poison(actor: &[u8; 16]) -> Bytes {
+    const FOUND: &[u8] = include_bytes!("../../tests/peer_hostile/poison.change");
+    /// Where its actor is.
+    const ACTOR: usize = 13;
+    let mut chunk = FOUND.to_vec();
+    chunk[ACTOR..ACTOR + actor.len()].copy_from_slice(actor);
+    let hash = Sha256::digest(&chunk[8..]);
+    chunk[4..8].copy_from_slice(&hash[..4]);
+    chunk.into()
+}
+
 #[cfg(test)]
 mod tests {
+    use concord::worker::WorkerLimits;
+
     use super::*;
+
+    #[test]
+    fn poison_passes_the_guard_under_any_name_and_no_materialiser_applies_it() {
+        let library = Library::default();
+        let chunks = [poison(&[7; 16]), poison(&[8; 16])];
+        let [one, two] = chunks.each_ref().map(|chunk| library.read(chunk).unwrap());
+        assert_ne!(one.hash, two.hash);
+        for (change, chunk) in [(&one, &chunks[0]), (&two, &chunks[1])] {
+            let job = WorkerJob::Check { base: vec![], incoming: vec![chunk.clone()] };
+            let real = concord::worker::materialise::run(&job, &WorkerLimits::default());
+            let Err(JobError::Breaks { hash, .. }) = real else { panic!("{real:?}") };
+            assert_eq!(hash, change.hash);
+            // That of the opaque profile names it when it is told.
+            assert!(matches!(library.run(&job), Ok(JobOutput::Checked)));
+            library.spoil(hash);
+            let told = library.run(&job);
+            assert!(matches!(told, Err(JobError::Breaks { hash: named, .. }) if named == hash));
+        }
+    }
 
     #[test]
     fn a_snapshot_holds_its_changes_and_passes_the_guard() {

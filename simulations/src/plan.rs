@@ -149,11 +149,23 @@ pub struct Settings {
     /// Of the replicas: bytes queued for a connection at most.
     #[serde(default = "queue_bytes")]
     pub queue_bytes: u32,
+    /// Of the stores: writes in a group at most.
+    #[serde(default = "group_writes")]
+    pub group_writes: u32,
+    /// First lives of every node in which it is an earlier version, which writes meta rows in the
+    /// first format.
+    #[serde(default)]
+    pub first_format_lives: u32,
 }
 
 /// Of plans that do not say.
 const fn queue_bytes() -> u32 {
     2 * 1024 * 1024
+}
+
+/// Of plans that do not say.
+const fn group_writes() -> u32 {
+    u32::MAX
 }
 
 /// One thing that happens.
@@ -224,6 +236,8 @@ pub enum DiskFault {
     FailReads,
     /// No room.
     Full,
+    /// Room for small writes only.
+    Tight,
 }
 
 /// What a hostile peer does.
@@ -254,6 +268,10 @@ pub enum Attack {
     Behind,
     /// Other changes with one actor's sequence number, without reading what is said to them.
     DeafLiar,
+    /// A change that keeps every rule and that cannot be applied.
+    Poison,
+    /// A change that builds on such a one.
+    OnPoison,
 }
 
 /// How bytes of a stranger come.

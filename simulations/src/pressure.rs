@@ -54,6 +54,75 @@ pub(crate) fn draw(plan: &mut Plan) {
             kind(&mut rng, plan, edit);
         }
     }
+    draw_more(plan, &edits);
+}
+
+/// Trouble that came later, again from numbers of its own.
+fn draw_more(plan: &mut Plan, edits: &[Moment]) {
+    let mut rng = Rng::new(plan.seed ^ 0x3A7E);
+    let kinds: [(u64, u64, Kind); 3] =
+        [(120, 4, poison), (120, 3, tight_disk), (80, 3, busy_failure)];
+    for (chance, most, kind) in kinds {
+        let times = if rng.chance(chance) { rng.between(1, most) } else { 0 };
+        for _ in 0..times {
+            let edit = one_of(&mut rng, edits);
+            kind(&mut rng, plan, edit);
+        }
+    }
+}
+
+/// A stranger sends what cannot be applied, perhaps more on top of it; perhaps somebody is started
+/// again afterwards, with a later version of the program.
+fn poison(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let (relay, document) = (rng.small(0, plan.relays - 1), edit.document);
+    let mut send = |plan: &mut Plan, at_ms, attack| {
+        let choice = rng.next();
+        add(plan, at_ms, What::Attack { relay, document, attack, choice });
+    };
+    send(plan, edit.at_ms, Attack::Poison);
+    for after_ms in [5, 10_000, 120_000] {
+        send(plan, edit.at_ms + after_ms, Attack::OnPoison);
+    }
+    if rng.chance(500) {
+        plan.settings.first_format_lives = one_of(rng, &[1, 1, 2]);
+        let after_ms = one_of(rng, &[3_000, 60_000]);
+        let node = at_work(rng, plan, edit);
+        add(plan, edit.at_ms + after_ms, What::Crash { node, keep: keep(rng), down_ms: 1_000 });
+    }
+}
+
+/// A user's disk has room for what is small while they write both, a write at a time: a snapshot
+/// comes to a disk that had no room for a change before it.
+fn tight_disk(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
+    let Moment { at_ms, peer, document } = edit;
+    let settings = &mut plan.settings;
+    settings.group_writes = 1;
+    settings.compact_changes = settings.compact_changes.min(10);
+    // A snapshot is made while a change is written, and both before anybody hears of either.
+    (settings.flush_us, settings.job_us, settings.lag_us) = (2_000, 500, 50);
+    let (node, fault) = (Name::Peer(peer), DiskFault::Tight);
+    add(plan, at_ms.saturating_sub(20), What::Disk { node, fault, for_ms: 12_000 });
+    for burst in 0..5 {
+        let at_ms = at_ms + burst * 2_500;
+        let typed = What::Edit { peer, document, edit: Edit::Type(12) };
+        let pasted = What::Edit { peer, document, edit: Edit::Paste(rng.small(180, 250)) };
+        add(plan, at_ms, typed);
+        add(plan, at_ms + rng.between(1, 3), pasted);
+    }
+}
+
+/// A disk fails while somebody writes into several documents.
+fn busy_failure(rng: &mut Rng, plan: &mut Plan, edit: Moment) {
+    // Who has all of them open.
+    let peer = 0;
+    let node =
+        if rng.chance(500) { Name::Peer(peer) } else { Name::Relay(rng.small(0, plan.relays - 1)) };
+    let fault = one_of(rng, &[DiskFault::FailFlushes, DiskFault::FailWrites]);
+    add(plan, edit.at_ms, What::Disk { node, fault, for_ms: 3_000 });
+    for step in 0..40 {
+        let document = u8::try_from(step % u64::from(plan.documents)).unwrap_or(0);
+        add(plan, edit.at_ms + 3 * step, What::Edit { peer, document, edit: Edit::Type(1) });
+    }
 }
 
 /// Adds one of a kind of trouble.

@@ -102,6 +102,8 @@ fn settings(rng: &mut Rng, profile: Profile) -> Settings {
         job_failures: if rng.chance(250) { 100 } else { 0 },
         // Drawn later.
         queue_bytes: 2 * 1024 * 1024,
+        group_writes: u32::MAX,
+        first_format_lives: 0,
     }
 }
 

@@ -143,6 +143,8 @@ pub(crate) struct World<'p> {
     /// Bytes of the largest message so far.
     largest_message: usize,
     is_calm: bool,
+    /// All have met, and meet again.
+    is_reunion: bool,
     failure: Option<Failure>,
 }
 
@@ -183,6 +185,7 @@ impl World<'_> {
             last_message_us: 0,
             largest_message: 0,
             is_calm: false,
+            is_reunion: false,
             failure: None,
         };
         for node in 0..world.nodes.len() {

@@ -110,6 +110,8 @@ pub(super) struct Document {
     pub(super) written: BTreeMap<Ticket, Written>,
     pub(super) pages: Option<PagesRead>,
     pub(super) jobs: Jobs,
+    /// Who sent what was not checked yet when the document left memory: to be told if it breaks it.
+    pub(super) unchecked: BTreeMap<ChangeHash, ConnectionId>,
     /// Changes to be published with the next flush.
     pub(super) news: Vec<Bytes>,
     pub(super) accepted: u64,
@@ -146,6 +148,7 @@ impl Document {
             written: BTreeMap::new(),
             pages: None,
             jobs: Jobs::default(),
+            unchecked: BTreeMap::new(),
             news: Vec::new(),
             accepted: 0,
             damaged: false,
@@ -313,13 +316,14 @@ impl Document {
                             mark!(KnownFromUpload, if checked && !core.config.strict);
                         }
                         Verdict::Accept(deps) => {
-                            if self.opened && !self.opening {
-                                self.news.push(bytes.clone());
+                            let is_served = self.accept(core, header, deps, bytes.clone(), from);
+                            // A program has nothing that it could put the others on.
+                            if self.opened && !self.opening && is_served {
                                 if mutant!(PublishTwice) {
                                     self.news.push(bytes.clone());
                                 }
+                                self.news.push(bytes);
                             }
-                            self.accept(core, header, deps, bytes, from);
                         }
                         Verdict::Orphan(missing) => {
                             core.count(Counted::Orphaned);
@@ -342,6 +346,7 @@ impl Document {
         }
     }
 
+    /// Gives whether it is served: not if it builds on a change that is withheld.
     fn accept(
         &mut self,
         core: &mut Core,
@@ -349,7 +354,7 @@ impl Document {
         deps: Vec<u32>,
         bytes: Bytes,
         from: Option<ConnectionId>,
-    ) {
+    ) -> bool {
         let hash = header.hash;
         self.accepted += 1;
         self.salvage.healed(&hash);
@@ -357,7 +362,7 @@ impl Document {
         self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));
         self.writing.changes.push(hash);
         let Some(graph) = self.graph_mut() else {
-            return;
+            return false;
         };
         graph.insert(header, deps, bytes, false, from);
         let withheld = graph.node_by_hash(&hash).is_some_and(|node| node.withheld);
@@ -368,6 +373,7 @@ impl Document {
                 reader.dirty = true;
             }
         }
+        mark!(OnWithheld, if withheld);
         if withheld && let Some(from) = from {
             let reason =
                 format!("it builds on a change that broke the document: {}", self.meta.reason);
@@ -393,6 +399,7 @@ impl Document {
         for batch in batches.into_iter().rev() {
             self.put_back(batch);
         }
+        !withheld
     }
 
     /// Has those that wait for others judged anew, and forgets the rest of them.
@@ -559,8 +566,15 @@ impl Document {
     pub(super) fn leave_memory(&mut self) -> Option<ConnectionId> {
         self.pages = None;
         self.orphans = Orphans::default();
-        self.state = State::Absent;
+        self.forget_graph();
         self.jobs.begin_again()
+    }
+
+    fn forget_graph(&mut self) {
+        if let Some(graph) = self.graph() {
+            self.unchecked = graph.unchecked_senders();
+        }
+        self.state = State::Absent;
     }
 
     /// Drops what can be read again, and the whole document when it was not used for long.
@@ -580,7 +594,7 @@ impl Document {
             self.written.clear();
         }
         if idle_ms >= core.config.idle_ms && self.check_before_eviction(core) && self.is_quiet() {
-            self.state = State::Absent;
+            self.forget_graph();
             self.refused.clear();
             core.count(Counted::DocumentEvicted);
             mark!(EvictedWithReaders, if !self.readers.is_empty());

@@ -95,9 +95,9 @@ impl Graph {
         self.durable_heads = self.heads.clone();
     }
 
-    /// Whether there is no change at all.
+    /// Whether there is nothing that anybody is given: no change, or only withheld ones.
     pub(super) fn is_empty(&self) -> bool {
-        self.snapshot.is_none() && self.tail.is_empty()
+        self.heads.is_empty()
     }
 
     /// Changes in the snapshot, which is the position of the first of the tail.
@@ -299,8 +299,17 @@ impl Graph {
                 node.withheld = true;
             }
         }
+        if mutant!(ServeWithheld) {
+            self.tail.iter_mut().for_each(|node| node.withheld = false);
+        }
         self.recompute_heads();
         withheld.iter().filter_map(|position| self.node(*position)).map(|node| node.hash).collect()
+    }
+
+    /// Who sent which of the changes that no materialiser has applied.
+    pub(super) fn unchecked_senders(&self) -> BTreeMap<ChangeHash, ConnectionId> {
+        let unchecked = self.tail.iter().filter(|node| !node.withheld && !node.checked);
+        unchecked.filter_map(|node| Some((node.hash, node.from?))).collect()
     }
 
     fn recompute_heads(&mut self) {

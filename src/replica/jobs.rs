@@ -87,6 +87,8 @@ pub(super) struct Jobs {
     pub(super) extract: Option<Box<Extract>>,
     /// No background job before this.
     pub(super) not_before_ms: u64,
+    /// The last one could not be done.
+    is_put_off: bool,
     /// Nothing is admitted before this (`strict`): there was no worker.
     pub(super) admit_not_before_ms: u64,
     /// No upload is opened before this: there was no worker, or its base could not be read.
@@ -149,6 +151,7 @@ impl Document {
     pub(super) fn start(&mut self, core: &mut Core, purpose: Purpose, job: Job) {
         let ticket = core.ticket(&self.id);
         self.jobs.is_stale = false;
+        self.jobs.is_put_off = false;
         self.jobs.running = Some((ticket, purpose, core.now.mono_ms));
         core.effect(Effect::Work(ticket, self.id.clone(), job));
     }
@@ -216,7 +219,8 @@ impl Document {
     /// Whether the document may leave memory; starts what has to be done before it does.
     pub(super) fn check_before_eviction(&mut self, core: &mut Core) -> bool {
         if core.now.mono_ms < self.jobs.not_before_ms {
-            return true;
+            // It stays for the sake of a check that is due soon, not for one that cannot be done.
+            return self.jobs.is_put_off || !self.graph().is_some_and(Graph::has_unchecked);
         }
         self.check_now(core);
         self.jobs.is_idle()
@@ -346,12 +350,15 @@ impl Document {
             _ => HOPELESS_MS,
         };
         self.jobs.not_before_ms = core.now.mono_ms + ms;
+        self.jobs.is_put_off = true;
         core.count(Counted::JobPostponed);
         mark!(PutOff, of(&core.config.us, &self.id));
     }
 
     /// Withholds a change that broke the document, and all that builds on it.
     fn quarantine(&mut self, core: &mut Core, hash: ChangeHash, reason: &str) {
+        // What builds on it is nothing to give to programs once they were told of it.
+        self.publish_news(core);
         let Some(graph) = self.graph_mut() else {
             return;
         };
@@ -359,6 +366,7 @@ impl Document {
         let withheld = graph.withhold(&hash);
         if withheld.is_empty() {
             self.jobs.not_before_ms = core.now.mono_ms + HOPELESS_MS;
+            self.jobs.is_put_off = true;
             return;
         }
         let writers: Vec<(ChangeHash, Option<ConnectionId>)> = withheld

@@ -220,7 +220,8 @@ impl Document {
                 mark!(CoveredRowsAtStart);
                 self.writes.push(RowWrite::Delete(change_row(&header.hash)));
             } else if complete {
-                graph.insert(header, deps, bytes, true, None);
+                let sender = self.unchecked.remove(&header.hash);
+                graph.insert(header, deps, bytes, true, sender);
                 left = changes.len();
             } else {
                 changes.push_back((header, bytes));
@@ -233,8 +234,10 @@ impl Document {
             return Ok(false);
         };
         for hash in &self.meta.withheld {
-            graph.withhold(&ChangeHash(*hash));
+            let withheld = graph.withhold(&ChangeHash(*hash));
+            mark!(WithheldAtStart, if !withheld.is_empty());
         }
+        self.unchecked.clear();
         self.state = State::Ready(graph);
         // What is left lost a dependency to a damaged row: it waits for somebody to bring it.
         for (header, bytes) in orphaned {

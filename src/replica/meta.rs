@@ -17,7 +17,7 @@ pub(super) struct Meta {
 
 /// As [`Meta`] was before documents went on without damaged snapshots.
 #[derive(Deserialize)]
-#[cfg_attr(test, derive(Serialize))]
+#[cfg_attr(any(test, feature = "simulation"), derive(Serialize))]
 struct FirstMeta {
     withheld: Vec<[u8; 32]>,
     reason: String,
@@ -28,10 +28,19 @@ impl Meta {
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let first = || {
             let FirstMeta { withheld, reason } = record::decode(bytes).ok()?;
+            mark!(FirstMetaRead);
             Some(Self { withheld, reason, damaged: Vec::new() })
         };
         record::decode(bytes).ok().or_else(first)
     }
+}
+
+/// A meta row as the first format had it: for worlds in which an earlier version wrote it. `None`
+/// if it is none.
+#[cfg(feature = "simulation")]
+pub fn in_first_format(meta_row: &[u8]) -> Option<Vec<u8>> {
+    let Meta { withheld, reason, damaged: _ } = Meta::read(meta_row)?;
+    record::encode(&FirstMeta { withheld, reason }).ok()
 }
 
 #[cfg(test)]

@@ -113,10 +113,10 @@ impl Embedded {
         Self { shared, storage_id, writer: Mutex::new(None), reads, inline: false }
     }
 
-    /// What the writer does for one group.
+    /// What the writer does for one group, of at most so many writes.
     #[cfg(feature = "simulation")]
-    pub(super) fn commit_waiting(&self) {
-        let jobs = self.shared.queue.take_now();
+    pub(super) fn commit_waiting(&self, writes_max: usize) {
+        let jobs = self.shared.queue.take_some(writes_max);
         if !jobs.is_empty() {
             self.shared.commit(jobs);
         }

@@ -161,6 +161,19 @@ impl Queue {
         std::mem::take(&mut self.lock().jobs)
     }
 
+    /// Takes at most so many writes without waiting, and what waits for them only.
+    #[cfg(feature = "simulation")]
+    pub(super) fn take_some(&self, writes_max: usize) -> Vec<Job> {
+        let mut inner = self.lock();
+        let mut writes = 0;
+        let group = inner.jobs.iter().take_while(|job| {
+            writes += usize::from(!job.writes.is_empty());
+            writes <= writes_max
+        });
+        let count = group.count();
+        inner.jobs.drain(..count).collect()
+    }
+
     /// Answers jobs that were taken; they failed all alike, or not at all.
     pub(super) fn answer(&self, jobs: Vec<Job>, result: &Result<(), StoreError>) {
         let mut inner = self.lock();

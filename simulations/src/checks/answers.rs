@@ -60,7 +60,7 @@ impl Answers {
 }
 
 /// The hash that a word is.
-fn hash_of(word: &str) -> Option<ChangeHash> {
+pub(crate) fn hash_of(word: &str) -> Option<ChangeHash> {
     let mut hash = [0; 32];
     if word.len() != 2 * hash.len() || !word.is_ascii() {
         return None;

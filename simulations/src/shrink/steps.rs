@@ -256,7 +256,7 @@ fn lasts_ms(what: &What) -> u64 {
 
 /// Each setting by itself at what makes the least of it.
 fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use<> {
-    let set: [fn(&mut Settings); 15] = [
+    let set: [fn(&mut Settings); 17] = [
         |s| s.lag_us = 1,
         |s| s.window_bytes = 262_144,
         |s| s.bytes_per_ms = 50_000,
@@ -272,6 +272,8 @@ fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use
         |s| s.idle_ms = 60_000,
         |s| s.check_ms = 2_000,
         |s| s.queue_bytes = 2 << 20,
+        |s| s.group_writes = u32::MAX,
+        |s| s.first_format_lives = 0,
     ];
     let settings = settings.clone();
     set.into_iter().filter_map(move |set| {

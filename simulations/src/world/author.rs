@@ -242,10 +242,10 @@ impl World<'_> {
                 );
                 self.broken(Invariant::NoSilentLoss, detail);
             }
-            DocumentEvent::Quarantined { reason } | DocumentEvent::Withheld { reason } => {
-                self.met(State::Quarantined);
+            DocumentEvent::Withheld { reason } => self.withheld(id, document, &reason),
+            DocumentEvent::Quarantined { reason } => {
                 if !self.nodes[id].is_rotten {
-                    let detail = format!("document {document} was quarantined: {reason}");
+                    let detail = format!("document {document} was given up: {reason}");
                     self.broken(Invariant::NoSilentLoss, detail);
                 }
             }

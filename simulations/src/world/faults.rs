@@ -157,6 +157,7 @@ impl World<'_> {
             DiskFault::FailFlushes => "flushes fail",
             DiskFault::FailReads => "reads fail",
             DiskFault::Full => "disk full",
+            DiskFault::Tight => "disk almost full",
         };
         self.fault(what, &[name], until_us);
         let node = &mut self.nodes[id];
@@ -169,6 +170,7 @@ impl World<'_> {
             DiskFault::FailFlushes => node.disk.fail_flushes(true),
             DiskFault::FailReads => node.disk.fail_reads(true),
             DiskFault::Full => node.disk.set_full(true),
+            DiskFault::Tight => node.disk.set_tight(true),
         }
         node.disk_fault_until_us = node.disk_fault_until_us.max(until_us);
         self.schedule(until_us, Happening::Heal(id, until_us));

@@ -6,6 +6,7 @@ use super::{
     MS, NodeId, World,
     author::{contents, counters},
     short,
+    storage::Kept,
 };
 use crate::{
     ledger::Invariant,
@@ -85,6 +86,7 @@ impl World<'_> {
             .flat_map(|peer| (0..self.plan.relays).map(move |relay| (peer, relay)))
             .filter(|(peer, relay)| self.dials(self.node_of(Name::Peer(*peer)), *relay))
             .collect();
+        self.is_reunion = true;
         for (peer, relay) in &pairs {
             self.cut_between(*peer, *relay, false);
         }
@@ -118,8 +120,8 @@ impl World<'_> {
         let mut all: Hashes = Hashes::default();
         let mut held: Vec<(NodeId, Hashes)> = Vec::new();
         for id in 0..self.nodes.len() {
-            match self.stored(id, document) {
-                Ok(found) => {
+            match self.kept(id, document) {
+                Ok(Kept { sound: found, .. }) => {
                     all.extend(found.iter().copied());
                     held.push((id, found));
                 }

@@ -9,13 +9,13 @@ use concord_protocol::{
     sync::{Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
-use super::{MS, NodeId, World};
+use super::{MS, NodeId, World, short};
 use crate::{
     checks::answers::Answers,
     coverage::State,
     ledger::Invariant,
-    opaque::{junk, write},
-    plan::{Attack, Name, Plan, Wrapping},
+    opaque::{junk, poison, write},
+    plan::{Attack, Name, Plan, Profile, Wrapping},
     random::{Rng, fate},
 };
 
@@ -25,6 +25,17 @@ const FIRST_CONNECTION: u64 = 1 << 40;
 const ANSWER_US: u64 = 60_000 * MS;
 /// Messages of others that are kept to be sent again.
 const REMEMBERED_MAX: usize = 64;
+
+/// A change that breaks its document.
+#[derive(Debug)]
+struct Poison {
+    hash: ChangeHash,
+    /// What a stranger made on top of it.
+    on_top: Vec<ChangeHash>,
+}
+
+/// A counter that no user's operation comes to.
+const OP_ABOVE_ALL: u32 = 1 << 24;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,6 +47,8 @@ pub(super) struct Strangers {
     pub(super) answers: Answers,
     /// Connections of those who read nothing any more.
     deaf: BTreeSet<ConnectionId>,
+    /// Changes that break a document, by relay and document: each with those that build on it.
+    poisons: BTreeMap<(NodeId, u8), Vec<Poison>>,
 }
 
 impl Strangers {
@@ -46,6 +59,7 @@ impl Strangers {
             remembered: VecDeque::new(),
             answers: Answers::default(),
             deaf: BTreeSet::new(),
+            poisons: BTreeMap::new(),
         }
     }
 
@@ -117,7 +131,40 @@ impl World<'_> {
                 );
                 return self.broken(Invariant::NoSilentLoss, detail);
             }
+            let untold = self
+                .withheld_at(id)
+                .into_iter()
+                .find(|hash| self.strangers.answers.owed(id, node.life).any(|owed| owed == hash));
+            if let (Some(hash), false) = (untold, node.is_rotten) {
+                let detail = format!(
+                    "{} withholds {}, and has not told the stranger who sent it",
+                    node.label(),
+                    short(&hash)
+                );
+                return self.broken(Invariant::NoSilentLoss, detail);
+            }
         }
+    }
+
+    /// Whether a change breaks its document, or builds on one that does.
+    pub(super) fn is_spoiled(&self, hash: &ChangeHash) -> bool {
+        let poisons = self.strangers.poisons.values().flatten();
+        poisons.into_iter().any(|poison| poison.hash == *hash || poison.on_top.contains(hash))
+    }
+
+    /// Changes of strangers that a relay withholds, as its disk says.
+    fn withheld_at(&self, id: NodeId) -> Vec<ChangeHash> {
+        let mut withheld = Vec::new();
+        for ((_, document), poisons) in
+            self.strangers.poisons.iter().filter(|((relay, _), _)| *relay == id)
+        {
+            for Poison { hash, on_top } in poisons {
+                if self.is_quarantined(id, *document, hash) {
+                    withheld.extend(on_top.iter().chain([hash]));
+                }
+            }
+        }
+        withheld
     }
 
     #[expect(clippy::too_many_lines, reason = "a list of attacks, each a few lines")]
@@ -135,6 +182,8 @@ impl World<'_> {
             Attack::Upload => "hostile upload",
             Attack::Behind => "old reader",
             Attack::DeafLiar => "deaf liar",
+            Attack::Poison => "change that breaks the document",
+            Attack::OnPoison => "change on one that breaks the document",
         };
         let Some((id, connection)) = self.strike(relay, what) else { return };
         let mut rng = Rng::new(fate(self.plan.seed, 0xBAD, choice));
@@ -233,6 +282,35 @@ impl World<'_> {
                         message(heads.unwrap_or_default(), Vec::new(), Vec::new(), vec![chunk]);
                     self.say(id, connection, document.clone(), &message);
                 }
+            }
+            Attack::Poison => {
+                let actor = actor(&mut rng);
+                let chunk = match self.plan.profile {
+                    Profile::Automerge => poison(&actor),
+                    Profile::Opaque => {
+                        // On top of nothing, or of what the relay may have or not.
+                        let all: Vec<ChangeHash> = self.ledger.written_in(number).collect();
+                        let at = usize::try_from(rng.below(2 * all.len() as u64)).unwrap_or(0);
+                        let deps: Vec<ChangeHash> = all.get(at).copied().into_iter().collect();
+                        write(&actor, 1, OP_ABOVE_ALL, 0, &deps, rng.next())
+                    }
+                };
+                let Ok(change) = self.library.read(&chunk) else { return };
+                let poison = Poison { hash: change.hash, on_top: Vec::new() };
+                self.library.spoil(poison.hash);
+                self.strangers.poisons.entry((id, number)).or_default().push(poison);
+                let message = message(vec![change.hash], Vec::new(), Vec::new(), vec![chunk]);
+                self.say(id, connection, document, &message);
+            }
+            Attack::OnPoison => {
+                let poisons = self.strangers.poisons.get_mut(&(id, number));
+                let Some(poison) = poisons.and_then(|poisons| poisons.last_mut()) else { return };
+                let chunk =
+                    write(&actor(&mut rng), 1, 2 * OP_ABOVE_ALL, 0, &[poison.hash], rng.next());
+                let Ok(change) = self.library.read(&chunk) else { return };
+                poison.on_top.push(change.hash);
+                let message = message(vec![change.hash], Vec::new(), Vec::new(), vec![chunk]);
+                self.say(id, connection, document, &message);
             }
             Attack::Upload => {
                 let message =

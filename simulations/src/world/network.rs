@@ -327,6 +327,18 @@ impl World<'_> {
                 format!("{who} named {} of document {document}: not on its disk", short(head));
             return self.broken(Invariant::Durability, detail);
         }
+        // Where jobs found no worker, some check may still be waited for.
+        if self.is_reunion
+            && self.plan.settings.job_failures == 0
+            && let Some(head) = heads.iter().find(|head| self.is_spoiled(head))
+        {
+            let who = self.nodes[id].label();
+            let detail = format!(
+                "{who} still names {} of document {document}, which breaks it",
+                short(head)
+            );
+            return self.broken(Invariant::Convergence, detail);
+        }
         self.ledger.named(id, document, &heads);
     }
 

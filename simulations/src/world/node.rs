@@ -330,7 +330,7 @@ impl World<'_> {
             self.coverage.met(State::CrashDuringWrites);
             if keep != Keep::Nothing {
                 node.disk.fail_flushes(true);
-                process.committer.commit();
+                process.committer.commit(usize::MAX);
                 node.disk.fail_flushes(false);
             }
         }

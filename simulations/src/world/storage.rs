@@ -2,7 +2,10 @@
 
 use concord::{
     peer::simulation::PeerInput,
-    replica::{Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure, Ticket},
+    replica::{
+        Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure, Ticket,
+        simulation::in_first_format,
+    },
     store::{DocumentKey, Store, StoreError, Tenant},
     worker::{WorkerJob, WorkerLimits, materialise, resolve},
 };
@@ -24,6 +27,24 @@ const LARGE_BYTES: usize = 32 * 1024;
 /// Documents listed at once, as the peer does.
 const DOCUMENTS_PAGE: usize = 500;
 
+/// Changes of a document on a disk.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Those that everybody is to have.
+    pub(super) sound: Hashes,
+    /// Those that break it, and what builds on them.
+    pub(super) spoiled: Hashes,
+}
+
+/// A row as an earlier version of the program wrote it.
+fn as_an_earlier_version(row: &mut RowWrite) {
+    if let RowWrite::Put(RowKey { kind: Kind::Meta, .. }, bytes) = row
+        && let Some(earlier) = in_first_format(bytes)
+    {
+        *bytes = earlier.into();
+    }
+}
+
 pub(super) fn key(document: DocumentId) -> DocumentKey {
     DocumentKey { tenant: Tenant::default(), document }
 }
@@ -35,8 +56,11 @@ impl World<'_> {
         id: NodeId,
         ticket: Ticket,
         document: DocumentId,
-        rows: Vec<RowWrite>,
+        mut rows: Vec<RowWrite>,
     ) {
+        if self.nodes[id].life <= self.plan.settings.first_format_lives {
+            rows.iter_mut().for_each(as_an_earlier_version);
+        }
         let mut carried: Vec<ChangeHash> = Vec::new();
         let mut wrote_snapshot = false;
         for row in &rows {
@@ -106,16 +130,22 @@ impl World<'_> {
             return;
         }
         process.is_flushing = false;
-        process.committer.commit();
-        let writes = std::mem::take(&mut process.writes);
-        if writes.len() > 8 {
+        process.committer.commit(self.plan.settings.group_writes.max(1) as usize);
+        let mut answered = Vec::new();
+        while let Some((ticket, future)) = process.writes.front_mut()
+            && let Some(result) = future.now_or_never()
+        {
+            answered.push((*ticket, result));
+            process.writes.pop_front();
+        }
+        if answered.is_empty() {
+            return self.broken(Invariant::Progress, "a write was not answered".to_owned());
+        }
+        if answered.len() > 8 {
             self.coverage.met(State::LargeFlush);
         }
-        self.trace.mix(writes.len() as u64);
-        for (ticket, future) in writes {
-            let Some(result) = future.now_or_never() else {
-                return self.broken(Invariant::Progress, "a write was not answered".to_owned());
-            };
+        self.trace.mix(answered.len() as u64);
+        for (ticket, result) in answered {
             let Some(process) = &mut self.nodes[id].process else { return };
             let carried = process.carried.remove(&ticket).unwrap_or_default();
             let result = match result {
@@ -301,6 +331,15 @@ impl World<'_> {
         self.tell(id, Event::WorkDone(ticket, done));
     }
 
+    /// Whether a node's disk keeps a change as one that breaks its document.
+    pub(super) fn is_quarantined(&self, id: NodeId, document: u8, hash: &ChangeHash) -> bool {
+        let Some(process) = &self.nodes[id].process else { return false };
+        let row = RowKey { kind: Kind::Quarantine, id: hash.0, part: 0 };
+        let document = key(self.documents[usize::from(document)].clone());
+        let read = process.store.read(document, vec![row]).now_or_never();
+        matches!(read, Some(Ok(rows)) if rows.iter().any(Option::is_some))
+    }
+
     /// A row of a document that is not what was written, as the store says.
     pub(super) fn half_row(&self, id: NodeId, document: u8) -> Option<String> {
         let process = self.nodes[id].process.as_ref()?;
@@ -344,21 +383,31 @@ impl World<'_> {
 
     /// Changes of a document on a node's disk.
     pub(super) fn stored(&self, id: NodeId, document: u8) -> Result<Hashes, String> {
+        let Kept { mut sound, spoiled } = self.kept(id, document)?;
+        sound.extend(spoiled);
+        Ok(sound)
+    }
+
+    /// Changes of a document on a node's disk, those apart that break it.
+    pub(super) fn kept(&self, id: NodeId, document: u8) -> Result<Kept, String> {
         let chunks = self.chunks_on_disk(id, document)?;
         let mut changes = Vec::new();
         for chunk in &chunks {
             changes.extend(self.library.members(chunk, self.plan.profile)?.iter().cloned());
         }
         // What builds on something that is not there is not there either.
-        let mut found: Hashes = Hashes::default();
+        let mut kept = Kept::default();
         let mut waiting = changes;
         loop {
             let before = waiting.len();
             waiting.retain(|change| {
                 let (hash, deps) = change;
-                let ready = deps.iter().all(|dep| found.contains(dep));
-                if ready {
-                    found.insert(*hash);
+                let is_spoiled = |hash| kept.spoiled.contains(hash);
+                let ready = deps.iter().all(|dep| kept.sound.contains(dep) || is_spoiled(dep));
+                if ready && (self.library.breaks(hash) || deps.iter().any(is_spoiled)) {
+                    kept.spoiled.insert(*hash);
+                } else if ready {
+                    kept.sound.insert(*hash);
                 }
                 !ready
             });
@@ -366,7 +415,7 @@ impl World<'_> {
                 break;
             }
         }
-        Ok(found)
+        Ok(kept)
     }
 
     /// A document as automerge makes it of what a node has on its disk.
@@ -376,7 +425,12 @@ impl World<'_> {
         document: u8,
     ) -> Result<automerge::Automerge, String> {
         let mut doc = automerge::Automerge::new();
+        let spoiled = self.kept(id, document)?.spoiled;
         for chunk in self.chunks_on_disk(id, document)? {
+            let members = self.library.members(&chunk, self.plan.profile)?;
+            if members.iter().any(|(hash, _)| spoiled.contains(hash)) {
+                continue;
+            }
             doc.load_incremental(&chunk).map_err(|error| error.to_string())?;
         }
         Ok(doc)

@@ -9,6 +9,7 @@ use concord_protocol::{ChangeHash, DocumentId, SessionId};
 
 use super::{NodeId, World, node::Operation, short};
 use crate::{
+    checks::answers::hash_of,
     coverage::State,
     ledger::Invariant,
     opaque::{Hashes, noise, write_value},
@@ -30,6 +31,9 @@ struct View {
     phase: Phase,
     /// Each change that is shown.
     changes: Hashes,
+    /// What the document is shown without, as the production peer does: changes that break it, and
+    /// those that build on them.
+    left_out: Hashes,
     heads: BTreeSet<ChangeHash>,
     max_op: u32,
     /// New with every loading, as automerge's is.
@@ -97,6 +101,7 @@ impl View {
         Self {
             phase: Phase::Loading,
             changes: Hashes::default(),
+            left_out: Hashes::default(),
             heads: BTreeSet::new(),
             max_op: 0,
             actor,
@@ -256,10 +261,11 @@ impl World<'_> {
                 }
             }
             Published::Quarantined(reason) => {
-                self.met(State::Quarantined);
-                if !self.nodes[id].is_rotten {
-                    let detail = format!("document {number} was quarantined: {reason}");
-                    self.broken(Invariant::NoSilentLoss, detail);
+                self.withheld(id, number, &reason);
+                // What is stored is to be named anew, without what is withheld.
+                let Some(process) = &mut self.nodes[id].process else { return };
+                if begin_again(&mut process.user, number) {
+                    self.tell(id, Event::Open(document.clone()));
                 }
             }
             Published::Damaged(reason) => self.damaged(id, number, &reason),
@@ -281,6 +287,17 @@ impl World<'_> {
             return self.broken(Invariant::AtMostOnce, detail);
         }
         *last = count;
+    }
+
+    /// A user is told that a change which breaks a document is withheld.
+    pub(super) fn withheld(&mut self, id: NodeId, document: u8, reason: &str) {
+        self.did(id, || format!("is told that document {document} goes on without {reason}"));
+        self.met(State::ToldOfWithheld);
+        let is_hostile = |word: &str| hash_of(word).is_some_and(|hash| self.library.breaks(&hash));
+        if !reason.split([' ', ':']).any(is_hostile) {
+            let detail = format!("document {document} goes on without an honest {reason}");
+            self.broken(Invariant::NoSilentLoss, detail);
+        }
     }
 
     /// The chunks of an opened document are there.
@@ -308,6 +325,12 @@ impl World<'_> {
             Err(reason) => return self.broken(Invariant::NoPanic, reason),
         };
         for change in changes {
+            if self.library.breaks(&change.hash)
+                || change.deps.iter().any(|dep| view.left_out.contains(dep))
+            {
+                view.left_out.insert(change.hash);
+                continue;
+            }
             if !view.changes.insert(change.hash) {
                 if must_be_new {
                     let detail = format!("{} was shown twice", short(&change.hash));
