@@ -50,6 +50,8 @@ pub(crate) struct Change {
     pub(crate) start_op: u32,
     /// Its operations.
     pub(crate) ops: u32,
+    /// Objects made by it, as counters: hostile ones may be real changes of automerge.
+    pub(crate) objects_made: Vec<u32>,
     /// When.
     pub(crate) time: i64,
     /// The chunk.
@@ -179,6 +181,7 @@ impl Library {
             actor: header.actor,
             seq: header.seq,
             start_op: header.start_op,
+            objects_made: header.objects_made,
             ops: header.ops,
             time: header.time,
             bytes: Bytes::copy_from_slice(chunk),
@@ -384,15 +387,17 @@ fn index(changes: &[Rc<Change>], snapshot_bytes: u64) -> Result<SnapshotIndex, J
     actors.dedup();
     let positions: BTreeMap<ChangeHash, u32> =
         (0..).zip(changes).map(|(at, change)| (change.hash, at)).collect();
+    // All were collected above.
+    let actor_of = |change: &Change| {
+        let at = actors.binary_search(&change.actor);
+        at.map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX))
+    };
     let entries: Vec<IndexEntry> = changes
         .iter()
         .map(|change| IndexEntry {
             hash: change.hash.0,
             deps: change.deps.iter().filter_map(|dep| positions.get(dep).copied()).collect(),
-            // It was collected above.
-            actor: actors
-                .binary_search(&change.actor)
-                .map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX)),
+            actor: actor_of(change),
             seq: change.seq,
             start_op: change.start_op,
             ops: change.ops,
@@ -400,7 +405,12 @@ fn index(changes: &[Rc<Change>], snapshot_bytes: u64) -> Result<SnapshotIndex, J
             time: change.time,
         })
         .collect();
-    SnapshotIndex::build(&entries, &actors, Vec::new(), snapshot_bytes)
+    let made = |change: &Rc<Change>| {
+        let actor = actor_of(change);
+        change.objects_made.clone().into_iter().map(move |counter| (counter, actor))
+    };
+    let objects = changes.iter().flat_map(made).collect();
+    SnapshotIndex::build(&entries, &actors, objects, snapshot_bytes)
         .map_err(|error| JobError::Base(error.to_string()))
 }
 

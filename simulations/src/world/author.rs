@@ -41,7 +41,10 @@ impl World<'_> {
         let now = self.nodes[id].now(self.now_us);
         let name = self.documents[usize::from(document)].clone();
         let is_maker = id == usize::from(self.plan.relays);
-        let is_new = is_maker && self.stored(id, document).is_ok_and(|found| found.is_empty());
+        // A name is given once: where all of it was damaged it is opened, and brought by others.
+        let is_new = is_maker
+            && !self.nodes[id].is_rotten
+            && self.stored(id, document).is_ok_and(|found| found.is_empty());
         let Some(process) = &mut self.nodes[id].process else { return };
         let Some(peer) = process.brain.as_peer() else { return };
         if peer.state(&name).is_some() {

@@ -126,6 +126,11 @@ impl World<'_> {
         }
     }
 
+    /// Whether a peer speaks `concord.v1` with relays.
+    pub(super) fn speaks_concord(&self, peer: u8) -> bool {
+        self.plan.settings.concord & (1 << (peer % 32)) != 0
+    }
+
     pub(super) fn dial(&mut self, id: NodeId, life: u32, relay: u8) {
         let node = &self.nodes[id];
         let Name::Peer(peer) = node.name else { return };
@@ -217,7 +222,7 @@ impl World<'_> {
                 self.lost(older, 1);
             }
         }
-        let concord = self.plan.settings.concord & (1 << (peer % 32)) != 0;
+        let concord = self.speaks_concord(peer);
         for side in 0..2 {
             let link = &self.network.links[id];
             let (node, other) = (link.ends[side].node, link.ends[1 - side].node);
