@@ -246,11 +246,9 @@ impl World<'_> {
                 self.broken(Invariant::NoSilentLoss, detail);
             }
             DocumentEvent::Withheld { reason } => self.withheld(id, document, &reason),
-            DocumentEvent::Quarantined { reason } => {
-                if !self.nodes[id].is_rotten {
-                    let detail = format!("document {document} was given up: {reason}");
-                    self.broken(Invariant::NoSilentLoss, detail);
-                }
+            DocumentEvent::Quarantined { reason } if !self.nodes[id].is_rotten => {
+                let detail = format!("document {document} was given up: {reason}");
+                self.broken(Invariant::NoSilentLoss, detail);
             }
             DocumentEvent::Damaged { reason } => {
                 let Some(process) = &mut self.nodes[id].process else { return };
