@@ -1,5 +1,7 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
+use std::cell::Cell;
+
 use automerge::{Automerge, ObjType, Prop, ROOT, ReadDoc as _, ScalarValue, Value};
 use clap::{Args, Subcommand};
 use concord::{
@@ -93,33 +95,53 @@ async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Fai
     } else {
         docs
     };
-    let (mut rows, mut shown, looked) = (Vec::new(), Vec::new(), docs.len());
+    let (mut rows, mut shown, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    let (done, total) = (Cell::new(0), docs.len());
     let finding = async {
         for doc in docs {
-            let document = peer.find_within(&doc, common.within()).await?;
-            for conflict in document.conflicts()? {
-                let view = document.read(|content| View::of(content, &conflict))??;
-                rows.push(vec![
-                    conflict.id.to_string()[..ID_SHOWN].to_owned(),
-                    conflict.code.to_string(),
-                    view.path.clone(),
-                    view.in_short(),
-                    doc.clone(),
-                ]);
-                shown.push(view.to_json(&document, &conflict));
+            // One that cannot be opened does not hide the others' conflicts.
+            match of_one(peer, common, &doc).await {
+                Ok(found) => {
+                    for (document, conflict, view) in found {
+                        rows.push(view.to_row(&document, &conflict));
+                        shown.push(view.to_json(&document, &conflict));
+                    }
+                }
+                Err(failure) => failed.push(failure),
             }
+            done.set(done.get() + 1);
         }
-        Ok::<_, Failure>(())
     };
-    waiting::for_relay(peer, common, finding).await?;
+    let words = || format!("looked at {} of {total} documents", done.get());
+    waiting::with(common, words, finding).await;
     if common.json {
-        return output::json(&json!(shown));
+        output::json(&json!(shown))?;
+    } else if !rows.is_empty() {
+        output::table(&["ID", "KIND", "WHERE", "SIDES", "DOCUMENT"], &rows)?;
+    } else if failed.is_empty() {
+        let documents = if total == 1 { "document" } else { "documents" };
+        output::line(format_args!("no open conflicts in {total} {documents}"))?;
     }
-    if rows.is_empty() {
-        let documents = if looked == 1 { "document" } else { "documents" };
-        return output::line(format_args!("no open conflicts in {looked} {documents}"));
+    let others = failed.len().saturating_sub(1);
+    match failed.pop() {
+        None => Ok(()),
+        Some(failure) if others == 0 => Err(failure),
+        Some(failure) => Err(failure.and(&format!("{others} more documents cannot be opened"))),
     }
-    output::table(&["ID", "KIND", "WHERE", "SIDES", "DOCUMENT"], &rows)
+}
+
+async fn of_one(
+    peer: &Peer,
+    common: &Common,
+    doc: &str,
+) -> Result<Vec<(Document, Conflict, View)>, Failure> {
+    let document = peer.find_within(doc, common.within()).await?;
+    let mut found = Vec::new();
+    for conflict in document.conflicts()? {
+        let view = document.read(|content| View::of(content, &conflict))??;
+        found.push((document.clone(), conflict, view));
+    }
+    Ok(found)
 }
 
 async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), Failure> {
@@ -133,7 +155,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
         "conflict {} ({}) at {}",
         &conflict.id.to_string()[..ID_SHOWN],
         conflict.code,
-        view.path
+        output::short(&view.path, LONG)
     ))?;
     output::line(format_args!("  before   {}", words(view.before.as_ref(), LONG)))?;
     for (number, side) in (1..).zip(&view.sides) {
@@ -295,9 +317,15 @@ impl View {
         })
     }
 
-    fn in_short(&self) -> String {
+    fn to_row(&self, document: &Document, conflict: &Conflict) -> Vec<String> {
         let sides: Vec<String> = self.sides.iter().map(|side| side.in_words(SHORT)).collect();
-        sides.join(" | ")
+        vec![
+            conflict.id.to_string()[..ID_SHOWN].to_owned(),
+            conflict.code.to_string(),
+            output::short(&self.path, LONG),
+            sides.join(" | "),
+            document.id().as_str().to_owned(),
+        ]
     }
 
     fn to_json(&self, document: &Document, conflict: &Conflict) -> Json {

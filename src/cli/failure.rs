@@ -55,6 +55,12 @@ impl Failure {
         Self { exit: Exit::Unconfirmed, reason: reason.into() }
     }
 
+    /// The same with more to say.
+    pub(super) fn and(mut self, more: &str) -> Self {
+        self.reason = format!("{}; {more}", self.reason);
+        self
+    }
+
     /// Says it on standard error, and gives the exit code.
     pub(super) fn report(self, json: bool) -> ExitCode {
         use io::Write as _;

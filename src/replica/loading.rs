@@ -234,6 +234,10 @@ impl Document {
             return Ok(false);
         };
         for hash in &self.meta.withheld {
+            #[cfg_attr(
+                not(feature = "simulation"),
+                allow(unused_variables, reason = "for the mark")
+            )]
             let withheld = graph.withhold(&ChangeHash(*hash));
             mark!(WithheldAtStart, if !withheld.is_empty());
         }

@@ -124,15 +124,19 @@ impl Causality {
         self.heads_of(&common)
     }
 
-    /// Those of some changes that no other of them has seen.
-    pub(super) fn heads_of(&self, changes: &[ChangeNumber]) -> Vec<ChangeHash> {
-        let covered = |change: &ChangeNumber| {
-            changes.iter().any(|other| other != change && self.saw(*other, *change))
-        };
-        let heads = changes.iter().filter(|change| !covered(change));
-        let mut hashes: Vec<ChangeHash> = heads.map(|change| self.hash(*change)).collect();
+    /// Those of some changes, one of an actor, that no other of them has seen.
+    fn heads_of(&self, changes: &[ChangeNumber]) -> Vec<ChangeHash> {
+        let mut seen: BTreeMap<u32, u64> = BTreeMap::new();
+        for change in changes {
+            for (actor, seq) in &*self.known(*change).others {
+                let last = seen.entry(*actor).or_insert(0);
+                *last = (*last).max(*seq);
+            }
+        }
+        let is_head = |known: &&Known| seen.get(&known.actor).is_none_or(|seq| *seq < known.seq);
+        let heads = changes.iter().map(|change| self.known(*change)).filter(is_head);
+        let mut hashes: Vec<ChangeHash> = heads.map(|known| known.hash).collect();
         hashes.sort_unstable();
-        hashes.dedup();
         hashes
     }
 

@@ -173,11 +173,9 @@ impl Detector {
         let code = self.code(state);
         let id = name(document, code, &place, &sides);
         // Whoever decided it had seen all of it.
-        let settles = |(change, decided): &(ChangeNumber, super::Decided)| {
-            decided.conflict == id
-                && parties.iter().all(|party| self.causality.saw(*change, *party))
-        };
-        if self.decided.iter().any(settles) {
+        let saw_all =
+            |change: &ChangeNumber| parties.iter().all(|party| self.causality.saw(*change, *party));
+        if self.decided.get(&id).is_some_and(|decided| decided.iter().any(saw_all)) {
             return None;
         }
         let before = self.causality.seen_by_all(&parties);
@@ -224,12 +222,9 @@ impl Detector {
         if !self.differ(state) {
             return Code::EditDelete;
         }
-        let decisions = |change: ChangeNumber| {
-            self.decided.iter().filter(move |(by, _)| *by == change).map(|(_, d)| d.conflict)
-        };
         let mut decided = BTreeSet::new();
-        let writes = || state.writes.iter().map(|write| write.change);
-        if writes().flat_map(decisions).any(|conflict| !decided.insert(conflict)) {
+        let mut decisions = state.writes.iter().filter_map(|w| self.decisions.get(&w.change));
+        if decisions.any(|conflict| !decided.insert(*conflict)) {
             return Code::Resolution;
         }
         let kept = || state.writes.iter().filter(|write| write.what != What::Delete);

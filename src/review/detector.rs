@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use automerge::{Change, ChangeHash, ObjType, ScalarValue};
 
 use super::{
+    ConflictId,
     causality::{Causality, ChangeNumber},
     operation::{Id, Operation, Slot, What, operations},
     resolution::Decided,
@@ -47,7 +48,9 @@ pub struct Detector {
     counters: BTreeMap<Id, Vec<Id>>,
     /// Slots with more than one intent in them.
     pub(super) disputed: BTreeSet<Slot>,
-    pub(super) decided: Vec<(ChangeNumber, Decided)>,
+    /// Changes that decide a conflict, and which.
+    pub(super) decisions: BTreeMap<ChangeNumber, ConflictId>,
+    pub(super) decided: BTreeMap<ConflictId, Vec<ChangeNumber>>,
 }
 
 /// What is known of a slot.
@@ -107,7 +110,8 @@ impl Detector {
             self.operate(number, operation, &mut touched);
         }
         if let Some(decided) = change.message().and_then(Decided::read) {
-            self.decided.push((number, decided));
+            self.decisions.insert(number, decided.conflict);
+            self.decided.entry(decided.conflict).or_default().push(number);
         }
         Ok(())
     }
