@@ -23,16 +23,16 @@ const SEEDS_MAX: u64 = 400;
 /// Worlds that noticed a mutant once, and are tried first: what is looked for among hundreds is
 /// found at once, as long as they still do. `run --mutant NAME` gives others.
 const KNOWN: &[(Mutant, u64)] = &[
-    (Mutant::LoseMessage, 5),
-    (Mutant::DeleteCoveredEarly, 78),
-    (Mutant::RootFirst, 78),
+    (Mutant::DeleteCoveredEarly, 251),
+    (Mutant::RootFirst, 263),
     (Mutant::LoseAtEviction, 4),
     (Mutant::RepeatPresence, 10),
     (Mutant::OrphansUnbounded, 66),
     (Mutant::ToldWithoutSending, 8),
     (Mutant::RefuseSilently, 25),
+    (Mutant::ServeWithheld, 31),
     (Mutant::AckFailedFlush, 17),
-    (Mutant::ServeWithheld, 128),
+    (Mutant::FirstPieceFirst, 321),
 ];
 
 /// A world that noticed a mutant.
