@@ -73,6 +73,8 @@ pub(super) struct Graph {
     tail_bytes: usize,
     /// Changes of the tail that are served and that no materialiser has applied yet.
     unchecked: usize,
+    /// Changes of the tail that are withheld, and their bytes.
+    withheld: (usize, usize),
 }
 
 impl Graph {
@@ -138,6 +140,12 @@ impl Graph {
 
     fn count_unchecked(&mut self) {
         self.unchecked = self.tail.iter().filter(|node| !node.withheld && !node.checked).count();
+    }
+
+    /// Changes of the tail that a snapshot could take in, and their bytes.
+    pub(super) fn served_tail(&self) -> (usize, usize) {
+        let (changes, bytes) = self.withheld;
+        (self.tail.len() - changes, self.tail_bytes - bytes)
     }
 
     /// Bytes of the tail's chunks.
@@ -249,7 +257,10 @@ impl Graph {
             withheld,
             from,
         };
-        if !withheld {
+        if withheld {
+            self.withheld.0 += 1;
+            self.withheld.1 += node.bytes.len();
+        } else {
             advance(&mut self.heads, &node);
             self.unchecked += 1;
         }
@@ -327,6 +338,8 @@ impl Graph {
         }
         self.heads = heads;
         self.durable_heads = durable_heads;
+        let withheld = self.tail.iter().filter(|node| node.withheld);
+        self.withheld = withheld.fold((0, 0), |(n, bytes), node| (n + 1, bytes + node.bytes.len()));
         self.count_unchecked();
     }
 

@@ -163,7 +163,8 @@ impl Document {
         if !self.jobs.is_idle() {
             return;
         }
-        let (changes, bytes) = (graph.tail().len(), graph.tail_bytes());
+        // What is withheld stays behind every snapshot: with it, one would be due for ever.
+        let (changes, bytes) = graph.served_tail();
         let unchecked = graph.has_unchecked();
         let snapshot_bytes = graph.snapshot.as_ref().map_or(0, |s| s.index.root.snapshot_bytes);
         if core.now.mono_ms < self.jobs.not_before_ms {
