@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
-use std::{
-    path::Path,
-    process::{Command, Output, Stdio},
-    sync::Arc,
-};
+mod cli;
+
+use std::{path::Path, sync::Arc};
 
 use concord::{
     relay::{Relay, RelayConfig},
@@ -15,21 +13,7 @@ use concord::{
 };
 use serde_json::{Value, json};
 
-fn run(directory: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
-    command.env_remove("CONCORD_URL").env("CONCORD_DIR", directory).stdin(Stdio::null());
-    command.args(args).output().unwrap()
-}
-
-fn ok(directory: &Path, args: &[&str]) -> String {
-    let output = run(directory, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
-
-fn json_of(directory: &Path, args: &[&str]) -> Value {
-    serde_json::from_str(&ok(directory, args)).unwrap()
-}
+use self::cli::{json_of, ok, run};
 
 fn conflicts(directory: &Path) -> Vec<Value> {
     json_of(directory, &["conflicts", "ls", "--json"]).as_array().unwrap().clone()

@@ -2,47 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
-use std::{
-    path::Path,
-    process::{Command, Output, Stdio},
-    time::Duration,
-};
+mod cli;
+
+use std::{process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
+
+use self::cli::{concord, fails, json_of, ok, run};
 
 const ABSENT: &str = "automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ";
 /// Refuses connections: a port below 1024 that nothing uses.
 const NO_RELAY: &str = "ws://127.0.0.1:1";
-
-fn concord(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
-    command.env_remove("CONCORD_URL").env("CONCORD_DIR", directory).stdin(Stdio::null());
-    command
-}
-
-fn run(directory: &Path, args: &[&str]) -> Output {
-    concord(directory).args(args).output().unwrap()
-}
-
-/// Standard output of a command that must succeed.
-fn ok(directory: &Path, args: &[&str]) -> String {
-    let output = run(directory, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
-
-fn json_of(directory: &Path, args: &[&str]) -> Value {
-    serde_json::from_str(&ok(directory, args)).unwrap()
-}
-
-/// Exit code and standard error of a command that must fail, with one line.
-fn fails(directory: &Path, args: &[&str]) -> (i32, String) {
-    let output = run(directory, args);
-    let words = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success(), "{args:?}");
-    assert_eq!(words.lines().count(), 1, "{args:?}: {words}");
-    (output.status.code().unwrap(), words)
-}
 
 #[test]
 fn a_document_is_made_shown_edited_and_listed() {
