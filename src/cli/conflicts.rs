@@ -1,8 +1,8 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
-use std::cell::Cell;
+use std::{borrow::Cow, cell::Cell};
 
-use automerge::{Automerge, ObjType, Prop, ROOT, ReadDoc as _, ScalarValue, Value};
+use automerge::{Automerge, ObjType, Prop, ROOT, ScalarValue, Value};
 use clap::{Args, Subcommand};
 use concord::{
     peer::{Document, Peer},
@@ -153,7 +153,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     let now = output::now();
     output::line(format_args!(
         "conflict {} ({}) at {}",
-        &conflict.id.to_string()[..ID_SHOWN],
+        short_id(&conflict),
         conflict.code,
         output::short(&view.path, LONG)
     ))?;
@@ -174,7 +174,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
     output::line(format_args!(
         "decide with: concord conflicts resolve {doc} {} --side 1 (or --before, --delete, --value)",
-        &conflict.id.to_string()[..ID_SHOWN],
+        short_id(&conflict),
     ))
 }
 
@@ -204,7 +204,7 @@ async fn resolve(
             "confirmed": confirmed.as_ref().map(Result::is_ok),
         }))?;
     } else {
-        let id = &conflict.id.to_string()[..ID_SHOWN];
+        let id = short_id(&conflict);
         output::line(format_args!("resolved {id}: {}", words(now.as_ref(), LONG)))?;
         match left {
             0 => output::line("no conflict is left in the document")?,
@@ -276,11 +276,7 @@ fn content_of(typed: String, conflict: &Conflict) -> Result<Content, Failure> {
     write::put(&mut tx, &ROOT, Prop::Map("value".to_owned()), json, false)
         .map_err(|error| Failure::failed(error.to_string()))?;
     tx.commit();
-    Ok(match doc.get(ROOT, "value")?.map(|(value, id)| (value.into_owned(), id)) {
-        None => Content::Nothing,
-        Some((Value::Scalar(value), _)) => Content::Single(value.into_owned()),
-        Some((Value::Object(kind), object)) => Content::Object { doc: Box::new(doc), object, kind },
-    })
+    Ok(Content::of(Cow::Owned(doc), &ROOT, "value")?)
 }
 
 /// A conflict with all that is shown of it.
@@ -320,7 +316,7 @@ impl View {
     fn to_row(&self, document: &Document, conflict: &Conflict) -> Vec<String> {
         let sides: Vec<String> = self.sides.iter().map(|side| side.in_words(SHORT)).collect();
         vec![
-            conflict.id.to_string()[..ID_SHOWN].to_owned(),
+            short_id(conflict),
             conflict.code.to_string(),
             output::short(&self.path, LONG),
             sides.join(" | "),
@@ -363,6 +359,11 @@ impl SideView {
         });
         json!({ "kind": self.kind, "value": self.value, "by": who.collect::<Vec<_>>() })
     }
+}
+
+/// As much of an id as people are shown.
+fn short_id(conflict: &Conflict) -> String {
+    conflict.id.to_string()[..ID_SHOWN].to_owned()
 }
 
 fn words(value: Option<&Json>, max: usize) -> String {

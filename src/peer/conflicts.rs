@@ -1,6 +1,7 @@
 //! Conflicts of a document, seen and decided by the program that has it open.
 
-use concord_protocol::ChangeHash;
+use automerge::{Change, transaction::Transaction};
+use concord_protocol::{ChangeHash, DocumentId};
 
 use super::{ChangeError, Document, FindError};
 use crate::review::{Choice, Conflict, ConflictId, Detector, Refused, Resolution, Unreadable};
@@ -33,12 +34,7 @@ impl Document {
     /// # Errors
     /// [`ReviewError::Find`] and [`ReviewError::Unreadable`].
     pub fn conflicts(&self) -> Result<Vec<Conflict>, ReviewError> {
-        let changes = self.read(|doc| doc.get_changes(&[]))?;
-        let mut detector = Detector::default();
-        for change in &changes {
-            detector.take_in(change)?;
-        }
-        Ok(detector.open(self.id()))
+        Ok(open(self.id(), &self.read(|doc| doc.get_changes(&[]))?)?)
     }
 
     /// Decides a conflict, as a change that is on disk when this returns. Works without a relay,
@@ -54,7 +50,7 @@ impl Document {
         reason: Option<String>,
     ) -> Result<(), ReviewError> {
         let doc = self.read(Clone::clone)?;
-        if !self.conflicts()?.iter().any(|open| open.id == conflict.id) {
+        if !open(self.id(), &doc.get_changes(&[]))?.iter().any(|open| open.id == conflict.id) {
             return Err(ReviewError::NotOpen(conflict.id));
         }
         let resolution = Resolution::prepare(&doc, conflict, choice, reason)?;
@@ -62,11 +58,18 @@ impl Document {
         // On the document as it was looked at: indexes in lists may be others by now.
         let heads: Vec<ChangeHash> =
             doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
-        let write = |tx: &mut automerge::transaction::Transaction<'_>| Ok(resolution.write(tx)?);
-        let changed = self.change_at_with(&heads, Some(&message), write).await?;
+        let write = |tx: &mut Transaction<'_>| Ok(resolution.write(tx)?);
+        let changed = self.edit(Some(&heads), Some(&message), write).await?;
         if changed.change.is_none() {
             self.commit_empty(Some(&message)).await?;
         }
         Ok(())
     }
+}
+
+/// The conflicts that are open after all changes of a document.
+fn open(document: &DocumentId, changes: &[Change]) -> Result<Vec<Conflict>, Unreadable> {
+    let mut detector = Detector::default();
+    changes.iter().try_for_each(|change| detector.take_in(change))?;
+    Ok(detector.open(document))
 }

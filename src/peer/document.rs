@@ -87,11 +87,7 @@ impl Document {
         message: Option<&str>,
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
-        let (changed, pending) = self.held.edit(self.content().await?, None, message, edit)?;
-        if let Some(pending) = pending {
-            durable(pending).await?;
-        }
-        Ok(changed)
+        self.edit(None, message, edit).await
     }
 
     /// As [`Document::change`], but made on the document as it was at these heads: what somebody
@@ -104,7 +100,7 @@ impl Document {
         heads: &[ChangeHash],
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
-        self.change_at_with(heads, None, edit).await
+        self.edit(Some(heads), None, edit).await
     }
 
     /// Whether a change is in the document.
@@ -190,15 +186,15 @@ impl Document {
         durable(self.held.commit_empty(message)?).await
     }
 
-    /// As [`Document::change_at`], with words on what it is for.
-    pub(super) async fn change_at_with<T>(
+    /// Makes one change, on the document as it is or as it was at some heads, and waits until it is
+    /// on disk.
+    pub(super) async fn edit<T>(
         &self,
-        heads: &[ChangeHash],
+        at: Option<&[ChangeHash]>,
         message: Option<&str>,
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
-        let content = self.content().await?;
-        let (changed, pending) = self.held.edit(content, Some(heads), message, edit)?;
+        let (changed, pending) = self.held.edit(self.content().await?, at, message, edit)?;
         if let Some(pending) = pending {
             durable(pending).await?;
         }

@@ -58,11 +58,11 @@ impl Document {
                 }
             }
         }
-        let Batch { arriving, numbers: _, taken, later } = batch;
+        let Batch { taken, later, .. } = batch;
         if !later.is_empty() {
             self.put_back(Inbound::Changes { from, changes: later, checked: false });
         }
-        let Some(graph) = self.graph().filter(|_| !arriving.is_empty()) else {
+        let Some(graph) = self.graph().filter(|_| !taken.is_empty()) else {
             return Ok(true);
         };
         let incoming = taken.iter().map(|(_, bytes)| ChunkSource::Inline(bytes.clone())).collect();

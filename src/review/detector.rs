@@ -96,9 +96,6 @@ impl Detector {
         if self.causality.has(&hash) {
             return Ok(());
         }
-        if let Some(missing) = change.deps().iter().find(|dep| !self.causality.has(dep)) {
-            return Err(Unreadable::OutOfOrder { change: hash, missing: *missing });
-        }
         let operations =
             operations(change, &mut self.causality).ok_or(Unreadable::Operations(hash))?;
         let number = self

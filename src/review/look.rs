@@ -1,5 +1,7 @@
 //! A conflict as people see it: where it is, what each side has, who wrote it.
 
+use std::borrow::Cow;
+
 use automerge::{
     Automerge, AutomergeError, ChangeHash, ObjId, ObjType, Prop, ReadDoc as _, ScalarValue, Value,
 };
@@ -25,6 +27,26 @@ pub enum Content {
         /// What it is.
         kind: ObjType,
     },
+}
+
+impl Content {
+    /// What a document has at this part of an object. The document is copied only where it is an
+    /// object that is there, and the document is not given away.
+    ///
+    /// # Errors
+    /// Those of automerge, if there is no such object.
+    pub fn of(
+        doc: Cow<'_, Automerge>,
+        parent: &ObjId,
+        prop: impl Into<Prop>,
+    ) -> Result<Self, AutomergeError> {
+        let (kind, object) = match doc.get(parent, prop)? {
+            None => return Ok(Self::Nothing),
+            Some((Value::Scalar(value), _)) => return Ok(Self::Single(value.into_owned())),
+            Some((Value::Object(kind), object)) => (kind, object),
+        };
+        Ok(Self::Object { doc: Box::new(doc.into_owned()), object, kind })
+    }
 }
 
 /// Who made a change, as the change says.
@@ -61,7 +83,7 @@ impl Conflict {
     /// # Errors
     /// Those of automerge, if the document is not the one that the conflict is of.
     pub fn base(&self, doc: &Automerge) -> Result<Content, AutomergeError> {
-        content_at(doc.fork_at(&self.before)?, &self.place)
+        content_at(Cow::Owned(doc.fork_at(&self.before)?), &self.place)
     }
 
     /// What is shown until it is decided: what Automerge chose.
@@ -72,7 +94,7 @@ impl Conflict {
         if self.is_gone() {
             return Ok(Content::Nothing);
         }
-        content_at(doc.clone(), &self.place)
+        content_at(Cow::Borrowed(doc), &self.place)
     }
 }
 
@@ -83,7 +105,7 @@ impl Side {
     /// As [`Conflict::base`].
     pub fn content(&self, doc: &Automerge, place: &Place) -> Result<Content, AutomergeError> {
         match &self.kept {
-            Kept::Edited(None) => content_at(doc.fork_at(&self.changes)?, place),
+            Kept::Edited(None) => content_at(Cow::Owned(doc.fork_at(&self.changes)?), place),
             Kept::Put(value) => {
                 let counted = if value.is_counter() { self.counted(doc, place)? } else { None };
                 Ok(Content::Single(counted.unwrap_or_else(|| value.clone())))
@@ -128,7 +150,7 @@ impl Who {
             actor: meta.actor.to_string(),
             author: meta.author.map(|author| author.to_string()),
             time_s: meta.timestamp,
-            message: meta.message.map(std::borrow::Cow::into_owned),
+            message: meta.message.map(Cow::into_owned),
         })
     }
 }
@@ -143,15 +165,10 @@ fn path_in(doc: &Automerge, place: &Place) -> Option<Vec<Prop>> {
     is_visible.then_some(path)
 }
 
-fn content_at(doc: Automerge, place: &Place) -> Result<Content, AutomergeError> {
+fn content_at(doc: Cow<'_, Automerge>, place: &Place) -> Result<Content, AutomergeError> {
     let Ok(Found { parent, prop }) = find(&doc, place) else {
         // What it is in was not there yet.
         return Ok(Content::Nothing);
     };
-    let found = doc.get(&parent, prop)?.map(|(value, object)| (value.into_owned(), object));
-    Ok(match found {
-        None => Content::Nothing,
-        Some((Value::Scalar(value), _)) => Content::Single(value.into_owned()),
-        Some((Value::Object(kind), object)) => Content::Object { doc: Box::new(doc), object, kind },
-    })
+    Content::of(doc, &parent, prop)
 }
