@@ -11,7 +11,6 @@ mod path;
 mod serve;
 mod summary;
 mod sync;
-mod value;
 mod waiting;
 mod watch;
 mod write;

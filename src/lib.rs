@@ -8,6 +8,7 @@ mod marks;
 
 pub mod bench;
 mod frames;
+pub mod json;
 #[cfg(feature = "simulation")]
 pub mod mutant;
 pub mod peer;

@@ -20,10 +20,12 @@ mod detector;
 mod look;
 mod operation;
 mod resolution;
+mod view;
 
 pub use self::{
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
     look::{Content, Who},
     resolution::{Choice, Decided, Refused, Resolution},
+    view::{By, SideView, View},
 };
