@@ -16,10 +16,12 @@
 
 mod causality;
 mod conflict;
+pub mod desk;
 mod detector;
 mod look;
 mod operation;
 mod resolution;
+mod summary;
 mod view;
 
 pub use self::{
@@ -27,5 +29,6 @@ pub use self::{
     detector::{Detector, Unreadable},
     look::{Content, Who},
     resolution::{Choice, Decided, Refused, Resolution},
+    summary::{SideSummary, Summary},
     view::{By, SideView, View},
 };

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use clap::{Args, Subcommand};
 use concord::{
     peer::{Document, Peer},
-    review::{Choice, Conflict, Content, SideView, View},
+    review::{Choice, Conflict, ConflictId, Content, SideView, View},
 };
 use serde_json::{Value as Json, json};
 
@@ -145,7 +145,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     let now = output::now();
     output::line(format_args!(
         "conflict {} ({}) at {}",
-        short_id(&conflict),
+        short_id(conflict.id),
         conflict.code,
         output::short(place(&view), LONG)
     ))?;
@@ -166,7 +166,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
     output::line(format_args!(
         "decide with: concord conflicts resolve {doc} {} --side 1 (or --before, --delete, --value)",
-        short_id(&conflict),
+        short_id(conflict.id),
     ))
 }
 
@@ -196,7 +196,7 @@ async fn resolve(
             "confirmed": confirmed.as_ref().map(Result::is_ok),
         }))?;
     } else {
-        let id = short_id(&conflict);
+        let id = short_id(conflict.id);
         output::line(format_args!("resolved {id}: {}", words(now.as_ref(), LONG)))?;
         match left {
             0 => output::line("no conflict is left in the document")?,
@@ -257,7 +257,7 @@ impl Chosen {
 fn to_row(view: &View) -> Vec<String> {
     let sides: Vec<String> = view.sides.iter().map(|side| in_words(side, SHORT)).collect();
     vec![
-        view.id[..ID_SHOWN].to_owned(),
+        short_id(view.id),
         view.code.clone(),
         output::short(place(view), LONG),
         sides.join(" | "),
@@ -278,8 +278,8 @@ fn in_words(side: &SideView, max: usize) -> String {
 }
 
 /// As much of an id as people are shown.
-fn short_id(conflict: &Conflict) -> String {
-    conflict.id.to_string()[..ID_SHOWN].to_owned()
+fn short_id(id: ConflictId) -> String {
+    id.to_string()[..ID_SHOWN].to_owned()
 }
 
 fn words(value: Option<&Json>, max: usize) -> String {

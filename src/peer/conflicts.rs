@@ -69,7 +69,5 @@ impl Document {
 
 /// The conflicts that are open after all changes of a document.
 fn open(document: &DocumentId, changes: &[Change]) -> Result<Vec<Conflict>, Unreadable> {
-    let mut detector = Detector::default();
-    changes.iter().try_for_each(|change| detector.take_in(change))?;
-    Ok(detector.open(document))
+    Ok(Detector::of(changes)?.open(document))
 }

@@ -7,14 +7,14 @@ use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Choice, Conflict, Content, Kept, Side, Who};
+use super::{Choice, Conflict, ConflictId, Content, Kept, Side, Who};
 use crate::json::{self, JsonError};
 
 /// A conflict as people and programs are shown it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct View {
     /// The name of the conflict: the same on every replica.
-    pub id: String,
+    pub id: ConflictId,
     /// The document that it is in.
     pub document: String,
     /// What kind it is of.
@@ -66,17 +66,12 @@ impl View {
         conflict: &Conflict,
     ) -> Result<Self, JsonError> {
         let sides = conflict.sides.iter().map(|side| {
-            let kind = match side.kept {
-                Kept::Deleted => "deleted",
-                Kept::Edited(_) => "edited",
-                Kept::Put(_) | Kept::Made(_) => "written",
-            };
             let value = side.content(doc, &conflict.place)?.to_json()?;
             let by = side.who(doc).into_iter().map(By::from).collect();
-            Ok(SideView { kind: kind.to_owned(), value, by })
+            Ok(SideView { kind: side.kind().to_owned(), value, by })
         });
         Ok(Self {
-            id: conflict.id.to_string(),
+            id: conflict.id,
             document: document.as_str().to_owned(),
             code: conflict.code.to_string(),
             path: conflict.path(doc).map(|path| json::path(path.iter())),
@@ -84,6 +79,16 @@ impl View {
             now: conflict.provisional(doc)?.to_json()?,
             sides: sides.collect::<Result<_, JsonError>>()?,
         })
+    }
+}
+
+impl Side {
+    pub(super) fn kind(&self) -> &'static str {
+        match self.kept {
+            Kept::Deleted => "deleted",
+            Kept::Edited(_) => "edited",
+            Kept::Put(_) | Kept::Made(_) => "written",
+        }
     }
 }
 
