@@ -162,6 +162,8 @@ impl ServeConfig {
         relay.shards = f.find(serve("shards"), args.shards, None, relay.shards)?;
         workers.workers = f.find(serve("workers"), args.workers, None, workers.workers)?;
         relay.strict = f.find(serve("strict"), set(args.strict), None, relay.strict)?;
+        let no_review = f.find(serve("no-review"), set(args.no_review), None, !relay.review)?;
+        relay.review = !no_review;
         relay.idle_ms = f.find(serve("idle-ms"), args.idle_ms, None, relay.idle_ms)?;
         relay.ping_ms = f.find(serve("ping-ms"), args.ping_ms, None, relay.ping_ms)?;
         let pong_ms = args.pong_timeout_ms;

@@ -63,6 +63,9 @@ pub(crate) struct ServeArgs {
     /// that breaks a document is ever taken
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Do not look for conflicts in documents that change, and do not serve /v1/conflicts
+    #[arg(long)]
+    pub(crate) no_review: bool,
     /// Milliseconds of silence after which a document leaves memory [default: 60000]
     #[arg(long, value_name = "MS")]
     pub(crate) idle_ms: Option<u64>,

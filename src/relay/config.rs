@@ -56,6 +56,8 @@ pub struct RelayConfig {
     pub stalled_ms: u64,
     /// Materialise every change before it is stored and passed on.
     pub strict: bool,
+    /// Look for conflicts in documents that change, and serve them under `/v1/conflicts`.
+    pub review: bool,
 }
 
 impl Default for RelayConfig {
@@ -76,6 +78,7 @@ impl Default for RelayConfig {
             idle_ms: replica::IDLE_MS,
             stalled_ms: replica::STALLED_MS,
             strict: false,
+            review: true,
         }
     }
 }

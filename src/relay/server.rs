@@ -26,6 +26,7 @@ use super::{
     listen::{Listener, Listeners, Tcp},
     metered::Metered,
     metrics::Metrics,
+    review::{self, Reviewer},
     shard::{self, Inbound, Surroundings},
 };
 use crate::{
@@ -149,12 +150,17 @@ impl Relay {
         let metadata =
             PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
         let health = watch::Sender::new(Health::Ready);
+        let reviewer = config
+            .review
+            .then(|| Arc::new(Reviewer::new(Arc::clone(&store), Arc::clone(&materialiser))));
+        let gathered = Gathered::of(&store, &materialiser, reviewer.clone());
         let surroundings = Surroundings {
             clock: Clock::start(),
-            metrics: Arc::new(Metrics::new(Gathered::of(&store, &materialiser))),
+            metrics: Arc::new(Metrics::new(gathered)),
             store: store.clone(),
             materialiser,
             health: health.clone(),
+            reviewer: reviewer.clone(),
         };
         let replicas = (0..config.shard_count())
             .map(|_| Replica::new(replica_config(&config, us.clone(), metadata.clone())));
@@ -171,9 +177,14 @@ impl Relay {
             let router = http::admin(hub.clone());
             tokio::spawn(accept_always(hub.clone(), anybody, admin, router, head_ms));
         }
-        let router = http::clients(hub.clone());
-        let accepting = tokio::spawn(accept(hub.clone(), clients, router, head_ms));
-        let closing = tokio::spawn(close_on_failure(hub.clone()));
+        let mut router = http::clients(hub.clone());
+        let mut listeners = Vec::new();
+        if let Some(reviewer) = reviewer {
+            router = router.merge(review::routes(hub.clone(), Arc::clone(&reviewer)));
+            listeners.push(tokio::spawn(review::run(hub.clone(), reviewer)));
+        }
+        listeners.push(tokio::spawn(accept(hub.clone(), clients, router, head_ms)));
+        listeners.push(tokio::spawn(close_on_failure(hub.clone())));
         Ok(Self {
             storage_id: store.storage_id().to_string(),
             store: StoreHandle(store),
@@ -181,7 +192,7 @@ impl Relay {
             admin_addr,
             hub,
             shards,
-            listeners: vec![accepting, closing],
+            listeners,
         })
     }
 

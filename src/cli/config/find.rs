@@ -69,7 +69,7 @@ impl Section {
 }
 
 /// Every key of `[serve]`.
-pub(super) const SERVE_KEYS: [&str; 18] = [
+pub(super) const SERVE_KEYS: [&str; 19] = [
     "host",
     "port",
     "data-dir",
@@ -80,6 +80,7 @@ pub(super) const SERVE_KEYS: [&str; 18] = [
     "shards",
     "workers",
     "strict",
+    "no-review",
     "idle-ms",
     "ping-ms",
     "pong-timeout-ms",
