@@ -135,8 +135,10 @@ fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answe
     };
     let Decision { choice, reason } = order.decision.clone();
     let choice = match choice {
-        // The number is checked when the decision is prepared.
-        Wanted::Side(number) => Choice::Side(number.wrapping_sub(1)),
+        Wanted::Side(0) => {
+            return Ok(Answer::Refused("sides have numbers from 1".to_owned()));
+        }
+        Wanted::Side(number) => Choice::Side(number - 1),
         Wanted::Before => Choice::Before,
         Wanted::Delete => Choice::Other(Content::Nothing),
         Wanted::Value(value) => Choice::value(value, conflict)?,

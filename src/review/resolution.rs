@@ -40,7 +40,7 @@ pub struct Resolution {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is no such side.
-    #[error("the conflict has sides 1 to {sides}, and no side {}", side + 1)]
+    #[error("the conflict has sides 1 to {sides}, and no side {}", side.saturating_add(1))]
     NoSide {
         /// Which was asked for, from 0.
         side: usize,
