@@ -74,7 +74,7 @@ use self::{
 };
 pub use self::{
     builder::PeerBuilder,
-    conflicts::ReviewError,
+    conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
     document::{Changed, Document, Watcher},
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},

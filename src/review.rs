@@ -18,6 +18,7 @@ mod causality;
 mod conflict;
 pub mod desk;
 mod detector;
+mod follower;
 mod look;
 mod operation;
 mod resolution;
@@ -27,6 +28,7 @@ mod view;
 pub use self::{
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
+    follower::{Follower, News},
     look::{Content, Who},
     resolution::{Choice, Decided, Refused, Resolution},
     summary::{SideSummary, Summary},

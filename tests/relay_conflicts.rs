@@ -9,7 +9,7 @@ use automerge::{
     transaction::{Transactable as _, Transaction},
 };
 use concord::{
-    peer::{Document, Peer},
+    peer::{ConflictEvent, Document, Peer},
     relay::{Relay, RelayConfig},
     replica::{JobError, JobOutput},
     review::Choice,
@@ -242,6 +242,29 @@ async fn the_queue_is_that_of_a_peer_and_a_decision_reaches_everybody() {
     two.documents[0].resolve(&conflict, &Choice::Side(0), None).await.unwrap();
     two.documents[0].wait_confirmed(SOON).await.unwrap();
     assert!(http.open(0).await.is_empty());
+    two.end().await;
+    relay.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_told_what_becomes_of_conflicts() {
+    let (relay, http) = relay(store::memory().unwrap()).await;
+    let two = Two::at(&http).await;
+    let mut watcher = two.documents[0].watch_conflicts();
+    two.put(0, "count", 5).await;
+    let nothing = timeout(Duration::from_millis(50), watcher.next()).await;
+    assert!(nothing.is_err(), "nobody disagrees");
+    two.put(1, "count", 7).await;
+    let mut told = async || timeout(SOON, watcher.next()).await.unwrap().unwrap();
+    let ConflictEvent::Opened(first) = told().await else { panic!("one is opened first") };
+    two.write(1, |tx| tx.put(ROOT, "count", 9)).await;
+    let ConflictEvent::Closed { id, successor } = told().await else { panic!("then closed") };
+    let ConflictEvent::Opened(second) = told().await else { panic!("and another opened") };
+    assert_eq!((id, successor), (first.id, Some(second.id)));
+    let (status, _) = http.resolve(&second.id.to_string(), &json!({ "choice": "before" })).await;
+    assert_eq!(status, 200);
+    assert_eq!(told().await, ConflictEvent::Closed { id: second.id, successor: None });
+    assert!(two.documents[0].conflicts().unwrap().is_empty());
     two.end().await;
     relay.shutdown().await.unwrap();
 }

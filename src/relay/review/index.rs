@@ -271,11 +271,11 @@ mod tests {
     }
 
     fn ids(page: &Page) -> Vec<u32> {
-        let id = |json: &Box<str>| {
+        let id = |json: &str| {
             let summary: Summary = serde_json::from_str(json).unwrap();
             u32::from_str_radix(&summary.id.to_string(), 16).unwrap()
         };
-        page.conflicts.iter().map(id).collect()
+        page.conflicts.iter().map(|json| id(json)).collect()
     }
 
     #[test]
