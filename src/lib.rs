@@ -7,6 +7,7 @@
 mod marks;
 
 pub mod bench;
+pub mod entity;
 mod frames;
 #[cfg(feature = "simulation")]
 pub mod mutant;
