@@ -7,6 +7,7 @@
 mod marks;
 
 pub mod bench;
+pub mod entity;
 mod frames;
 pub mod json;
 #[cfg(feature = "simulation")]

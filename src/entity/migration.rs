@@ -1,0 +1,81 @@
+//! What changed from one version of a type to the next.
+
+use std::fmt;
+
+/// One step from the version before to this one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Migration {
+    /// The version that it leads to.
+    pub version: u32,
+    /// What it does.
+    pub step: Step,
+}
+
+/// What a migration does.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Step {
+    /// A field came; of a map, as `address.street`.
+    Add {
+        /// Which.
+        field: String,
+    },
+    /// A field went. What was written stays in the document.
+    Remove {
+        /// Which.
+        field: String,
+        /// The kind that it had.
+        kind: super::Kind,
+    },
+    /// A field got another name. It stays under its first key in documents.
+    Rename {
+        /// What it was called.
+        from: String,
+        /// What it is called.
+        to: String,
+    },
+    /// A field became another kind.
+    Retype {
+        /// Which.
+        field: String,
+        /// The kind that it had.
+        from: super::Kind,
+    },
+    /// One field became several: its words, cut at a separator.
+    Split {
+        /// Which.
+        field: String,
+        /// The kind that it had.
+        from: super::Kind,
+        /// What it became.
+        into: Vec<String>,
+        /// What stood between.
+        separator: String,
+    },
+    /// Several fields became one: joined with a separator.
+    Merge {
+        /// Which.
+        fields: Vec<String>,
+        /// The kind that they had.
+        from: super::Kind,
+        /// What they became.
+        into: String,
+        /// What stands between.
+        separator: String,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add { field } => write!(f, "add {field}"),
+            Self::Remove { field, kind } => write!(f, "remove {field} ({})", kind.name()),
+            Self::Rename { from, to } => write!(f, "rename {from} to {to}"),
+            Self::Retype { field, from } => write!(f, "retype {field} from {}", from.name()),
+            Self::Split { field, into, .. } => write!(f, "split {field} into {}", into.join(", ")),
+            Self::Merge { fields, into, .. } => {
+                write!(f, "merge {} into {into}", fields.join(", "))
+            }
+        }
+    }
+}

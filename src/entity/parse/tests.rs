@@ -1,0 +1,246 @@
+use super::{
+    TOP_KEYS,
+    entity_type::TYPE_KEYS,
+    field::FIELD_KEYS,
+    kind::{KIND_KEYS, ONLY_FOR},
+    migration::MIGRATION_KEYS,
+};
+use crate::entity::{Kind, OnDelete, Policy, Schema, Step};
+
+const EXAMPLE: &str = include_str!("../../../schema/example.toml");
+
+fn errors(text: &str) -> Vec<String> {
+    Schema::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_example_is_read() {
+    let schema = Schema::parse(EXAMPLE).unwrap();
+    let task = &schema.types["task"];
+    assert_eq!(task.version, 3);
+    assert_eq!(task.fields["summary"].slot, "title", "what is renamed stays where it is");
+    assert_eq!((task.fields["labels"].since, task.fields["labels"].slot.as_str()), (2, "labels"));
+    assert_eq!(task.fields["effort"].slot, "effort", "a register stays one");
+    assert!(matches!(&task.fields["status"].policy, Policy::Ladder(order) if order.len() == 3));
+    let Kind::Reference { to, on_delete } = &task.fields["project"].kind else { panic!() };
+    assert_eq!((to.as_str(), *on_delete), ("project", OnDelete::Restrict));
+    assert!(matches!(task.migrations[0].step, Step::Add { .. }));
+    assert_eq!(task.gone.len(), 1);
+    assert_eq!(task.gone[0].slot, "notes");
+    let kinds: std::collections::BTreeSet<_> =
+        schema.types.values().flat_map(|it| it.fields.values()).map(|it| it.kind.name()).collect();
+    assert_eq!(kinds.len(), Kind::NAMES.len(), "every kind is shown: {kinds:?}");
+}
+
+#[test]
+fn every_error_is_reported_with_its_line_and_what_to_do() {
+    let text = r#"
+root_kye = "kind"
+[types.task]
+version = 2
+unique = ["statsu", ["notes"]]
+invariants = { enough = "coutn >= 0" }
+priority = "urgent"
+
+[types.task.fields]
+notes = "text"
+size = "strin"
+status = { kind = "enum", values = ["todo", "doing", "done"], policy = "ladder" }
+count = { kind = "integer", min = 3, max = 1, default = "no" }
+owner = { kind = "reference", to = "preson" }
+tags = { kind = "set" }
+title = { kind = "text", policy = "latest", values = ["a"] }
+"two words" = "text"
+place = { kind = "map" }
+code = { kind = "string", pattern = "(", required = 1 }
+
+[[types.task.migrations]]
+version = 3
+add = "notes"
+
+[types.person]
+"#;
+    let expected = [
+        "line 2: the file has no key `root_kye`: did you mean `root_key`?",
+        "line 5: `unique` of type `task` names `statsu`, which is no field: did you mean `status`?",
+        "line 5: `unique` of type `task` names `notes`, of kind `text`: name fields that are a \
+         string, enum, integer, boolean, timestamp or reference",
+        "line 6: rule `enough` of type `task` is no rule on its fields: `coutn` is no field: did you \
+         mean `count`?",
+        "line 7: `priority` of type `task` is \"urgent\", which is not known: known are `low`, \
+         `normal`, `high`",
+        "line 11: field `size` of type `task` has the kind \"strin\", which is not known: did you \
+         mean `string`?",
+        "line 12: field `status` of type `task` has policy `ladder` without an order: add `ladder \
+         = [\"todo\", \"doing\", \"done\"]`",
+        "line 13: `min` of field `count` of type `task` is 3, above `max`, 1: nothing would fit: \
+         change one of them",
+        "line 13: the default of field `count` of type `task` is a string, and the kind \
+         `integer`: write a default that fits the kind",
+        "line 14: field `owner` of type `task` refers to type `preson`, which is not declared: \
+         did you mean `person`?",
+        "line 15: field `tags` of type `task` does not say what is in it: add `items = \
+         \"string\"` or another kind",
+        "line 16: field `title` of type `task` has the policy `latest`, and is of kind `text`: \
+         leave `policy` out: the kind merges by itself",
+        "line 16: `values` says nothing of field `title` of type `task`, which is of kind `text`: \
+         leave it out; it is for `enum`",
+        "line 17: field `two words` of type `task` has a name that rules and programs cannot use: \
+         begin with a letter, go on with letters, digits and _, 64 at most",
+        "line 18: field `place` of type `task` does not say what is in it: add `fields` with the \
+         fields that it has, or `items` with the kind of whatever is in it",
+        "line 19: `pattern` of field `code` of type `task` cannot be used: unclosed group: write \
+         another regular expression",
+        "line 19: `required` of field `code` of type `task` has a whole number: write true or \
+         false",
+        "line 22: a migration of type `task` leads to version 3, and the type has 2: raise \
+         `version` of the type, or write one from 2 to 2",
+        "line 25: type `person` has no fields: add `[types.person.fields]` with at least one",
+    ];
+    let found = errors(text);
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn what_is_not_toml_is_reported_all_at_once() {
+    let found = errors("[types\na = = 1\nb = 1\nc = 'x\n");
+    assert!(found.len() >= 3, "{found:#?}");
+    assert!(found.iter().all(|error| error.contains("not TOML")), "{found:#?}");
+}
+
+#[test]
+fn migrations_say_where_fields_are_kept() {
+    let schema = Schema::parse(
+        r#"
+[types.person]
+version = 4
+[types.person.fields]
+first = "string"
+last = "string"
+bio = "text"
+score = "counter"
+address = { kind = "map", fields = { street = "string", notes = "text" } }
+
+[[types.person.migrations]]
+version = 2
+rename = "about"
+to = "story"
+[[types.person.migrations]]
+version = 2
+add = "address.notes"
+[[types.person.migrations]]
+version = 3
+split = "name"
+into = ["first", "last"]
+[[types.person.migrations]]
+version = 3
+rename = "story"
+to = "bio"
+[[types.person.migrations]]
+version = 4
+retype = "score"
+kind = "integer"
+"#,
+    )
+    .unwrap();
+    let person = &schema.types["person"];
+    let kept = |name: &str| (person.fields[name].slot.as_str(), person.fields[name].since);
+    assert_eq!(kept("bio"), ("about", 1));
+    assert_eq!((kept("first"), kept("last")), (("first", 3), ("last", 3)));
+    assert_eq!(kept("score"), ("score@4", 4), "a counter cannot be where a number was");
+    let gone: Vec<_> = person.gone.iter().map(|field| (field.slot.as_str(), field.since)).collect();
+    assert_eq!(gone, [("name", 1), ("score", 1)]);
+    let Kind::Record { fields } = &person.fields["address"].kind else { panic!() };
+    assert_eq!((fields["street"].since, fields["notes"].since), (1, 2));
+}
+
+#[test]
+fn migrations_that_cannot_have_been_are_errors() {
+    let found = errors(
+        r#"
+[types.a]
+version = 3
+fields = { title = "string", body = "text" }
+migrations = [
+  { version = 2, add = "tilte" },
+  { version = 2, remove = "body", kind = "text" },
+  { version = 3, rename = "title", to = "body" },
+  { version = 3, remove = "x" },
+  { version = 3, add = "a", rename = "b" },
+  { version = 3 },
+]
+"#,
+    );
+    let has = |part: &str| assert!(found.iter().any(|it| it.contains(part)), "{part} {found:#?}");
+    has("line 6: a migration of type `a` (add tilte) names `tilte`, which version 2 does not have");
+    has("(rename title to body) takes away `title`, which version 3 still has");
+    has("line 9: a migration of type `a` has no `kind`");
+    has("line 10: a migration of type `a` does several things: `add`, `rename`");
+    has("line 11: a migration of type `a` does not say what it does");
+}
+
+#[test]
+fn bounds_hold_also_for_files_of_others() {
+    let deep = format!(
+        "[types.a.fields]\na = {}\"text\"{}",
+        "{ kind = 'list', items = ".repeat(12),
+        " }".repeat(12)
+    );
+    assert!(errors(&deep)[0].contains("levels deep"), "{:?}", errors(&deep));
+    let deeper = format!("a = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(errors(&deeper)[0].contains("not TOML"));
+    let many: String = (0..5_000).map(|number| format!("x{number} = 1\n")).collect();
+    assert_eq!(errors(&many).len(), crate::entity::limits::ERRORS_MAX);
+    assert!(errors(&"#".repeat(2 << 20))[0].contains("bytes"));
+}
+
+/// What an editor is told is what is read.
+#[test]
+fn the_json_schema_knows_the_same_keys_and_words() {
+    let json: serde_json::Value =
+        serde_json::from_str(include_str!("../../../schema/concord-schema.json")).unwrap();
+    let keys = |pointer: &str| -> Vec<String> {
+        let properties = json.pointer(pointer).and_then(|it| it.as_object()).unwrap();
+        properties.keys().cloned().collect()
+    };
+    let sorted = |keys: &[&str]| {
+        let mut keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys("/properties"), sorted(&TOP_KEYS));
+    assert_eq!(keys("/$defs/type/properties"), sorted(&TYPE_KEYS));
+    assert_eq!(keys("/$defs/kind_table/properties"), sorted(&KIND_KEYS));
+    let all: Vec<_> = KIND_KEYS.into_iter().chain(FIELD_KEYS).collect();
+    assert_eq!(keys("/$defs/field_table/properties"), sorted(&all));
+    assert_eq!(keys("/$defs/migration/properties"), sorted(&MIGRATION_KEYS));
+    let words = |pointer: &str| -> Vec<String> {
+        serde_json::from_value(json.pointer(pointer).unwrap().clone()).unwrap()
+    };
+    assert_eq!(words("/$defs/kind_name/enum"), Kind::NAMES);
+    assert_eq!(words("/$defs/field_table/properties/policy/enum"), Policy::NAMES);
+    assert_eq!(words("/$defs/kind_table/properties/on_delete/enum"), OnDelete::NAMES);
+    assert!(ONLY_FOR.iter().all(|(key, _)| KIND_KEYS.contains(key)));
+}
+
+#[test]
+fn the_json_schema_takes_the_example_and_refuses_what_is_mistyped() {
+    let json = serde_json::from_str(include_str!("../../../schema/concord-schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&json).unwrap();
+    let example: toml::Value = toml::from_str(EXAMPLE).unwrap();
+    let example = serde_json::to_value(example).unwrap();
+    let errors: Vec<_> = validator.iter_errors(&example).map(|it| it.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    for wrong in [
+        r#"{ "root_kye": "a", "types": {} }"#,
+        r#"{ "types": { "a": { "fields": { "b": "strin" } } } }"#,
+        r#"{ "types": { "a": { "fields": { "b": { "kind": "text", "polcy": "max" } } } } }"#,
+        r#"{ "types": { "a": { "version": 0, "fields": { "b": "text" } } } }"#,
+    ] {
+        let value = serde_json::from_str(wrong).unwrap();
+        assert!(!validator.is_valid(&value), "{wrong}");
+    }
+}

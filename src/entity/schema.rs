@@ -1,0 +1,118 @@
+//! A schema: the types of entities, as a file declares them.
+
+use std::collections::BTreeMap;
+
+use super::{Field, Migration, Rule, SchemaErrors, parse};
+
+/// The key of a document that names its type, where a schema does not say another.
+pub const ROOT_KEY: &str = "type";
+
+/// What entities there are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schema {
+    /// The key of a document, at its root, that names its type.
+    pub root_key: String,
+    /// The types by name.
+    pub types: BTreeMap<String, EntityType>,
+}
+
+/// A type of entities.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntityType {
+    /// What it is called: the value of the root key in its documents.
+    pub name: String,
+    /// The key of a document that names its type.
+    pub root_key: String,
+    /// Which version of the type this is, from 1.
+    pub version: u32,
+    /// Its fields by name.
+    pub fields: BTreeMap<String, Field>,
+    /// Fields that earlier versions had, as they were kept in documents. Old documents begin with
+    /// them, and peers of those versions still write them.
+    pub gone: Vec<Field>,
+    /// Fields which, taken together, no two live entities have alike.
+    pub unique: Vec<Vec<String>>,
+    /// What must hold of its fields together, by name.
+    pub invariants: BTreeMap<String, Rule>,
+    /// How soon its documents are brought.
+    pub priority: Priority,
+    /// What becomes of edits concurrent with a delete.
+    pub edits_of_deleted: EditsOfDeleted,
+    /// What changed with each version, in order.
+    pub migrations: Vec<Migration>,
+}
+
+/// How soon documents of a type are brought to a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// After all others.
+    Low,
+    /// In between.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+/// What becomes of an entity that one person deletes while another edits it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EditsOfDeleted {
+    /// It stays, with the edits.
+    #[default]
+    Keep,
+    /// A person decides.
+    Review,
+}
+
+impl Schema {
+    /// Reads a schema file.
+    ///
+    /// # Errors
+    /// All that is wrong with it, each with its line and what to do.
+    ///
+    /// ```
+    /// let schema = concord::entity::Schema::parse(r#"
+    ///     [types.task.fields]
+    ///     title = "text"
+    ///     status = { kind = "enum", values = ["todo", "done"], default = "todo" }
+    /// "#)?;
+    /// assert_eq!(schema.types["task"].fields["status"].kind.name(), "enum");
+    /// # Ok::<(), concord::entity::SchemaErrors>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<Self, SchemaErrors> {
+        parse::schema(text)
+    }
+}
+
+impl Priority {
+    pub(super) const NAMES: [&str; 3] = ["low", "normal", "high"];
+
+    /// Its name in a schema file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::Low, Self::Normal, Self::High].into_iter().find(|priority| priority.name() == name)
+    }
+}
+
+impl EditsOfDeleted {
+    pub(super) const NAMES: [&str; 2] = ["keep", "review"];
+
+    /// Its name in a schema file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Review => "review",
+        }
+    }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::Keep, Self::Review].into_iter().find(|policy| policy.name() == name)
+    }
+}

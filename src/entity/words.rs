@@ -1,0 +1,16 @@
+//! Words of errors.
+
+/// The names, for a sentence.
+pub(super) fn quoted(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The known name that was meant, most likely; other words if none is near.
+pub(super) fn instead(name: &str, known: &[&str], otherwise: &str) -> String {
+    let distance = |known: &&&str| strsim::osa_distance(name, known);
+    let nearest = known.iter().min_by_key(distance);
+    match nearest.filter(|nearest| distance(nearest) <= 1 + nearest.len() / 4) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => otherwise.to_owned(),
+    }
+}
