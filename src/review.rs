@@ -21,7 +21,9 @@ mod detector;
 mod follower;
 mod look;
 mod operation;
+pub mod policy;
 mod resolution;
+mod settle;
 mod summary;
 mod view;
 
@@ -31,6 +33,7 @@ pub use self::{
     follower::{Follower, News},
     look::{Content, Who},
     resolution::{Choice, Decided, Refused, Resolution},
+    settle::{Settled, settle},
     summary::{SideSummary, Summary},
     view::{By, SideView, View},
 };

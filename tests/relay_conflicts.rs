@@ -261,6 +261,8 @@ async fn a_program_is_told_what_becomes_of_conflicts() {
     let ConflictEvent::Closed { id, successor } = told().await else { panic!("then closed") };
     let ConflictEvent::Opened(second) = told().await else { panic!("and another opened") };
     assert_eq!((id, successor), (first.id, Some(second.id)));
+    // The relay looks a moment later.
+    assert_eq!(http.open(1).await[0]["id"], second.id.to_string());
     let (status, _) = http.resolve(&second.id.to_string(), &json!({ "choice": "before" })).await;
     assert_eq!(status, 200);
     assert_eq!(told().await, ConflictEvent::Closed { id: second.id, successor: None });
@@ -417,6 +419,41 @@ async fn what_cannot_be_understood_or_is_not_allowed_is_said_so() {
     let store = store::memory().unwrap();
     let (relay, http) = relay_with(store, worker, |config| config.review = false).await;
     assert_eq!(http.get("/v1/conflicts").await.0, 404);
+    relay.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_policies_of_a_schema_decide_waits_for_nobody() {
+    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
+    let schema = r#"
+        [types.trip.fields]
+        count = { kind = "integer", policy = "max" }
+        title = "string"
+    "#;
+    let store = store::memory().unwrap();
+    let (relay, http) =
+        relay_with(store, worker, |config| config.schema = Some(schema.to_owned())).await;
+    let two = Two::at(&http).await;
+    two.write(0, |tx| tx.put(ROOT, "type", "trip")).await;
+    for (who, count, title) in [(0, 7, "To Rome"), (1, 5, "To Paris")] {
+        two.put(who, "count", count).await;
+        two.write(who, |tx| tx.put(ROOT, "title", title)).await;
+    }
+    let open = http.open(1).await;
+    assert_eq!(open[0]["path"], "title");
+    for who in [0, 1] {
+        two.until(who, "count", 7).await;
+    }
+    two.agree().await;
+    let left = two.documents[1].conflicts().unwrap();
+    assert_eq!(ids(&open), left.iter().map(|open| open.id.to_string()).collect());
+    let record = two.documents[0].read(|doc| {
+        let changes = doc.get_changes(&[]);
+        let said = changes.iter().filter_map(|change| change.message().map(str::to_owned));
+        said.filter(|said| said.ends_with("policy-max")).count()
+    });
+    assert_eq!(record.unwrap(), 1, "it is on record");
+    two.end().await;
     relay.shutdown().await.unwrap();
 }
 

@@ -58,6 +58,8 @@ pub struct RelayConfig {
     pub strict: bool,
     /// Look for conflicts in documents that change, and serve them under `/v1/conflicts`.
     pub review: bool,
+    /// The text of a schema file: what its policies decide is decided, and is no conflict.
+    pub schema: Option<String>,
 }
 
 impl Default for RelayConfig {
@@ -79,6 +81,7 @@ impl Default for RelayConfig {
             stalled_ms: replica::STALLED_MS,
             strict: false,
             review: true,
+            schema: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{
-        counter::ConstCounter,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
     },
@@ -86,7 +86,7 @@ fn workers(e: &mut DescriptorEncoder<'_>, status: &PoolStatus) -> fmt::Result {
 }
 
 fn review(e: &mut DescriptorEncoder<'_>, status: &ReviewStatus) -> fmt::Result {
-    let ReviewStatus { open, unlisted, waiting, looks, failures } = status;
+    let ReviewStatus { open, unlisted, waiting, looks, failures, settled } = status;
     let by_code = Family::<ByCode, Gauge>::default();
     for (code, open) in open {
         by_code.get_or_create(&ByCode { code: code.clone() }).set(count(*open));
@@ -99,13 +99,25 @@ fn review(e: &mut DescriptorEncoder<'_>, status: &ReviewStatus) -> fmt::Result {
     gauge(e, "review_waiting", help, None, count(*waiting))?;
     counter(e, "review_looks", "Looks at documents for conflicts", None, *looks)?;
     let help = "Looks that failed: the log says which document and why";
-    counter(e, "review_failures", help, None, *failures)
+    counter(e, "review_failures", help, None, *failures)?;
+    let by_policy = Family::<ByPolicy, Counter>::default();
+    for (policy, settled) in settled {
+        by_policy.get_or_create(&ByPolicy { policy: policy.clone() }).inc_by(*settled);
+    }
+    let help = "Conflicts that a policy of the schema decided here";
+    metric(e, "conflicts_settled", help, None, &by_policy)
 }
 
 /// Codes are ours and few.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByCode {
     code: String,
+}
+
+/// So are policies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPolicy {
+    policy: String,
 }
 
 fn counter<N>(

@@ -9,6 +9,7 @@ mod index;
 mod queue;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -58,6 +59,8 @@ const TOLD: usize = 1_024;
 pub(super) struct Reviewer {
     store: Arc<dyn Store>,
     materialiser: Arc<dyn Materialiser>,
+    /// The text of the schema file in force.
+    schema: Option<String>,
     state: Mutex<State>,
     changed: Notify,
     told: broadcast::Sender<Arc<Change>>,
@@ -73,6 +76,8 @@ struct State {
     is_swept: bool,
     looks: u64,
     failures: u64,
+    /// Conflicts that policies decided, by policy.
+    settled: BTreeMap<String, u64>,
 }
 
 /// How it stands.
@@ -87,6 +92,8 @@ pub(super) struct ReviewStatus {
     /// Looks so far, and those that failed.
     pub(super) looks: u64,
     pub(super) failures: u64,
+    /// Conflicts that policies decided, by policy.
+    pub(super) settled: BTreeMap<String, u64>,
 }
 
 /// Why there is no answer.
@@ -133,10 +140,15 @@ impl fmt::Debug for Reviewer {
 }
 
 impl Reviewer {
-    pub(super) fn new(store: Arc<dyn Store>, materialiser: Arc<dyn Materialiser>) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        materialiser: Arc<dyn Materialiser>,
+        schema: Option<String>,
+    ) -> Self {
         Self {
             store,
             materialiser,
+            schema,
             state: Mutex::default(),
             changed: Notify::new(),
             told: broadcast::Sender::new(TOLD),
@@ -164,6 +176,7 @@ impl Reviewer {
             waiting: state.queue.len(),
             looks: state.looks,
             failures: state.failures,
+            settled: state.settled.clone(),
         }
     }
 
@@ -180,7 +193,8 @@ impl Reviewer {
             Ok(None) => return Err(NoAnswer::Unreadable("the relay is shutting down".to_owned())),
             Err(_) => return Err(NoAnswer::Unreadable("the store takes too long".to_owned())),
         };
-        let asked = Asked { document: document.as_str().to_owned(), question };
+        let (document, schema) = (document.as_str().to_owned(), self.schema.clone());
+        let asked = Asked { document, schema, question };
         let asked = Bytes::from(serde_json::to_vec(&asked)?);
         match self.materialiser.run(WorkerJob::Review { base, asked }).await? {
             JobOutput::Reviewed(answer) => Ok(serde_json::from_slice(&answer)?),
@@ -191,28 +205,48 @@ impl Reviewer {
     /// Looks at a document, and notes what is open in it.
     async fn look(&self, shards: &Shards, document: &DocumentId) {
         let answer = self.ask(shards, document, Question::List).await;
-        let mut state = self.state();
-        state.looks += 1;
+        self.state().looks += 1;
         match answer {
-            Ok(Answer::Listed(open, more)) => {
-                let changes = state.index.update(document, open, more);
-                drop(state);
+            Ok(Answer::Listed { open, more, settled }) => {
+                let changes = self.state().index.update(document, open, more);
                 for change in changes {
                     self.tell(change);
+                }
+                for (policy, change) in settled {
+                    self.settle(shards, document, &policy, change).await;
                 }
             }
             Ok(_) => {}
             Err(error) => {
-                state.failures += 1;
-                tracing::warn!(%document, %error, "cannot look for conflicts in a document");
-                state.index.failed(document, error.to_string());
+                self.failed(document, &error.to_string());
                 if matches!(
                     error,
                     NoAnswer::Job(JobError::Unavailable(_)) | NoAnswer::Unreadable(_)
                 ) {
-                    state.queue.unknown(document, Instant::now() + AGAIN);
+                    self.state().queue.unknown(document, Instant::now() + AGAIN);
                 }
             }
+        }
+    }
+
+    fn failed(&self, document: &DocumentId, reason: &str) {
+        tracing::warn!(%document, reason, "cannot look for conflicts in a document");
+        let mut state = self.state();
+        state.failures += 1;
+        state.index.failed(document, reason.to_owned());
+    }
+
+    /// Stores what a policy decided.
+    async fn settle(&self, shards: &Shards, document: &DocumentId, policy: &str, change: Vec<u8>) {
+        match shards.change(document, change.into()).await {
+            Some(Ok(())) => {
+                *self.state().settled.entry(policy.to_owned()).or_default() += 1;
+            }
+            Some(Err(error)) => {
+                let reason = format!("what the policy {policy} decided was not stored: {error}");
+                self.failed(document, &reason);
+            }
+            None => {}
         }
     }
 
@@ -244,7 +278,7 @@ impl Reviewer {
                 self.changed(&document);
                 return Err(Undecided::NotOpen(successor));
             }
-            Answer::Listed(..) | Answer::Shown(_) => {
+            Answer::Listed { .. } | Answer::Shown(_) => {
                 let other = JobError::Base("another question was answered".to_owned());
                 return Err(NoAnswer::from(other).into());
             }

@@ -30,6 +30,7 @@ use super::{
     shard::{self, Inbound, Surroundings},
 };
 use crate::{
+    entity::{Schema, SchemaErrors},
     replica::{Config, Event, Replica},
     store::{Store, StoreError},
     worker::Materialiser,
@@ -74,6 +75,9 @@ pub enum StartError {
          users, or say --allow-anonymous"
     )]
     Exposed(IpAddr),
+    /// The schema is none.
+    #[error("the schema cannot be used: {0}")]
+    Schema(#[from] SchemaErrors),
     /// The system has no random numbers to give.
     #[error("cannot make a name for this relay: {0}")]
     NoRandomness(getrandom::Error),
@@ -136,7 +140,7 @@ impl Relay {
     /// are not looked at, and who may reach the relay is the caller's to know.
     ///
     /// # Errors
-    /// [`StartError::NoRandomness`].
+    /// [`StartError::NoRandomness`] and [`StartError::Schema`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -150,9 +154,14 @@ impl Relay {
         let metadata =
             PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
         let health = watch::Sender::new(Health::Ready);
-        let reviewer = config
-            .review
-            .then(|| Arc::new(Reviewer::new(Arc::clone(&store), Arc::clone(&materialiser))));
+        if let Some(schema) = &config.schema {
+            Schema::parse(schema)?;
+        }
+        let reviewing = || {
+            let (store, materialiser) = (Arc::clone(&store), Arc::clone(&materialiser));
+            Arc::new(Reviewer::new(store, materialiser, config.schema.clone()))
+        };
+        let reviewer = config.review.then(reviewing);
         let gathered = Gathered::of(&store, &materialiser, reviewer.clone());
         let surroundings = Surroundings {
             clock: Clock::start(),

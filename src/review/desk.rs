@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::{
-    Choice, Conflict, ConflictId, Content, Detector, Resolution, Summary, Unreadable, View,
+    Choice, Conflict, ConflictId, Content, Detector, Resolution, Summary, Unreadable, View, settle,
 };
-use crate::json::JsonError;
+use crate::{
+    entity::{Schema, SchemaErrors},
+    json::JsonError,
+};
 
 /// Conflicts of one document that are listed; a document with more is in a state in which the
 /// thousandth is nobody's concern yet.
@@ -20,6 +23,8 @@ pub const LISTED_MAX: usize = 1_000;
 pub struct Asked {
     /// Which document: the names of conflicts depend on it.
     pub document: String,
+    /// The schema file in force, if there is one: what its policies decide is no conflict.
+    pub schema: Option<String>,
     /// What is asked.
     pub question: Question,
 }
@@ -78,8 +83,16 @@ pub enum Wanted {
 /// What there is to say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
-    /// To [`Question::List`]: the first [`LISTED_MAX`], and how many more there are.
-    Listed(Vec<Summary>, usize),
+    /// To [`Question::List`]: the first [`LISTED_MAX`], how many more there are, and the changes
+    /// with which policies decided others, as chunks that are to be stored.
+    Listed {
+        /// Open ones.
+        open: Vec<Summary>,
+        /// How many more.
+        more: usize,
+        /// What was decided: under which policy, with which change.
+        settled: Vec<(String, Vec<u8>)>,
+    },
     /// To [`Question::Show`].
     Shown(Box<View>),
     /// To [`Question::Decide`]: the change that is to be stored, as a chunk.
@@ -100,6 +113,9 @@ pub enum DeskError {
     /// See [`JsonError`].
     #[error(transparent)]
     Json(#[from] JsonError),
+    /// The schema is none.
+    #[error(transparent)]
+    Schema(#[from] SchemaErrors),
     /// No document has such a name.
     #[error("{0:?} is not the id of a document")]
     Document(String),
@@ -112,12 +128,20 @@ pub enum DeskError {
 pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
     let document: DocumentId =
         asked.document.parse().map_err(|_| DeskError::Document(asked.document.clone()))?;
-    let open = Detector::of(&doc.get_changes(&[]))?.open(&document);
+    let mut detector = Detector::of(&doc.get_changes(&[]))?;
+    let schema = asked.schema.as_deref().map(Schema::parse).transpose()?;
+    let settled = match &schema {
+        Some(schema) => settle(doc, &mut detector, &document, schema),
+        None => Vec::new(),
+    };
+    let open = detector.open(&document);
     match &asked.question {
         Question::List => {
             let shown = open.iter().take(LISTED_MAX);
             let listed = shown.map(|conflict| Summary::of(doc, &document, conflict)).collect();
-            Ok(Answer::Listed(listed, open.len().saturating_sub(LISTED_MAX)))
+            let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
+            let more = open.len().saturating_sub(LISTED_MAX);
+            Ok(Answer::Listed { open: listed, more, settled })
         }
         Question::Show(id) => match open.iter().find(|conflict| conflict.id == *id) {
             Some(conflict) => Ok(Answer::Shown(Box::new(View::of(doc, &document, conflict)?))),

@@ -128,6 +128,11 @@ impl Resolution {
         self.reason.iter().fold(line, |line, reason| format!("{line}\n{reason}"))
     }
 
+    /// The same for a decision that a policy made.
+    pub(super) fn by(&self, policy: &str) -> String {
+        format!("{WORD} {} policy-{policy}", self.conflict)
+    }
+
     /// Writes the decision. Whether there was something to write: if not, an empty change with the
     /// message does.
     ///

@@ -69,7 +69,7 @@ impl Section {
 }
 
 /// Every key of `[serve]`.
-pub(super) const SERVE_KEYS: [&str; 19] = [
+pub(super) const SERVE_KEYS: [&str; 20] = [
     "host",
     "port",
     "data-dir",
@@ -81,6 +81,7 @@ pub(super) const SERVE_KEYS: [&str; 19] = [
     "workers",
     "strict",
     "no-review",
+    "schema",
     "idle-ms",
     "ping-ms",
     "pong-timeout-ms",
