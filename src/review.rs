@@ -19,6 +19,7 @@ mod conflict;
 pub mod desk;
 mod detector;
 mod follower;
+pub mod history;
 mod look;
 mod operation;
 pub mod policy;
@@ -31,6 +32,7 @@ pub use self::{
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
     follower::{Follower, News},
+    history::{NotAgain, Past},
     look::{Content, Who},
     resolution::{Choice, Decided, Refused, Resolution},
     settle::{Settled, settle},

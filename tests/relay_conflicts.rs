@@ -237,6 +237,25 @@ async fn the_queue_is_that_of_a_peer_and_a_decision_reaches_everybody() {
     let (status, late) = http.resolve(id(count), &json!({ "choice": { "side": 1 } })).await;
     assert_eq!((status, &late["successor"]), (409, &Value::Null));
 
+    // Taken back, what was shown before is there again; and nothing is open by that.
+    let shown_before = shown["now"].as_i64().unwrap();
+    let revert = format!("POST /v1/conflicts/{}/revert HTTP/1.1", id(count));
+    let (status, _, taken_back) = http.send(&revert, r#"{"reason":"too soon"}"#).await;
+    assert_eq!(status, 200, "{taken_back}");
+    for who in [0, 1] {
+        two.until(who, "count", shown_before).await;
+    }
+    let log = two.documents[1].decisions().unwrap();
+    let said: Vec<(&str, Option<&str>)> =
+        log.iter().map(|past| (&*past.decided.choice, past.decided.reason.as_deref())).collect();
+    assert_eq!(said, [("value", Some("in between")), ("now", Some("too soon"))]);
+    assert_eq!(http.open(1).await.len(), 1);
+    // Another side, after all: also on a peer, and without a relay it would be the same.
+    let id = id(count).parse().unwrap();
+    two.documents[0].decide_again(id, &Choice::Side(0), None).await.unwrap();
+    let wanted = shown["sides"][0]["value"].as_i64().unwrap();
+    two.until(1, "count", wanted).await;
+
     // A peer decides the other one, and it leaves the queue of the relay.
     let conflict = two.documents[0].conflicts().unwrap().pop().unwrap();
     two.documents[0].resolve(&conflict, &Choice::Side(0), None).await.unwrap();

@@ -12,7 +12,7 @@ use automerge::{
     marks::{ExpandMark, Mark},
     transaction::{CommitOptions, Transactable as _},
 };
-use concord::review::{Choice, Code, Conflict, Content, Detector, Kept, Resolution, Side, SlotKey};
+use concord::review::{Choice, Code, Conflict, Content, Detector, Kept, Resolution, Side, SlotKey, history};
 use concord_protocol::DocumentId;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
@@ -403,6 +403,22 @@ fn resolve(doc: &mut AutoCommit, conflict: &Conflict, choice: &Choice) {
     doc.merge(&mut AutoCommit::load(&content.save()).unwrap()).unwrap();
 }
 
+/// What is shown once a decision was taken back; `None` if something is open there then.
+fn take_back(doc: &mut AutoCommit, conflict: &Conflict) -> Option<Option<String>> {
+    let prepared =
+        history::again(doc.document(), &document(), conflict.id, &Choice::Now, None).ok()?;
+    let mut plain = doc.document().clone();
+    let mut tx = plain.transaction();
+    prepared.write(&mut tx).unwrap();
+    let options = || CommitOptions::default().with_message(prepared.message());
+    if tx.commit_with(options()).0.is_none() {
+        plain.empty_commit(options());
+    }
+    let mut taken_back = AutoCommit::load(&plain.save()).unwrap();
+    let is_open = open(&mut taken_back).iter().any(|other| other.place == conflict.place);
+    (!is_open).then(|| shown(&mut taken_back, conflict))
+}
+
 #[test]
 fn a_decision_leaves_what_was_chosen_and_closes_the_conflict_everywhere() {
     fn law(story: Story, which: u8) -> bool {
@@ -412,7 +428,8 @@ fn a_decision_leaves_what_was_chosen_and_closes_the_conflict_everywhere() {
         let Some(conflict) = all.get(usize::from(which) % all.len().max(1)) else { return true };
         let choices = (0..conflict.sides.len()).map(Choice::Side);
         let more = [Content::Nothing, Content::Single(ScalarValue::Int(77))].map(Choice::Other);
-        let more = more.into_iter().chain([Choice::Before]);
+        let more = more.into_iter().chain([Choice::Before, Choice::Now]);
+        let now = json(&conflict.provisional(replicas[1].0.fork().document()).unwrap());
         choices.chain(more).all(|choice| {
             let mut decided = replicas[1].0.fork().with_actor(actor(9));
             let wanted = match &choice {
@@ -420,6 +437,7 @@ fn a_decision_leaves_what_was_chosen_and_closes_the_conflict_everywhere() {
                     &conflict.sides[*side].content(decided.document(), &conflict.place).unwrap(),
                 ),
                 Choice::Before => json(&conflict.base(decided.document()).unwrap()),
+                Choice::Now => now.clone(),
                 Choice::Other(content) => json(content),
             };
             let is_live = |side: &Side| matches!(side.kept, Kept::Put(_) | Kept::Made(_));
@@ -433,7 +451,12 @@ fn a_decision_leaves_what_was_chosen_and_closes_the_conflict_everywhere() {
             let mut elsewhere = replicas[2].0.clone();
             elsewhere.merge(&mut decided).unwrap();
             let left = open(&mut decided);
-            is_shown
+            // Taken back, what was shown before is there again; but an element of a list that came
+            // back or went is another one by then.
+            let again = take_back(&mut decided.clone(), conflict);
+            let is_element = matches!(conflict.place.key, SlotKey::Element(_));
+            (is_element || again == Some(now.clone()))
+                && is_shown
                 && !left.iter().any(|other| other.id == conflict.id)
                 && !left.iter().any(|other| other.place == conflict.place)
                 && left == open(&mut elsewhere)

@@ -1,7 +1,11 @@
 //! Policies of a schema: what they decide is decided by the same change on every replica, and what
 //! they do not is left to a person.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test that fails here says where, and quickcheck gives values"
+)]
 
 use automerge::{
     ActorId, AutoCommit, Automerge, Change, ObjType, ROOT, ReadDoc as _, Value,

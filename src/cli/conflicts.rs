@@ -1,11 +1,11 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
-use std::cell::Cell;
+use std::{cell::Cell, collections::BTreeSet};
 
 use clap::{Args, Subcommand};
 use concord::{
     peer::{Document, Peer},
-    review::{Choice, Conflict, ConflictId, Content, SideView, View},
+    review::{By, Choice, Conflict, ConflictId, Content, SideView, View},
 };
 use serde_json::{Value as Json, json};
 
@@ -55,6 +55,21 @@ enum ConflictsCommand {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// List the decisions that people and policies made
+    Log {
+        /// Only of these documents (ids or automerge: URLs); of all that are stored here otherwise
+        docs: Vec<String>,
+    },
+    /// Take a decision back: what was shown before it is there again
+    Revert {
+        /// The document's id or automerge: URL
+        doc: String,
+        /// The conflict's id, or as many of its first characters as are needed
+        id: String,
+        /// Why, for those who look later
+        #[arg(long)]
+        reason: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +81,9 @@ struct Chosen {
     /// Take what was there before
     #[arg(long)]
     before: bool,
+    /// Take what is shown now
+    #[arg(long)]
+    now: bool,
     /// Take something else: JSON, or any other text as it is
     #[arg(long, allow_hyphen_values = true)]
     value: Option<String>,
@@ -83,17 +101,17 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
         ConflictsCommand::Resolve { doc, id, chosen, reason } => {
             resolve(&peer, &common, &doc, &id, chosen, reason).await
         }
+        ConflictsCommand::Log { docs } => log(&peer, &common, docs).await,
+        ConflictsCommand::Revert { doc, id, reason } => {
+            revert(&peer, &common, &doc, &id, reason).await
+        }
     };
     peer.close().await?;
     done
 }
 
 async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
-    let docs = if docs.is_empty() {
-        peer.documents().await?.iter().map(|id| id.as_str().to_owned()).collect()
-    } else {
-        docs
-    };
+    let docs = all_unless(peer, docs).await?;
     let (mut rows, mut shown, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     let (done, total) = (Cell::new(0), docs.len());
     let finding = async {
@@ -165,7 +183,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     }
     output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
     output::line(format_args!(
-        "decide with: concord conflicts resolve {doc} {} --side 1 (or --before, --delete, --value)",
+        "decide with: concord conflicts resolve {doc} {} --side 1 (or --now, --before, --delete, --value)",
         short_id(conflict.id),
     ))
 }
@@ -207,6 +225,97 @@ async fn resolve(
     confirmed.unwrap_or(Ok(()))
 }
 
+async fn log(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for doc in all_unless(peer, docs).await? {
+        let document = waiting::find(peer, common, &doc).await?;
+        let decisions = document.decisions()?;
+        found.extend(decisions.into_iter().map(|past| (document.id().as_str().to_owned(), past)));
+    }
+    found.sort_by_key(|(_, past)| std::cmp::Reverse(past.who.time_s));
+    if common.json {
+        let shown = found.iter().map(|(document, past)| {
+            json!({
+                "conflict": past.decided.conflict,
+                "document": document,
+                "choice": past.decided.choice,
+                "automatic": past.is_automatic(),
+                "reason": past.decided.reason,
+                "by": By::from(past.who.clone()),
+            })
+        });
+        return output::json(&json!(shown.collect::<Vec<_>>()));
+    }
+    if found.is_empty() {
+        return output::line("nothing was decided yet");
+    }
+    let now = output::now();
+    let rows = found.iter().map(|(document, past)| {
+        let name = past.who.author.as_deref().unwrap_or(&past.who.actor);
+        vec![
+            short_id(past.decided.conflict),
+            past.decided.choice.clone(),
+            output::ago(past.who.time_s, now),
+            output::short(name, ID_SHOWN),
+            output::short(past.decided.reason.as_deref().unwrap_or_default(), LONG),
+            document.clone(),
+        ]
+    });
+    let headings = ["ID", "CHOICE", "WHEN", "BY", "REASON", "DOCUMENT"];
+    output::table(&headings, &rows.collect::<Vec<_>>())
+}
+
+async fn revert(
+    peer: &Peer,
+    common: &Common,
+    doc: &str,
+    id: &str,
+    reason: Option<String>,
+) -> Result<(), Failure> {
+    let document = waiting::find(peer, common, doc).await?;
+    let wanted = id.to_ascii_lowercase();
+    let decisions = document.decisions()?;
+    let ids: BTreeSet<ConflictId> =
+        decisions.into_iter().map(|past| past.decided.conflict).collect();
+    let mut matching = ids.into_iter().filter(|id| id.to_string().starts_with(&wanted));
+    let conflict = match (matching.next(), matching.next()) {
+        (Some(id), None) => id,
+        (Some(_), Some(_)) => {
+            return Err(Failure::usage(format!(
+                "more than one conflict begins with {id:?}: give more of the id"
+            )));
+        }
+        (None, _) => {
+            return Err(Failure::not_found(format!(
+                "no decision is about a conflict that begins with {id:?}: concord conflicts log \
+                 {doc} lists them"
+            )));
+        }
+    };
+    document.decide_again(conflict, &Choice::Now, reason).await?;
+    let confirmed = sync::confirm(peer, common, &document).await;
+    if common.json {
+        output::json(&json!({
+            "document": document.id().as_str(),
+            "reverted": conflict,
+            "durable": true,
+            "confirmed": confirmed.as_ref().map(Result::is_ok),
+        }))?;
+    } else {
+        let id = short_id(conflict);
+        output::line(format_args!("reverted {id}: what was shown before is there again"))?;
+    }
+    confirmed.unwrap_or(Ok(()))
+}
+
+/// The documents that were named, else all.
+async fn all_unless(peer: &Peer, docs: Vec<String>) -> Result<Vec<String>, Failure> {
+    if docs.is_empty() {
+        return Ok(peer.documents().await?.iter().map(|id| id.as_str().to_owned()).collect());
+    }
+    Ok(docs)
+}
+
 /// A conflict by the first characters of its id.
 async fn find(
     peer: &Peer,
@@ -233,7 +342,7 @@ async fn find(
 
 impl Chosen {
     fn choice(self, conflict: &Conflict) -> Result<Choice, Failure> {
-        let Self { side, before, value, delete } = self;
+        let Self { side, before, now, value, delete } = self;
         if let Some(side) = side {
             let number = side.checked_sub(1).filter(|number| *number < conflict.sides.len());
             let number = number.ok_or_else(|| {
@@ -243,6 +352,9 @@ impl Chosen {
         }
         if before {
             return Ok(Choice::Before);
+        }
+        if now {
+            return Ok(Choice::Now);
         }
         match value {
             Some(typed) if !delete => {

@@ -129,7 +129,9 @@ impl From<ReviewError> for Failure {
             ReviewError::Find(error) => error.into(),
             ReviewError::Change(error) => error.into(),
             error @ ReviewError::NotOpen(_) => Self::not_found(error.to_string()),
-            error @ ReviewError::Refused(_) => Self::usage(error.to_string()),
+            error @ (ReviewError::Refused(_) | ReviewError::NotAgain(_)) => {
+                Self::usage(error.to_string())
+            }
             error => Self::failed(error.to_string()),
         }
     }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use automerge::transaction::Transaction;
+use automerge::{Automerge, transaction::Transaction};
 use concord_protocol::ChangeHash;
 
 use super::{ChangeError, Document, FindError, Watcher, locked};
-use crate::review::{Choice, Conflict, ConflictId, Refused, Resolution, Unreadable};
+use crate::review::{
+    Choice, Conflict, ConflictId, NotAgain, Past, Refused, Resolution, Unreadable, history,
+};
 
 /// A conflict was not found or not decided.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,9 @@ pub enum ReviewError {
     /// The decision cannot be written.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The decision cannot be looked at again.
+    #[error(transparent)]
+    NotAgain(#[from] NotAgain),
     /// The decision was not stored.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -91,6 +96,39 @@ impl Document {
             let resolution = Resolution::prepare(&doc, conflict, choice, reason)?;
             (doc, resolution)
         };
+        self.write_decision(&doc, &resolution).await
+    }
+
+    /// The decisions that people and policies made, the earliest first. Looks through the history.
+    ///
+    /// # Errors
+    /// [`ReviewError::Find`].
+    pub fn decisions(&self) -> Result<Vec<Past>, ReviewError> {
+        Ok(self.read(history::decisions)?)
+    }
+
+    /// Decides once more, and otherwise, on a conflict that was decided. [`Choice::Now`] takes the
+    /// decision back: what was shown before anybody decided is there again.
+    ///
+    /// # Errors
+    /// [`ReviewError`]; [`ReviewError::NotAgain`] for what was not decided here.
+    pub async fn decide_again(
+        &self,
+        conflict: ConflictId,
+        choice: &Choice,
+        reason: Option<String>,
+    ) -> Result<(), ReviewError> {
+        let doc = self.read(Clone::clone)?;
+        let resolution = history::again(&doc, self.id(), conflict, choice, reason)?;
+        self.write_decision(&doc, &resolution).await
+    }
+
+    /// Writes what was prepared on this state of the document.
+    async fn write_decision(
+        &self,
+        doc: &Automerge,
+        resolution: &Resolution,
+    ) -> Result<(), ReviewError> {
         let message = resolution.message();
         // On the document as it was looked at: indexes in lists may be others by now.
         let heads: Vec<ChangeHash> =

@@ -264,6 +264,7 @@ impl Reviewer {
         hub: &Hub,
         id: ConflictId,
         decision: Decision,
+        ask: fn(Order) -> Question,
     ) -> Result<Decided, Undecided> {
         let _turn = self.deciding.lock().await;
         let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
@@ -271,7 +272,7 @@ impl Reviewer {
         getrandom::fill(&mut actor)?;
         let time_s = i64::try_from(hub.clock.now().wall_ms / 1_000).unwrap_or(i64::MAX);
         let order = Order { conflict: id, slot: Some(slot), decision, actor, time_s };
-        let change = match self.ask(&hub.shards, &document, Question::Decide(order)).await? {
+        let change = match self.ask(&hub.shards, &document, ask(order)).await? {
             Answer::Decided(change) => Bytes::from(change),
             Answer::Refused(reason) => return Err(Undecided::Refused(reason)),
             Answer::NotOpen(successor) => {

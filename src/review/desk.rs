@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::{
-    Choice, Conflict, ConflictId, Content, Detector, Resolution, Summary, Unreadable, View, settle,
+    Choice, Conflict, ConflictId, Content, Detector, NotAgain, Resolution, Summary, Unreadable,
+    View, history, settle,
 };
 use crate::{
     entity::{Schema, SchemaErrors},
@@ -38,6 +39,8 @@ pub enum Question {
     Show(ConflictId),
     /// How is this decided?
     Decide(Order),
+    /// How is this decided otherwise, which was decided before?
+    DecideAgain(Order),
 }
 
 /// A decision that is to be made into a change.
@@ -74,6 +77,8 @@ pub enum Wanted {
     Side(usize),
     /// What was there before.
     Before,
+    /// What is shown until somebody decides.
+    Now,
     /// This.
     Value(Json),
     /// Nothing.
@@ -148,7 +153,43 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
             None => Ok(Answer::NotOpen(None)),
         },
         Question::Decide(order) => decide(doc, &open, order),
+        Question::DecideAgain(order) => decide_again(doc, &document, order),
     }
+}
+
+fn decide_again(
+    doc: &mut Automerge,
+    document: &DocumentId,
+    order: &Order,
+) -> Result<Answer, DeskError> {
+    let (_, conflict, then) = match history::decided(doc, document, order.conflict) {
+        Ok(found) => found,
+        Err(NotAgain::Unreadable(error)) => return Err(error.into()),
+        Err(NotAgain::NotDecided(_)) => return Ok(Answer::NotOpen(None)),
+        Err(error) => return Ok(Answer::Refused(error.to_string())),
+    };
+    let Some(choice) = choice(&order.decision.choice, &conflict)? else {
+        return Ok(Answer::Refused(FROM_ONE.to_owned()));
+    };
+    let reason = order.decision.reason.clone();
+    match Resolution::again(doc, &then, &conflict, &choice, reason) {
+        Ok(resolution) => Ok(written(doc, &resolution, order)),
+        Err(refused) => Ok(Answer::Refused(refused.to_string())),
+    }
+}
+
+const FROM_ONE: &str = "sides have numbers from 1";
+
+/// What is wanted; `None` for a side that nobody has.
+fn choice(wanted: &Wanted, conflict: &Conflict) -> Result<Option<Choice>, JsonError> {
+    Ok(Some(match wanted {
+        Wanted::Side(0) => return Ok(None),
+        Wanted::Side(number) => Choice::Side(number - 1),
+        Wanted::Before => Choice::Before,
+        Wanted::Now => Choice::Now,
+        Wanted::Delete => Choice::Other(Content::Nothing),
+        Wanted::Value(value) => Choice::value(value.clone(), conflict)?,
+    }))
 }
 
 fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answer, DeskError> {
@@ -157,32 +198,29 @@ fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answe
         let successor = order.slot.as_ref().and_then(in_slot);
         return Ok(Answer::NotOpen(successor.map(|conflict| conflict.id)));
     };
-    let Decision { choice, reason } = order.decision.clone();
-    let choice = match choice {
-        Wanted::Side(0) => {
-            return Ok(Answer::Refused("sides have numbers from 1".to_owned()));
-        }
-        Wanted::Side(number) => Choice::Side(number - 1),
-        Wanted::Before => Choice::Before,
-        Wanted::Delete => Choice::Other(Content::Nothing),
-        Wanted::Value(value) => Choice::value(value, conflict)?,
+    let Some(choice) = choice(&order.decision.choice, conflict)? else {
+        return Ok(Answer::Refused(FROM_ONE.to_owned()));
     };
-    let resolution = match Resolution::prepare(doc, conflict, &choice, reason) {
-        Ok(resolution) => resolution,
-        Err(refused) => return Ok(Answer::Refused(refused.to_string())),
-    };
+    match Resolution::prepare(doc, conflict, &choice, order.decision.reason.clone()) {
+        Ok(resolution) => Ok(written(doc, &resolution, order)),
+        Err(refused) => Ok(Answer::Refused(refused.to_string())),
+    }
+}
+
+/// Writes a decision.
+fn written(doc: &mut Automerge, resolution: &Resolution, order: &Order) -> Answer {
     doc.set_actor(ActorId::from(order.actor.as_slice()));
     let options =
         || CommitOptions::default().with_message(resolution.message()).with_time(order.time_s);
     let mut tx = doc.transaction();
     if let Err(error) = resolution.write(&mut tx) {
         tx.rollback();
-        return Ok(Answer::Refused(error.to_string()));
+        return Answer::Refused(error.to_string());
     }
     let (written, _) = tx.commit_with(options());
     let hash = written.unwrap_or_else(|| doc.empty_commit(options()));
-    let change = doc.get_change_by_hash(&hash);
-    Ok(change.map_or(Answer::NotOpen(None), |change| Answer::Decided(bytes(change))))
+    doc.get_change_by_hash(&hash)
+        .map_or(Answer::NotOpen(None), |change| Answer::Decided(bytes(change)))
 }
 
 fn bytes(mut change: Change) -> Vec<u8> {

@@ -217,16 +217,17 @@ impl Ruled<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "quickcheck gives values")]
 mod tests {
     use quickcheck::{Arbitrary, Gen, QuickCheck};
 
     use super::*;
 
-    /// Claims of a few values, so that equal ones meet.
+    /// A few claims of a few values, so that equal ones meet.
     #[derive(Debug, Clone)]
-    struct Some_(Vec<Claim>);
+    struct Few(Vec<Claim>);
 
-    impl Arbitrary for Some_ {
+    impl Arbitrary for Few {
         fn arbitrary(g: &mut Gen) -> Self {
             let count = usize::arbitrary(g) % 5 + 1;
             let claim = |n: usize, g: &mut Gen| {
@@ -260,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_order_of_the_sides_does_not_matter() {
-        fn law(claims: Some_, turn: usize) -> bool {
+        fn law(claims: Few, turn: usize) -> bool {
             let mut turned = claims.0.clone();
             turned.reverse();
             let by = turn % turned.len().max(1);
@@ -268,12 +269,12 @@ mod tests {
             policies().iter().all(|policy| winner(policy, &claims.0) == winner(policy, &turned))
                 && union(&claims.0) == union(&turned)
         }
-        QuickCheck::new().tests(2_000).quickcheck(law as fn(Some_, usize) -> bool);
+        QuickCheck::new().tests(2_000).quickcheck(law as fn(Few, usize) -> bool);
     }
 
     #[test]
     fn some_of_the_sides_may_be_decided_first() {
-        fn law(claims: Some_, at: usize) -> bool {
+        fn law(claims: Few, at: usize) -> bool {
             let (one, other) = claims.0.split_at(at % (claims.0.len() + 1));
             policies().iter().all(|policy| {
                 let whole = winner(policy, &claims.0);
@@ -285,16 +286,16 @@ mod tests {
                 whole == parts.as_deref().and_then(|parts| winner(policy, parts))
             })
         }
-        QuickCheck::new().tests(2_000).quickcheck(law as fn(Some_, usize) -> bool);
+        QuickCheck::new().tests(2_000).quickcheck(law as fn(Few, usize) -> bool);
     }
 
     #[test]
     fn a_side_twice_is_a_side() {
-        fn law(claims: Some_) -> bool {
+        fn law(claims: Few) -> bool {
             let twice: Vec<Claim> = claims.0.iter().chain(&claims.0).cloned().collect();
             policies().iter().all(|policy| winner(policy, &claims.0) == winner(policy, &twice))
         }
-        QuickCheck::new().tests(2_000).quickcheck(law as fn(Some_) -> bool);
+        QuickCheck::new().tests(2_000).quickcheck(law as fn(Few) -> bool);
     }
 
     #[test]

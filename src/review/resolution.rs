@@ -20,6 +20,8 @@ pub enum Choice {
     Side(usize),
     /// What was there before.
     Before,
+    /// What is shown until somebody decides.
+    Now,
     /// Something else, or nothing.
     Other(Content),
 }
@@ -50,6 +52,11 @@ pub enum Refused {
     /// The document is not the one that the conflict was found in.
     #[error("the place of the conflict is not in the document: {0}")]
     NoPlace(String),
+    /// An element of a list was decided on, and is another element now.
+    #[error(
+        "the conflict was about an element of a list that is no longer there: edit the list itself"
+    )]
+    Gone,
     /// A content cannot be read.
     #[error("what was chosen cannot be read: {0}")]
     Unreadable(String),
@@ -91,20 +98,38 @@ impl Resolution {
         choice: &Choice,
         reason: Option<String>,
     ) -> Result<Self, Refused> {
+        Self::again(doc, doc, conflict, choice, reason)
+    }
+
+    /// The same for a conflict that was open in an earlier state of the document, `then`.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) fn again(
+        doc: &Automerge,
+        then: &Automerge,
+        conflict: &Conflict,
+        choice: &Choice,
+        reason: Option<String>,
+    ) -> Result<Self, Refused> {
         let unreadable = |error: AutomergeError| Refused::Unreadable(error.to_string());
         let (chosen, content) = match choice {
             Choice::Side(number) => {
                 let (side, sides) = (*number, conflict.sides.len());
                 let wanted = conflict.sides.get(side).ok_or(Refused::NoSide { side, sides })?;
-                let content = wanted.content(doc, &conflict.place).map_err(unreadable)?;
+                let content = wanted.content(then, &conflict.place).map_err(unreadable)?;
                 (format!("side-{}", number + 1), content)
             }
-            Choice::Before => ("before".to_owned(), conflict.base(doc).map_err(unreadable)?),
+            Choice::Before => ("before".to_owned(), conflict.base(then).map_err(unreadable)?),
+            Choice::Now => ("now".to_owned(), conflict.provisional(then).map_err(unreadable)?),
             Choice::Other(Content::Nothing) => ("delete".to_owned(), Content::Nothing),
             Choice::Other(content) => ("value".to_owned(), content.clone()),
         };
         let no_place = |error: AutomergeError| Refused::NoPlace(error.to_string());
         let (found, is_there) = if conflict.is_gone() {
+            if !std::ptr::eq(doc, then) {
+                return Err(Refused::Gone);
+            }
             let before = doc.fork_at(&conflict.before).map_err(unreadable)?;
             (find(&before, &conflict.place).map_err(no_place)?, false)
         } else {

@@ -96,7 +96,7 @@ fn decision(doc: &Automerge, of: &EntityType, conflict: &Conflict) -> Option<Set
 fn actor(conflict: &Conflict, ruled: Ruled<'_>, choice: &Choice) -> ActorId {
     let chosen = match choice {
         Choice::Side(number) => conflict.sides.get(*number).map(|side| side.operations.join(" ")),
-        Choice::Before | Choice::Other(_) => None,
+        Choice::Before | Choice::Now | Choice::Other(_) => None,
     };
     let mut hash = Sha256::new();
     for part in

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
-    Change, NoAnswer, Reviewer, Undecided,
+    Change, Decided, NoAnswer, Reviewer, Undecided,
     index::{Filter, Mark},
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     replica::JobError,
     review::{
         ConflictId,
-        desk::{Answer, Decision, Question},
+        desk::{Answer, Decision, Question, Wanted},
     },
 };
 
@@ -57,6 +57,7 @@ pub(in crate::relay) fn routes(hub: Arc<Hub>, reviewer: Arc<Reviewer>) -> Router
         .route("/v1/conflicts/events", get(watch))
         .route("/v1/conflicts/{id}", get(show))
         .route("/v1/conflicts/{id}/resolve", post(resolve))
+        .route("/v1/conflicts/{id}/revert", post(revert))
         .layer(DefaultBodyLimit::max(DECISION_BYTES_MAX))
         .layer(middleware::from_fn_with_state(desk.clone(), only_known_pages))
         .with_state(desk)
@@ -197,8 +198,8 @@ async fn resolve(
     let id = read_id(&id)?;
     let Json(decision) = decision.map_err(|error| {
         Problem::new(error.status(), "not understood", format!(
-            "{}; expected {{\"choice\": {{\"side\": 1}}}}, or {{\"value\": ...}}, \"before\" or \
-             \"delete\" as the choice, and a \"reason\" if there is one",
+            "{}; expected {{\"choice\": {{\"side\": 1}}}}, or {{\"value\": ...}}, \"before\", \"now\" \
+             or \"delete\" as the choice, and a \"reason\" if there is one",
             error.body_text()
         ))
     })?;
@@ -209,14 +210,44 @@ async fn resolve(
     {
         return Err(Undecided::NotOpen(None).into());
     }
-    let decided = desk.reviewer.decide(&desk.hub, id, decision).await?;
-    let body = json!({
-        "resolved": id,
-        "document": decided.document.as_str(),
-        "change": decided.change.to_string(),
-        "durable": true,
-    });
-    Ok(Json(body).into_response())
+    let decided = desk.reviewer.decide(&desk.hub, id, decision, Question::Decide).await?;
+    Ok(Json(decided.to_json(id)).into_response())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reverting {
+    reason: Option<String>,
+}
+
+/// Takes a decision back: what was shown before is there again.
+async fn revert(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    why: Result<Json<Reverting>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let id = read_id(&id)?;
+    let Json(Reverting { reason }) = match why {
+        // Nobody has to say why.
+        Err(JsonRejection::MissingJsonContentType(_)) => Json::default(),
+        why => {
+            why.map_err(|error| Problem::new(error.status(), "not understood", error.body_text()))?
+        }
+    };
+    let decision = Decision { choice: Wanted::Now, reason };
+    let decided = desk.reviewer.decide(&desk.hub, id, decision, Question::DecideAgain).await?;
+    Ok(Json(decided.to_json(id)).into_response())
+}
+
+impl Decided {
+    fn to_json(&self, id: ConflictId) -> Value {
+        json!({
+            "resolved": id,
+            "document": self.document.as_str(),
+            "change": self.change.to_string(),
+            "durable": true,
+        })
+    }
 }
 
 impl From<Undecided> for Problem {

@@ -1,0 +1,96 @@
+//! Decisions that were made, by people and by policies: read from the history, and overturned.
+
+use automerge::{Automerge, ChangeHash};
+use concord_protocol::DocumentId;
+
+use super::{
+    Choice, Conflict, ConflictId, Decided, Detector, Refused, Resolution, Unreadable, Who,
+};
+
+/// A decision that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// What was decided.
+    pub decided: Decided,
+    /// Who did, and when.
+    pub who: Who,
+    /// What was known then.
+    knew: Vec<ChangeHash>,
+}
+
+/// A decision cannot be looked at again.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAgain {
+    /// Nobody decided it, as far as is known here.
+    #[error("nobody decided conflict {0} in this document")]
+    NotDecided(ConflictId),
+    /// What was decided on is not found in the history.
+    #[error("conflict {0} is not found in the history of this document")]
+    NotFound(ConflictId),
+    /// See [`Unreadable`].
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// See [`Refused`].
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// See the error of automerge.
+    #[error(transparent)]
+    Automerge(#[from] automerge::AutomergeError),
+}
+
+impl Past {
+    /// Whether a policy of a schema decided.
+    pub fn is_automatic(&self) -> bool {
+        self.decided.choice.starts_with("policy-")
+    }
+}
+
+/// The decisions in a document, in an order in which each comes after those that it knew of.
+pub fn decisions(doc: &Automerge) -> Vec<Past> {
+    let changes = doc.get_changes_meta(&[]).into_iter();
+    changes
+        .filter_map(|change| {
+            let decided = Decided::read(change.message.as_deref()?)?;
+            let who = Who::of(doc, change.hash)?;
+            Some(Past { decided, who, knew: change.deps })
+        })
+        .collect()
+}
+
+/// The conflict that was decided, as it was then, in the document as it was then.
+///
+/// # Errors
+/// [`NotAgain`].
+pub fn decided(
+    doc: &Automerge,
+    document: &DocumentId,
+    id: ConflictId,
+) -> Result<(Past, Conflict, Automerge), NotAgain> {
+    let mut past = decisions(doc);
+    past.retain(|past| past.decided.conflict == id);
+    // A later one may have decided it once more, which is found where it was open.
+    for past in past.iter().rev() {
+        let then = doc.fork_at(&past.knew)?;
+        let open = Detector::of(&then.get_changes(&[]))?.open(document);
+        if let Some(conflict) = open.into_iter().find(|conflict| conflict.id == id) {
+            return Ok((past.clone(), conflict, then));
+        }
+    }
+    Err(if past.is_empty() { NotAgain::NotDecided(id) } else { NotAgain::NotFound(id) })
+}
+
+/// Prepares another decision on a conflict that was decided: [`Choice::Now`] is what was shown
+/// before anybody decided.
+///
+/// # Errors
+/// [`NotAgain`].
+pub fn again(
+    doc: &Automerge,
+    document: &DocumentId,
+    id: ConflictId,
+    choice: &Choice,
+    reason: Option<String>,
+) -> Result<Resolution, NotAgain> {
+    let (_, conflict, then) = decided(doc, document, id)?;
+    Ok(Resolution::again(doc, &then, &conflict, choice, reason)?)
+}
