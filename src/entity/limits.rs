@@ -29,4 +29,7 @@ pub const PATTERN_BYTES_MAX: usize = 1 << 18;
 /// Errors that are reported at once: who has more has another kind of file.
 pub const ERRORS_MAX: usize = 100;
 
+/// Levels of a value of kind `json` that are read and written.
+pub const JSON_DEPTH_MAX: usize = 64;
+
 const _: () = assert!(KIND_DEPTH_MAX < 128, "what reads kinds does so by recursion");

@@ -13,6 +13,27 @@ fn errors(text: &str) -> Vec<String> {
     Schema::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
+quickcheck::quickcheck! {
+    /// Whatever is typed, it is a schema or has errors; nothing panics.
+    fn any_file_is_read_or_refused(edits: Vec<(u16, u8)>) -> bool {
+        let parts = ["\"", "'", "[", "]", "{", "}", "=", "\n", "#", ".", "1", "-", "inf", "nan", "é",
+            "\u{0}", "kind", "0x7f", "1979-05-27", "\"\"\"", "version = 9", ","];
+        let mut text: Vec<char> = EXAMPLE.chars().collect();
+        for (at, edit) in edits {
+            let at = usize::from(at) % text.len();
+            match parts.get(usize::from(edit) % (parts.len() + 4)) {
+                Some(part) => drop(text.splice(at..at, part.chars())),
+                None => drop(text.drain(at..(at + usize::from(edit) % 30).min(text.len()))),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = Schema::parse(&text) {
+            assert!(errors.iter().all(|it| it.line >= 1 && it.column >= 1 && !it.fix.is_empty()));
+        }
+        true
+    }
+}
+
 #[test]
 fn the_example_is_read() {
     let schema = Schema::parse(EXAMPLE).unwrap();
@@ -192,7 +213,7 @@ fn bounds_hold_also_for_files_of_others() {
     assert!(errors(&deep)[0].contains("levels deep"), "{:?}", errors(&deep));
     let deeper = format!("a = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(errors(&deeper)[0].contains("not TOML"));
-    let many: String = (0..5_000).map(|number| format!("x{number} = 1\n")).collect();
+    let many = (0..5_000).map(|number| format!("x{number} = 1")).collect::<Vec<_>>().join("\n");
     assert_eq!(errors(&many).len(), crate::entity::limits::ERRORS_MAX);
     assert!(errors(&"#".repeat(2 << 20))[0].contains("bytes"));
 }
