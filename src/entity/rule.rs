@@ -10,7 +10,8 @@
 //! bound. What this takes is bounded by the length of the rule times that of the longest list.
 //!
 //! A rule does not apply while a field that it needs has no value: `start < end` says nothing of an
-//! entity without an end. `has(this.end)` asks whether there is one. Elements that lack the field
+//! entity without an end. `has(this.end)` asks whether there is one; a text, set, list, map or
+//! counter that a document began with always has one, be it empty. Elements that lack the field
 //! that is taken of them are passed over.
 //!
 //! [CEL]: https://cel.dev

@@ -56,8 +56,8 @@ impl Entity<'_> {
 
 impl EntityType {
     /// Reads an entity in a transaction as a type of the program, lets `change` change it, and
-    /// writes what is different then, as [`Writer::set`] does. The entity must be whole afterwards;
-    /// where anything fails, roll the transaction back.
+    /// writes what is different then, as [`Writer::set`] does. The entity must be valid afterwards, as
+    /// [`EntityType::validate_edit`] says; where anything fails, roll the transaction back.
     ///
     /// Fields that the Rust type does not have are left as they are; so are those that are there,
     /// and that it skips.
@@ -102,7 +102,8 @@ impl EntityType {
     where
         E: Serialize + DeserializeOwned,
     {
-        let mut edited: E = self.read(tx).decode()?;
+        let found = self.read(tx);
+        let mut edited: E = found.decode()?;
         let before = self.encode(&edited)?;
         let given = change(&mut edited);
         let after = self.encode(&edited)?;
@@ -115,11 +116,12 @@ impl EntityType {
         for name in before.keys().filter(|name| !after.contains_key(*name)) {
             write.clear(&[name])?;
         }
-        self.validate(tx)?;
+        self.validate_edit(&found, tx)?;
         Ok(given)
     }
 
-    /// A type of the program as values of the fields. What is null has none.
+    /// A type of the program as values of the fields. What is null has none, and
+    /// neither has a number that is none, which JSON has no form for.
     ///
     /// # Errors
     /// [`TypedError`].

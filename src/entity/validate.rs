@@ -66,12 +66,36 @@ impl EntityType {
         let problems = self.read(doc).problems();
         if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
     }
+
+    /// Whether an edit left an entity no worse. What was wrong before is not held against it: others
+    /// wrote it so, or a merge made it so, and nobody could edit anything until that is repaired. Of
+    /// an entity that had nothing in it, everything is.
+    ///
+    /// # Errors
+    /// All that became wrong, each with the field or rule.
+    pub fn validate_edit(&self, before: &Entity<'_>, doc: &impl ReadDoc) -> Result<(), Invalid> {
+        let mut problems = self.read(doc).problems();
+        if !before.is_blank() {
+            let known = before.problems();
+            problems.retain(|problem| !known.contains(problem));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
+    }
 }
 
 impl Entity<'_> {
     /// The value of a field, or its default.
     pub fn get(&self, field: &str) -> Option<&Value> {
         self.values.get(field)
+    }
+
+    /// Whether nobody has written anything but what it began with.
+    pub fn is_blank(&self) -> bool {
+        self.misfits.is_empty()
+            && self.of.fields.iter().all(|(name, field)| {
+                // A default is not written, so what equals it most likely was not.
+                field.default.is_some() || self.get(name).is_none_or(is_as_begun)
+            })
     }
 
     /// All that is wrong with it.
@@ -127,6 +151,14 @@ fn inside(kind: &super::Kind, value: &Value, path: &str, problems: &mut Vec<Prob
             }
         }
         _ => {}
+    }
+}
+
+fn is_as_begun(value: &Value) -> bool {
+    match value {
+        Value::Integer(number) => *number == 0,
+        Value::Map(values) => values.values().all(is_as_begun),
+        other => is_empty(other),
     }
 }
 

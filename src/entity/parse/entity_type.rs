@@ -83,8 +83,9 @@ fn unique(reader: &mut Reader<'_>, table: &Table<'_>, fields: &Fields) -> Vec<Ve
         reader.wrong(value.span(), format!("{what} is no list"), how);
         return Vec::new();
     };
+    reader.at_most(value.span(), keys.len(), limits::VALUES_MAX, "unique keys");
     let mut read = Vec::new();
-    for key in keys {
+    for key in keys.iter().take(limits::VALUES_MAX) {
         let names: Vec<(Span, Option<&str>)> = match key.get_ref() {
             DeValue::Array(names) => {
                 names.iter().map(|name| (name.span(), name.get_ref().as_str())).collect()
@@ -95,7 +96,7 @@ fn unique(reader: &mut Reader<'_>, table: &Table<'_>, fields: &Fields) -> Vec<Ve
             reader.wrong(key.span(), format!("{what} has a key without fields"), how);
         }
         let mut key = Vec::new();
-        for (at, name) in names {
+        for (at, name) in names.into_iter().take(limits::VALUES_MAX) {
             match name {
                 Some(name) => {
                     is_key(reader, &what, at, name, fields);
@@ -118,9 +119,11 @@ fn invariants(
     let what = format!("`invariants` of {}", table.what);
     let Some(rules) = table.table(reader, "invariants", &what) else { return BTreeMap::new() };
     let entries = rules.entries();
-    reader.at_most(rules.at(), entries.len(), limits::RULES_MAX, "rules");
     let mut read = BTreeMap::new();
-    for (key, value) in entries.into_iter().take(limits::RULES_MAX) {
+    for (key, value) in entries {
+        if !reader.may_have_rule(key.span()) {
+            break;
+        }
         let name = key.get_ref().as_ref();
         let what = format!("rule `{name}` of {}", table.what);
         reader.name(key.span(), &what, name);

@@ -150,6 +150,9 @@ fn values(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<String>> {
 
 fn pattern(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Pattern> {
     let text = table.text(reader, "pattern")?;
+    if !reader.may_have_rule(table.at_value("pattern")) {
+        return None;
+    }
     let built = regex::RegexBuilder::new(text).size_limit(limits::PATTERN_BYTES_MAX).build();
     match built {
         Ok(regex) => Some(Pattern(regex)),

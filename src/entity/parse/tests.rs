@@ -213,6 +213,20 @@ fn bounds_hold_also_for_files_of_others() {
     assert!(errors(&deep)[0].contains("levels deep"), "{:?}", errors(&deep));
     let deeper = format!("a = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(errors(&deeper)[0].contains("not TOML"));
+    for text in [
+        "a.".repeat(400_000) + "a = 1",
+        format!("[{}a]\na = 1", "a.".repeat(400_000)),
+        format!("a = {{ {}a = 1 }}", "a.".repeat(400_000)),
+    ] {
+        assert!(errors(&text)[0].contains("not TOML: recursion limit"), "{}", errors(&text)[0]);
+    }
+    let values =
+        format!("[types.a.fields]\na = {{ kind = 'enum', values = [{}] }}", "'x',".repeat(200_000));
+    assert!(errors(&values).iter().any(|it| it.contains("200000 values")), "{:?}", errors(&values));
+    let rules: String =
+        (0..1_100).map(|number| format!("r{number} = 'a > 1'")).collect::<Vec<_>>().join("\n");
+    let rules = format!("[types.a]\nfields = {{ a = 'integer' }}\n[types.a.invariants]\n{rules}");
+    assert!(errors(&rules)[0].contains("rule or pattern 1001"), "{:?}", errors(&rules));
     let many = (0..5_000).map(|number| format!("x{number} = 1")).collect::<Vec<_>>().join("\n");
     assert_eq!(errors(&many).len(), crate::entity::limits::ERRORS_MAX);
     assert!(errors(&"#".repeat(2 << 20))[0].contains("bytes"));

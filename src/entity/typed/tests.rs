@@ -103,6 +103,24 @@ fn a_type_of_the_program_is_read_changed_and_written_by_what_differs() {
 }
 
 #[test]
+fn what_others_wrote_wrong_keeps_nobody_from_editing() {
+    use automerge::{ROOT, transaction::Transactable as _};
+    let schema = Schema::parse(SCHEMA).unwrap();
+    let of = &schema.types["order"];
+    let mut doc = Automerge::new();
+    of.begin(&mut doc).unwrap();
+    assert!(of.read(&doc).is_blank());
+    let mut tx = doc.transaction();
+    tx.put(ROOT, "price", "dear").unwrap();
+    tx.commit();
+    assert!(!of.read(&doc).is_blank());
+    let mut tx = doc.transaction();
+    of.edit(&mut tx, |order: &mut Order| order.number = Some(1)).unwrap();
+    tx.commit();
+    assert_eq!(of.validate(&doc).unwrap_err().0.len(), 2, "what was wrong still is");
+}
+
+#[test]
 fn what_does_not_fit_is_told_by_its_field() {
     let schema = Schema::parse(SCHEMA).unwrap();
     let of = &schema.types["order"];
