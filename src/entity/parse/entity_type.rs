@@ -23,6 +23,7 @@ pub(super) fn entity_type(
     table: &Table<'_>,
 ) -> EntityType {
     table.only(reader, &TYPE_KEYS);
+    reader.unread.clear();
     let what = &table.what;
     let path = Path { type_name: name, names: String::new(), depth: 0 };
     let version = version(reader, table);
@@ -132,6 +133,7 @@ fn invariants(
             Ok(rule) => {
                 read.insert(name.to_owned(), rule);
             }
+            Err(_) if reader.unread.iter().any(|name| text.contains(name.as_str())) => {}
             Err(error) => {
                 let problem = format!("{what} is no rule on its fields: {}", error.problem);
                 reader.wrong(value.span(), problem, error.fix);
@@ -158,7 +160,7 @@ fn is_key(reader: &mut Reader<'_>, what: &str, at: Span, name: &str, fields: &Fi
             | Kind::Timestamp { .. }
             | Kind::Reference { .. }
     );
-    if !is_key {
+    if !is_key && !reader.unread.contains(name) {
         let problem = format!("{what} names `{name}`, of kind `{}`", field.kind.name());
         let fix = "name fields that are a string, enum, integer, boolean, timestamp or reference";
         reader.wrong(at, problem, fix);

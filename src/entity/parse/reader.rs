@@ -1,6 +1,6 @@
 //! What is read of tables, and the errors that are gathered meanwhile.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
 
 use toml::{
     Spanned,
@@ -28,6 +28,9 @@ pub(super) struct Reader<'a> {
     /// Rules and patterns so far.
     rules: usize,
     errors: Vec<SchemaError>,
+    /// Fields of the type being read whose kind could not be: what else is said of them would be a
+    /// guess.
+    pub(super) unread: BTreeSet<String>,
     /// References: where, what refers, to which type.
     pub(super) references: Vec<(Span, String, String)>,
 }
@@ -36,7 +39,14 @@ impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at);
         let ends = ends.collect();
-        Self { text, ends, rules: 0, errors: Vec::new(), references: Vec::new() }
+        Self {
+            text,
+            ends,
+            rules: 0,
+            errors: Vec::new(),
+            unread: BTreeSet::new(),
+            references: Vec::new(),
+        }
     }
 
     /// Notes an error.

@@ -126,6 +126,23 @@ add = "notes"
 }
 
 #[test]
+fn one_mistake_is_one_error() {
+    let found = errors(
+        "[types.a]\nunique = ['due']\ninvariants = { late = 'due > 3', low = 'n = 3' }\n\
+         [types.a.fields]\ndue = 'datetime'\nn = 'integer'\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "line 3: rule `low` of type `a` is no rule on its fields: it cannot be read at \
+             character 3: unknown '= ': compare with `==`",
+            "line 5: field `due` of type `a` has the kind \"datetime\", which is not known: did you \
+             mean `timestamp`?",
+        ]
+    );
+}
+
+#[test]
 fn what_is_not_toml_is_reported_all_at_once() {
     let found = errors("[types\na = = 1\nb = 1\nc = 'x\n");
     assert!(found.len() >= 3, "{found:#?}");
