@@ -7,6 +7,7 @@
 mod changes;
 mod client;
 mod connect;
+mod detect;
 mod fanout;
 mod join;
 mod light;
@@ -77,6 +78,8 @@ enum Scenario {
     /// Type into a long text of an embedded peer, without a server: time until the store has an
     /// edit, and until it is on disk
     LocalEdit(local_edit::LocalEditArgs),
+    /// Look for conflicts in small entities and in a long text, without a server
+    Detect(detect::DetectArgs),
 }
 
 #[derive(Debug, Args)]
@@ -217,8 +220,11 @@ impl Context {
 /// [`BenchError`] when nothing could be measured. Changes that did not arrive are no error: they
 /// are counted in the report.
 pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
-    if let Scenario::LocalEdit(args) = &args.scenario {
-        return local_edit::run(args).await;
+    // These need no server, and none is looked up for them.
+    match &args.scenario {
+        Scenario::LocalEdit(args) => return local_edit::run(args).await,
+        Scenario::Detect(args) => return detect::run(args),
+        _ => {}
     }
     raise_open_files_limit();
     let (trusted, trust) = trust(args.ca)?;
@@ -236,8 +242,8 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::Connect(args) => connect::run(args, &context).await?,
         Scenario::Join(args) => join::run(args, &context).await?,
         Scenario::Trace(trace_args) => replay(trace_args, &args.url, &trusted, &context).await?,
-        // It needs no server, and none was looked up for it.
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
+        Scenario::Detect(args) => detect::run(args)?,
     };
     report.setting("url", args.url);
     // The peers of a trace have connections of their own, which nobody counts.

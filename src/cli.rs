@@ -12,7 +12,6 @@ mod schema;
 mod serve;
 mod summary;
 mod sync;
-mod value;
 mod waiting;
 mod watch;
 mod write;

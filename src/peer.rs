@@ -59,7 +59,6 @@ use concord_protocol::{AutomergeUrl, DocumentId, SessionId};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
-    task::AbortHandle,
     time::{Instant, timeout_at},
 };
 
@@ -70,12 +69,12 @@ use self::{
     engine::DOCUMENTS_PAGE,
     held::Phase,
     home::{Surroundings as _, System},
-    link::LinkContext,
+    link::{Link, LinkContext},
     registry::Registry,
 };
 pub use self::{
     builder::PeerBuilder,
-    conflicts::ReviewError,
+    conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
     document::{Changed, Document, Watcher},
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
@@ -101,7 +100,7 @@ struct Inner {
     engine: mpsc::UnboundedSender<Command>,
     tasks: TaskSender<Task>,
     link: Arc<LinkContext>,
-    links: Mutex<Vec<(RelayUrl, AbortHandle)>>,
+    links: Mutex<Vec<Link>>,
     runtime: Handle,
     session: SessionId,
     next_broadcast: AtomicU64,
@@ -109,8 +108,8 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for (_, link) in locked(&self.links).drain(..) {
-            link.abort();
+        for link in locked(&self.links).drain(..) {
+            link.end();
         }
     }
 }
@@ -249,17 +248,11 @@ impl Peer {
     /// [`PeerError::RelayUrl`] for what is no such URL.
     pub fn connect(&self, url: &str) -> Result<(), PeerError> {
         let url = RelayUrl::parse(url)?;
-        let online = Status::Online { relay: url.as_str().to_owned() };
         let mut links = locked(&self.0.links);
-        if let Some(at) = links.iter().position(|(known, _)| *known == url) {
-            if self.0.link.status.of(&url) == Some(online) {
-                return Ok(());
-            }
-            links.swap_remove(at).1.abort();
+        match links.iter().find(|link| *link.url() == url) {
+            Some(known) => known.dial_now(),
+            None => links.push(Link::start(&self.0.runtime, &self.0.link, url)),
         }
-        self.0.link.status.set(url.as_str(), Status::Connecting);
-        let link = self.0.runtime.spawn(link::keep(Arc::clone(&self.0.link), url.clone()));
-        links.push((url, link.abort_handle()));
         Ok(())
     }
 
@@ -298,8 +291,8 @@ impl Peer {
         let (done, closed) = oneshot::channel();
         self.0.engine.send(Command::Close(done)).map_err(|_| PeerError::Closed)?;
         let closed = closed.await.map_err(|_| PeerError::Closed);
-        for (_, link) in locked(&self.0.links).drain(..) {
-            link.abort();
+        for link in locked(&self.0.links).drain(..) {
+            link.end();
         }
         closed
     }

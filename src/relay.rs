@@ -2,7 +2,8 @@
 //!
 //! Nothing in here decides what the replica should decide. A connection is one task that frames,
 //! decodes and routes (`connection`); a shard is one task that owns one replica and carries out
-//! its effects (`shard`); `server` starts, watches and ends them.
+//! its effects (`shard`); `review` looks for conflicts in documents that
+//! changed; `server` starts, watches and ends them.
 
 mod addresses;
 mod clock;
@@ -18,6 +19,7 @@ mod metrics;
 mod origin;
 mod outgoing;
 mod rate;
+mod review;
 mod server;
 mod shard;
 mod work;

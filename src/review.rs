@@ -16,14 +16,24 @@
 
 mod causality;
 mod conflict;
+pub mod desk;
 mod detector;
+mod follower;
 mod look;
 mod operation;
+pub mod policy;
 mod resolution;
+mod settle;
+mod summary;
+mod view;
 
 pub use self::{
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
+    follower::{Follower, News},
     look::{Content, Who},
     resolution::{Choice, Decided, Refused, Resolution},
+    settle::{Settled, settle},
+    summary::{SideSummary, Summary},
+    view::{By, SideView, View},
 };

@@ -54,6 +54,13 @@ pub enum WorkerJob {
         /// Changes in causal order.
         incoming: Vec<Bytes>,
     },
+    /// A question about the conflicts of a document, answered with [`JobOutput::Reviewed`].
+    Review {
+        /// What is ours.
+        base: Vec<Bytes>,
+        /// An [`Asked`](crate::review::desk::Asked) as JSON.
+        asked: Bytes,
+    },
 }
 
 /// A future that owns all it needs.

@@ -10,6 +10,11 @@ fn interop_basics() {
 }
 
 #[test]
+fn interop_conflicts() {
+    node_test("conflicts.test.mjs");
+}
+
+#[test]
 fn interop_faults() {
     node_test("faults.test.mjs");
 }

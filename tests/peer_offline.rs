@@ -229,3 +229,28 @@ async fn an_import_keeps_the_history() {
     ));
     peer.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_relay_that_is_being_dialled_is_not_dialled_once_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", relay.local_addr().unwrap());
+    let peer = Peer::open(directory.path()).unwrap();
+    peer.connect(&url).unwrap();
+    // It takes its time to answer; whoever asks again meanwhile gets this very connection.
+    let (dialled, _) = relay.accept().await.unwrap();
+    peer.connect(&url).unwrap();
+    let another = tokio::time::timeout(Duration::from_millis(300), relay.accept()).await;
+    assert!(another.is_err(), "two connections to one relay");
+
+    // Cut, it waits before it tries again, and who asks does not.
+    drop(dialled);
+    let mut status = peer.status();
+    for _ in 0..20 {
+        status.wait_for(|status| matches!(status, Status::Offline { .. })).await.unwrap();
+        peer.connect(&url).unwrap();
+        assert_eq!(*peer.status().borrow(), Status::Connecting);
+        drop(relay.accept().await.unwrap());
+    }
+    peer.close().await.unwrap();
+}

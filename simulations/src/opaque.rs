@@ -138,6 +138,9 @@ fn job_key(job: &WorkerJob) -> (u8, u64, u64) {
             let base = base.iter().map(AsRef::as_ref);
             (3, base.chain([&b"incoming"[..]]).chain(incoming.iter().map(AsRef::as_ref)).collect())
         }
+        WorkerJob::Review { base, asked } => {
+            (4, base.iter().chain([asked]).map(AsRef::as_ref).collect())
+        }
     };
     let (mut first, mut second) = (0_u64, 1_u64);
     for part in parts {
@@ -297,6 +300,8 @@ impl Library {
                     None => Ok(JobOutput::Checked),
                 }
             }
+            // Replicas do not ask for it, and there are no operations to look at.
+            WorkerJob::Review { .. } => Err(JobError::Unavailable("opaque documents".into())),
         }
     }
 

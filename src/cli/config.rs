@@ -13,6 +13,7 @@ use std::{
 
 use super::serve::ServeArgs;
 use concord::{
+    entity::Schema,
     relay::{self, RelayConfig},
     store::Engine,
     worker::WorkerLimits,
@@ -43,6 +44,14 @@ pub(crate) enum ConfigError {
         /// Which line, from 1.
         line: usize,
         /// What is wrong there.
+        reason: String,
+    },
+    /// The schema file is not there, or is none.
+    #[error("--schema {file}: {reason}")]
+    Schema {
+        /// Which file.
+        file: String,
+        /// What is wrong.
         reason: String,
     },
     /// A value is not what it should be.
@@ -129,6 +138,20 @@ pub(crate) struct ServeConfig {
     lines: Vec<(Section, &'static str, String, Source)>,
 }
 
+/// The text of a schema file that is one; none if none is named.
+fn read_schema(
+    file: String,
+    read: &dyn Fn(&str) -> std::io::Result<String>,
+) -> Result<Option<String>, ConfigError> {
+    if file.is_empty() {
+        return Ok(None);
+    }
+    let checked = read(&file)
+        .map_err(|error| error.to_string())
+        .and_then(|text| Schema::parse(&text).map(|_| text).map_err(|errors| errors.to_string()));
+    checked.map(Some).map_err(|reason| ConfigError::Schema { file, reason })
+}
+
 impl ServeConfig {
     /// Puts the configuration together. `env` reads the environment, `read` the file.
     ///
@@ -162,6 +185,10 @@ impl ServeConfig {
         relay.shards = f.find(serve("shards"), args.shards, None, relay.shards)?;
         workers.workers = f.find(serve("workers"), args.workers, None, workers.workers)?;
         relay.strict = f.find(serve("strict"), set(args.strict), None, relay.strict)?;
+        let no_review = f.find(serve("no-review"), set(args.no_review), None, !relay.review)?;
+        relay.review = !no_review;
+        let schema = f.find(serve("schema"), args.schema.clone(), None, String::new())?;
+        relay.schema = read_schema(schema, read)?;
         relay.idle_ms = f.find(serve("idle-ms"), args.idle_ms, None, relay.idle_ms)?;
         relay.ping_ms = f.find(serve("ping-ms"), args.ping_ms, None, relay.ping_ms)?;
         let pong_ms = args.pong_timeout_ms;

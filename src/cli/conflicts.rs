@@ -1,19 +1,18 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
-use std::{borrow::Cow, cell::Cell};
+use std::cell::Cell;
 
-use automerge::{Automerge, ObjType, Prop, ROOT, ScalarValue, Value};
 use clap::{Args, Subcommand};
 use concord::{
     peer::{Document, Peer},
-    review::{Choice, Conflict, Content, Kept, Side, Who},
+    review::{Choice, Conflict, ConflictId, Content, SideView, View},
 };
 use serde_json::{Value as Json, json};
 
 use super::{
     Failure,
     open::{self, Common},
-    output, path, sync, value, waiting, write,
+    output, sync, waiting,
 };
 
 /// Characters of an id that people are shown: enough to tell a few thousand apart.
@@ -102,10 +101,8 @@ async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Fai
             // One that cannot be opened does not hide the others' conflicts.
             match of_one(peer, common, &doc).await {
                 Ok(found) => {
-                    for (document, conflict, view) in found {
-                        rows.push(view.to_row(&document, &conflict));
-                        shown.push(view.to_json(&document, &conflict));
-                    }
+                    rows.extend(found.iter().map(to_row));
+                    shown.extend(found);
                 }
                 Err(failure) => failed.push(failure),
             }
@@ -130,42 +127,37 @@ async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Fai
     }
 }
 
-async fn of_one(
-    peer: &Peer,
-    common: &Common,
-    doc: &str,
-) -> Result<Vec<(Document, Conflict, View)>, Failure> {
+async fn of_one(peer: &Peer, common: &Common, doc: &str) -> Result<Vec<View>, Failure> {
     let document = peer.find_within(doc, common.within()).await?;
-    let mut found = Vec::new();
-    for conflict in document.conflicts()? {
-        let view = document.read(|content| View::of(content, &conflict))??;
-        found.push((document.clone(), conflict, view));
-    }
-    Ok(found)
+    document.conflicts()?.iter().map(|conflict| view(&document, conflict)).collect()
+}
+
+fn view(document: &Document, conflict: &Conflict) -> Result<View, Failure> {
+    Ok(document.read(|content| View::of(content, document.id(), conflict))??)
 }
 
 async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), Failure> {
     let (document, conflict) = find(peer, common, doc, id).await?;
-    let view = document.read(|content| View::of(content, &conflict))??;
+    let view = view(&document, &conflict)?;
     if common.json {
-        return output::json(&view.to_json(&document, &conflict));
+        return output::json(&json!(view));
     }
     let now = output::now();
     output::line(format_args!(
         "conflict {} ({}) at {}",
-        short_id(&conflict),
+        short_id(conflict.id),
         conflict.code,
-        output::short(&view.path, LONG)
+        output::short(place(&view), LONG)
     ))?;
     output::line(format_args!("  before   {}", words(view.before.as_ref(), LONG)))?;
     for (number, side) in (1..).zip(&view.sides) {
-        output::line(format_args!("  side {number}   {}", side.in_words(LONG)))?;
-        for who in &side.who {
+        output::line(format_args!("  side {number}   {}", in_words(side, LONG)))?;
+        for who in &side.by {
             let name = who.author.as_deref().unwrap_or(&who.actor);
             let name = output::short(name, 16);
             let said = who.message.as_deref().unwrap_or_default();
             let said = output::short(said, 60);
-            let when = output::ago(who.time_s, now);
+            let when = output::ago(who.time, now);
             output::line(
                 format_args!("           by {name}, {when}  {said}").to_string().trim_end(),
             )?;
@@ -174,7 +166,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
     output::line(format_args!(
         "decide with: concord conflicts resolve {doc} {} --side 1 (or --before, --delete, --value)",
-        short_id(&conflict),
+        short_id(conflict.id),
     ))
 }
 
@@ -191,7 +183,7 @@ async fn resolve(
     document.resolve(&conflict, &choice, reason).await?;
     let confirmed = sync::confirm(peer, common, &document).await;
     let (now, left) = (
-        document.read(|content| shown(&conflict.provisional(content)?))??,
+        document.read(|content| conflict.provisional(content)?.to_json())??,
         document.conflicts()?.len(),
     );
     if common.json {
@@ -204,7 +196,7 @@ async fn resolve(
             "confirmed": confirmed.as_ref().map(Result::is_ok),
         }))?;
     } else {
-        let id = short_id(&conflict);
+        let id = short_id(conflict.id);
         output::line(format_args!("resolved {id}: {}", words(now.as_ref(), LONG)))?;
         match left {
             0 => output::line("no conflict is left in the document")?,
@@ -253,132 +245,43 @@ impl Chosen {
             return Ok(Choice::Before);
         }
         match value {
-            Some(value) if !delete => Ok(Choice::Other(content_of(value, conflict)?)),
+            Some(typed) if !delete => {
+                let value = serde_json::from_str(&typed).unwrap_or(Json::String(typed));
+                Ok(Choice::value(value, conflict)?)
+            }
             _ => Ok(Choice::Other(Content::Nothing)),
         }
     }
 }
 
-/// What was typed, as a value for the document. Where there was text that people edit together,
-/// text becomes that.
-fn content_of(typed: String, conflict: &Conflict) -> Result<Content, Failure> {
-    let is_text = |side: &Side| {
-        matches!(side.kept, Kept::Made(ObjType::Text) | Kept::Edited(Some(ObjType::Text)))
-    };
-    let json = serde_json::from_str(&typed).unwrap_or(Json::String(typed));
-    if let Json::String(text) = &json
-        && !conflict.sides.iter().any(is_text)
-    {
-        return Ok(Content::Single(ScalarValue::Str(text.as_str().into())));
-    }
-    let mut doc = Automerge::new();
-    let mut tx = doc.transaction();
-    write::put(&mut tx, &ROOT, Prop::Map("value".to_owned()), json, false)
-        .map_err(|error| Failure::failed(error.to_string()))?;
-    tx.commit();
-    Ok(Content::of(Cow::Owned(doc), &ROOT, "value")?)
+fn to_row(view: &View) -> Vec<String> {
+    let sides: Vec<String> = view.sides.iter().map(|side| in_words(side, SHORT)).collect();
+    vec![
+        short_id(view.id),
+        view.code.clone(),
+        output::short(place(view), LONG),
+        sides.join(" | "),
+        view.document.clone(),
+    ]
 }
 
-/// A conflict with all that is shown of it.
-struct View {
-    path: String,
-    before: Option<Json>,
-    now: Option<Json>,
-    sides: Vec<SideView>,
+fn place(view: &View) -> &str {
+    view.path.as_deref().unwrap_or("(gone)")
 }
 
-struct SideView {
-    kind: &'static str,
-    value: Option<Json>,
-    who: Vec<Who>,
-}
-
-impl View {
-    fn of(doc: &Automerge, conflict: &Conflict) -> Result<Self, Failure> {
-        let path = conflict.path(doc);
-        let sides = conflict.sides.iter().map(|side| {
-            let kind = match side.kept {
-                Kept::Deleted => "deleted",
-                Kept::Edited(_) => "edited",
-                Kept::Put(_) | Kept::Made(_) => "written",
-            };
-            let value = shown(&side.content(doc, &conflict.place)?)?;
-            Ok(SideView { kind, value, who: side.who(doc) })
-        });
-        Ok(Self {
-            path: path.map_or_else(|| "(gone)".to_owned(), |path| path::written(path.iter())),
-            before: shown(&conflict.base(doc)?)?,
-            now: shown(&conflict.provisional(doc)?)?,
-            sides: sides.collect::<Result<_, Failure>>()?,
-        })
-    }
-
-    fn to_row(&self, document: &Document, conflict: &Conflict) -> Vec<String> {
-        let sides: Vec<String> = self.sides.iter().map(|side| side.in_words(SHORT)).collect();
-        vec![
-            short_id(conflict),
-            conflict.code.to_string(),
-            output::short(&self.path, LONG),
-            sides.join(" | "),
-            document.id().as_str().to_owned(),
-        ]
-    }
-
-    fn to_json(&self, document: &Document, conflict: &Conflict) -> Json {
-        let sides: Vec<Json> = self.sides.iter().map(SideView::to_json).collect();
-        json!({
-            "id": conflict.id.to_string(),
-            "document": document.id().as_str(),
-            "code": conflict.code.as_str(),
-            "path": self.path,
-            "before": self.before,
-            "now": self.now,
-            "sides": sides,
-        })
-    }
-}
-
-impl SideView {
-    fn in_words(&self, max: usize) -> String {
-        match self.kind {
-            "edited" => format!("edited: {}", words(self.value.as_ref(), max)),
-            "deleted" => "deleted".to_owned(),
-            _ => words(self.value.as_ref(), max),
-        }
-    }
-
-    fn to_json(&self) -> Json {
-        let who = self.who.iter().map(|who| {
-            json!({
-                "change": who.change.to_string(),
-                "actor": who.actor,
-                "author": who.author,
-                "time": who.time_s,
-                "message": who.message,
-            })
-        });
-        json!({ "kind": self.kind, "value": self.value, "by": who.collect::<Vec<_>>() })
+fn in_words(side: &SideView, max: usize) -> String {
+    match side.kind.as_str() {
+        "edited" => format!("edited: {}", words(side.value.as_ref(), max)),
+        "deleted" => "deleted".to_owned(),
+        _ => words(side.value.as_ref(), max),
     }
 }
 
 /// As much of an id as people are shown.
-fn short_id(conflict: &Conflict) -> String {
-    conflict.id.to_string()[..ID_SHOWN].to_owned()
+fn short_id(id: ConflictId) -> String {
+    id.to_string()[..ID_SHOWN].to_owned()
 }
 
 fn words(value: Option<&Json>, max: usize) -> String {
     value.map_or_else(|| "nothing".to_owned(), |value| output::short(&value.to_string(), max))
-}
-
-fn shown(content: &Content) -> Result<Option<Json>, Failure> {
-    Ok(match content {
-        Content::Nothing => None,
-        Content::Single(scalar) => {
-            let (doc, value) = (Automerge::new(), Value::from(scalar.clone()));
-            Some(value::to_json(&doc, &value, &ROOT)?)
-        }
-        Content::Object { doc, object, kind } => {
-            Some(value::to_json(&**doc, &Value::Object(*kind), object)?)
-        }
-    })
 }

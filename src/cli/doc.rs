@@ -9,7 +9,10 @@ use std::{
 
 use automerge::{Automerge, ObjType, ROOT, ReadDoc as _, Value};
 use clap::{Args, Subcommand, ValueEnum};
-use concord::peer::{Document, Peer};
+use concord::{
+    json,
+    peer::{Document, Peer},
+};
 use concord_protocol::DocumentId;
 use serde_json::{Value as Json, json};
 
@@ -18,7 +21,7 @@ use super::{
     open::{self, Common},
     output,
     path::DocPath,
-    value, waiting, write,
+    waiting, write,
 };
 
 /// The first bytes of every Automerge chunk.
@@ -194,7 +197,7 @@ async fn get(peer: &Peer, common: &Common, doc: &str, path: &DocPath) -> Result<
 fn read(document: &Document, path: &DocPath) -> Result<Json, Failure> {
     document.read(|doc| {
         let (found, id) = path.find(doc)?;
-        value::to_json(doc, &found, &id)
+        Ok(json::to_json(doc, &found, &id)?)
     })?
 }
 

@@ -7,7 +7,7 @@ use automerge::{
     transaction::{Transactable as _, Transaction},
 };
 use clap::Args;
-use concord::peer::EditError;
+use concord::{json, peer::EditError};
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     open::{self, Common},
     output,
     path::{DocPath, Place},
-    sync, value, waiting, write,
+    sync, waiting,
 };
 
 #[derive(Debug, Args)]
@@ -104,7 +104,7 @@ fn text_of(argument: String) -> Result<String, Failure> {
 
 fn shown(tx: &Transaction<'_>, place: &Place) -> Result<Json, EditError> {
     Ok(match tx.get(&place.parent, place.prop.clone())? {
-        Some((value, id)) => value::to_json(tx, &value, &id)?,
+        Some((value, id)) => json::to_json(tx, &value, &id)?,
         None => Json::Null,
     })
 }
@@ -132,7 +132,7 @@ fn set(
             let text = match json {
                 Ok(Json::String(text)) => text,
                 Ok(other @ (Json::Object(_) | Json::Array(_))) => {
-                    return write::put(tx, parent, prop.clone(), other, false);
+                    return Ok(json::put(tx, parent, prop.clone(), other, false)?);
                 }
                 _ => new.to_owned(),
             };
@@ -140,7 +140,7 @@ fn set(
         }
         Some((there, id)) => {
             let json = json.unwrap_or_else(|_| Json::String(new.to_owned()));
-            if value::to_json(tx, &there, &id)? == json {
+            if json::to_json(tx, &there, &id)? == json {
                 return Ok(());
             }
             replace(tx, parent, prop, &there, json)
@@ -154,7 +154,7 @@ fn set(
                 return Err(Failure::not_found(message).into());
             }
             let json = json.unwrap_or_else(|_| Json::String(new.to_owned()));
-            write::put(tx, parent, prop.clone(), json, insert)
+            Ok(json::put(tx, parent, prop.clone(), json, insert)?)
         }
     }
 }
@@ -179,5 +179,5 @@ fn replace(
             _ => {}
         }
     }
-    write::put(tx, parent, prop.clone(), json, false)
+    Ok(json::put(tx, parent, prop.clone(), json, false)?)
 }

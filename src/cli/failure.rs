@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode};
 
 use concord::{
+    json::JsonError,
     peer::{ChangeError, ConfirmError, FindError, PeerError, ReviewError},
     store::StoreError,
 };
@@ -162,6 +163,12 @@ impl std::fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<JsonError> for Failure {
+    fn from(error: JsonError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
 
 impl From<automerge::AutomergeError> for Failure {
     fn from(error: automerge::AutomergeError) -> Self {

@@ -1,11 +1,9 @@
 //! Paths into documents: `title`, `items[0].done`, `["a key with dots"].x`.
 
-use std::{
-    fmt::{self, Write as _},
-    str::FromStr,
-};
+use std::{fmt, str::FromStr};
 
 use automerge::{Automerge, ObjId, ObjType, Prop, ROOT, ReadDoc, Value};
+use concord::json;
 
 use super::Failure;
 
@@ -70,31 +68,8 @@ impl FromStr for DocPath {
 
 impl fmt::Display for DocPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&written(self.0.iter()))
+        f.write_str(&json::path(self.0.iter()))
     }
-}
-
-/// A path as people write it.
-pub(super) fn written<'a>(steps: impl Iterator<Item = &'a Prop>) -> String {
-    let mut out = String::new();
-    // Writing to a String does not fail.
-    for step in steps {
-        match step {
-            Prop::Seq(index) => {
-                let _ = write!(out, "[{index}]");
-            }
-            Prop::Map(key) if key.is_empty() || key.contains(['.', '[', '"']) => {
-                let _ = write!(out, "[\"{key}\"]");
-            }
-            Prop::Map(key) => {
-                if !out.is_empty() {
-                    out.push('.');
-                }
-                out.push_str(key);
-            }
-        }
-    }
-    out
 }
 
 impl DocPath {
@@ -111,7 +86,7 @@ impl DocPath {
             .ok_or_else(|| Failure::usage("the path is empty: name a field, as in title"))?;
         let mut parent = ROOT;
         for (depth, step) in above.iter().enumerate() {
-            let at = || written(self.0[..=depth].iter());
+            let at = || json::path(self.0[..=depth].iter());
             fits(doc, &parent, step, &at())?;
             parent = match doc.get(&parent, step.clone()).map_err(failed)? {
                 Some((Value::Object(ObjType::Text), _)) => {

@@ -63,6 +63,12 @@ pub(crate) struct ServeArgs {
     /// that breaks a document is ever taken
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Do not look for conflicts in documents that change, and do not serve /v1/conflicts
+    #[arg(long)]
+    pub(crate) no_review: bool,
+    /// Schema file: what the policies of its types decide is decided, and waits for nobody
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schema: Option<String>,
     /// Milliseconds of silence after which a document leaves memory [default: 60000]
     #[arg(long, value_name = "MS")]
     pub(crate) idle_ms: Option<u64>,

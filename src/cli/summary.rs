@@ -1,8 +1,9 @@
 //! What changed between two states of a document, a line for each place.
 
 use automerge::{Automerge, ChangeHash, Patch, PatchAction, Prop, Value};
+use concord::json;
 
-use super::{output, path};
+use super::output;
 
 /// Places that are named; the rest are counted.
 const PLACES_MAX: usize = 20;
@@ -20,8 +21,8 @@ pub(super) fn between(doc: &Automerge, before: &[ChangeHash], after: &[ChangeHas
 }
 
 fn line(patch: &Patch) -> String {
-    let at = |step: Prop| path::written(patch.path.iter().map(|(_, above)| above).chain([&step]));
-    let here = || path::written(patch.path.iter().map(|(_, above)| above));
+    let at = |step: Prop| json::path(patch.path.iter().map(|(_, above)| above).chain([&step]));
+    let here = || json::path(patch.path.iter().map(|(_, above)| above));
     match &patch.action {
         PatchAction::PutMap { key, value, conflict } => {
             put(&at(Prop::Map(key.clone())), &value.0, *conflict)

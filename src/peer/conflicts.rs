@@ -1,10 +1,12 @@
 //! Conflicts of a document, seen and decided by the program that has it open.
 
-use automerge::{Change, transaction::Transaction};
-use concord_protocol::{ChangeHash, DocumentId};
+use std::collections::{BTreeMap, VecDeque};
 
-use super::{ChangeError, Document, FindError};
-use crate::review::{Choice, Conflict, ConflictId, Detector, Refused, Resolution, Unreadable};
+use automerge::transaction::Transaction;
+use concord_protocol::ChangeHash;
+
+use super::{ChangeError, Document, FindError, Watcher, locked};
+use crate::review::{Choice, Conflict, ConflictId, Refused, Resolution, Unreadable};
 
 /// A conflict was not found or not decided.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +29,44 @@ pub enum ReviewError {
     Change(#[from] ChangeError),
 }
 
+/// What became of the conflicts of a document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConflictEvent {
+    /// There is one more.
+    Opened(Conflict),
+    /// It was decided, or more was written there.
+    Closed {
+        /// Which.
+        id: ConflictId,
+        /// The one that is open in its place now.
+        successor: Option<ConflictId>,
+    },
+}
+
 impl Document {
-    /// The conflicts that are open. Looks through the whole history: milliseconds for most
-    /// documents, and about a second for a million operations.
+    /// The conflicts that are open. The first time this looks through the whole history,
+    /// milliseconds for most documents and about a second for a million operations; later only
+    /// at what is new.
     ///
     /// # Errors
     /// [`ReviewError::Find`] and [`ReviewError::Unreadable`].
     pub fn conflicts(&self) -> Result<Vec<Conflict>, ReviewError> {
-        Ok(open(self.id(), &self.read(|doc| doc.get_changes(&[]))?)?)
+        let mut follower = locked(&self.held().follower);
+        // The document waits only while the changes are copied.
+        let news = self.read(|doc| follower.news(doc))?;
+        follower.take_in(news)?;
+        Ok(follower.open(self.id()))
+    }
+
+    /// What becomes of the conflicts of the document: first those that are open are told of.
+    pub fn watch_conflicts(&self) -> ConflictWatcher {
+        ConflictWatcher {
+            changes: self.watch(),
+            document: self.clone(),
+            known: BTreeMap::new(),
+            told: VecDeque::new(),
+            is_behind: true,
+        }
     }
 
     /// Decides a conflict, as a change that is on disk when this returns. Works without a relay,
@@ -49,11 +81,16 @@ impl Document {
         choice: &Choice,
         reason: Option<String>,
     ) -> Result<(), ReviewError> {
-        let doc = self.read(Clone::clone)?;
-        if !open(self.id(), &doc.get_changes(&[]))?.iter().any(|open| open.id == conflict.id) {
-            return Err(ReviewError::NotOpen(conflict.id));
-        }
-        let resolution = Resolution::prepare(&doc, conflict, choice, reason)?;
+        let (doc, resolution) = {
+            let mut follower = locked(&self.held().follower);
+            let (doc, news) = self.read(|doc| (doc.clone(), follower.news(doc)))?;
+            follower.take_in(news)?;
+            if !follower.open(self.id()).iter().any(|open| open.id == conflict.id) {
+                return Err(ReviewError::NotOpen(conflict.id));
+            }
+            let resolution = Resolution::prepare(&doc, conflict, choice, reason)?;
+            (doc, resolution)
+        };
         let message = resolution.message();
         // On the document as it was looked at: indexes in lists may be others by now.
         let heads: Vec<ChangeHash> =
@@ -67,9 +104,52 @@ impl Document {
     }
 }
 
-/// The conflicts that are open after all changes of a document.
-fn open(document: &DocumentId, changes: &[Change]) -> Result<Vec<Conflict>, Unreadable> {
-    let mut detector = Detector::default();
-    changes.iter().try_for_each(|change| detector.take_in(change))?;
-    Ok(detector.open(document))
+/// Tells what becomes of the conflicts of a document; keeps the document open.
+#[derive(Debug)]
+pub struct ConflictWatcher {
+    changes: Watcher,
+    document: Document,
+    /// Those that were told of, and where they are.
+    known: BTreeMap<ConflictId, String>,
+    told: VecDeque<ConflictEvent>,
+    /// Something happened since the last look.
+    is_behind: bool,
+}
+
+impl ConflictWatcher {
+    /// The next event. What opens and closes between two calls may not be told of at all; what is
+    /// open and was told of, and what is not, always agree with the document in the end.
+    ///
+    /// # Errors
+    /// As [`Document::conflicts`]; later calls may go well.
+    pub async fn next(&mut self) -> Result<ConflictEvent, ReviewError> {
+        loop {
+            if let Some(event) = self.told.pop_front() {
+                return Ok(event);
+            }
+            if !self.is_behind {
+                self.changes.next().await;
+                self.is_behind = true;
+            }
+            self.look()?;
+            self.is_behind = false;
+        }
+    }
+
+    fn look(&mut self) -> Result<(), ReviewError> {
+        let open = self.document.conflicts()?;
+        let now: BTreeMap<ConflictId, String> =
+            open.iter().map(|conflict| (conflict.id, conflict.place.digest())).collect();
+        for (id, place) in &self.known {
+            if !now.contains_key(id) {
+                let next = now.iter().find(|(_, there)| *there == place);
+                let successor = next.map(|(id, _)| *id);
+                self.told.push_back(ConflictEvent::Closed { id: *id, successor });
+            }
+        }
+        let new = open.into_iter().filter(|conflict| !self.known.contains_key(&conflict.id));
+        self.told.extend(new.map(ConflictEvent::Opened));
+        self.known = now;
+        Ok(())
+    }
 }

@@ -113,7 +113,14 @@ impl Dialer {
         self.state = State::Waiting { until_ms: now_ms.saturating_add(delay_ms), reason };
     }
 
-    /// Time has passed, or somebody asked to try at once.
+    /// Somebody asked to try at once, even if it was given up.
+    pub(super) fn dial_now(&mut self) {
+        if matches!(self.state, State::Waiting { .. } | State::Stopped { .. }) {
+            *self = Self::default();
+        }
+    }
+
+    /// Time has passed.
     pub(super) fn tick(&mut self, now_ms: u64) {
         if matches!(self.state, State::Waiting { until_ms, .. } if until_ms <= now_ms) {
             self.state = State::Dialling;
@@ -152,6 +159,19 @@ mod tests {
             let until_ms = ended_ms + waits_ms;
             assert_eq!(*dialer.state(), State::Waiting { until_ms, reason: "x".into() });
         }
+    }
+
+    #[test]
+    fn who_asks_is_heard_unless_it_is_dialled_already() {
+        let mut dialer = Dialer::default();
+        for ended in [Ended::transient("refused"), Ended::permanent("forbidden")] {
+            dialer.ended(0, ended, 1);
+            dialer.dial_now();
+            assert_eq!(*dialer.state(), State::Dialling);
+        }
+        dialer.connected(5);
+        dialer.dial_now();
+        assert_eq!(*dialer.state(), State::Online { since_ms: 5 });
     }
 
     #[test]

@@ -12,7 +12,7 @@ use automerge::{Automerge, Change};
 use concord_protocol::{ChangeHash, DocumentId};
 use tokio::sync::{broadcast, watch};
 
-use crate::replica::ConnectionId;
+use crate::{replica::ConnectionId, review::Follower};
 
 use super::{
     content::{self, Incoming},
@@ -64,6 +64,8 @@ pub(super) struct Held {
     /// Counts up whenever [`Held::confirmed`] may have changed.
     confirmations: watch::Sender<u64>,
     pub(super) home: Home,
+    /// What is known of its conflicts, if anybody asked.
+    pub(super) follower: Mutex<Follower>,
 }
 
 #[derive(Default)]
@@ -114,6 +116,7 @@ impl Held {
             events: broadcast::Sender::new(WATCH_EVENTS_MAX),
             confirmations: watch::Sender::new(0),
             home,
+            follower: Mutex::default(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Keeps one relay connected: dials, carries, waits, dials again.
 
 use std::{
+    future::pending,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +12,9 @@ use std::{
 
 use concord_protocol::{Limits, PeerId, PeerMetadata};
 use tokio::{
-    sync::mpsc,
+    runtime::Handle,
+    sync::{Notify, mpsc},
+    task::AbortHandle,
     time::{Instant, sleep_until},
 };
 
@@ -39,30 +43,72 @@ pub(super) struct LinkContext {
     pub(super) next_connection: AtomicU64,
 }
 
-/// Keeps the relay connected until it says that it will never have us, or the task is ended.
-pub(super) async fn keep(context: Arc<LinkContext>, url: RelayUrl) {
+/// The task that keeps one relay connected.
+pub(super) struct Link {
+    url: RelayUrl,
+    status: Arc<StatusBoard>,
+    /// Somebody wants it dialled now.
+    asked: Arc<Notify>,
+    task: AbortHandle,
+}
+
+impl Link {
+    /// Dials it, and keeps it connected until it is ended.
+    pub(super) fn start(runtime: &Handle, context: &Arc<LinkContext>, url: RelayUrl) -> Self {
+        let asked = Arc::new(Notify::new());
+        context.status.set(url.as_str(), Status::Connecting);
+        let keeping = keep(Arc::clone(context), url.clone(), Arc::clone(&asked));
+        let task = runtime.spawn(keeping).abort_handle();
+        Self { url, status: Arc::clone(&context.status), asked, task }
+    }
+
+    pub(super) fn url(&self) -> &RelayUrl {
+        &self.url
+    }
+
+    /// Ends the wait before the next attempt, if it is waiting: an attempt or a connection that
+    /// there is goes on.
+    pub(super) fn dial_now(&self) {
+        self.status.asked(self.url.as_str());
+        self.asked.notify_waiters();
+    }
+
+    /// Ends it, and its connection.
+    pub(super) fn end(&self) {
+        self.task.abort();
+    }
+}
+
+async fn keep(context: Arc<LinkContext>, url: RelayUrl, asked: Arc<Notify>) {
     let started = Instant::now();
     let mut dialer = Dialer::default();
     loop {
-        match dialer.state().clone() {
+        let (until_ms, reason) = match dialer.state().clone() {
             State::Dialling | State::Online { .. } => {
                 context.status.set(url.as_str(), Status::Connecting);
                 let ended = connection(&context, &url, &mut dialer, started).await;
                 tracing::info!(relay = url.as_str(), reason = ended.reason, "offline");
-                let now_ms = elapsed_ms(started);
-                dialer.ended(now_ms, ended, random_number());
+                dialer.ended(elapsed_ms(started), ended, random_number());
+                continue;
             }
-            State::Waiting { until_ms, reason } => {
-                let wait = Duration::from_millis(until_ms.saturating_sub(elapsed_ms(started)));
-                let next_try = SystemTime::now().checked_add(wait);
-                context.status.set(url.as_str(), Status::Offline { reason, next_try });
-                sleep_until(started + Duration::from_millis(until_ms)).await;
-                dialer.tick(until_ms);
+            State::Waiting { until_ms, reason } => (Some(until_ms), reason),
+            State::Stopped { reason } => (None, reason),
+        };
+        let mut asked = pin!(asked.notified());
+        // Who reads the status and asks because of it is heard.
+        asked.as_mut().enable();
+        let wait = |until: u64| Duration::from_millis(until.saturating_sub(elapsed_ms(started)));
+        let next_try = until_ms.and_then(|until| SystemTime::now().checked_add(wait(until)));
+        context.status.set(url.as_str(), Status::Offline { reason, next_try });
+        let over = async {
+            match until_ms {
+                Some(until) => sleep_until(started + Duration::from_millis(until)).await,
+                None => pending().await,
             }
-            State::Stopped { reason } => {
-                context.status.set(url.as_str(), Status::Offline { reason, next_try: None });
-                return;
-            }
+        };
+        tokio::select! {
+            () = over => dialer.tick(until_ms.unwrap_or_default()),
+            () = asked => dialer.dial_now(),
         }
     }
 }

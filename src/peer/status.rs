@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, sync::Mutex, time::SystemTime};
 
 use tokio::sync::watch;
 
-use super::transport::RelayUrl;
-
 /// Whether a relay can be reached at the moment. Edits work all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
@@ -65,6 +63,19 @@ impl StatusBoard {
     pub(super) fn set(&self, relay: &str, status: Status) {
         let mut relays = super::locked(&self.relays);
         relays.insert(relay.to_owned(), status);
+        self.tell(&relays);
+    }
+
+    /// A relay is about to be dialled, if it is offline.
+    pub(super) fn asked(&self, relay: &str) {
+        let mut relays = super::locked(&self.relays);
+        if let Some(status @ Status::Offline { .. }) = relays.get_mut(relay) {
+            *status = Status::Connecting;
+            self.tell(&relays);
+        }
+    }
+
+    fn tell(&self, relays: &BTreeMap<String, Status>) {
         if let Some(best) = relays.values().max_by_key(|status| status.rank()) {
             let best = best.clone();
             self.best.send_if_modified(|now| {
@@ -73,10 +84,6 @@ impl StatusBoard {
                 changed
             });
         }
-    }
-
-    pub(super) fn of(&self, relay: &RelayUrl) -> Option<Status> {
-        super::locked(&self.relays).get(relay.as_str()).cloned()
     }
 
     /// Whether any relay was ever configured and is not given up.

@@ -56,6 +56,10 @@ pub struct RelayConfig {
     pub stalled_ms: u64,
     /// Materialise every change before it is stored and passed on.
     pub strict: bool,
+    /// Look for conflicts in documents that change, and serve them under `/v1/conflicts`.
+    pub review: bool,
+    /// The text of a schema file: what its policies decide is decided, and is no conflict.
+    pub schema: Option<String>,
 }
 
 impl Default for RelayConfig {
@@ -76,6 +80,8 @@ impl Default for RelayConfig {
             idle_ms: replica::IDLE_MS,
             stalled_ms: replica::STALLED_MS,
             strict: false,
+            review: true,
+            schema: None,
         }
     }
 }

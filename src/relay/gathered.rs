@@ -1,14 +1,19 @@
-//! What the store and the worker processes count themselves, read at each scrape.
+//! What the store, the worker processes and the reviewer count themselves, read at each scrape.
 
 use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
     registry::Unit,
 };
 
+use super::review::{ReviewStatus, Reviewer};
 use crate::{
     store::{Store, StoreStats},
     worker::{Materialiser, PoolStatus},
@@ -18,6 +23,7 @@ use crate::{
 pub(super) struct Gathered {
     store: Arc<dyn Store>,
     materialiser: Arc<dyn Materialiser>,
+    reviewer: Option<Arc<Reviewer>>,
 }
 
 impl fmt::Debug for Gathered {
@@ -27,16 +33,23 @@ impl fmt::Debug for Gathered {
 }
 
 impl Gathered {
-    pub(super) fn of(store: &Arc<dyn Store>, materialiser: &Arc<dyn Materialiser>) -> Self {
-        Self { store: store.clone(), materialiser: materialiser.clone() }
+    pub(super) fn of(
+        store: &Arc<dyn Store>,
+        materialiser: &Arc<dyn Materialiser>,
+        reviewer: Option<Arc<Reviewer>>,
+    ) -> Self {
+        Self { store: store.clone(), materialiser: materialiser.clone(), reviewer }
     }
 }
 
 impl Collector for Gathered {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         store(&mut encoder, &self.store.stats())?;
-        match self.materialiser.processes() {
-            Some(status) => workers(&mut encoder, &status),
+        if let Some(status) = self.materialiser.processes() {
+            workers(&mut encoder, &status)?;
+        }
+        match &self.reviewer {
+            Some(reviewer) => review(&mut encoder, &reviewer.status()),
             None => Ok(()),
         }
     }
@@ -70,6 +83,41 @@ fn workers(e: &mut DescriptorEncoder<'_>, status: &PoolStatus) -> fmt::Result {
     counter(e, "worker_processes_started", help, None, *started as u64)?;
     let help = "Jobs that wait for a worker process or are in one";
     gauge(e, "worker_jobs_pending", help, None, count(*jobs))
+}
+
+fn review(e: &mut DescriptorEncoder<'_>, status: &ReviewStatus) -> fmt::Result {
+    let ReviewStatus { open, unlisted, waiting, looks, failures, settled } = status;
+    let by_code = Family::<ByCode, Gauge>::default();
+    for (code, open) in open {
+        by_code.get_or_create(&ByCode { code: code.clone() }).set(count(*open));
+    }
+    let help = "Conflicts that are open and listed";
+    metric(e, "conflicts_open", help, None, &by_code)?;
+    let help = "Conflicts that are open and not listed: of documents with very many";
+    gauge(e, "conflicts_unlisted", help, None, count(*unlisted))?;
+    let help = "Documents that wait to be looked at for conflicts";
+    gauge(e, "review_waiting", help, None, count(*waiting))?;
+    counter(e, "review_looks", "Looks at documents for conflicts", None, *looks)?;
+    let help = "Looks that failed: the log says which document and why";
+    counter(e, "review_failures", help, None, *failures)?;
+    let by_policy = Family::<ByPolicy, Counter>::default();
+    for (policy, settled) in settled {
+        by_policy.get_or_create(&ByPolicy { policy: policy.clone() }).inc_by(*settled);
+    }
+    let help = "Conflicts that a policy of the schema decided here";
+    metric(e, "conflicts_settled", help, None, &by_policy)
+}
+
+/// Codes are ours and few.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCode {
+    code: String,
+}
+
+/// So are policies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPolicy {
+    policy: String,
 }
 
 fn counter<N>(

@@ -26,9 +26,11 @@ use super::{
     listen::{Listener, Listeners, Tcp},
     metered::Metered,
     metrics::Metrics,
+    review::{self, Reviewer},
     shard::{self, Inbound, Surroundings},
 };
 use crate::{
+    entity::{Schema, SchemaErrors},
     replica::{Config, Event, Replica},
     store::{Store, StoreError},
     worker::Materialiser,
@@ -73,6 +75,9 @@ pub enum StartError {
          users, or say --allow-anonymous"
     )]
     Exposed(IpAddr),
+    /// The schema is none.
+    #[error("the schema cannot be used: {0}")]
+    Schema(#[from] SchemaErrors),
     /// The system has no random numbers to give.
     #[error("cannot make a name for this relay: {0}")]
     NoRandomness(getrandom::Error),
@@ -135,7 +140,7 @@ impl Relay {
     /// are not looked at, and who may reach the relay is the caller's to know.
     ///
     /// # Errors
-    /// [`StartError::NoRandomness`].
+    /// [`StartError::NoRandomness`] and [`StartError::Schema`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -149,12 +154,22 @@ impl Relay {
         let metadata =
             PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
         let health = watch::Sender::new(Health::Ready);
+        if let Some(schema) = &config.schema {
+            Schema::parse(schema)?;
+        }
+        let reviewing = || {
+            let (store, materialiser) = (Arc::clone(&store), Arc::clone(&materialiser));
+            Arc::new(Reviewer::new(store, materialiser, config.schema.clone()))
+        };
+        let reviewer = config.review.then(reviewing);
+        let gathered = Gathered::of(&store, &materialiser, reviewer.clone());
         let surroundings = Surroundings {
             clock: Clock::start(),
-            metrics: Arc::new(Metrics::new(Gathered::of(&store, &materialiser))),
+            metrics: Arc::new(Metrics::new(gathered)),
             store: store.clone(),
             materialiser,
             health: health.clone(),
+            reviewer: reviewer.clone(),
         };
         let replicas = (0..config.shard_count())
             .map(|_| Replica::new(replica_config(&config, us.clone(), metadata.clone())));
@@ -171,9 +186,14 @@ impl Relay {
             let router = http::admin(hub.clone());
             tokio::spawn(accept_always(hub.clone(), anybody, admin, router, head_ms));
         }
-        let router = http::clients(hub.clone());
-        let accepting = tokio::spawn(accept(hub.clone(), clients, router, head_ms));
-        let closing = tokio::spawn(close_on_failure(hub.clone()));
+        let mut router = http::clients(hub.clone());
+        let mut listeners = Vec::new();
+        if let Some(reviewer) = reviewer {
+            router = router.merge(review::routes(hub.clone(), Arc::clone(&reviewer)));
+            listeners.push(tokio::spawn(review::run(hub.clone(), reviewer)));
+        }
+        listeners.push(tokio::spawn(accept(hub.clone(), clients, router, head_ms)));
+        listeners.push(tokio::spawn(close_on_failure(hub.clone())));
         Ok(Self {
             storage_id: store.storage_id().to_string(),
             store: StoreHandle(store),
@@ -181,7 +201,7 @@ impl Relay {
             admin_addr,
             hub,
             shards,
-            listeners: vec![accepting, closing],
+            listeners,
         })
     }
 

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use concord_protocol::DocumentId;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -13,7 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    replica::{ConnectionId, Effect, Event, PeerInfo, Published, Replica, Stats, StorageFailure},
+    replica::{
+        ConnectionId, Effect, Event, Kind, LocalError, PeerInfo, Published, Replica, RowKey,
+        RowWrite, Stats, StorageFailure, Ticket,
+    },
     store::{Store, StoreError},
     worker::Materialiser,
 };
@@ -23,6 +27,7 @@ use super::{
     hub::Health,
     metrics::Metrics,
     outgoing::{Outbox, Outgoing},
+    review::Reviewer,
     work::{key, work},
 };
 
@@ -38,6 +43,10 @@ pub(super) enum Inbound {
     Connected(ConnectionId, PeerInfo, Outbox),
     /// Something happened.
     Event(Event),
+    /// Say what is in a document.
+    Read(DocumentId, oneshot::Sender<Read>),
+    /// Take in a change that was made here, and say when it is on disk.
+    Change(DocumentId, Bytes, oneshot::Sender<Result<(), LocalError>>),
     /// Say what is in memory.
     Stats(oneshot::Sender<Stats>),
     /// Say when no write is on its way any more.
@@ -45,6 +54,9 @@ pub(super) enum Inbound {
     /// End.
     Stop,
 }
+
+/// Everything of a document that is served, as chunks to load in order; or why not.
+pub(super) type Read = Result<Vec<Bytes>, String>;
 
 /// The sending ends of all shards.
 #[derive(Debug)]
@@ -91,6 +103,24 @@ impl Shards {
         }
     }
 
+    /// What is in a document; `None` at the end of the relay.
+    pub(super) async fn read(&self, document: &DocumentId) -> Option<Read> {
+        let (answer, read) = oneshot::channel();
+        self.tell(self.of(document), Inbound::Read(document.clone(), answer)).await;
+        read.await.ok()
+    }
+
+    /// Stores a change that was made here; `None` at the end of the relay.
+    pub(super) async fn change(
+        &self,
+        document: &DocumentId,
+        change: Bytes,
+    ) -> Option<Result<(), LocalError>> {
+        let (answer, stored) = oneshot::channel();
+        self.tell(self.of(document), Inbound::Change(document.clone(), change, answer)).await;
+        stored.await.ok()
+    }
+
     /// What all shards hold together.
     pub(super) async fn stats(&self) -> Stats {
         let mut sum = Stats::default();
@@ -134,6 +164,8 @@ pub(super) struct Surroundings {
     pub(super) store: Arc<dyn Store>,
     pub(super) materialiser: Arc<dyn Materialiser>,
     pub(super) health: watch::Sender<Health>,
+    /// Who is told of documents that changed, if anybody.
+    pub(super) reviewer: Option<Arc<Reviewer>>,
 }
 
 /// Starts a task for each replica.
@@ -155,6 +187,9 @@ pub(super) fn start(
             timer: None,
             writes: 0,
             settling: Vec::new(),
+            reading: HashMap::new(),
+            local: HashMap::new(),
+            next_local: 0,
         };
         let alarm = Alarm(surroundings.health.clone());
         tasks.push(tokio::spawn(async move {
@@ -190,6 +225,11 @@ struct Shard {
     /// Writes that are not on disk yet.
     writes: usize,
     settling: Vec<oneshot::Sender<()>>,
+    /// Who waits for what is in a document.
+    reading: HashMap<DocumentId, Vec<oneshot::Sender<Read>>>,
+    /// Who waits for a change of theirs to be on disk.
+    local: HashMap<Ticket, oneshot::Sender<Result<(), LocalError>>>,
+    next_local: u64,
 }
 
 impl Shard {
@@ -264,6 +304,16 @@ impl Shard {
                 }
                 self.handle(event);
             }
+            Inbound::Read(document, answer) => {
+                self.reading.entry(document.clone()).or_default().push(answer);
+                self.handle(Event::Open(document));
+            }
+            Inbound::Change(document, change, answer) => {
+                self.next_local += 1;
+                let ticket = Ticket(self.next_local);
+                self.local.insert(ticket, answer);
+                self.handle(Event::LocalChange(ticket, document, change));
+            }
             Inbound::Stats(answer) => _ = answer.send(self.replica.stats()),
             Inbound::Settle(answer) => self.settling.push(answer),
             Inbound::Stop => return true,
@@ -301,13 +351,19 @@ impl Shard {
             }
             Effect::Write(ticket, document, rows) => {
                 self.writes += 1;
+                let changed = rows.iter().any(changes_document).then(|| document.clone());
                 // The call, here and now, is what puts writes in order.
                 let writing = self.surroundings.store.write(key(document), rows);
                 let (start, around) = (Instant::now(), self.surroundings.clone());
                 let writing = async move {
                     let done = writing.await;
                     match &done {
-                        Ok(()) => around.metrics.flushed(start.elapsed()),
+                        Ok(()) => {
+                            around.metrics.flushed(start.elapsed());
+                            if let (Some(document), Some(reviewer)) = (changed, &around.reviewer) {
+                                reviewer.changed(&document);
+                            }
+                        }
                         // Refused before anything was written; the store goes on.
                         Err(StoreError::Busy { .. } | StoreError::Full { .. }) => {}
                         Err(error) => fail(&around.health, &error.to_string()),
@@ -325,12 +381,32 @@ impl Shard {
             }
             Effect::SetTimer(at) => self.timer = Some(at),
             Effect::Count(counted) => self.surroundings.metrics.count(counted),
+            Effect::Publish(document, Published::Opened(chunks)) => {
+                self.read(&document, &Ok(chunks));
+            }
+            Effect::Publish(document, Published::Unreadable(reason)) => {
+                self.read(&document, &Err(reason));
+            }
+            Effect::LocalDone(ticket, done) => {
+                if let Some(waiting) = self.local.remove(&ticket) {
+                    // Nobody waits any more: it is stored all the same.
+                    let _ = waiting.send(done);
+                }
+            }
             Effect::Publish(document, Published::Damaged(reason)) => {
                 tracing::error!(%document, reason, "a part of a document is lost to this relay");
             }
-            // No program of this process opens documents of a relay.
-            Effect::LocalDone(..) | Effect::Publish(..) => {}
+            // No program of this process has documents of a relay open for longer.
+            Effect::Publish(..) => {}
         }
+    }
+
+    /// Answers those who wanted to know what is in a document; nothing more of it is wanted then.
+    fn read(&mut self, document: &DocumentId, read: &Read) {
+        for waiting in self.reading.remove(document).into_iter().flatten() {
+            let _ = waiting.send(read.clone());
+        }
+        self.handle(Event::Shut(document.clone()));
     }
 
     fn complete<T: Send + 'static>(
@@ -349,6 +425,13 @@ impl Shard {
             let _ = completions.send(event(done));
         });
     }
+}
+
+/// Whether there is more in a document, or less, than before this was written.
+fn changes_document(row: &RowWrite) -> bool {
+    let written =
+        |key: &RowKey| matches!(key.kind, Kind::Change | Kind::Snapshot | Kind::Quarantine);
+    matches!(row, RowWrite::Put(key, _) if written(key))
 }
 
 /// Ends the relay: after a failed write nothing can be acknowledged any more.

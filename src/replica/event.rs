@@ -148,6 +148,9 @@ pub enum JobOutput {
     Extracted(Vec<Bytes>),
     /// Of [`Job::Check`]: all of them apply.
     Checked,
+    /// Of a question about conflicts, which replicas do not ask: an
+    /// [`Answer`](crate::review::desk::Answer) as JSON.
+    Reviewed(Bytes),
 }
 
 /// Why a job gave nothing.

@@ -1,6 +1,7 @@
 //! What a conflict is, and its name.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     str::FromStr,
@@ -8,6 +9,7 @@ use std::{
 
 use automerge::{ChangeHash, ObjType, ScalarValue};
 use concord_protocol::DocumentId;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -62,6 +64,19 @@ impl fmt::Display for ConflictId {
 impl fmt::Debug for ConflictId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for ConflictId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ConflictId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 
@@ -259,21 +274,43 @@ fn rank(side: &Side) -> u8 {
     }
 }
 
-/// Every part is preceded by its length, so that no two lists of parts look the same.
-fn name(document: &DocumentId, code: Code, place: &Place, sides: &[Side]) -> ConflictId {
-    let mut hash = Sha256::new();
-    let mut part = |text: &str| {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text.as_bytes());
-    };
-    part("concord conflict 1");
-    part(document.as_str());
-    part(code.as_str());
-    part(&place.object);
-    match &place.key {
-        SlotKey::Map(key) => ["map", key].into_iter().for_each(&mut part),
-        SlotKey::Element(id) => ["element", id].into_iter().for_each(&mut part),
+impl Place {
+    /// A short name for it, the same on every replica: 16 hexadecimal digits.
+    pub fn digest(&self) -> String {
+        let mut hash = Parts(Sha256::new());
+        self.add_to(&mut hash);
+        let mut short = [0; 8];
+        short.copy_from_slice(&hash.0.finalize()[..8]);
+        format!("{:016x}", u64::from_be_bytes(short))
     }
+
+    fn add_to(&self, hash: &mut Parts) {
+        hash.add(&self.object);
+        let (kind, key) = match &self.key {
+            SlotKey::Map(key) => ("map", key),
+            SlotKey::Element(id) => ("element", id),
+        };
+        hash.add(kind);
+        hash.add(key);
+    }
+}
+
+/// A hash of parts, each preceded by its length, so that no two lists of parts look the same.
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, part: &str) {
+        self.0.update((part.len() as u64).to_be_bytes());
+        self.0.update(part.as_bytes());
+    }
+}
+
+fn name(document: &DocumentId, code: Code, place: &Place, sides: &[Side]) -> ConflictId {
+    let mut hash = Parts(Sha256::new());
+    hash.add("concord conflict 1");
+    hash.add(document.as_str());
+    hash.add(code.as_str());
+    place.add_to(&mut hash);
     let mut operations: Vec<(&str, &str)> = Vec::new();
     for side in sides {
         let edited = if matches!(side.kept, Kept::Edited(_)) { "edited" } else { "written" };
@@ -281,10 +318,10 @@ fn name(document: &DocumentId, code: Code, place: &Place, sides: &[Side]) -> Con
     }
     operations.sort_unstable();
     for (how, name) in operations {
-        part(how);
-        part(name);
+        hash.add(how);
+        hash.add(name);
     }
     let mut id = [0; 16];
-    id.copy_from_slice(&hash.finalize()[..16]);
+    id.copy_from_slice(&hash.0.finalize()[..16]);
     ConflictId(id)
 }

@@ -87,6 +87,16 @@ pub(super) struct Made {
 }
 
 impl Detector {
+    /// One that has taken in these changes.
+    ///
+    /// # Errors
+    /// As [`Detector::take_in`].
+    pub fn of(changes: &[Change]) -> Result<Self, Unreadable> {
+        let mut detector = Self::default();
+        changes.iter().try_for_each(|change| detector.take_in(change))?;
+        Ok(detector)
+    }
+
     /// Takes a change in; one that was taken in before is passed over.
     ///
     /// # Errors

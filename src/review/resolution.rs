@@ -40,7 +40,7 @@ pub struct Resolution {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is no such side.
-    #[error("the conflict has sides 1 to {sides}, and no side {}", side + 1)]
+    #[error("the conflict has sides 1 to {sides}, and no side {}", side.saturating_add(1))]
     NoSide {
         /// Which was asked for, from 0.
         side: usize,
@@ -126,6 +126,11 @@ impl Resolution {
     pub fn message(&self) -> String {
         let line = format!("{WORD} {} {}", self.conflict, self.chosen);
         self.reason.iter().fold(line, |line, reason| format!("{line}\n{reason}"))
+    }
+
+    /// The same for a decision that a policy made.
+    pub(super) fn by(&self, policy: &str) -> String {
+        format!("{WORD} {} policy-{policy}", self.conflict)
     }
 
     /// Writes the decision. Whether there was something to write: if not, an empty change with the

@@ -187,7 +187,7 @@ impl Worker {
         let own = Duration::from_millis(limits.own_ms);
         let from_peer: &[Bytes] = match &job {
             WorkerJob::Build { incoming, .. } => incoming,
-            WorkerJob::Check { .. } | WorkerJob::Extract { .. } => &[],
+            WorkerJob::Check { .. } | WorkerJob::Extract { .. } | WorkerJob::Review { .. } => &[],
         };
         let incoming = limits.incoming_max(from_peer.iter().map(Bytes::len).sum());
         // With a base, what is a peer's gets its time once ours is loaded.
@@ -196,7 +196,9 @@ impl Worker {
                 (own, !from_peer.is_empty())
             }
             WorkerJob::Build { .. } => (incoming, false),
-            WorkerJob::Check { .. } | WorkerJob::Extract { .. } => (own, false),
+            WorkerJob::Check { .. } | WorkerJob::Extract { .. } | WorkerJob::Review { .. } => {
+                (own, false)
+            }
         };
         // Processor time is capped besides, for the case that nobody is left to watch the clock.
         let cpu_s = u32::try_from((own + incoming).as_secs()).unwrap_or(u32::MAX);

@@ -115,6 +115,7 @@ enum Task {
     Build(u32),
     Extract(Vec<[u8; 32]>),
     Check,
+    Review,
 }
 
 /// From a worker.
@@ -153,6 +154,7 @@ enum Answer {
     Changes,
     Extracted,
     Checked,
+    Reviewed,
     Incoming(String),
     Breaks([u8; 32], String),
     Base(String),
@@ -233,6 +235,7 @@ impl Request {
                 (Task::Build(explode_max), base, incoming)
             }
             WorkerJob::Check { base, incoming } => (Task::Check, base, incoming),
+            WorkerJob::Review { base, asked } => (Task::Review, base, vec![asked]),
             WorkerJob::Extract { snapshot, hashes } => {
                 let hashes = hashes.into_iter().map(|hash| hash.0).collect();
                 (Task::Extract(hashes), vec![snapshot], Vec::new())
@@ -256,10 +259,14 @@ impl Request {
         if base > chunks.len() {
             return Err(FrameError::Mismatch);
         }
-        let incoming = chunks.split_off(base);
+        let mut incoming = chunks.split_off(base);
         Ok(match self.task {
             Task::Build(explode_max) => WorkerJob::Build { base: chunks, incoming, explode_max },
             Task::Check => WorkerJob::Check { base: chunks, incoming },
+            Task::Review => WorkerJob::Review {
+                base: chunks,
+                asked: incoming.pop().ok_or(FrameError::Mismatch)?,
+            },
             Task::Extract(hashes) => WorkerJob::Extract {
                 snapshot: chunks.pop().ok_or(FrameError::Mismatch)?,
                 hashes: hashes.into_iter().map(ChangeHash).collect(),
@@ -284,6 +291,7 @@ impl Done {
             Ok(JobOutput::Changes(chunks)) => (Answer::Changes, chunks),
             Ok(JobOutput::Extracted(chunks)) => (Answer::Extracted, chunks),
             Ok(JobOutput::Checked) => (Answer::Checked, Vec::new()),
+            Ok(JobOutput::Reviewed(answer)) => (Answer::Reviewed, vec![answer]),
             Err(error) => (Answer::of(error), Vec::new()),
         };
         let done = Self { answer, lengths: lengths(&chunks)?, health };
@@ -315,6 +323,10 @@ impl Done {
             Answer::Changes => Ok(JobOutput::Changes(chunks)),
             Answer::Extracted => Ok(JobOutput::Extracted(chunks)),
             Answer::Checked => Ok(JobOutput::Checked),
+            Answer::Reviewed => {
+                let answer = chunks.into_iter().next().ok_or(FrameError::Mismatch)?;
+                Ok(JobOutput::Reviewed(answer))
+            }
             Answer::Incoming(reason) => Err(JobError::Incoming(reason)),
             Answer::Breaks(hash, reason) => {
                 Err(JobError::Breaks { hash: ChangeHash(hash), reason })

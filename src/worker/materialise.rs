@@ -19,7 +19,10 @@ use super::{
     document::{self, Fault},
     prefix::PrefixSearch,
 };
-use crate::replica::{JobError, JobOutput};
+use crate::{
+    replica::{JobError, JobOutput},
+    review::desk,
+};
 
 /// Bytes of a reason in words. Automerge's errors can quote their input.
 const REASON_BYTES_MAX: usize = 400;
@@ -57,7 +60,18 @@ pub fn run_noting(
         }
         WorkerJob::Extract { snapshot, hashes } => extract(snapshot, hashes, limits),
         WorkerJob::Check { base, incoming } => check(base, incoming, limits, base_opened),
+        WorkerJob::Review { base, asked } => review(base, asked, limits),
     }
+}
+
+fn review(base: &[Bytes], asked: &Bytes, limits: &WorkerLimits) -> Result<JobOutput, JobError> {
+    let mut doc = open(base, limits).map_err(JobError::from_base)?;
+    let answer = caught(|| {
+        let asked = serde_json::from_slice(asked).map_err(Fault::content)?;
+        let answer = desk::answer(&mut doc, &asked).map_err(Fault::content)?;
+        serde_json::to_vec(&answer).map_err(Fault::content)
+    });
+    Ok(JobOutput::Reviewed(answer.map_err(JobError::from_base)?.into()))
 }
 
 /// Has a panic hook note where a panic was, for the reason that [`run`] gives.

@@ -218,7 +218,9 @@ impl Inner {
             WorkerJob::Build { base, .. } if base_opened || base.is_empty() => {
                 Err(JobError::Incoming(reason))
             }
-            WorkerJob::Build { .. } | WorkerJob::Extract { .. } => Err(JobError::Base(reason)),
+            WorkerJob::Build { .. } | WorkerJob::Extract { .. } | WorkerJob::Review { .. } => {
+                Err(JobError::Base(reason))
+            }
             WorkerJob::Check { base, incoming } => {
                 Err(search(&base, &incoming, reason, &self.limits, self).await)
             }
@@ -381,7 +383,7 @@ async fn keep(pool: std::sync::Weak<Inner>) {
 fn is_long(job: &WorkerJob) -> bool {
     match job {
         WorkerJob::Build { incoming, .. } => incoming.is_empty(),
-        WorkerJob::Check { .. } => true,
+        WorkerJob::Check { .. } | WorkerJob::Review { .. } => true,
         WorkerJob::Extract { .. } => false,
     }
 }

@@ -156,7 +156,7 @@ fn work(
 fn has_base(job: &WorkerJob) -> bool {
     match job {
         WorkerJob::Build { base, .. } | WorkerJob::Check { base, .. } => !base.is_empty(),
-        WorkerJob::Extract { .. } => false,
+        WorkerJob::Extract { .. } | WorkerJob::Review { .. } => false,
     }
 }
 

@@ -111,6 +111,7 @@ fn bytes(job: &WorkerJob) -> usize {
         WorkerJob::Build { base, incoming, .. } | WorkerJob::Check { base, incoming } => {
             of(base) + of(incoming)
         }
+        WorkerJob::Review { base, asked } => of(base) + asked.len(),
         WorkerJob::Extract { snapshot, hashes } => snapshot.len() + hashes.len() * 32,
     }
 }

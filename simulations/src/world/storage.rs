@@ -296,6 +296,7 @@ impl World<'_> {
                     WorkerJob::Build { .. } => "upload",
                     WorkerJob::Extract { .. } => "extraction",
                     WorkerJob::Check { .. } => "check",
+                    WorkerJob::Review { .. } => "review",
                 };
                 self.did(id, || format!("does a {kind} of {document:.6}"));
                 let done = match self.plan.profile {
@@ -322,6 +323,7 @@ impl World<'_> {
             Ok(JobOutput::Changes(_)) => self.met(State::UploadTaken),
             Ok(JobOutput::Extracted(_)) => self.met(State::Extracted),
             Ok(JobOutput::Checked) => self.met(State::ChangesChecked),
+            Ok(JobOutput::Reviewed(_)) => {}
             Err(JobError::Storage(_)) => self.met(State::JobWithoutRow),
             Err(error) => {
                 let error = error.clone();

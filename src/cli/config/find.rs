@@ -69,7 +69,7 @@ impl Section {
 }
 
 /// Every key of `[serve]`.
-pub(super) const SERVE_KEYS: [&str; 18] = [
+pub(super) const SERVE_KEYS: [&str; 20] = [
     "host",
     "port",
     "data-dir",
@@ -80,6 +80,8 @@ pub(super) const SERVE_KEYS: [&str; 18] = [
     "shards",
     "workers",
     "strict",
+    "no-review",
+    "schema",
     "idle-ms",
     "ping-ms",
     "pong-timeout-ms",

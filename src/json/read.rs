@@ -2,16 +2,28 @@
 
 use std::fmt::Write as _;
 
-use automerge::{ObjId, ObjType, ReadDoc, ScalarValue, Value};
+use automerge::{AutomergeError, ObjId, ObjType, ReadDoc, ScalarValue, Value};
 use serde_json::{Value as Json, json};
 
-use super::Failure;
-
 /// Levels of nesting that are shown: a stranger's document may have any number.
-pub(super) const DEPTH_MAX: usize = 128;
+pub const DEPTH_MAX: usize = 128;
 
-/// The value, with all that is in it.
-pub(super) fn to_json(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId) -> Result<Json, Failure> {
+/// A value cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// It has more levels than [`DEPTH_MAX`].
+    #[error("the document is nested more than {DEPTH_MAX} levels deep: give a PATH into it")]
+    TooDeep,
+    /// It is not in the document, or cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] AutomergeError),
+}
+
+/// The value, with all that is in it; `id` is that of the value, if it is an object.
+///
+/// # Errors
+/// [`JsonError`].
+pub fn to_json(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId) -> Result<Json, JsonError> {
     nested(doc, value, id, DEPTH_MAX)
 }
 
@@ -20,16 +32,12 @@ fn nested(
     value: &Value<'_>,
     id: &ObjId,
     depth: usize,
-) -> Result<Json, Failure> {
+) -> Result<Json, JsonError> {
     let kind = match value {
         Value::Scalar(scalar) => return Ok(single(scalar)),
         Value::Object(kind) => *kind,
     };
-    let below = depth.checked_sub(1).ok_or_else(|| {
-        Failure::failed(format!(
-            "the document is nested more than {DEPTH_MAX} levels deep: give a PATH into it"
-        ))
-    })?;
+    let below = depth.checked_sub(1).ok_or(JsonError::TooDeep)?;
     match kind {
         ObjType::Text => Ok(Json::String(doc.text(id)?)),
         ObjType::Map | ObjType::Table => {
@@ -37,13 +45,13 @@ fn nested(
                 let (value, id) = (item.value.clone().into(), item.id());
                 Ok((item.key.into_owned(), nested(doc, &value, &id, below)?))
             });
-            entries.collect::<Result<_, Failure>>().map(Json::Object)
+            entries.collect::<Result<_, JsonError>>().map(Json::Object)
         }
         ObjType::List => {
             let items = doc
                 .list_range(id, ..)
                 .map(|item| nested(doc, &item.value.clone().into(), &item.id(), below));
-            items.collect::<Result<_, Failure>>().map(Json::Array)
+            items.collect::<Result<_, JsonError>>().map(Json::Array)
         }
     }
 }

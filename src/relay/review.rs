@@ -1,0 +1,355 @@
+//! The queue of conflicts: documents that change are looked at by a worker, soon after and at
+//! leisure, and what is found is held in memory, to be listed and decided over HTTP.
+//!
+//! All of it is found anew from the documents after a restart: nothing about conflicts is stored
+//! that is not in them.
+
+mod http;
+mod index;
+mod queue;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use concord_protocol::{ChangeHash, DocumentId};
+use tokio::{
+    sync::{Notify, broadcast},
+    time::{sleep, timeout},
+};
+
+use self::{
+    index::{Change, Index},
+    queue::Queue,
+};
+use super::{
+    hub::{Health, Hub},
+    shard::Shards,
+};
+use crate::{
+    replica::{JobError, JobOutput, LocalError},
+    review::{
+        ConflictId, Summary,
+        desk::{Answer, Asked, Decision, Order, Question},
+    },
+    store::{Store, StoreError, Tenant},
+    worker::{Materialiser, WorkerJob},
+};
+
+pub(super) use self::http::routes;
+
+/// Looking at documents may take one part in so many of one worker's time.
+const SHARE: u32 = 4;
+/// The longest pause between two looks.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a document may take to come from storage.
+const READ_MAX: Duration = Duration::from_secs(30);
+/// Milliseconds before a document that could not be looked at for the moment is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Documents that are asked of the store at once when a relay starts.
+const SWEEP_PAGE: usize = 1_000;
+/// What became of conflicts, kept for each of those who watch.
+const TOLD: usize = 1_024;
+
+/// See the module.
+pub(super) struct Reviewer {
+    store: Arc<dyn Store>,
+    materialiser: Arc<dyn Materialiser>,
+    /// The text of the schema file in force.
+    schema: Option<String>,
+    state: Mutex<State>,
+    changed: Notify,
+    told: broadcast::Sender<Arc<Change>>,
+    /// One decision at a time: who comes second sees the first.
+    deciding: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    index: Index,
+    queue: Queue,
+    /// Every document that was there at the start is in the queue, or was looked at.
+    is_swept: bool,
+    looks: u64,
+    failures: u64,
+    /// Conflicts that policies decided, by policy.
+    settled: BTreeMap<String, u64>,
+}
+
+/// How it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReviewStatus {
+    /// Open conflicts, by code.
+    pub(super) open: Vec<(String, usize)>,
+    /// Open ones that are not listed.
+    pub(super) unlisted: usize,
+    /// Documents that wait to be looked at.
+    pub(super) waiting: usize,
+    /// Looks so far, and those that failed.
+    pub(super) looks: u64,
+    pub(super) failures: u64,
+    /// Conflicts that policies decided, by policy.
+    pub(super) settled: BTreeMap<String, u64>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    #[error("the document cannot be read: {0}")]
+    Unreadable(String),
+    #[error(transparent)]
+    Job(#[from] JobError),
+    #[error("the answer cannot be read: {0}")]
+    Nonsense(#[from] serde_json::Error),
+}
+
+/// Why a decision was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Undecided {
+    #[error("no conflict of this name is or was open lately")]
+    Unknown,
+    #[error("the conflict is not open any more")]
+    NotOpen(Option<ConflictId>),
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+    #[error("the decision was not stored: {0}")]
+    NotStored(LocalError),
+    #[error("the relay is shutting down")]
+    Ending,
+    #[error("the system has no random numbers to give: {0}")]
+    NoRandomness(#[from] getrandom::Error),
+}
+
+/// A decision that is on disk.
+#[derive(Debug)]
+pub(super) struct Decided {
+    document: DocumentId,
+    change: ChangeHash,
+}
+
+impl fmt::Debug for Reviewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reviewer").finish_non_exhaustive()
+    }
+}
+
+impl Reviewer {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        materialiser: Arc<dyn Materialiser>,
+        schema: Option<String>,
+    ) -> Self {
+        Self {
+            store,
+            materialiser,
+            schema,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            told: broadcast::Sender::new(TOLD),
+            deciding: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The lock; what it guards is sound after a panic: the index can only be behind.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something of this document is on disk that was not there before.
+    pub(super) fn changed(&self, document: &DocumentId) {
+        self.state().queue.changed(document, Instant::now());
+        self.changed.notify_one();
+    }
+
+    pub(super) fn status(&self) -> ReviewStatus {
+        let state = self.state();
+        let codes = state.index.codes().iter();
+        ReviewStatus {
+            open: codes.map(|(code, count)| (code.to_string(), *count)).collect(),
+            unlisted: state.index.unlisted(),
+            waiting: state.queue.len(),
+            looks: state.looks,
+            failures: state.failures,
+            settled: state.settled.clone(),
+        }
+    }
+
+    /// Asks something about a document.
+    async fn ask(
+        &self,
+        shards: &Shards,
+        document: &DocumentId,
+        question: Question,
+    ) -> Result<Answer, NoAnswer> {
+        let reading = timeout(READ_MAX, shards.read(document));
+        let base = match reading.await {
+            Ok(Some(read)) => read.map_err(NoAnswer::Unreadable)?,
+            Ok(None) => return Err(NoAnswer::Unreadable("the relay is shutting down".to_owned())),
+            Err(_) => return Err(NoAnswer::Unreadable("the store takes too long".to_owned())),
+        };
+        let (document, schema) = (document.as_str().to_owned(), self.schema.clone());
+        let asked = Asked { document, schema, question };
+        let asked = Bytes::from(serde_json::to_vec(&asked)?);
+        match self.materialiser.run(WorkerJob::Review { base, asked }).await? {
+            JobOutput::Reviewed(answer) => Ok(serde_json::from_slice(&answer)?),
+            _ => Err(JobError::Base("another job was answered".to_owned()).into()),
+        }
+    }
+
+    /// Looks at a document, and notes what is open in it.
+    async fn look(&self, shards: &Shards, document: &DocumentId) {
+        let answer = self.ask(shards, document, Question::List).await;
+        self.state().looks += 1;
+        match answer {
+            Ok(Answer::Listed { open, more, settled }) => {
+                let changes = self.state().index.update(document, open, more);
+                for change in changes {
+                    self.tell(change);
+                }
+                for (policy, change) in settled {
+                    self.settle(shards, document, &policy, change).await;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.failed(document, &error.to_string());
+                if matches!(
+                    error,
+                    NoAnswer::Job(JobError::Unavailable(_)) | NoAnswer::Unreadable(_)
+                ) {
+                    self.state().queue.unknown(document, Instant::now() + AGAIN);
+                }
+            }
+        }
+    }
+
+    fn failed(&self, document: &DocumentId, reason: &str) {
+        tracing::warn!(%document, reason, "cannot look for conflicts in a document");
+        let mut state = self.state();
+        state.failures += 1;
+        state.index.failed(document, reason.to_owned());
+    }
+
+    /// Stores what a policy decided.
+    async fn settle(&self, shards: &Shards, document: &DocumentId, policy: &str, change: Vec<u8>) {
+        match shards.change(document, change.into()).await {
+            Some(Ok(())) => {
+                *self.state().settled.entry(policy.to_owned()).or_default() += 1;
+            }
+            Some(Err(error)) => {
+                let reason = format!("what the policy {policy} decided was not stored: {error}");
+                self.failed(document, &reason);
+            }
+            None => {}
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        if let Change::Opened { conflict: Summary { id, document, code, .. } } = &change {
+            tracing::debug!(%id, document, code, "a conflict");
+        }
+        // Nobody watches: then nobody needs it.
+        let _ = self.told.send(Arc::new(change));
+    }
+
+    /// Decides a conflict: the change is on disk when this returns.
+    async fn decide(
+        &self,
+        hub: &Hub,
+        id: ConflictId,
+        decision: Decision,
+    ) -> Result<Decided, Undecided> {
+        let _turn = self.deciding.lock().await;
+        let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
+        let mut actor = vec![0; 16];
+        getrandom::fill(&mut actor)?;
+        let time_s = i64::try_from(hub.clock.now().wall_ms / 1_000).unwrap_or(i64::MAX);
+        let order = Order { conflict: id, slot: Some(slot), decision, actor, time_s };
+        let change = match self.ask(&hub.shards, &document, Question::Decide(order)).await? {
+            Answer::Decided(change) => Bytes::from(change),
+            Answer::Refused(reason) => return Err(Undecided::Refused(reason)),
+            Answer::NotOpen(successor) => {
+                self.changed(&document);
+                return Err(Undecided::NotOpen(successor));
+            }
+            Answer::Listed { .. } | Answer::Shown(_) => {
+                let other = JobError::Base("another question was answered".to_owned());
+                return Err(NoAnswer::from(other).into());
+            }
+        };
+        let limits = &hub.config.limits;
+        let header = concord_protocol::guard::check_change(&change, limits)
+            .map_err(|error| Undecided::Refused(error.to_string()))?;
+        let stored = hub.shards.change(&document, change).await.ok_or(Undecided::Ending)?;
+        stored.map_err(Undecided::NotStored)?;
+        let closed = self.state().index.decided(&id);
+        if let Some(change) = closed {
+            self.tell(change);
+        }
+        Ok(Decided { document, change: header.hash })
+    }
+
+    /// Puts the documents of the store into the queue, a page whenever it is empty.
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.documents(Tenant::default(), after, SWEEP_PAGE).await?;
+            let Some(last) = page.last().cloned() else { break };
+            {
+                let mut state = self.state();
+                let now = Instant::now();
+                for document in &page {
+                    state.queue.unknown(document, now);
+                }
+            }
+            self.changed.notify_one();
+            after = Some(last);
+            while self.state().queue.len() >= SWEEP_PAGE {
+                sleep(PAUSE_MAX).await;
+            }
+        }
+        self.state().is_swept = true;
+        Ok(())
+    }
+}
+
+/// Looks at documents for as long as the relay runs.
+pub(super) async fn run(hub: Arc<Hub>, reviewer: Arc<Reviewer>) {
+    let mut health = hub.watch_health();
+    let sweeping = async {
+        if let Err(error) = reviewer.sweep().await {
+            tracing::warn!(%error, "cannot list the documents: conflicts in those that are not \
+                                    changed stay unknown");
+        }
+    };
+    tokio::select! {
+        ((), ()) = futures_util::future::join(keep_looking(&hub, &reviewer), sweeping) => {}
+        _ = health.wait_for(|health| *health != Health::Ready) => {}
+    }
+}
+
+async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
+    loop {
+        let changed = reviewer.changed.notified();
+        let next = reviewer.state().queue.next(Instant::now());
+        match next {
+            Ok(document) => {
+                let start = Instant::now();
+                reviewer.look(&hub.shards, &document).await;
+                let took = start.elapsed();
+                reviewer.state().queue.looked_at(&document, took, Instant::now());
+                sleep((took * (SHARE - 1)).min(PAUSE_MAX)).await;
+            }
+            Err(Some(at)) => {
+                let _ = timeout(at.saturating_duration_since(Instant::now()), changed).await;
+            }
+            Err(None) => changed.await,
+        }
+    }
+}

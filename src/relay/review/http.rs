@@ -1,0 +1,282 @@
+//! `/v1/conflicts`: what is open, listed, shown, decided and watched.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{
+        DefaultBodyLimit, Path, Query, Request, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::{get, post},
+};
+use concord_protocol::{AutomergeUrl, DocumentId};
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{
+    Change, NoAnswer, Reviewer, Undecided,
+    index::{Filter, Mark},
+};
+use crate::{
+    relay::hub::{Health, Hub},
+    replica::JobError,
+    review::{
+        ConflictId,
+        desk::{Answer, Decision, Question},
+    },
+};
+
+/// Conflicts of a page, unless asked for fewer.
+const LIMIT_MAX: usize = 500;
+const LIMIT: usize = 50;
+/// Documents that cannot be looked at and are named in a listing.
+const FAILED_MAX: usize = 10;
+/// Bytes of a decision: a value that somebody wrote by hand, or a text.
+const DECISION_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug, Clone)]
+struct Desk {
+    hub: Arc<Hub>,
+    reviewer: Arc<Reviewer>,
+}
+
+/// What is served below `/v1/conflicts`.
+pub(in crate::relay) fn routes(hub: Arc<Hub>, reviewer: Arc<Reviewer>) -> Router {
+    let desk = Desk { hub, reviewer };
+    Router::new()
+        .route("/v1/conflicts", get(list))
+        .route("/v1/conflicts/events", get(watch))
+        .route("/v1/conflicts/{id}", get(show))
+        .route("/v1/conflicts/{id}/resolve", post(resolve))
+        .layer(DefaultBodyLimit::max(DECISION_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(desk.clone(), only_known_pages))
+        .with_state(desk)
+}
+
+/// An error, as RFC 9457 has it.
+#[derive(Debug)]
+struct Problem {
+    status: StatusCode,
+    title: &'static str,
+    detail: String,
+    more: Option<(&'static str, Value)>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, title, detail: detail.into(), more: None }
+    }
+
+    fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "not understood", detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let request = getrandom::u64().unwrap_or_default();
+        let mut body = json!({
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "request": format!("{request:016x}"),
+        });
+        if let Some((key, value)) = self.more {
+            body[key] = value;
+        }
+        tracing::debug!(
+            status = self.status.as_u16(),
+            detail = body["detail"].as_str(),
+            request = body["request"].as_str(),
+            "a request about conflicts failed"
+        );
+        let kind = HeaderValue::from_static("application/problem+json");
+        (self.status, [(header::CONTENT_TYPE, kind)], body.to_string()).into_response()
+    }
+}
+
+/// Pages of others neither read nor decide: as with sockets.
+async fn only_known_pages(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    if let Err(origin) = desk.hub.config.allowed_origins.check(request.headers()) {
+        desk.hub.metrics.foreign_pages.inc();
+        tracing::info!(origin, "refused a web page that is not in allowed-origins");
+        let advice = "this page's origin is not allowed here: add it to allowed-origins";
+        return Problem::new(StatusCode::FORBIDDEN, "not allowed", advice).into_response();
+    }
+    if desk.hub.health() != Health::Ready {
+        let advice = "the relay is not serving at the moment: try again later";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not serving", advice)
+            .into_response();
+    }
+    next.run(request).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    code: Option<String>,
+    document: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+async fn list(
+    State(desk): State<Desk>,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(listing) = listing.map_err(|error| Problem::bad(error.body_text()))?;
+    let document = listing.document.map(|name| document(&name)).transpose()?;
+    let after = listing.after.map(|mark| read_mark(&mark)).transpose()?;
+    let limit = listing.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
+    let state = desk.reviewer.state();
+    let page = state.index.list(&Filter { code: listing.code, document }, after, limit);
+    let (open, unlisted) = (state.index.count(), state.index.unlisted());
+    let failed: Vec<Value> = (state.index.failures(FAILED_MAX).into_iter())
+        .map(|(document, reason)| json!({ "document": document.as_str(), "reason": reason }))
+        .collect();
+    let (waiting, is_complete) = (state.queue.len(), state.is_swept);
+    drop(state);
+    let rest = json!({
+        "next": page.next.map(|(time, id)| format!("{time}.{id}")),
+        "open": open,
+        "unlisted": unlisted,
+        "waiting": waiting,
+        "complete": is_complete && waiting == 0,
+        "failed": failed,
+    });
+    // What is listed is JSON already.
+    let body = format!("{{\"conflicts\":[{}],{}", page.conflicts.join(","), &rest.to_string()[1..]);
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+fn document(name: &str) -> Result<DocumentId, Problem> {
+    match name.parse() {
+        Ok(AutomergeUrl(id)) => Ok(id),
+        Err(error) => Err(Problem::bad(format!("document: {error}"))),
+    }
+}
+
+fn read_mark(text: &str) -> Result<Mark, Problem> {
+    let mark =
+        text.split_once('.').and_then(|(time, id)| Some((time.parse().ok()?, id.parse().ok()?)));
+    mark.ok_or_else(|| Problem::bad("after is what an earlier page gave as next"))
+}
+
+fn read_id(text: &str) -> Result<ConflictId, Problem> {
+    text.parse().map_err(Problem::bad)
+}
+
+async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = read_id(&id)?;
+    let found = desk.reviewer.state().index.find(&id);
+    let (document, _) = found.ok_or(Undecided::Unknown)?;
+    let asking = desk.reviewer.ask(&desk.hub.shards, &document, Question::Show(id));
+    match asking.await.map_err(Undecided::from)? {
+        Answer::Shown(view) => {
+            Ok(([(header::ETAG, format!("\"{id}\""))], Json(view)).into_response())
+        }
+        _ => Err(Undecided::NotOpen(None).into()),
+    }
+}
+
+async fn resolve(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    decision: Result<Json<Decision>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let id = read_id(&id)?;
+    let Json(decision) = decision.map_err(|error| {
+        Problem::new(error.status(), "not understood", format!(
+            "{}; expected {{\"choice\": {{\"side\": 1}}}}, or {{\"value\": ...}}, \"before\" or \
+             \"delete\" as the choice, and a \"reason\" if there is one",
+            error.body_text()
+        ))
+    })?;
+    // The name of a conflict says what its sides are: whoever saw other sides saw another one.
+    if let Some(seen) = headers.get(header::IF_MATCH)
+        && *seen != format!("\"{id}\"")
+        && seen != "*"
+    {
+        return Err(Undecided::NotOpen(None).into());
+    }
+    let decided = desk.reviewer.decide(&desk.hub, id, decision).await?;
+    let body = json!({
+        "resolved": id,
+        "document": decided.document.as_str(),
+        "change": decided.change.to_string(),
+        "durable": true,
+    });
+    Ok(Json(body).into_response())
+}
+
+impl From<Undecided> for Problem {
+    fn from(why: Undecided) -> Self {
+        let detail = why.to_string();
+        match why {
+            Undecided::Unknown => Self::new(
+                StatusCode::NOT_FOUND,
+                "no such conflict",
+                format!("{detail}: GET /v1/conflicts lists what is open"),
+            ),
+            Undecided::NotOpen(successor) => {
+                let advice = match successor {
+                    Some(next) => format!("{detail}: look at {next}, which took its place"),
+                    None => format!("{detail}: somebody decided it, or more was written there"),
+                };
+                let mut problem = Self::new(StatusCode::CONFLICT, "not open", advice);
+                problem.more = Some(("successor", json!(successor)));
+                problem
+            }
+            Undecided::Refused(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "cannot be decided so", detail)
+            }
+            Undecided::NoAnswer(
+                NoAnswer::Job(JobError::Unavailable(_)) | NoAnswer::Unreadable(_),
+            )
+            | Undecided::Ending
+            | Undecided::NoRandomness(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not now", detail)
+            }
+            Undecided::NoAnswer(_) | Undecided::NotStored(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", detail)
+            }
+        }
+    }
+}
+
+/// What is opened and closed from now on, as server-sent events, until the relay ends.
+async fn watch(State(desk): State<Desk>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let (told, health) = (desk.reviewer.told.subscribe(), desk.hub.watch_health());
+    let events = stream::unfold((told, health), |(mut told, mut health)| async move {
+        let next = tokio::select! {
+            next = told.recv() => next,
+            _ = health.wait_for(|health| *health != Health::Ready) => return None,
+        };
+        let event = match next {
+            Ok(change) => {
+                let name = match &*change {
+                    Change::Opened { .. } => "opened",
+                    Change::Closed { .. } => "closed",
+                };
+                Event::default().event(name).json_data(&*change).unwrap_or_default()
+            }
+            // Whoever reads too slowly is told to list again.
+            Err(RecvError::Lagged(missed)) => {
+                Event::default().event("missed").data(missed.to_string())
+            }
+            Err(RecvError::Closed) => return None,
+        };
+        Some((Ok(event), (told, health)))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default())
+}

@@ -1,0 +1,343 @@
+//! The conflicts that are open in all documents, in memory, ready to be listed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use concord_protocol::DocumentId;
+use serde::Serialize;
+
+use crate::review::{ConflictId, Summary};
+
+/// Conflicts that are held at once. Each takes at most about 2 KB.
+const ENTRIES_MAX: usize = 250_000;
+/// Conflicts of which it is remembered that they were open: whoever decides one too late is told
+/// what came after it.
+const CLOSED_MAX: usize = 10_000;
+
+/// Where a listing goes on: after this one. Newest first.
+pub(super) type Mark = (i64, ConflictId);
+
+/// What became of a conflict.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub(super) enum Change {
+    /// It is new.
+    Opened {
+        /// As it is listed.
+        conflict: Summary,
+    },
+    /// It was decided, or more was written there.
+    Closed {
+        /// Which.
+        id: ConflictId,
+        /// In which document.
+        document: String,
+        /// The one that is open in its place now.
+        successor: Option<ConflictId>,
+    },
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    open: BTreeMap<ConflictId, Entry>,
+    order: BTreeSet<Mark>,
+    documents: BTreeMap<DocumentId, Listed>,
+    codes: BTreeMap<Box<str>, usize>,
+    /// Conflicts that are not in the index: of documents with very many, and over the cap.
+    unlisted: usize,
+    closed: Closed,
+}
+
+#[derive(Debug)]
+struct Entry {
+    document: DocumentId,
+    code: Box<str>,
+    slot: Box<str>,
+    time: i64,
+    /// As it is listed, as JSON: smaller than what it is made of.
+    json: Box<str>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    ids: BTreeSet<ConflictId>,
+    unlisted: usize,
+    /// Why its conflicts are not known.
+    failed: Option<String>,
+}
+
+/// Conflicts that were open lately.
+#[derive(Debug, Default)]
+struct Closed {
+    slots: BTreeMap<ConflictId, (DocumentId, Box<str>)>,
+    order: VecDeque<ConflictId>,
+}
+
+/// Which conflicts are wanted.
+#[derive(Debug, Default)]
+pub(super) struct Filter {
+    pub(super) code: Option<String>,
+    pub(super) document: Option<DocumentId>,
+}
+
+/// A part of a listing.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Page {
+    /// JSON objects.
+    pub(super) conflicts: Vec<Box<str>>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<Mark>,
+}
+
+impl Index {
+    /// The conflicts of a document are these, and as many more; says what is new.
+    pub(super) fn update(
+        &mut self,
+        document: &DocumentId,
+        open: Vec<Summary>,
+        more: usize,
+    ) -> Vec<Change> {
+        let before = self.documents.remove(document).unwrap_or_default();
+        self.unlisted -= before.unlisted;
+        let mut now = Listed { unlisted: more, ..Listed::default() };
+        let slots: BTreeMap<&str, ConflictId> =
+            open.iter().map(|summary| (summary.slot.as_str(), summary.id)).collect();
+        let ids: BTreeSet<ConflictId> = open.iter().map(|summary| summary.id).collect();
+        let mut changes = Vec::new();
+        for gone in before.ids.difference(&ids) {
+            let successor = self.open.get(gone).and_then(|entry| slots.get(&*entry.slot).copied());
+            changes.extend(self.close(gone, successor));
+        }
+        for summary in open {
+            let id = summary.id;
+            if before.ids.contains(&id) {
+                now.ids.insert(id);
+            } else if self.open.len() < ENTRIES_MAX && self.add(document, &summary) {
+                now.ids.insert(id);
+                changes.push(Change::Opened { conflict: summary });
+            } else {
+                now.unlisted += 1;
+            }
+        }
+        self.unlisted += now.unlisted;
+        if !now.ids.is_empty() || now.unlisted > 0 {
+            self.documents.insert(document.clone(), now);
+        }
+        changes
+    }
+
+    /// The conflicts of a document cannot be found, for this reason. What was known stays.
+    pub(super) fn failed(&mut self, document: &DocumentId, reason: String) {
+        self.documents.entry(document.clone()).or_default().failed = Some(reason);
+    }
+
+    /// A conflict was decided here; its document will be looked at again.
+    pub(super) fn decided(&mut self, id: &ConflictId) -> Option<Change> {
+        let document = &self.open.get(id)?.document;
+        if let Some(listed) = self.documents.get_mut(document) {
+            listed.ids.remove(id);
+        }
+        self.close(id, None)
+    }
+
+    fn add(&mut self, document: &DocumentId, summary: &Summary) -> bool {
+        // What was JSON just now is JSON again.
+        let Ok(json) = serde_json::to_string(summary) else { return false };
+        let entry = Entry {
+            document: document.clone(),
+            code: summary.code.as_str().into(),
+            slot: summary.slot.as_str().into(),
+            time: summary.time,
+            json: json.into(),
+        };
+        *self.codes.entry(entry.code.clone()).or_default() += 1;
+        self.order.insert((entry.time, summary.id));
+        self.open.insert(summary.id, entry);
+        true
+    }
+
+    fn close(&mut self, id: &ConflictId, successor: Option<ConflictId>) -> Option<Change> {
+        let entry = self.open.remove(id)?;
+        self.order.remove(&(entry.time, *id));
+        if let Some(count) = self.codes.get_mut(&entry.code) {
+            *count -= 1;
+        }
+        let document = entry.document.as_str().to_owned();
+        self.closed.remember(*id, entry.document, entry.slot);
+        Some(Change::Closed { id: *id, document, successor })
+    }
+
+    /// The document that a conflict is or was in, and the slot that it is about.
+    pub(super) fn find(&self, id: &ConflictId) -> Option<(DocumentId, String)> {
+        if let Some(entry) = self.open.get(id) {
+            return Some((entry.document.clone(), entry.slot.to_string()));
+        }
+        let (document, slot) = self.closed.slots.get(id)?;
+        Some((document.clone(), slot.to_string()))
+    }
+
+    /// A page of what is open, newest first.
+    pub(super) fn list(&self, filter: &Filter, after: Option<Mark>, limit: usize) -> Page {
+        let mut page = Page::default();
+        let mut take = |mark: Mark, entry: &Entry| {
+            if filter.code.as_deref().is_some_and(|code| *code != *entry.code) {
+                return true;
+            }
+            if page.conflicts.len() < limit {
+                page.conflicts.push(entry.json.clone());
+                page.next = Some(mark);
+                return true;
+            }
+            false
+        };
+        let is_cut = if let Some(document) = &filter.document {
+            let listed = self.documents.get(document);
+            let ids = listed.into_iter().flat_map(|listed| &listed.ids);
+            let mut marks: Vec<(Mark, &Entry)> = ids
+                .filter_map(|id| self.open.get(id).map(|entry| ((entry.time, *id), entry)))
+                .filter(|(mark, _)| after.is_none_or(|after| *mark < after))
+                .collect();
+            marks.sort_unstable_by_key(|(mark, _)| std::cmp::Reverse(*mark));
+            !marks.into_iter().all(|(mark, entry)| take(mark, entry))
+        } else {
+            let marks = match after {
+                Some(after) => self.order.range(..after),
+                None => self.order.range::<Mark, _>(..),
+            };
+            let mut marks = marks.rev();
+            !marks.all(|mark| self.open.get(&mark.1).is_none_or(|entry| take(*mark, entry)))
+        };
+        page.next = page.next.filter(|_| is_cut);
+        page
+    }
+
+    /// How many are open, listed or not.
+    pub(super) fn count(&self) -> usize {
+        self.open.len() + self.unlisted
+    }
+
+    /// How many are open but not listed.
+    pub(super) fn unlisted(&self) -> usize {
+        self.unlisted
+    }
+
+    /// How many are listed, by code.
+    pub(super) fn codes(&self) -> &BTreeMap<Box<str>, usize> {
+        &self.codes
+    }
+
+    /// Documents whose conflicts are not known, and why: the first of them.
+    pub(super) fn failures(&self, limit: usize) -> Vec<(&DocumentId, &str)> {
+        let failed = self.documents.iter();
+        failed
+            .filter_map(|(document, listed)| Some((document, listed.failed.as_deref()?)))
+            .take(limit)
+            .collect()
+    }
+}
+
+impl Closed {
+    fn remember(&mut self, id: ConflictId, document: DocumentId, slot: Box<str>) {
+        if self.slots.insert(id, (document, slot)).is_none() {
+            self.order.push_back(id);
+        }
+        if self.order.len() > CLOSED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.slots.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(n: u8) -> DocumentId {
+        DocumentId::from_bytes(&[n; 16])
+    }
+
+    fn summary(n: u32, document: u8, slot: &str, code: &str) -> Summary {
+        Summary {
+            id: format!("{n:032x}").parse().unwrap(),
+            document: self::document(document).as_str().to_owned(),
+            code: code.to_owned(),
+            path: Some("title".to_owned()),
+            slot: slot.to_owned(),
+            time: i64::from(n / 2),
+            sides: Vec::new(),
+            side_count: 2,
+        }
+    }
+
+    fn ids(page: &Page) -> Vec<u32> {
+        let id = |json: &str| {
+            let summary: Summary = serde_json::from_str(json).unwrap();
+            u32::from_str_radix(&summary.id.to_string(), 16).unwrap()
+        };
+        page.conflicts.iter().map(|json| id(json)).collect()
+    }
+
+    #[test]
+    fn pages_give_each_conflict_once_newest_first() {
+        let mut index = Index::default();
+        for n in 0..25 {
+            let code = if n % 3 == 0 { "twin" } else { "value" };
+            let mut open: Vec<Summary> = vec![summary(n, u8::try_from(n).unwrap(), "s", code)];
+            open.extend((n == 7).then(|| summary(100, 7, "t", "value")));
+            index.update(&document(u8::try_from(n).unwrap()), open, 0);
+        }
+        let all = |filter: &Filter| {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = index.list(filter, after, 4);
+                found.extend(ids(&page));
+                after = page.next;
+                if after.is_none() {
+                    return found;
+                }
+            }
+        };
+        let every: Vec<u32> = [100].into_iter().chain((0..25).rev()).collect();
+        assert_eq!(all(&Filter::default()), every);
+        let twins = Filter { code: Some("twin".to_owned()), document: None };
+        assert_eq!(all(&twins), [24, 21, 18, 15, 12, 9, 6, 3, 0]);
+        assert_eq!(index.codes()["twin"], 9);
+        let one = Filter { code: None, document: Some(document(7)) };
+        assert_eq!(all(&one), [100, 7]);
+        assert_eq!(index.count(), 26);
+    }
+
+    #[test]
+    fn what_is_gone_is_closed_and_its_successor_named() {
+        let mut index = Index::default();
+        let (one, two) = (summary(1, 1, "a", "value"), summary(2, 1, "b", "value"));
+        let opened = index.update(&document(1), vec![one.clone(), two.clone()], 0);
+        assert_eq!(opened.len(), 2);
+        let next = summary(3, 1, "a", "value");
+        let changes = index.update(&document(1), vec![next.clone(), two.clone()], 5);
+        let closed =
+            Change::Closed { id: one.id, document: one.document.clone(), successor: Some(next.id) };
+        assert_eq!(changes, [closed, Change::Opened { conflict: next.clone() }]);
+        assert_eq!((index.count(), index.unlisted()), (7, 5));
+        assert_eq!(index.find(&one.id), Some((document(1), "a".to_owned())));
+        assert!(index.decided(&two.id).is_some());
+        assert_eq!(index.update(&document(1), vec![next], 0), []);
+        assert_eq!(index.count(), 1);
+        assert_eq!(index.update(&document(1), Vec::new(), 0).len(), 1);
+        assert_eq!((index.count(), index.codes()["value"]), (0, 0));
+        assert!(index.list(&Filter::default(), None, 10).conflicts.is_empty());
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_looked_at_keeps_what_was_known_of_it() {
+        let mut index = Index::default();
+        index.update(&document(1), vec![summary(1, 1, "a", "value")], 0);
+        index.failed(&document(1), "too large".to_owned());
+        assert_eq!(index.failures(10), [(&document(1), "too large")]);
+        assert_eq!(index.count(), 1);
+        index.update(&document(1), vec![summary(1, 1, "a", "value")], 0);
+        assert_eq!(index.failures(10), []);
+        assert_eq!(index.count(), 1);
+    }
+}

@@ -1,0 +1,329 @@
+//! Policies: which side stands where a field's schema says so, as a pure function of the sides.
+//!
+//! Where the sides can be ordered, the greatest stands: a maximum, so that it does not matter in
+//! which order sides are looked at, nor that some were before others. Where they cannot (a number
+//! and a deletion have no maximum), a person decides.
+
+use std::cmp::Ordering;
+
+use automerge::{Automerge, Prop};
+use serde_json::Value as Json;
+
+use super::{Choice, Conflict, Kept, Side, Who};
+use crate::{
+    entity::{EntityType, Field, Kind, Policy},
+    json::JsonError,
+};
+
+/// What a side claims, as far as policies look at it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// What it wants to be there; `None` for nothing.
+    pub value: Option<Json>,
+    /// When it was last written, in seconds since 1970.
+    pub time_s: i64,
+    /// The last of its operations: its counter, then its actor. No two sides have the same.
+    pub operation: (u64, String),
+    /// Whether it wrote there, and did not delete or edit something that was there.
+    pub wrote: bool,
+}
+
+impl Claim {
+    /// The claim of a side of a conflict in this document.
+    ///
+    /// # Errors
+    /// [`JsonError`].
+    pub fn of(doc: &Automerge, conflict: &Conflict, side: &Side) -> Result<Self, JsonError> {
+        let times = side.changes.iter().filter_map(|change| Some(Who::of(doc, *change)?.time_s));
+        let operations = side.operations.iter().map(|name| {
+            let (counter, actor) = name.split_once('@').unwrap_or((name, ""));
+            (counter.parse().unwrap_or_default(), actor.to_owned())
+        });
+        Ok(Self {
+            value: side.content(doc, &conflict.place)?.to_json()?,
+            time_s: times.max().unwrap_or_default(),
+            operation: operations.max().unwrap_or_default(),
+            wrote: matches!(side.kept, Kept::Put(_) | Kept::Made(_)),
+        })
+    }
+
+    /// Hybrid time: by the clock, then by the order that automerge knows.
+    fn moment(&self) -> (i64, &(u64, String)) {
+        (self.time_s, &self.operation)
+    }
+}
+
+/// Which of some claims stands; `None` if a person has to decide.
+pub fn winner<'a>(policy: &Policy, claims: &'a [Claim]) -> Option<&'a Claim> {
+    let (first, rest) = claims.split_first()?;
+    rank(policy, first)?;
+    rest.iter().try_fold(first, |best, claim| {
+        let order = match (rank(policy, best)?, rank(policy, claim)?) {
+            (Rank::Time, Rank::Time) => Ordering::Equal,
+            (Rank::Number(a, exact_a), Rank::Number(b, exact_b)) => {
+                a.total_cmp(&b).then(exact_a.cmp(&exact_b))
+            }
+            (Rank::Step(a), Rank::Step(b)) => a.cmp(&b),
+            _ => return None,
+        };
+        let order = if matches!(policy, Policy::Min) { order.reverse() } else { order };
+        let later = best.moment().cmp(&claim.moment());
+        let later = if matches!(policy, Policy::Earliest) { later.reverse() } else { later };
+        Some(if order.then(later) == Ordering::Less { claim } else { best })
+    })
+}
+
+/// By what claims are ordered, before their time.
+enum Rank {
+    Time,
+    Number(f64, i128),
+    Step(usize),
+}
+
+fn rank(policy: &Policy, claim: &Claim) -> Option<Rank> {
+    match policy {
+        Policy::Latest | Policy::Earliest => Some(Rank::Time),
+        Policy::Max | Policy::Min => {
+            let Some(Json::Number(number)) = &claim.value else { return None };
+            let exact = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
+            Some(Rank::Number(number.as_f64()?, exact.unwrap_or_default()))
+        }
+        Policy::Ladder(order) => {
+            let Some(Json::String(value)) = &claim.value else { return None };
+            order.iter().position(|step| step == value).map(Rank::Step)
+        }
+        // Who has which role, and what is a relay's, is known when there are accounts. The others
+        // have no order.
+        Policy::Role(_)
+        | Policy::Relay
+        | Policy::Peer
+        | Policy::Merge
+        | Policy::Review
+        | Policy::Union => None,
+    }
+}
+
+/// What any of some claims has, the earliest first; `None` if they are not all lists, or all maps.
+pub fn union(claims: &[Claim]) -> Option<Json> {
+    let mut claims: Vec<&Claim> = claims.iter().collect();
+    claims.sort_by(|one, other| one.operation.cmp(&other.operation));
+    let mut values = claims.into_iter().map(|claim| claim.value.as_ref());
+    match values.next()?? {
+        Json::Array(first) => {
+            let mut all: Vec<Json> = Vec::new();
+            let mut add = |items: &[Json]| {
+                for item in items {
+                    if !all.contains(item) {
+                        all.push(item.clone());
+                    }
+                }
+            };
+            add(first);
+            for value in values {
+                add(value?.as_array()?);
+            }
+            Some(Json::Array(all))
+        }
+        Json::Object(first) => {
+            let mut all = first.clone();
+            for value in values {
+                for (key, value) in value?.as_object()? {
+                    // Which of two values of one key is for a person to say.
+                    if all.insert(key.clone(), value.clone()).is_some_and(|there| there != *value) {
+                        return None;
+                    }
+                }
+            }
+            Some(Json::Object(all))
+        }
+        _ => None,
+    }
+}
+
+/// What a policy makes of a conflict; `None` if a person has to decide.
+///
+/// # Errors
+/// [`JsonError`], of values that cannot be read.
+pub fn decide(
+    policy: &Policy,
+    doc: &Automerge,
+    conflict: &Conflict,
+) -> Result<Option<Choice>, JsonError> {
+    if matches!(policy, Policy::Merge | Policy::Review) {
+        return Ok(None);
+    }
+    let claims: Vec<Claim> = (conflict.sides.iter())
+        .map(|side| Claim::of(doc, conflict, side))
+        .collect::<Result<_, _>>()?;
+    if matches!(policy, Policy::Union) {
+        let all_wrote = claims.iter().all(|claim| claim.wrote);
+        let union = if all_wrote { union(&claims) } else { None };
+        return union.map(|value| Choice::value(value, conflict)).transpose();
+    }
+    let winner = winner(policy, &claims);
+    let number = claims.iter().position(|claim| Some(claim) == winner);
+    Ok(number.map(Choice::Side))
+}
+
+/// What a type says of a place in its documents.
+pub(super) fn policy_at<'a>(of: &'a EntityType, path: &[Prop]) -> Option<Ruled<'a>> {
+    let mut steps = path.iter();
+    let Some(Prop::Map(key)) = steps.next() else { return None };
+    let mut field: &Field = of.fields.values().find(|field| field.slot == *key)?;
+    for step in steps {
+        let Prop::Map(key) = step else { return None };
+        match &field.kind {
+            Kind::Record { fields } => {
+                field = fields.values().find(|field| field.slot == *key)?;
+            }
+            Kind::Set { .. } => return Some(Ruled::Member),
+            _ => return None,
+        }
+    }
+    Some(Ruled::By(&field.policy))
+}
+
+/// What rules over a place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Ruled<'a> {
+    /// A field's policy.
+    By(&'a Policy),
+    /// It is a member of a set: adding wins.
+    Member,
+}
+
+impl Ruled<'_> {
+    pub(super) fn decide(
+        self,
+        doc: &Automerge,
+        conflict: &Conflict,
+    ) -> Result<Option<Choice>, JsonError> {
+        match self {
+            Self::By(policy) => decide(policy, doc, conflict),
+            Self::Member => {
+                let wrote = |side: &Side| matches!(side.kept, Kept::Put(_) | Kept::Made(_));
+                Ok(conflict.sides.iter().position(wrote).map(Choice::Side))
+            }
+        }
+    }
+
+    /// In a word, as it is recorded.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::By(policy) => policy.name(),
+            Self::Member => "add-wins",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::{Arbitrary, Gen, QuickCheck};
+
+    use super::*;
+
+    /// Claims of a few values, so that equal ones meet.
+    #[derive(Debug, Clone)]
+    struct Some_(Vec<Claim>);
+
+    impl Arbitrary for Some_ {
+        fn arbitrary(g: &mut Gen) -> Self {
+            let count = usize::arbitrary(g) % 5 + 1;
+            let claim = |n: usize, g: &mut Gen| {
+                let step = *g.choose(&["todo", "doing", "done", "lost"]).unwrap_or(&"todo");
+                let value = match u8::arbitrary(g) % 6 {
+                    0 => None,
+                    1 => Some(Json::from(step)),
+                    2 => Some(Json::from(f64::from(i8::arbitrary(g)) / 2.0)),
+                    _ => Some(Json::from(i8::arbitrary(g) % 3)),
+                };
+                Claim {
+                    value,
+                    time_s: i64::from(u8::arbitrary(g) % 3),
+                    operation: (u64::from(u8::arbitrary(g) % 3), format!("{n}")),
+                    wrote: true,
+                }
+            };
+            let mut claims: Vec<Claim> = (0..count).map(|n| claim(n, g)).collect();
+            // Mostly all of one sort, or they have no order at all.
+            if !u8::arbitrary(g).is_multiple_of(4) {
+                claims.retain(|claim| matches!(claim.value, Some(Json::Number(_))));
+            }
+            Self(claims)
+        }
+    }
+
+    fn policies() -> Vec<Policy> {
+        let ladder = ["todo", "doing", "done"].map(str::to_owned).to_vec();
+        vec![Policy::Latest, Policy::Earliest, Policy::Max, Policy::Min, Policy::Ladder(ladder)]
+    }
+
+    #[test]
+    fn the_order_of_the_sides_does_not_matter() {
+        fn law(claims: Some_, turn: usize) -> bool {
+            let mut turned = claims.0.clone();
+            turned.reverse();
+            let by = turn % turned.len().max(1);
+            turned.rotate_left(by);
+            policies().iter().all(|policy| winner(policy, &claims.0) == winner(policy, &turned))
+                && union(&claims.0) == union(&turned)
+        }
+        QuickCheck::new().tests(2_000).quickcheck(law as fn(Some_, usize) -> bool);
+    }
+
+    #[test]
+    fn some_of_the_sides_may_be_decided_first() {
+        fn law(claims: Some_, at: usize) -> bool {
+            let (one, other) = claims.0.split_at(at % (claims.0.len() + 1));
+            policies().iter().all(|policy| {
+                let whole = winner(policy, &claims.0);
+                let parts: Option<Vec<Claim>> = [one, other]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .map(|part| winner(policy, part).cloned())
+                    .collect();
+                whole == parts.as_deref().and_then(|parts| winner(policy, parts))
+            })
+        }
+        QuickCheck::new().tests(2_000).quickcheck(law as fn(Some_, usize) -> bool);
+    }
+
+    #[test]
+    fn a_side_twice_is_a_side() {
+        fn law(claims: Some_) -> bool {
+            let twice: Vec<Claim> = claims.0.iter().chain(&claims.0).cloned().collect();
+            policies().iter().all(|policy| winner(policy, &claims.0) == winner(policy, &twice))
+        }
+        QuickCheck::new().tests(2_000).quickcheck(law as fn(Some_) -> bool);
+    }
+
+    #[test]
+    fn each_policy_says_what_it_is_named_for() {
+        let claim = |value: Json, time_s, n: u64| Claim {
+            value: Some(value),
+            time_s,
+            operation: (n, "a".to_owned()),
+            wrote: true,
+        };
+        let numbers = [claim(5.into(), 9, 1), claim(7.into(), 3, 2), claim(7.into(), 4, 3)];
+        let chosen = |policy: &Policy| winner(policy, &numbers).map(|claim| claim.operation.0);
+        assert_eq!(chosen(&Policy::Latest), Some(1));
+        assert_eq!(chosen(&Policy::Earliest), Some(2));
+        assert_eq!(chosen(&Policy::Max), Some(3), "of equals the later");
+        assert_eq!(chosen(&Policy::Min), Some(1));
+        assert_eq!(chosen(&Policy::Review), None);
+        let steps = [claim("done".into(), 1, 1), claim("todo".into(), 2, 2)];
+        let ladder = &policies()[4];
+        assert_eq!(winner(ladder, &steps).map(|claim| claim.operation.0), Some(1));
+        let lists = [
+            claim(serde_json::json!(["c", "a"]), 1, 2),
+            claim(serde_json::json!(["a", "b"]), 1, 1),
+        ];
+        assert_eq!(union(&lists), Some(serde_json::json!(["a", "b", "c"])));
+        let maps = [
+            claim(serde_json::json!({ "a": 1 }), 1, 2),
+            claim(serde_json::json!({ "a": 2, "b": 1 }), 1, 1),
+        ];
+        assert_eq!(union(&maps), None, "a key with two values is for a person");
+    }
+}

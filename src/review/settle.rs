@@ -1,0 +1,107 @@
+//! Conflicts that a schema decides: written as a change that every replica makes alike.
+//!
+//! The change depends on nothing but the sides: on the same history, with an actor made of the
+//! conflict and what was decided, at the time of the last side. So it is the same change, byte for
+//! byte, wherever it is made, and making it twice is making it once.
+
+use automerge::{ActorId, Automerge, ChangeHash, ReadDoc as _, transaction::CommitOptions};
+use concord_protocol::DocumentId;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Choice, Conflict, ConflictId, Detector, Resolution, Who,
+    policy::{Ruled, policy_at},
+};
+use crate::entity::{EntityType, Schema};
+
+/// Rounds of deciding: a decision can bring up another conflict only with writes that were made
+/// without knowing of it, and those are in the document already.
+const ROUNDS_MAX: usize = 4;
+
+/// A conflict that was decided by a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Which.
+    pub conflict: ConflictId,
+    /// The policy, in a word.
+    pub policy: String,
+    /// The change that says so.
+    pub change: ChangeHash,
+    /// The same, as a chunk.
+    pub bytes: Vec<u8>,
+}
+
+/// Decides what the schema decides, in the document itself. What is open afterwards is for people.
+///
+/// The detector must have taken in all of the document, and has taken in the decisions when this
+/// returns. What cannot be decided is left open.
+pub fn settle(
+    doc: &mut Automerge,
+    detector: &mut Detector,
+    document: &DocumentId,
+    schema: &Schema,
+) -> Vec<Settled> {
+    let mut settled = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let Some(of) = schema.recognise(&*doc) else { break };
+        let made: Vec<Settled> = (detector.open(document).iter())
+            .filter_map(|conflict| decision(doc, of, conflict))
+            .filter(|made| doc.get_change_meta_by_hash(&made.change).is_none())
+            .collect();
+        if made.is_empty() {
+            break;
+        }
+        for made in made {
+            let change = automerge::Change::from_bytes(made.bytes.clone()).ok();
+            let applied = change.is_some_and(|change| {
+                doc.apply_changes([change.clone()]).is_ok() && detector.take_in(&change).is_ok()
+            });
+            if applied {
+                settled.push(made);
+            }
+        }
+    }
+    settled
+}
+
+/// The change that decides a conflict, if its field's policy does.
+fn decision(doc: &Automerge, of: &EntityType, conflict: &Conflict) -> Option<Settled> {
+    let path = conflict.path(doc)?;
+    let ruled = policy_at(of, &path)?;
+    let sides: Vec<ChangeHash> =
+        conflict.sides.iter().flat_map(|side| &side.changes).copied().collect();
+    let mut fork = doc.fork_at(&sides).ok()?;
+    let choice = ruled.decide(&fork, conflict).ok()??;
+    fork.set_actor(actor(conflict, ruled, &choice));
+    let times = sides.iter().filter_map(|change| Some(Who::of(doc, *change)?.time_s));
+    let time_s = times.max().unwrap_or_default();
+    let resolution = Resolution::prepare(&fork, conflict, &choice, None).ok()?;
+    let policy = ruled.name();
+    let options = || CommitOptions::default().with_message(resolution.by(policy)).with_time(time_s);
+    let mut tx = fork.transaction();
+    if resolution.write(&mut tx).is_err() {
+        tx.rollback();
+        return None;
+    }
+    let (written, _) = tx.commit_with(options());
+    let change = written.unwrap_or_else(|| fork.empty_commit(options()));
+    let mut made = fork.get_change_by_hash(&change)?;
+    let policy = policy.to_owned();
+    Some(Settled { conflict: conflict.id, policy, change, bytes: made.bytes().into_owned() })
+}
+
+/// Whoever decides the same has the same name, and whoever decides otherwise another one.
+fn actor(conflict: &Conflict, ruled: Ruled<'_>, choice: &Choice) -> ActorId {
+    let chosen = match choice {
+        Choice::Side(number) => conflict.sides.get(*number).map(|side| side.operations.join(" ")),
+        Choice::Before | Choice::Other(_) => None,
+    };
+    let mut hash = Sha256::new();
+    for part in
+        ["concord policy 1", &conflict.id.to_string(), ruled.name(), &chosen.unwrap_or_default()]
+    {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    ActorId::from(&hash.finalize()[..16])
+}

@@ -1,0 +1,143 @@
+//! A conflict with all that is shown of it, as JSON.
+
+use std::borrow::Cow;
+
+use automerge::{Automerge, ObjType, Prop, ROOT, ScalarValue, Value};
+use concord_protocol::DocumentId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::{Choice, Conflict, ConflictId, Content, Kept, Side, Who};
+use crate::json::{self, JsonError};
+
+/// A conflict as people and programs are shown it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// The name of the conflict: the same on every replica.
+    pub id: ConflictId,
+    /// The document that it is in.
+    pub document: String,
+    /// What kind it is of.
+    pub code: String,
+    /// Where in the document it is; `null` if what it is in is gone.
+    pub path: Option<String>,
+    /// What was there before; `null` for nothing.
+    pub before: Option<Json>,
+    /// What is there until it is decided; `null` for nothing.
+    pub now: Option<Json>,
+    /// The intents that cannot all be kept.
+    pub sides: Vec<SideView>,
+}
+
+/// One side of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SideView {
+    /// `written`, `edited` or `deleted`.
+    pub kind: String,
+    /// What it wants there; `null` for nothing.
+    pub value: Option<Json>,
+    /// Who wanted it: one for each of its changes.
+    pub by: Vec<By>,
+}
+
+/// Who made a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct By {
+    /// Its hash.
+    pub change: String,
+    /// The device or program.
+    pub actor: String,
+    /// The person, if the change says so.
+    pub author: Option<String>,
+    /// When, in seconds since 1970 by the author's clock; 0 if the change does not say.
+    pub time: i64,
+    /// What the change says of itself.
+    pub message: Option<String>,
+}
+
+impl View {
+    /// What there is to show of a conflict of this document.
+    ///
+    /// # Errors
+    /// [`JsonError`].
+    pub fn of(
+        doc: &Automerge,
+        document: &DocumentId,
+        conflict: &Conflict,
+    ) -> Result<Self, JsonError> {
+        let sides = conflict.sides.iter().map(|side| {
+            let value = side.content(doc, &conflict.place)?.to_json()?;
+            let by = side.who(doc).into_iter().map(By::from).collect();
+            Ok(SideView { kind: side.kind().to_owned(), value, by })
+        });
+        Ok(Self {
+            id: conflict.id,
+            document: document.as_str().to_owned(),
+            code: conflict.code.to_string(),
+            path: conflict.path(doc).map(|path| json::path(path.iter())),
+            before: conflict.base(doc)?.to_json()?,
+            now: conflict.provisional(doc)?.to_json()?,
+            sides: sides.collect::<Result<_, JsonError>>()?,
+        })
+    }
+}
+
+impl Side {
+    pub(super) fn kind(&self) -> &'static str {
+        match self.kept {
+            Kept::Deleted => "deleted",
+            Kept::Edited(_) => "edited",
+            Kept::Put(_) | Kept::Made(_) => "written",
+        }
+    }
+}
+
+impl From<Who> for By {
+    fn from(who: Who) -> Self {
+        let Who { change, actor, author, time_s, message } = who;
+        Self { change: change.to_string(), actor, author, time: time_s, message }
+    }
+}
+
+impl Content {
+    /// As JSON; `None` for nothing.
+    ///
+    /// # Errors
+    /// [`JsonError`].
+    pub fn to_json(&self) -> Result<Option<Json>, JsonError> {
+        Ok(match self {
+            Self::Nothing => None,
+            Self::Single(scalar) => {
+                let (doc, value) = (Automerge::new(), Value::from(scalar.clone()));
+                Some(json::to_json(&doc, &value, &ROOT)?)
+            }
+            Self::Object { doc, object, kind } => {
+                Some(json::to_json(&**doc, &Value::Object(*kind), object)?)
+            }
+        })
+    }
+}
+
+impl Choice {
+    /// A value of one's own for the place of a conflict. Where there was text that people edit
+    /// together, text becomes that; elsewhere it is a single string.
+    ///
+    /// # Errors
+    /// [`JsonError`], which does not come of JSON of at most [`json::DEPTH_MAX`] levels.
+    pub fn value(value: Json, conflict: &Conflict) -> Result<Self, JsonError> {
+        let is_text = |side: &Side| {
+            matches!(side.kept, Kept::Made(ObjType::Text) | Kept::Edited(Some(ObjType::Text)))
+        };
+        if let Json::String(text) = &value
+            && !conflict.sides.iter().any(is_text)
+        {
+            let single = ScalarValue::Str(text.as_str().into());
+            return Ok(Self::Other(Content::Single(single)));
+        }
+        let mut doc = Automerge::new();
+        let mut tx = doc.transaction();
+        json::put(&mut tx, &ROOT, Prop::Map("value".to_owned()), value, false)?;
+        tx.commit();
+        Ok(Self::Other(Content::of(Cow::Owned(doc), &ROOT, "value")?))
+    }
+}
