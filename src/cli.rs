@@ -8,6 +8,7 @@ mod failure;
 mod open;
 mod output;
 mod path;
+mod schema;
 mod serve;
 mod summary;
 mod sync;
@@ -51,6 +52,9 @@ enum Command {
     /// List, show and decide what could not be merged without losing somebody's intent
     #[command(after_help = EXIT_CODES)]
     Conflicts(conflicts::ConflictsArgs),
+    /// Check, show and compare schema files: the types of entities, their fields and rules
+    #[command(after_help = EXIT_CODES)]
+    Schema(schema::SchemaArgs),
     /// Print each change of a document as it happens
     #[command(after_help = EXIT_CODES)]
     Watch(watch::WatchArgs),
@@ -81,6 +85,7 @@ pub(crate) fn run() -> ExitCode {
     let (json, result) = match cli.command {
         Command::Serve(args) => return serve(*args),
         Command::Version { json } => (json, output::version(json)),
+        Command::Schema(args) => (args.json, schema::run(args)),
         Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),

@@ -9,25 +9,36 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod diff;
 mod error;
 mod field;
 mod fits;
+mod genesis;
+mod identity;
 pub mod limits;
 mod migration;
 mod parse;
 mod policy;
+mod read;
 pub mod rule;
 mod schema;
+mod typed;
+mod validate;
 mod value;
 mod words;
 pub mod write;
 
 pub use self::{
+    diff::{Difference, Impact},
     error::{SchemaError, SchemaErrors},
     field::{Field, Kind, Literal, OnDelete, Pattern},
+    identity::{document_id, generated_key},
     migration::{Migration, Step},
     policy::Policy,
+    read::{Entity, Misfit},
     rule::Rule,
     schema::{EditsOfDeleted, EntityType, Priority, ROOT_KEY, Schema},
+    typed::TypedError,
+    validate::{Invalid, Problem},
     value::Value,
 };

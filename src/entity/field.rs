@@ -267,9 +267,9 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Enum { values } => write!(f, "enum {}", values.join(" | ")),
-            Self::Set { items, .. } => write!(f, "set of {}", items.name()),
-            Self::List { items, .. } => write!(f, "list of {}", items.name()),
-            Self::Map { items, .. } => write!(f, "map of {}", items.name()),
+            Self::Set { items, .. } => write!(f, "set of {items}"),
+            Self::List { items, .. } => write!(f, "list of {items}"),
+            Self::Map { items, .. } => write!(f, "map of {items}"),
             Self::Record { fields } => {
                 let names: Vec<_> = fields.keys().map(String::as_str).collect();
                 write!(f, "map {{ {} }}", names.join(", "))

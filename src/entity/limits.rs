@@ -13,8 +13,12 @@ pub const KIND_DEPTH_MAX: usize = 8;
 pub const NAME_BYTES_MAX: usize = 64;
 /// The highest version of a type: each is one genesis change at most.
 pub const VERSION_MAX: u32 = 1_000;
-/// Rules of a type.
-pub const RULES_MAX: usize = 100;
+/// Rules and patterns of a schema: each takes a millisecond to read.
+pub const RULES_MAX: usize = 1_000;
+/// Values of an enum, roles, keys that are unique.
+pub const VALUES_MAX: usize = 1_000;
+/// Migrations of a type.
+pub const MIGRATIONS_MAX: usize = 1_000;
 /// Bytes of a rule.
 pub const RULE_BYTES_MAX: usize = 1_024;
 /// Brackets within each other in a rule: the parser takes 256 KiB of stack for 16 of them, and
@@ -28,5 +32,8 @@ pub const RULE_ITEMS_MAX: usize = 100_000;
 pub const PATTERN_BYTES_MAX: usize = 1 << 18;
 /// Errors that are reported at once: who has more has another kind of file.
 pub const ERRORS_MAX: usize = 100;
+
+/// Levels of a value of kind `json` that are read and written.
+pub const JSON_DEPTH_MAX: usize = 64;
 
 const _: () = assert!(KIND_DEPTH_MAX < 128, "what reads kinds does so by recursion");

@@ -10,7 +10,8 @@
 //! bound. What this takes is bounded by the length of the rule times that of the longest list.
 //!
 //! A rule does not apply while a field that it needs has no value: `start < end` says nothing of an
-//! entity without an end. `has(this.end)` asks whether there is one. Elements that lack the field
+//! entity without an end. `has(this.end)` asks whether there is one; a text, set, list, map or
+//! counter that a document began with always has one, be it empty. Elements that lack the field
 //! that is taken of them are passed over.
 //!
 //! [CEL]: https://cel.dev
@@ -92,7 +93,15 @@ impl Rule {
         }));
         let expression = match parsed {
             Ok(Ok(expression)) => expression,
-            Ok(Err(errors)) => return Err(NoRule::new(said(&errors), how)),
+            Ok(Err(errors)) => {
+                let said = said(&errors);
+                let how = if said.ends_with("'= '") || said.ends_with("'='") {
+                    "compare with `==`"
+                } else {
+                    how
+                };
+                return Err(NoRule::new(said, how));
+            }
             Err(_) => return Err(NoRule::new("it is no expression", how)),
         };
         let (node, found) = compile::compile(&expression, fields)?;
@@ -152,6 +161,6 @@ fn said(errors: &cel::ParseErrors) -> String {
     let Some(first) = errors.errors.first() else { return "it is no expression".to_owned() };
     let words = first.msg.split(" expecting ").next().unwrap_or_default();
     let words = words.trim_start_matches("Syntax error: ").replace('\n', " ");
-    let words = words.replace("'<EOF>'", "end");
+    let words = words.replace("'<EOF>'", "end").replace("token recognition error at: ", "unknown ");
     format!("it cannot be read at character {}: {words}", first.pos.1.max(1))
 }

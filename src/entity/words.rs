@@ -7,6 +7,9 @@ pub(super) fn quoted(names: &[&str]) -> String {
 
 /// The known name that was meant, most likely; other words if none is near.
 pub(super) fn instead(name: &str, known: &[&str], otherwise: &str) -> String {
+    if name.len() > super::limits::NAME_BYTES_MAX {
+        return otherwise.to_owned();
+    }
     let distance = |known: &&&str| strsim::osa_distance(name, known);
     let nearest = known.iter().min_by_key(distance);
     match nearest.filter(|nearest| distance(nearest) <= 1 + nearest.len() / 4) {

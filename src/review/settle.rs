@@ -4,9 +4,7 @@
 //! conflict and what was decided, at the time of the last side. So it is the same change, byte for
 //! byte, wherever it is made, and making it twice is making it once.
 
-use automerge::{
-    ActorId, Automerge, ChangeHash, ROOT, ReadDoc as _, Value, transaction::CommitOptions,
-};
+use automerge::{ActorId, Automerge, ChangeHash, ReadDoc as _, transaction::CommitOptions};
 use concord_protocol::DocumentId;
 use sha2::{Digest as _, Sha256};
 
@@ -45,7 +43,7 @@ pub fn settle(
 ) -> Vec<Settled> {
     let mut settled = Vec::new();
     for _ in 0..ROUNDS_MAX {
-        let Some(of) = recognise(schema, doc) else { break };
+        let Some(of) = schema.recognise(&*doc) else { break };
         let made: Vec<Settled> = (detector.open(document).iter())
             .filter_map(|conflict| decision(doc, of, conflict))
             .filter(|made| doc.get_change_meta_by_hash(&made.change).is_none())
@@ -106,13 +104,4 @@ fn actor(conflict: &Conflict, ruled: Ruled<'_>, choice: &Choice) -> ActorId {
         hash.update(part.as_bytes());
     }
     ActorId::from(&hash.finalize()[..16])
-}
-
-fn recognise<'s>(schema: &'s Schema, doc: &Automerge) -> Option<&'s EntityType> {
-    let (value, id) = doc.get(ROOT, &*schema.root_key).ok()??;
-    let name = match value {
-        Value::Scalar(value) => value.as_str()?.to_owned(),
-        Value::Object(_) => doc.text(&id).ok()?,
-    };
-    schema.types.get(&name)
 }

@@ -23,6 +23,7 @@ pub(super) fn entity_type(
     table: &Table<'_>,
 ) -> EntityType {
     table.only(reader, &TYPE_KEYS);
+    reader.unread.clear();
     let what = &table.what;
     let path = Path { type_name: name, names: String::new(), depth: 0 };
     let version = version(reader, table);
@@ -83,8 +84,9 @@ fn unique(reader: &mut Reader<'_>, table: &Table<'_>, fields: &Fields) -> Vec<Ve
         reader.wrong(value.span(), format!("{what} is no list"), how);
         return Vec::new();
     };
+    reader.at_most(value.span(), keys.len(), limits::VALUES_MAX, "unique keys");
     let mut read = Vec::new();
-    for key in keys {
+    for key in keys.iter().take(limits::VALUES_MAX) {
         let names: Vec<(Span, Option<&str>)> = match key.get_ref() {
             DeValue::Array(names) => {
                 names.iter().map(|name| (name.span(), name.get_ref().as_str())).collect()
@@ -95,7 +97,7 @@ fn unique(reader: &mut Reader<'_>, table: &Table<'_>, fields: &Fields) -> Vec<Ve
             reader.wrong(key.span(), format!("{what} has a key without fields"), how);
         }
         let mut key = Vec::new();
-        for (at, name) in names {
+        for (at, name) in names.into_iter().take(limits::VALUES_MAX) {
             match name {
                 Some(name) => {
                     is_key(reader, &what, at, name, fields);
@@ -118,9 +120,11 @@ fn invariants(
     let what = format!("`invariants` of {}", table.what);
     let Some(rules) = table.table(reader, "invariants", &what) else { return BTreeMap::new() };
     let entries = rules.entries();
-    reader.at_most(rules.at(), entries.len(), limits::RULES_MAX, "rules");
     let mut read = BTreeMap::new();
-    for (key, value) in entries.into_iter().take(limits::RULES_MAX) {
+    for (key, value) in entries {
+        if !reader.may_have_rule(key.span()) {
+            break;
+        }
         let name = key.get_ref().as_ref();
         let what = format!("rule `{name}` of {}", table.what);
         reader.name(key.span(), &what, name);
@@ -129,6 +133,7 @@ fn invariants(
             Ok(rule) => {
                 read.insert(name.to_owned(), rule);
             }
+            Err(_) if reader.unread.iter().any(|name| text.contains(name.as_str())) => {}
             Err(error) => {
                 let problem = format!("{what} is no rule on its fields: {}", error.problem);
                 reader.wrong(value.span(), problem, error.fix);
@@ -155,7 +160,7 @@ fn is_key(reader: &mut Reader<'_>, what: &str, at: Span, name: &str, fields: &Fi
             | Kind::Timestamp { .. }
             | Kind::Reference { .. }
     );
-    if !is_key {
+    if !is_key && !reader.unread.contains(name) {
         let problem = format!("{what} names `{name}`, of kind `{}`", field.kind.name());
         let fix = "name fields that are a string, enum, integer, boolean, timestamp or reference";
         reader.wrong(at, problem, fix);

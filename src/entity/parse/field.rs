@@ -24,20 +24,30 @@ pub(super) fn fields(reader: &mut Reader<'_>, path: &Path<'_>, table: &Table<'_>
         let field = if let DeValue::String(kind) = value.get_ref() {
             let table = Table::empty(what, value.span());
             let kind = kind::named(reader, &path, kind, &table);
-            field(reader, name, kind, &table)
+            field(reader, &path, name, kind, &table)
         } else {
             let Some(table) = Table::new(reader, what, key.span(), value) else { continue };
             let keys: Vec<&str> = kind::KIND_KEYS.into_iter().chain(FIELD_KEYS).collect();
             table.only(reader, &keys);
             let kind = kind::of_table(reader, &path, &table);
-            field(reader, name, kind, &table)
+            field(reader, &path, name, kind, &table)
         };
         fields.insert(name.to_owned(), field);
     }
     fields
 }
 
-fn field(reader: &mut Reader<'_>, name: &str, kind: Option<Kind>, table: &Table<'_>) -> Field {
+fn field(
+    reader: &mut Reader<'_>,
+    path: &Path<'_>,
+    name: &str,
+    kind: Option<Kind>,
+    table: &Table<'_>,
+) -> Field {
+    if kind.is_none() {
+        let top = path.names.split('.').next().unwrap_or_default();
+        reader.unread.insert(top.to_owned());
+    }
     let required = table.boolean(reader, "required").unwrap_or(false);
     // What has no kind has had its error; what else there is to say of it would be a guess.
     let (default, policy) = match &kind {

@@ -133,10 +133,32 @@ pub(super) fn named(
         "json" => Kind::Json,
         other => {
             let problem = format!("{what} has the kind {other:?}, which is not known");
-            let fix = instead(other, &Kind::NAMES, &format!("known are {}", quoted(&Kind::NAMES)));
+            let fix = match elsewhere(other) {
+                Some(kind) => format!("did you mean `{kind}`?"),
+                None => {
+                    instead(other, &Kind::NAMES, &format!("known are {}", quoted(&Kind::NAMES)))
+                }
+            };
             reader.wrong(table.at_value("kind"), problem, fix);
             return None;
         }
+    })
+}
+
+/// The kind that has this name in other languages.
+fn elsewhere(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "int" | "long" | "bigint" => "integer",
+        "float" | "double" | "decimal" | "real" => "number",
+        "bool" => "boolean",
+        "str" | "varchar" | "uuid" | "url" => "string",
+        "date" | "datetime" | "time" => "timestamp",
+        "array" => "list",
+        "object" | "dict" | "record" | "table" => "map",
+        "ref" | "link" => "reference",
+        "bytes" | "binary" => "blob",
+        "any" => "json",
+        _ => return None,
     })
 }
 
@@ -150,6 +172,9 @@ fn values(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<String>> {
 
 fn pattern(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Pattern> {
     let text = table.text(reader, "pattern")?;
+    if !reader.may_have_rule(table.at_value("pattern")) {
+        return None;
+    }
     let built = regex::RegexBuilder::new(text).size_limit(limits::PATTERN_BYTES_MAX).build();
     match built {
         Ok(regex) => Some(Pattern(regex)),

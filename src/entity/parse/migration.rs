@@ -6,7 +6,7 @@ use super::{
     kind::{self, Path},
     reader::{Reader, Span, Table},
 };
-use crate::entity::{Kind, Migration, Step, words::quoted};
+use crate::entity::{Kind, Migration, Step, limits, words::quoted};
 
 /// The keys of a migration.
 pub(super) const MIGRATION_KEYS: [&str; 11] = [
@@ -41,7 +41,8 @@ pub(super) fn migrations(
         return Vec::new();
     };
     let mut steps = Vec::new();
-    for entry in entries {
+    reader.at_most(value.span(), entries.len(), limits::MIGRATIONS_MAX, "migrations");
+    for entry in entries.iter().take(limits::MIGRATIONS_MAX) {
         let Some(table) = Table::new(reader, what.clone(), entry.span(), entry) else { continue };
         table.only(reader, &MIGRATION_KEYS);
         if let (Some(version), Some(step)) =

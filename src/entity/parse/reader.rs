@@ -1,6 +1,6 @@
 //! What is read of tables, and the errors that are gathered meanwhile.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
 
 use toml::{
     Spanned,
@@ -23,14 +23,30 @@ const GATHERED_MAX: usize = 10 * limits::ERRORS_MAX;
 /// What is known while a file is read.
 pub(super) struct Reader<'a> {
     text: &'a str,
+    /// Where lines end.
+    ends: Vec<usize>,
+    /// Rules and patterns so far.
+    rules: usize,
     errors: Vec<SchemaError>,
+    /// Fields of the type being read whose kind could not be: what else is said of them would be a
+    /// guess.
+    pub(super) unread: BTreeSet<String>,
     /// References: where, what refers, to which type.
     pub(super) references: Vec<(Span, String, String)>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, errors: Vec::new(), references: Vec::new() }
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at);
+        let ends = ends.collect();
+        Self {
+            text,
+            ends,
+            rules: 0,
+            errors: Vec::new(),
+            unread: BTreeSet::new(),
+            references: Vec::new(),
+        }
     }
 
     /// Notes an error.
@@ -38,9 +54,11 @@ impl<'a> Reader<'a> {
         if self.errors.len() >= GATHERED_MAX {
             return;
         }
-        let before = self.text.get(..at.start).unwrap_or(self.text);
-        let line = 1 + before.matches('\n').count();
-        let column = 1 + before.rsplit('\n').next().map_or(0, |line| line.chars().count());
+        let line = self.ends.partition_point(|end| *end < at.start);
+        let begin =
+            line.checked_sub(1).and_then(|last| self.ends.get(last)).map_or(0, |end| end + 1);
+        let column = 1 + self.text.get(begin..at.start).map_or(0, |text| text.chars().count());
+        let line = line + 1;
         let (problem, fix) = (problem.into(), fix.into());
         self.errors.push(SchemaError { line, column, problem, fix });
     }
@@ -50,6 +68,16 @@ impl<'a> Reader<'a> {
         if count > max {
             self.wrong(at, format!("{count} {what}, of {max} at most"), "split them");
         }
+    }
+
+    /// Whether another rule or pattern may be read; notes an error if not.
+    pub(super) fn may_have_rule(&mut self, at: Span) -> bool {
+        self.rules += 1;
+        if self.rules > limits::RULES_MAX {
+            let problem = format!("it is rule or pattern {} of the schema", self.rules);
+            self.wrong(at, problem, format!("have {} at most", limits::RULES_MAX));
+        }
+        self.rules <= limits::RULES_MAX
     }
 
     /// Notes an error if this cannot be the name of something.
@@ -205,8 +233,9 @@ impl<'a> Table<'a> {
             self.other(reader, key, value, "a list of strings, as in [\"a\", \"b\"]");
             return None;
         };
-        let mut texts: Vec<String> = Vec::with_capacity(values.len());
-        for value in values {
+        reader.at_most(value.span(), values.len(), limits::VALUES_MAX, "values");
+        let mut texts: Vec<String> = Vec::new();
+        for value in values.iter().take(limits::VALUES_MAX) {
             match value.get_ref().as_str() {
                 Some(text) if texts.iter().any(|earlier| earlier == text) => {
                     let problem = format!("`{key}` of {} has {text:?} twice", self.what);

@@ -13,6 +13,27 @@ fn errors(text: &str) -> Vec<String> {
     Schema::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
+quickcheck::quickcheck! {
+    /// Whatever is typed, it is a schema or has errors; nothing panics.
+    fn any_file_is_read_or_refused(edits: Vec<(u16, u8)>) -> bool {
+        let parts = ["\"", "'", "[", "]", "{", "}", "=", "\n", "#", ".", "1", "-", "inf", "nan", "é",
+            "\u{0}", "kind", "0x7f", "1979-05-27", "\"\"\"", "version = 9", ","];
+        let mut text: Vec<char> = EXAMPLE.chars().collect();
+        for (at, edit) in edits {
+            let at = usize::from(at) % text.len();
+            match parts.get(usize::from(edit) % (parts.len() + 4)) {
+                Some(part) => drop(text.splice(at..at, part.chars())),
+                None => drop(text.drain(at..(at + usize::from(edit) % 30).min(text.len()))),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = Schema::parse(&text) {
+            assert!(errors.iter().all(|it| it.line >= 1 && it.column >= 1 && !it.fix.is_empty()));
+        }
+        true
+    }
+}
+
 #[test]
 fn the_example_is_read() {
     let schema = Schema::parse(EXAMPLE).unwrap();
@@ -105,6 +126,23 @@ add = "notes"
 }
 
 #[test]
+fn one_mistake_is_one_error() {
+    let found = errors(
+        "[types.a]\nunique = ['due']\ninvariants = { late = 'due > 3', low = 'n = 3' }\n\
+         [types.a.fields]\ndue = 'datetime'\nn = 'integer'\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "line 3: rule `low` of type `a` is no rule on its fields: it cannot be read at \
+             character 3: unknown '= ': compare with `==`",
+            "line 5: field `due` of type `a` has the kind \"datetime\", which is not known: did you \
+             mean `timestamp`?",
+        ]
+    );
+}
+
+#[test]
 fn what_is_not_toml_is_reported_all_at_once() {
     let found = errors("[types\na = = 1\nb = 1\nc = 'x\n");
     assert!(found.len() >= 3, "{found:#?}");
@@ -192,7 +230,21 @@ fn bounds_hold_also_for_files_of_others() {
     assert!(errors(&deep)[0].contains("levels deep"), "{:?}", errors(&deep));
     let deeper = format!("a = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(errors(&deeper)[0].contains("not TOML"));
-    let many: String = (0..5_000).map(|number| format!("x{number} = 1\n")).collect();
+    for text in [
+        "a.".repeat(400_000) + "a = 1",
+        format!("[{}a]\na = 1", "a.".repeat(400_000)),
+        format!("a = {{ {}a = 1 }}", "a.".repeat(400_000)),
+    ] {
+        assert!(errors(&text)[0].contains("not TOML: recursion limit"), "{}", errors(&text)[0]);
+    }
+    let values =
+        format!("[types.a.fields]\na = {{ kind = 'enum', values = [{}] }}", "'x',".repeat(200_000));
+    assert!(errors(&values).iter().any(|it| it.contains("200000 values")), "{:?}", errors(&values));
+    let rules: String =
+        (0..1_100).map(|number| format!("r{number} = 'a > 1'")).collect::<Vec<_>>().join("\n");
+    let rules = format!("[types.a]\nfields = {{ a = 'integer' }}\n[types.a.invariants]\n{rules}");
+    assert!(errors(&rules)[0].contains("rule or pattern 1001"), "{:?}", errors(&rules));
+    let many = (0..5_000).map(|number| format!("x{number} = 1")).collect::<Vec<_>>().join("\n");
     assert_eq!(errors(&many).len(), crate::entity::limits::ERRORS_MAX);
     assert!(errors(&"#".repeat(2 << 20))[0].contains("bytes"));
 }

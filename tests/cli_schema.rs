@@ -1,0 +1,174 @@
+//! `concord schema`: what is wrong with a file, what it says, and what a newer one means.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
+mod cli;
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use self::cli::{json_of, ok, run};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/example.toml");
+
+fn file(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Exit code, standard output and standard error.
+fn failing(directory: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = run(directory, args);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_good_file_is_said_to_be_good_and_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let said = ok(home.path(), &["schema", "check", EXAMPLE]);
+    assert!(said.ends_with("is a schema: 3 types, 22 fields, 3 rules"), "{said}");
+    let checked = json_of(home.path(), &["schema", "check", EXAMPLE, "--json"]);
+    assert_eq!((&checked["valid"], &checked["errors"]), (&json!(true), &json!([])));
+
+    let types = ok(home.path(), &["schema", "show", EXAMPLE]);
+    assert_eq!(types.lines().count(), 4, "{types}");
+    let task = ok(home.path(), &["schema", "show", EXAMPLE, "task"]);
+    for part in ["enum todo | doing | done", "ladder todo < doing < done", "rule     dates: start"]
+    {
+        assert!(task.contains(part), "{part}: {task}");
+    }
+    let task = json_of(home.path(), &["schema", "show", EXAMPLE, "task", "--json"]);
+    assert_eq!(task["version"], 3);
+    assert_eq!(task["fields"]["summary"]["slot"], "title");
+    assert_eq!(task["fields"]["labels"]["kind"]["items"]["kind"], "string");
+    let (code, _, words) = failing(home.path(), &["schema", "show", EXAMPLE, "tsk"]);
+    assert!(code == 3 && words.contains("it has person, project, task"), "{words}");
+    let (code, _, words) = failing(home.path(), &["schema", "check", "nowhere.toml"]);
+    assert!(code == 3 && words.contains("there is no file nowhere.toml"), "{words}");
+}
+
+#[test]
+fn all_errors_are_listed_with_place_and_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let text = "[types.task.fields]\ntitle = \"txet\"\n\
+                state = { kind = \"enum\", values = [\"a\", \"b\"], policy = \"ladder\" }\n";
+    let path = &file(home.path(), "wrong.toml", text);
+    let (code, said, words) = failing(home.path(), &["schema", "check", path]);
+    assert_eq!((code, words.trim_end()), (1, &*format!("concord: {path} has 2 errors")));
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            &*format!(
+                "{path}:2:9: field `title` of type `task` has the kind \"txet\", which is not known"
+            ),
+            "    did you mean `text`?",
+            &*format!(
+                "{path}:3:56: field `state` of type `task` has policy `ladder` without an order"
+            ),
+            "    add `ladder = [\"a\", \"b\"]`",
+        ]
+    );
+    let output = run(home.path(), &["schema", "check", path, "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&said["valid"], &said["errors"][1]["line"]), (&json!(false), &json!(3)));
+    let (code, _, words) = failing(home.path(), &["schema", "show", path]);
+    assert!(code == 2 && words.contains("line 2: ") && words.contains("1 more"), "{words}");
+}
+
+#[test]
+fn a_diff_says_what_is_compatible_lossy_migrated_or_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let old = &file(
+        home.path(),
+        "old.toml",
+        r#"[types.task.fields]
+title = "string"
+notes = "text"
+size = "integer"
+state = { kind = "enum", values = ["a", "b"] }
+old = "text"
+"#,
+    );
+    let new = r#"[types.task]
+version = 2
+[types.task.fields]
+name = "string"
+notes = { kind = "text", required = true }
+size = "number"
+state = { kind = "enum", values = ["b", "c"] }
+color = "string"
+tags = { kind = "set", items = "string" }
+"#;
+    let missing = &file(home.path(), "missing.toml", new);
+    let found = |new: &str| {
+        let output = run(home.path(), &["schema", "diff", old, new, "--json"]);
+        let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let word = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+                format!("{} {} {}", word("impact"), word("field"), word("what"))
+            })
+            .collect();
+        (output.status.code().unwrap(), rows)
+    };
+    let (code, rows) = found(missing);
+    assert_eq!(code, 1);
+    assert_eq!(
+        rows,
+        [
+            "compatible  version 1 became 2",
+            "compatible color new field, string",
+            "compatible name new field, string",
+            "needs_migration notes required now, and documents may lack it",
+            "needs_migration size integer became number",
+            "lossy state no longer a",
+            "compatible state also c",
+            "needs_migration tags new field, set of string, that every replica must make alike",
+            "needs_migration old the field is gone, text",
+            "needs_migration title the field is gone, string",
+        ]
+    );
+    let (_, said, words) = failing(home.path(), &["schema", "diff", old, missing]);
+    assert!(said.contains("if it is `color` now, add a migration { version = 2, rename"), "{said}");
+    assert_eq!(words, "concord: 5 migrations are missing\n");
+
+    let declared = new.replace("required = true", "required = false")
+        + r#"
+[[types.task.migrations]]
+version = 2
+rename = "title"
+to = "name"
+[[types.task.migrations]]
+version = 2
+retype = "size"
+kind = "integer"
+[[types.task.migrations]]
+version = 2
+add = "tags"
+[[types.task.migrations]]
+version = 2
+remove = "old"
+kind = "text"
+"#;
+    let (code, rows) = found(&file(home.path(), "declared.toml", &declared));
+    assert_eq!(code, 0, "{rows:#?}");
+    assert_eq!(
+        rows,
+        [
+            "compatible  version 1 became 2",
+            "lossy old removed; what was written stays in documents",
+            "compatible color new field, string",
+            "migrated name renamed from title",
+            "migrated size integer became number",
+            "lossy state no longer a",
+            "compatible state also c",
+            "migrated tags added, set of string",
+        ]
+    );
+    assert_eq!(ok(home.path(), &["schema", "diff", old, old]), "the schemas declare the same");
+}
