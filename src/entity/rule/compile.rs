@@ -116,6 +116,10 @@ impl Compiler<'_> {
         let select = SelectExpr { test: false, ..select.clone() };
         match self.field(&Expr::Select(select))? {
             (Node::Field(names), _) => Ok((Node::Has(names), Type::Boolean)),
+            (Node::Whole(members), _) => match *members {
+                Node::Field(names) => Ok((Node::Has(names), Type::Boolean)),
+                _ => Err(unknown("has")),
+            },
             _ => Err(unknown("has")),
         }
     }
@@ -157,6 +161,7 @@ impl Compiler<'_> {
             };
             kind = Some(inner);
         }
+        let whole = Type::List(Box::new(Type::Integer));
         let what = names.join(".");
         let kind = kind.ok_or_else(|| NoRule::new("it names nothing", "name a field"))?;
         let mut found = type_of(&what, kind)?;
@@ -171,7 +176,9 @@ impl Compiler<'_> {
             }
             found = Type::List(Box::new(found));
         }
-        Ok((Node::Field(path), found))
+        let node = Node::Field(path);
+        let is_whole = matches!(kind, Kind::Set { .. }) && found == whole;
+        Ok((if is_whole { Node::Whole(Box::new(node)) } else { node }, found))
     }
 }
 
@@ -186,8 +193,7 @@ fn type_of(what: &str, kind: &Kind) -> Result<Type, NoRule> {
         Kind::Number { .. } => Type::Number,
         Kind::Boolean => Type::Boolean,
         Kind::Timestamp { .. } => Type::Timestamp,
-        // Members are kept as strings, whatever they are.
-        Kind::Set { .. } => Type::List(Box::new(Type::String)),
+        Kind::Set { items, .. } => Type::List(Box::new(type_of(what, items)?)),
         Kind::List { items, .. } | Kind::Map { items, .. } => match &**items {
             Kind::Record { .. } => Type::List(Box::new(Type::Anything)),
             single => match type_of(what, single)? {

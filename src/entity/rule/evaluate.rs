@@ -32,6 +32,16 @@ pub(super) fn evaluate(
     Ok(match node {
         Node::Constant(value) => Some(value.clone()),
         Node::Field(names) => field(names, values)?,
+        Node::Whole(members) => match of(members)? {
+            Some(Value::List(members)) => {
+                let number = |member| match member {
+                    Value::String(text) => text.parse().map(Value::Integer).ok(),
+                    _ => None,
+                };
+                Some(Value::List(members.into_iter().filter_map(number).collect()))
+            }
+            other => other,
+        },
         Node::Has(names) => Some(Value::Boolean(field(names, values)?.is_some())),
         Node::Not(node) => match of(node)? {
             Some(Value::Boolean(yes)) => Some(Value::Boolean(!yes)),

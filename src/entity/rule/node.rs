@@ -12,6 +12,8 @@ pub(super) enum Node {
     Constant(Value),
     /// What a field has: names from the entity down.
     Field(Vec<String>),
+    /// The members of a set of whole numbers, which are kept as strings.
+    Whole(Box<Node>),
     /// Whether a field has a value.
     Has(Vec<String>),
     /// Not.

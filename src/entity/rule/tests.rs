@@ -18,6 +18,7 @@ start = "timestamp"
 end = "timestamp"
 open = "boolean"
 tags = { kind = "set", items = "string" }
+codes = { kind = "set", items = "integer" }
 sizes = { kind = "list", items = "integer" }
 lines = { kind = "list", items = { kind = "map", fields = { what = "string", amount = "number" } } }
 shelf = { kind = "map", items = { kind = "map", fields = { count = "integer" } } }
@@ -47,6 +48,7 @@ fn values() -> BTreeMap<String, Value> {
         ("end", Value::Timestamp(5_000)),
         ("open", Value::Boolean(true)),
         ("tags", Value::Set(BTreeSet::from(["red".to_owned(), "new".to_owned()]))),
+        ("codes", Value::Set(BTreeSet::from(["7".to_owned(), "-12".to_owned()]))),
         ("sizes", Value::List(vec![Value::Integer(4), Value::Integer(2)])),
         ("lines", Value::List(vec![line(4.5), line(5.0), Value::Map(BTreeMap::new())])),
         ("shelf", Value::Map(map(&[("a", count(1)), ("b", count(2))]))),
@@ -69,6 +71,7 @@ fn what_holds_holds() {
         "max(sizes) == 4 && min(sizes) == 2 && sum(sizes) == 6",
         "sum(shelf.count) == stock",
         "'red' in tags && !('blue' in tags)",
+        "7 in codes && !(8 in codes) && sum(codes) == -5 && has(this.codes)",
         "status in ['todo', 'doing']",
         "status == 'todo' ? stock > 0 : stock == 0",
         "end - start == 4000 && start + 4000 == end",
