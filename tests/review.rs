@@ -12,7 +12,9 @@ use automerge::{
     marks::{ExpandMark, Mark},
     transaction::{CommitOptions, Transactable as _},
 };
-use concord::review::{Choice, Code, Conflict, Content, Detector, Kept, Resolution, Side, SlotKey, history};
+use concord::review::{
+    Choice, Code, Conflict, Content, Detector, Kept, Resolution, Side, SlotKey, history,
+};
 use concord_protocol::DocumentId;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
@@ -403,10 +405,13 @@ fn resolve(doc: &mut AutoCommit, conflict: &Conflict, choice: &Choice) {
     doc.merge(&mut AutoCommit::load(&content.save()).unwrap()).unwrap();
 }
 
-/// What is shown once a decision was taken back; `None` if something is open there then.
-fn take_back(doc: &mut AutoCommit, conflict: &Conflict) -> Option<Option<String>> {
-    let prepared =
-        history::again(doc.document(), &document(), conflict.id, &Choice::Now, None).ok()?;
+/// What is shown once a decision was taken back; an error if something is open there then.
+fn take_back(
+    doc: &mut AutoCommit,
+    conflict: &Conflict,
+) -> Result<Option<serde_json::Value>, &'static str> {
+    let prepared = history::again(doc.document(), &document(), conflict.id, &Choice::Now, None)
+        .map_err(|_| "it cannot be taken back")?;
     let mut plain = doc.document().clone();
     let mut tx = plain.transaction();
     prepared.write(&mut tx).unwrap();
@@ -416,7 +421,7 @@ fn take_back(doc: &mut AutoCommit, conflict: &Conflict) -> Option<Option<String>
     }
     let mut taken_back = AutoCommit::load(&plain.save()).unwrap();
     let is_open = open(&mut taken_back).iter().any(|other| other.place == conflict.place);
-    (!is_open).then(|| shown(&mut taken_back, conflict))
+    if is_open { Err("it is open") } else { Ok(shown(&mut taken_back, conflict)) }
 }
 
 #[test]
@@ -455,7 +460,7 @@ fn a_decision_leaves_what_was_chosen_and_closes_the_conflict_everywhere() {
             // back or went is another one by then.
             let again = take_back(&mut decided.clone(), conflict);
             let is_element = matches!(conflict.place.key, SlotKey::Element(_));
-            (is_element || again == Some(now.clone()))
+            (is_element || again == Ok(now.clone()))
                 && is_shown
                 && !left.iter().any(|other| other.id == conflict.id)
                 && !left.iter().any(|other| other.place == conflict.place)
