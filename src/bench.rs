@@ -15,6 +15,7 @@ mod live;
 mod local_edit;
 mod many;
 mod progress;
+mod queue;
 mod report;
 mod scratch;
 mod server_usage;
@@ -80,6 +81,8 @@ enum Scenario {
     LocalEdit(local_edit::LocalEditArgs),
     /// Look for conflicts in small entities and in a long text, without a server
     Detect(detect::DetectArgs),
+    /// List and decide conflicts of a Concord relay that has very many
+    Queue(queue::QueueArgs),
 }
 
 #[derive(Debug, Args)]
@@ -244,10 +247,11 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::Trace(trace_args) => replay(trace_args, &args.url, &trusted, &context).await?,
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
         Scenario::Detect(args) => detect::run(args)?,
+        Scenario::Queue(queue_args) => queue::run(queue_args, &args.url, &context).await?,
     };
     report.setting("url", args.url);
     // The peers of a trace have connections of their own, which nobody counts.
-    if !matches!(args.scenario, Scenario::Trace(_)) {
+    if !matches!(args.scenario, Scenario::Trace(_) | Scenario::Queue(_)) {
         report.traffic(&context.traffic);
     }
     Ok(report)

@@ -460,7 +460,8 @@ fn a_decision_leaves_what_was_chosen_and_closes_the_conflict_everywhere() {
             // back or went is another one by then.
             let again = take_back(&mut decided.clone(), conflict);
             let is_element = matches!(conflict.place.key, SlotKey::Element(_));
-            (is_element || again == Ok(now.clone()))
+            let is_refused = again == Err("it cannot be taken back");
+            (is_element && is_refused || again == Ok(now.clone()))
                 && is_shown
                 && !left.iter().any(|other| other.id == conflict.id)
                 && !left.iter().any(|other| other.place == conflict.place)

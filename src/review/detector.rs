@@ -60,11 +60,15 @@ pub(super) struct State {
     pub(super) writes: Vec<Write>,
     /// Edits inside what was there that no write of the slot has seen: the last of each actor.
     pub(super) touches: Vec<Touch>,
+    /// Writes that others have seen: who writes without having seen those may go by them.
+    past: Vec<Write>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Write {
     pub(super) id: Id,
+    /// The operation that holds the value: another one where a value was written that was there.
+    holds: Id,
     pub(super) change: ChangeNumber,
     /// `Put`, `Make` or `Delete`.
     pub(super) what: What,
@@ -138,9 +142,9 @@ impl Detector {
                 }
             }
             What::Make(_) | What::Put(_) | What::Delete => {
-                for removed in pred {
-                    let object = self.objects.get_mut(&removed).map(|made| &mut made.removed_by);
-                    if let Some(by) = object.or_else(|| self.counters.get_mut(&removed)) {
+                for removed in &pred {
+                    let object = self.objects.get_mut(removed).map(|made| &mut made.removed_by);
+                    if let Some(by) = object.or_else(|| self.counters.get_mut(removed)) {
                         by.push(id);
                         // What this change did inside it before is no longer there.
                         touched.clear();
@@ -158,16 +162,56 @@ impl Detector {
                 }
                 // Nobody can have written to a slot before it was made; and most never are again.
                 if !inserts {
-                    self.write(&slot, Write { id, change, what });
+                    let write = Write { id, holds: id, change, what };
+                    if write.what == What::Delete {
+                        self.delete(&slot, write, &pred);
+                    } else {
+                        self.write(&slot, write);
+                    }
                 }
             }
         }
     }
 
+    /// A delete, or what looks like one: where concurrent values are in a slot and somebody writes
+    /// the one that is shown, automerge 0.12 keeps its operation and deletes those of the others.
+    fn delete(&mut self, slot: &Slot, mut write: Write, pred: &[Id]) {
+        let visible = self.slots.get(slot).map(|state| self.visible(state, write.change));
+        let stays = visible.into_iter().flatten().filter(|other| !pred.contains(&other.holds));
+        if let Some(shown) = stays.max_by_key(|other| other.holds.counter) {
+            (write.holds, write.what) = (shown.holds, shown.what.clone());
+        }
+        self.write(slot, write);
+    }
+
+    /// The values of a slot that whoever made a change saw there.
+    fn visible<'a>(&'a self, state: &'a State, change: ChangeNumber) -> Vec<&'a Write> {
+        let saw = |other: &&Write| self.causality.saw(change, other.change);
+        let mut seen: Vec<&Write> = state.writes.iter().filter(saw).collect();
+        if seen.len() < state.writes.len() {
+            // What it did not see has taken away what it saw.
+            let before: Vec<&Write> = state.past.iter().filter(saw).collect();
+            let took_away = |later: &&&Write, earlier: &Write| {
+                later.id != earlier.id
+                    && self.causality.saw(later.change, earlier.change)
+                    && (later.change != earlier.change || later.id.counter > earlier.id.counter)
+            };
+            let is_last = |write: &&&Write| {
+                let mut all = seen.iter().chain(&before);
+                !all.any(|later| took_away(&later, write))
+            };
+            let last: Vec<&Write> = before.iter().filter(is_last).copied().collect();
+            seen.extend(last);
+        }
+        seen.retain(|write| write.what != What::Delete);
+        seen
+    }
+
     fn write(&mut self, slot: &Slot, write: Write) {
         let causality = &self.causality;
         let state = self.slots.entry(slot.clone()).or_default();
-        state.writes.retain(|other| !causality.saw(write.change, other.change));
+        let seen = state.writes.extract_if(.., |other| causality.saw(write.change, other.change));
+        state.past.extend(seen);
         state.touches.retain(|touch| !causality.saw(write.change, touch.change));
         state.writes.push(write);
         self.judge(slot);

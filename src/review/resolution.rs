@@ -126,10 +126,10 @@ impl Resolution {
             Choice::Other(content) => ("value".to_owned(), content.clone()),
         };
         let no_place = |error: AutomergeError| Refused::NoPlace(error.to_string());
+        if !std::ptr::eq(doc, then) && (conflict.is_gone() || !is_there(doc, &conflict.place)) {
+            return Err(Refused::Gone);
+        }
         let (found, is_there) = if conflict.is_gone() {
-            if !std::ptr::eq(doc, then) {
-                return Err(Refused::Gone);
-            }
             let before = doc.fork_at(&conflict.before).map_err(unreadable)?;
             (find(&before, &conflict.place).map_err(no_place)?, false)
         } else {
@@ -205,6 +205,19 @@ pub(super) fn find(doc: &Automerge, place: &Place) -> Result<Found, AutomergeErr
         }
     };
     Ok(Found { parent, prop })
+}
+
+/// Whether the element that a place names is in its list. Not asked by its cursor: of an element
+/// that is gone, automerge 0.12 gives the place where it would be, which is another one's.
+fn is_there(doc: &Automerge, place: &Place) -> bool {
+    let SlotKey::Element(element) = &place.key else { return true };
+    let (Ok(parent), Ok(wanted)) =
+        (doc.import_obj(&place.object), Cursor::try_from(element.as_str()))
+    else {
+        return false;
+    };
+    (0..doc.length(&parent))
+        .any(|at| doc.get_cursor(&parent, at, None).is_ok_and(|at| at == wanted))
 }
 
 fn put(
