@@ -2,11 +2,14 @@
 //! materialiser that makes snapshots of them.
 //!
 //! Changes are real change chunks: they pass the guard and are admitted as any others. A snapshot
-//! is a document chunk in its frame only: inside is the list of its changes.
+//! is a document chunk in its frame only: inside are the names of its changes, and of large ones a
+//! part of their bytes, so that it is smaller than they are, as a real one is. The library has them
+//! by name.
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     num::NonZeroU64,
     rc::Rc,
@@ -94,6 +97,9 @@ pub(crate) struct Library {
     members: RefCell<ByHash<u64, Rc<Members>>>,
     done: RefCell<BTreeMap<(u8, u64, u64), Done>>,
     changes: RefCell<ByHash<u64, Rc<Change>>>,
+    by_name: RefCell<ByHash<ChangeHash, Rc<Change>>>,
+    snapshots: RefCell<ByHash<u64, Rc<[Rc<Change>]>>>,
+    built: RefCell<ByHash<u64, JobOutput>>,
     breaking: RefCell<Hashes>,
 }
 
@@ -105,12 +111,24 @@ pub(crate) type Members = Vec<(ChangeHash, Vec<ChangeHash>)>;
 
 /// 64 bits of bytes; a chunk has a SHA-256 of its own in it, so this cannot be unlucky often.
 fn fingerprint(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        hash ^= hash >> 29;
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    let add = |to: u64, word: u64| {
+        let mixed = (to ^ word).wrapping_mul(ODD);
+        mixed ^ (mixed >> 29)
+    };
+    // Four at a time, of which none waits for another.
+    let mut lanes = [0xcbf2_9ce4_8422_2325, ODD, 0x94D0_49BB_1331_11EB, bytes.len() as u64];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+            *lane = add(*lane, u64::from_le_bytes(*word));
+        }
     }
+    let (words, rest) = rest.as_chunks::<8>();
+    for (lane, word) in lanes.iter_mut().zip(words) {
+        *lane = add(*lane, u64::from_le_bytes(*word));
+    }
+    let mut hash = lanes.into_iter().fold(0, add);
     for byte in rest {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
@@ -187,6 +205,7 @@ impl Library {
             bytes: Bytes::copy_from_slice(chunk),
         });
         self.changes.borrow_mut().insert(key, Rc::clone(&change));
+        self.by_name.borrow_mut().insert(change.hash, Rc::clone(&change));
         Ok(change)
     }
 
@@ -201,9 +220,7 @@ impl Library {
         let mut changes = Vec::new();
         for chunk in chunks {
             if is_snapshot(chunk) {
-                for change in open(chunk)? {
-                    changes.push(self.read(&change)?);
-                }
+                changes.extend(self.open(chunk)?.iter().cloned());
             } else {
                 changes.push(self.read(chunk)?);
             }
@@ -273,7 +290,7 @@ impl Library {
                         return Err(error(broken_by(&hash)));
                     }
                 }
-                Self::build(&base, &incoming, *explode_max)
+                self.build(&base, &incoming, *explode_max)
             }
             WorkerJob::Extract { snapshot, hashes } => {
                 let inside: BTreeMap<ChangeHash, Rc<Change>> = self
@@ -311,34 +328,51 @@ impl Library {
     }
 
     fn build(
+        &self,
         base: &[Rc<Change>],
         incoming: &[Rc<Change>],
         explode_max: u32,
     ) -> Result<JobOutput, JobError> {
-        let ours: BTreeSet<ChangeHash> = base.iter().map(|change| change.hash).collect();
-        let all = in_order(base.iter().chain(incoming));
-        let known = ours.len()
-            + incoming
-                .iter()
-                .map(|change| change.hash)
-                .filter(|hash| !ours.contains(hash))
-                .collect::<BTreeSet<_>>()
-                .len();
-        if all.len() < known {
+        let known = (explode_max == 0).then(|| set_key(base.iter().chain(incoming)));
+        if let Some(built) = known.and_then(|key| self.built.borrow().get(&key).cloned()) {
+            return Ok(built);
+        }
+        let Some(all) = in_order(base.iter().chain(incoming)) else {
             let why = "a dependency is missing".to_owned();
             return Err(if incoming.is_empty() {
                 JobError::Base(why)
             } else {
                 JobError::Incoming(why)
             });
-        }
+        };
         if explode_max > 0 && incoming.len() <= explode_max as usize {
+            let ours: Hashes = base.iter().map(|change| change.hash).collect();
             let new = all.iter().filter(|change| !ours.contains(&change.hash));
             return Ok(JobOutput::Changes(new.map(|change| change.bytes.clone()).collect()));
         }
         let snapshot = close(&all);
         let index = index(&all, snapshot.len() as u64)?;
-        Ok(JobOutput::Built { snapshot, index: Arc::new(index) })
+        self.snapshots.borrow_mut().insert(fingerprint(&snapshot), all.into());
+        let built = JobOutput::Built { snapshot, index: Arc::new(index) };
+        if let Some(key) = known {
+            self.built.borrow_mut().insert(key, built.clone());
+        }
+        Ok(built)
+    }
+
+    /// The changes in a snapshot, in order.
+    fn open(&self, chunk: &Bytes) -> Result<Rc<[Rc<Change>]>, String> {
+        let key = fingerprint(chunk);
+        if let Some(known) = self.snapshots.borrow().get(&key) {
+            return Ok(Rc::clone(known));
+        }
+        let by_name = self.by_name.borrow();
+        let named = names(chunk).ok_or("a snapshot that ends early")?;
+        let changes = named.iter().map(|name| by_name.get(name).cloned());
+        let changes: Option<Rc<[_]>> = changes.collect();
+        let changes = changes.ok_or("a snapshot of changes that nobody made")?;
+        self.snapshots.borrow_mut().insert(key, Rc::clone(&changes));
+        Ok(changes)
     }
 }
 
@@ -346,46 +380,61 @@ fn broken_by(change: &ChangeHash) -> String {
     format!("change {change} cannot be applied")
 }
 
-/// Each change once, after what it builds on; what builds on something missing is left out. The
-/// order depends on the set alone.
-fn in_order<'a>(changes: impl Iterator<Item = &'a Rc<Change>>) -> Vec<Rc<Change>> {
-    let mut waiting: BTreeMap<ChangeHash, (usize, &Rc<Change>)> = BTreeMap::new();
+/// 64 bits of a set of changes.
+fn set_key<'a>(changes: impl Iterator<Item = &'a Rc<Change>>) -> u64 {
+    let mut seen = Hashes::default();
+    let mut sum = 0_u64;
     for change in changes {
-        waiting.entry(change.hash).or_insert((change.deps.len(), change));
+        if seen.insert(change.hash) {
+            sum = sum.wrapping_add(fingerprint(&change.hash.0));
+        }
     }
-    let mut dependents: BTreeMap<ChangeHash, Vec<ChangeHash>> = BTreeMap::new();
-    for (_, change) in waiting.values() {
+    sum
+}
+
+/// Each change once, after what it builds on, in an order that depends on the set alone; nothing if
+/// something is missing that one of them builds on.
+fn in_order<'a>(changes: impl Iterator<Item = &'a Rc<Change>>) -> Option<Vec<Rc<Change>>> {
+    let mut positions: ByHash<ChangeHash, usize> = ByHash::default();
+    let mut all: Vec<&Rc<Change>> = Vec::new();
+    for change in changes {
+        positions.entry(change.hash).or_insert_with(|| {
+            all.push(change);
+            all.len() - 1
+        });
+    }
+    let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); all.len()];
+    let mut missing: Vec<usize> = Vec::with_capacity(all.len());
+    let mut ready = BinaryHeap::new();
+    for (at, change) in all.iter().enumerate() {
         for dep in &change.deps {
-            dependents.entry(*dep).or_default().push(change.hash);
+            dependents[*positions.get(dep)?].push(at);
+        }
+        missing.push(change.deps.len());
+        if change.deps.is_empty() {
+            ready.push(Reverse((change.start_op, change.hash, at)));
         }
     }
-    let mut ready: BTreeSet<(u32, ChangeHash)> = waiting
-        .values()
-        .filter(|(missing, _)| *missing == 0)
-        .map(|(_, change)| (change.start_op, change.hash))
-        .collect();
-    let mut ordered = Vec::with_capacity(waiting.len());
-    while let Some((_, hash)) = ready.pop_first() {
-        if let Some((_, change)) = waiting.get(&hash) {
-            ordered.push(Rc::clone(change));
-        }
-        for dependent in dependents.remove(&hash).unwrap_or_default() {
-            if let Some((missing, change)) = waiting.get_mut(&dependent) {
-                *missing -= 1;
-                if *missing == 0 {
-                    ready.insert((change.start_op, dependent));
-                }
+    let mut ordered = Vec::with_capacity(all.len());
+    while let Some(Reverse((_, _, at))) = ready.pop() {
+        ordered.push(Rc::clone(all[at]));
+        for dependent in &dependents[at] {
+            missing[*dependent] -= 1;
+            if missing[*dependent] == 0 {
+                let change = all[*dependent];
+                ready.push(Reverse((change.start_op, change.hash, *dependent)));
             }
         }
     }
-    ordered
+    Some(ordered)
 }
 
 fn index(changes: &[Rc<Change>], snapshot_bytes: u64) -> Result<SnapshotIndex, JobError> {
-    let mut actors: Vec<ActorId> = changes.iter().map(|change| change.actor.clone()).collect();
+    let mut actors: Vec<&ActorId> = changes.iter().map(|change| &change.actor).collect();
     actors.sort_unstable();
     actors.dedup();
-    let positions: BTreeMap<ChangeHash, u32> =
+    let actors: Vec<ActorId> = actors.into_iter().cloned().collect();
+    let positions: ByHash<ChangeHash, u32> =
         (0..).zip(changes).map(|(at, change)| (change.hash, at)).collect();
     // All were collected above.
     let actor_of = |change: &Change| {
@@ -419,13 +468,20 @@ pub(crate) fn is_snapshot(chunk: &Bytes) -> bool {
     chunk.get(8) == Some(&DOCUMENT)
 }
 
+/// Bytes of a change from which on a part of it is in a snapshot beside its name.
+const LARGE_BYTES: usize = 1024;
+/// Which part.
+const LARGE_PART: usize = 8;
+
 /// Makes a snapshot of changes in order.
 fn close(changes: &[Rc<Change>]) -> Bytes {
-    let len: usize = changes.iter().map(|change| change.bytes.len() + 4).sum();
-    let mut inside = BytesMut::with_capacity(len);
+    let mut inside = BytesMut::with_capacity(changes.len() * 36);
     for change in changes {
-        inside.put_u32_le(u32::try_from(change.bytes.len()).unwrap_or(u32::MAX));
-        inside.put_slice(&change.bytes);
+        let len = change.bytes.len();
+        let part = if len < LARGE_BYTES { 0 } else { len / LARGE_PART };
+        inside.put_slice(&change.hash.0);
+        inside.put_u32_le(u32::try_from(part).unwrap_or(u32::MAX));
+        inside.put_slice(&change.bytes[..part]);
     }
     seal(&inside)
 }
@@ -449,26 +505,18 @@ fn seal(inside: &[u8]) -> Bytes {
     chunk.freeze()
 }
 
-/// The change chunks in a snapshot, in order.
-fn open(chunk: &Bytes) -> Result<Vec<Bytes>, String> {
-    let short = || "a snapshot that ends early".to_owned();
-    let mut at = 9;
-    while chunk.get(at).ok_or_else(short)? & 0x80 != 0 {
-        at += 1;
+/// The names of the changes in a snapshot, in order.
+fn names(chunk: &[u8]) -> Option<Vec<ChangeHash>> {
+    let len_bytes = chunk.get(9..)?.iter().position(|byte| byte & 0x80 == 0)? + 1;
+    let mut rest = chunk.get(9 + len_bytes..)?;
+    let mut names = Vec::new();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_first_chunk::<32>()?;
+        let (part, after) = after.split_first_chunk::<4>()?;
+        rest = after.get(u32::from_le_bytes(*part) as usize..)?;
+        names.push(ChangeHash(*name));
     }
-    at += 1;
-    let mut changes = Vec::new();
-    while at < chunk.len() {
-        let len = chunk.get(at..at + 4).ok_or_else(short)?;
-        let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
-        at += 4;
-        if at + len > chunk.len() {
-            return Err(short());
-        }
-        changes.push(chunk.slice(at..at + len));
-        at += len;
-    }
-    Ok(changes)
+    Some(names)
 }
 
 /// A document chunk in its frame that holds no document.
