@@ -11,15 +11,10 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
-    num::NonZeroU64,
     rc::Rc,
     sync::Arc,
 };
 
-use automerge::{
-    ExpandedChange, ScalarValue,
-    legacy::{Key, ObjectId, Op, OpType, SortedVec},
-};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use concord::{
     replica::{
@@ -35,8 +30,9 @@ use crate::{plan::Profile, random::Rng};
 
 /// What opens a chunk of any kind.
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
-/// Type byte of a document chunk.
+/// Type bytes of chunks.
 const DOCUMENT: u8 = 0;
+const CHANGE: u8 = 1;
 
 /// A change as the header tells it, with its bytes.
 #[derive(Debug)]
@@ -95,19 +91,27 @@ pub(crate) type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     members: RefCell<ByHash<u64, Rc<Members>>>,
-    done: RefCell<BTreeMap<(u8, u64, u64), Done>>,
+    done: RefCell<BTreeMap<JobKey, Done>>,
     changes: RefCell<ByHash<u64, Rc<Change>>>,
     by_name: RefCell<ByHash<ChangeHash, Rc<Change>>>,
     snapshots: RefCell<ByHash<u64, Rc<[Rc<Change>]>>>,
-    built: RefCell<ByHash<u64, JobOutput>>,
     breaking: RefCell<Hashes>,
 }
+
+/// What the outcome of a job follows from: its kind and 128 bits.
+type JobKey = (u8, u64, u64);
 
 /// What a job gave.
 type Done = Result<JobOutput, JobError>;
 
-/// Changes in a chunk: each with what it builds on.
-pub(crate) type Members = Vec<(ChangeHash, Vec<ChangeHash>)>;
+/// Changes in a chunk.
+#[derive(Debug)]
+pub(crate) struct Members {
+    /// Each, with what it builds on.
+    pub(crate) changes: Vec<(ChangeHash, Vec<ChangeHash>)>,
+    /// 64 bits of them, whatever their order: those of several chunks are added up.
+    key: u64,
+}
 
 /// 64 bits of bytes; a chunk has a SHA-256 of its own in it, so this cannot be unlucky often.
 fn fingerprint(bytes: &[u8]) -> u64 {
@@ -138,8 +142,8 @@ fn fingerprint(bytes: &[u8]) -> u64 {
 /// Results of jobs that are kept.
 const JOBS_KEPT_MAX: usize = 512;
 
-/// 128 bits of a job, and its kind.
-fn job_key(job: &WorkerJob) -> (u8, u64, u64) {
+/// A job, byte by byte.
+fn key_of_bytes(job: &WorkerJob) -> JobKey {
     let (kind, parts): (u8, Vec<&[u8]>) = match job {
         WorkerJob::Build { base, incoming, explode_max } => {
             let kind = u8::from(*explode_max > 0);
@@ -237,7 +241,7 @@ impl Library {
         if let Some(known) = self.members.borrow().get(&key) {
             return Ok(Rc::clone(known));
         }
-        let members: Members = if is_snapshot(chunk) && profile == Profile::Automerge {
+        let changes: Vec<_> = if is_snapshot(chunk) && profile == Profile::Automerge {
             let doc = automerge::Automerge::load(chunk).map_err(|error| error.to_string())?;
             let name = |hash: &automerge::ChangeHash| ChangeHash(hash.0);
             let changes = doc.get_changes(&[]);
@@ -246,32 +250,59 @@ impl Library {
             let changes = self.read_all([chunk])?;
             changes.iter().map(|change| (change.hash, change.deps.clone())).collect()
         };
-        let members = Rc::new(members);
+        let prints = changes.iter().map(|(hash, _)| fingerprint(&hash.0));
+        let members = Rc::new(Members { key: prints.fold(0, u64::wrapping_add), changes });
         self.members.borrow_mut().insert(key, Rc::clone(&members));
         Ok(members)
     }
 
-    /// Has `materialise` do a job, unless it was done in this world before: what it gives follows
-    /// from the bytes alone, and nodes that have the same ask for the same.
+    /// Has `materialise` do a job, unless the same was done in this world lately: what it gives
+    /// follows from what it is given, and nodes that have the same ask for the same.
     ///
     /// # Errors
     /// As `materialise`.
     pub(crate) fn once(
         &self,
         job: &WorkerJob,
+        profile: Profile,
         materialise: impl FnOnce(&WorkerJob) -> Result<JobOutput, JobError>,
     ) -> Result<JobOutput, JobError> {
-        let key = job_key(job);
-        if let Some(done) = self.done.borrow().get(&key) {
-            return done.clone();
+        let by_changes = self.key_of_changes(job, profile);
+        if let Some(known) = by_changes.and_then(|key| self.done.borrow().get(&key).cloned()) {
+            return known;
+        }
+        let by_bytes = key_of_bytes(job);
+        if let Some(known) = self.done.borrow().get(&by_bytes) {
+            return known.clone();
         }
         let done = materialise(job);
         let mut kept = self.done.borrow_mut();
         if kept.len() >= JOBS_KEPT_MAX {
             kept.clear();
         }
-        kept.insert(key, done.clone());
+        // Why it fails may be in how the bytes are laid out.
+        let by_changes = by_changes.filter(|_| done.is_ok());
+        kept.insert(by_changes.unwrap_or(by_bytes), done.clone());
         done
+    }
+
+    /// What the outcome of a job follows from if it goes well, where that is which changes it is
+    /// given: in which chunks, and in which order, makes no difference then.
+    fn key_of_changes(&self, job: &WorkerJob, profile: Profile) -> Option<JobKey> {
+        let sum = |chunks: &[Bytes]| {
+            let mut sum = 0_u64;
+            for chunk in chunks {
+                sum = sum.wrapping_add(self.members(chunk, profile).ok()?.key);
+            }
+            Some(sum)
+        };
+        match job {
+            WorkerJob::Build { base, incoming, explode_max: 0 } if incoming.is_empty() => {
+                Some((4, sum(base)?, 0))
+            }
+            WorkerJob::Check { base, incoming } => Some((5, sum(base)?, sum(incoming)?)),
+            _ => None,
+        }
     }
 
     /// Does what a materialiser does.
@@ -293,13 +324,10 @@ impl Library {
                 self.build(&base, &incoming, *explode_max)
             }
             WorkerJob::Extract { snapshot, hashes } => {
-                let inside: BTreeMap<ChangeHash, Rc<Change>> = self
-                    .read_all([snapshot])
-                    .map_err(JobError::Base)?
-                    .into_iter()
-                    .map(|change| (change.hash, change))
-                    .collect();
-                let found = hashes.iter().map(|hash| inside.get(hash).map(|c| c.bytes.clone()));
+                let inside = self.read_all([snapshot]).map_err(JobError::Base)?;
+                let inside: ByHash<ChangeHash, &Bytes> =
+                    inside.iter().map(|change| (change.hash, &change.bytes)).collect();
+                let found = hashes.iter().map(|hash| inside.get(hash).copied().cloned());
                 let found: Option<Vec<Bytes>> = found.collect();
                 found.map(JobOutput::Extracted).ok_or_else(|| JobError::Base("not in it".into()))
             }
@@ -333,10 +361,6 @@ impl Library {
         incoming: &[Rc<Change>],
         explode_max: u32,
     ) -> Result<JobOutput, JobError> {
-        let known = (explode_max == 0).then(|| set_key(base.iter().chain(incoming)));
-        if let Some(built) = known.and_then(|key| self.built.borrow().get(&key).cloned()) {
-            return Ok(built);
-        }
         let Some(all) = in_order(base.iter().chain(incoming)) else {
             let why = "a dependency is missing".to_owned();
             return Err(if incoming.is_empty() {
@@ -353,11 +377,7 @@ impl Library {
         let snapshot = close(&all);
         let index = index(&all, snapshot.len() as u64)?;
         self.snapshots.borrow_mut().insert(fingerprint(&snapshot), all.into());
-        let built = JobOutput::Built { snapshot, index: Arc::new(index) };
-        if let Some(key) = known {
-            self.built.borrow_mut().insert(key, built.clone());
-        }
-        Ok(built)
+        Ok(JobOutput::Built { snapshot, index: Arc::new(index) })
     }
 
     /// The changes in a snapshot, in order.
@@ -378,18 +398,6 @@ impl Library {
 
 fn broken_by(change: &ChangeHash) -> String {
     format!("change {change} cannot be applied")
-}
-
-/// 64 bits of a set of changes.
-fn set_key<'a>(changes: impl Iterator<Item = &'a Rc<Change>>) -> u64 {
-    let mut seen = Hashes::default();
-    let mut sum = 0_u64;
-    for change in changes {
-        if seen.insert(change.hash) {
-            sum = sum.wrapping_add(fingerprint(&change.hash.0));
-        }
-    }
-    sum
 }
 
 /// Each change once, after what it builds on, in an order that depends on the set alone; nothing if
@@ -471,7 +479,7 @@ pub(crate) fn is_snapshot(chunk: &Bytes) -> bool {
 /// Bytes of a change from which on a part of it is in a snapshot beside its name.
 const LARGE_BYTES: usize = 1024;
 /// Which part.
-const LARGE_PART: usize = 8;
+const LARGE_PART: usize = 32;
 
 /// Makes a snapshot of changes in order.
 fn close(changes: &[Rc<Change>]) -> Bytes {
@@ -488,21 +496,38 @@ fn close(changes: &[Rc<Change>]) -> Bytes {
 
 /// Puts the frame of a document chunk around it.
 fn seal(inside: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(inside.len() + 16);
-    framed.put_u8(DOCUMENT);
-    let mut rest = inside.len() as u64;
-    while rest >= 0x80 {
-        framed.put_u8((rest & 0x7F) as u8 | 0x80);
-        rest >>= 7;
-    }
-    framed.put_u8((rest & 0x7F) as u8);
-    framed.put_slice(inside);
-    let hash = Sha256::digest(&framed);
-    let mut chunk = BytesMut::with_capacity(framed.len() + 8);
+    frame(DOCUMENT, inside)
+}
+
+/// Puts the frame of a chunk around it.
+fn frame(kind: u8, inside: &[u8]) -> Bytes {
+    let mut chunk = BytesMut::with_capacity(inside.len() + 19);
     chunk.put_slice(&MAGIC);
-    chunk.put_slice(&hash[..4]);
-    chunk.put_slice(&framed);
+    chunk.put_u32(0);
+    chunk.put_u8(kind);
+    put_number(&mut chunk, inside.len() as u64);
+    chunk.put_slice(inside);
+    let hash = Sha256::digest(&chunk[8..]);
+    chunk[4..8].copy_from_slice(&hash[..4]);
     chunk.freeze()
+}
+
+/// Writes a number in LEB128.
+fn put_number(to: &mut BytesMut, mut number: u64) {
+    while number >= 0x80 {
+        to.put_u8((number & 0x7F) as u8 | 0x80);
+        number >>= 7;
+    }
+    to.put_u8((number & 0x7F) as u8);
+}
+
+/// Writes a number in signed LEB128.
+fn put_signed(to: &mut BytesMut, mut number: i64) {
+    while !(-0x40..0x40).contains(&number) {
+        to.put_u8((number & 0x7F) as u8 | 0x80);
+        number >>= 7;
+    }
+    to.put_u8((number & 0x7F) as u8);
 }
 
 /// The names of the changes in a snapshot, in order.
@@ -533,47 +558,71 @@ pub(crate) fn noise(value: u64, bytes: usize) -> Vec<u8> {
     noise
 }
 
-/// Writes a change: one field of the root.
+/// What a change sets its field to.
+pub(crate) enum Value {
+    /// A number.
+    Number(u64),
+    /// Anything.
+    Data(Vec<u8>),
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// Writes a change that sets one field of the root, as automerge would.
 pub(crate) fn write(
     actor: &[u8],
     seq: u32,
     start_op: u32,
     time: i64,
     deps: &[ChangeHash],
-    value: u64,
+    value: impl Into<Value>,
 ) -> Bytes {
-    write_value(actor, seq, start_op, time, deps, ScalarValue::Uint(value))
-}
-
-/// As [`write`], any value.
-pub(crate) fn write_value(
-    actor: &[u8],
-    seq: u32,
-    start_op: u32,
-    time: i64,
-    deps: &[ChangeHash],
-    value: ScalarValue,
-) -> Bytes {
-    let put = Op {
-        action: OpType::Put(value),
-        obj: ObjectId::Root,
-        key: Key::Map("field".into()),
-        pred: SortedVec::new(),
-        insert: false,
+    /// A run of one row.
+    const ONE: u8 = 0x7F;
+    let mut raw = BytesMut::new();
+    let kind = match value.into() {
+        Value::Number(number) => {
+            put_number(&mut raw, number);
+            3
+        }
+        Value::Data(data) => {
+            raw.put_slice(&data);
+            7
+        }
     };
-    let change = automerge::Change::from(ExpandedChange {
-        operations: vec![put],
-        actor_id: automerge::ActorId::from(actor),
-        hash: None,
-        seq: seq.into(),
-        start_op: NonZeroU64::new(start_op.into()).unwrap_or(NonZeroU64::MIN),
-        time,
-        message: None,
-        deps: deps.iter().map(|dep| automerge::ChangeHash(dep.0)).collect(),
-        extra_bytes: Vec::new(),
-        author: None,
-    });
-    Bytes::copy_from_slice(change.raw_bytes())
+    let mut meta = BytesMut::from(&[ONE][..]);
+    put_number(&mut meta, (raw.len() as u64) << 4 | kind);
+    // Key, whether it inserts, what it does, its value's kind and bytes, what it overwrites.
+    let columns: [(u8, &[u8]); 6] = [
+        (0x15, b"\x7f\x05field"),
+        (0x34, &[1]),
+        (0x42, &[ONE, 1]),
+        (0x56, &meta),
+        (0x57, &raw),
+        (0x70, &[ONE, 0]),
+    ];
+    let mut body = BytesMut::with_capacity(deps.len() * 32 + actor.len() + raw.len() + 64);
+    let mut deps = deps.to_vec();
+    deps.sort_unstable();
+    put_number(&mut body, deps.len() as u64);
+    deps.iter().for_each(|dep| body.put_slice(&dep.0));
+    put_number(&mut body, actor.len() as u64);
+    body.put_slice(actor);
+    put_number(&mut body, seq.into());
+    put_number(&mut body, start_op.into());
+    put_signed(&mut body, time);
+    // No message, no other actors.
+    body.put_slice(&[0, 0, 6]);
+    for (column, data) in columns {
+        body.put_u8(column);
+        put_number(&mut body, data.len() as u64);
+    }
+    columns.iter().for_each(|(_, data)| body.put_slice(data));
+    frame(CHANGE, &body)
 }
 
 /// A change of the Automerge profile that keeps every rule and that automerge 0.12 cannot apply:
@@ -591,9 +640,62 @@ pub(crate) fn poison(actor: &[u8; 16]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
+    use automerge::{
+        ExpandedChange, ScalarValue,
+        legacy::{Key, ObjectId, Op, OpType, SortedVec},
+    };
     use concord::worker::WorkerLimits;
 
     use super::*;
+
+    /// The same change as automerge writes it.
+    fn automerges(
+        actor: &[u8],
+        seq: u32,
+        time: i64,
+        deps: &[ChangeHash],
+        to: ScalarValue,
+    ) -> Bytes {
+        let put = Op {
+            action: OpType::Put(to),
+            obj: ObjectId::Root,
+            key: Key::Map("field".into()),
+            pred: SortedVec::new(),
+            insert: false,
+        };
+        let change = automerge::Change::from(ExpandedChange {
+            operations: vec![put],
+            actor_id: automerge::ActorId::from(actor),
+            hash: None,
+            seq: seq.into(),
+            start_op: NonZeroU64::new(u64::from(seq) * 2).unwrap(),
+            time,
+            message: None,
+            deps: deps.iter().map(|dep| automerge::ChangeHash(dep.0)).collect(),
+            extra_bytes: Vec::new(),
+            author: None,
+        });
+        Bytes::copy_from_slice(change.raw_bytes())
+    }
+
+    #[test]
+    fn changes_are_those_of_automerge() {
+        let deps = [ChangeHash([3; 32]), ChangeHash([2; 32]), ChangeHash([1; 32])];
+        for (seq, time) in [(1, 0), (64, 63), (65, 64), (300, 1_700_000_000), (70_000, -5_000)] {
+            for number in [0, 1, 63, 64, 127, 128, u64::from(u32::MAX), u64::MAX] {
+                let deps = &deps[..seq as usize % 4];
+                let ours = write(&[7; 16], seq, seq * 2, time, deps, number);
+                assert_eq!(ours, automerges(&[7; 16], seq, time, deps, ScalarValue::Uint(number)));
+            }
+            for bytes in [0, 1, 7, 8, 200] {
+                let data = noise(5, bytes);
+                let ours = write(&[7; 9], seq, seq * 2, time, &[], Value::Data(data.clone()));
+                assert_eq!(ours, automerges(&[7; 9], seq, time, &[], ScalarValue::Bytes(data)));
+            }
+        }
+    }
 
     #[test]
     fn poison_passes_the_guard_under_any_name_and_no_materialiser_applies_it() {

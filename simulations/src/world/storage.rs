@@ -74,7 +74,9 @@ impl World<'_> {
                 RowWrite::Put(RowKey { kind: Kind::Snapshot, .. }, bytes) => {
                     wrote_snapshot = true;
                     match self.library.members(bytes, self.plan.profile) {
-                        Ok(changes) => carried.extend(changes.iter().map(|(hash, _)| *hash)),
+                        Ok(members) => {
+                            carried.extend(members.changes.iter().map(|(hash, _)| *hash));
+                        }
                         Err(reason) => return self.broken(Invariant::NoPanic, reason),
                     }
                 }
@@ -298,12 +300,11 @@ impl World<'_> {
                     WorkerJob::Check { .. } => "check",
                 };
                 self.did(id, || format!("does a {kind} of {document:.6}"));
-                let done = match self.plan.profile {
-                    Profile::Opaque => self.library.run(&work),
-                    Profile::Automerge => self
-                        .library
-                        .once(&work, |work| materialise::run(work, &WorkerLimits::default())),
-                };
+                let done =
+                    self.library.once(&work, self.plan.profile, |work| match self.plan.profile {
+                        Profile::Opaque => self.library.run(work),
+                        Profile::Automerge => materialise::run(work, &WorkerLimits::default()),
+                    });
                 self.worked(id, ticket, done);
             }
             Some(Err(error)) => self.worked(id, ticket, Err(error)),
@@ -391,17 +392,14 @@ impl World<'_> {
     /// Changes of a document on a node's disk, those apart that break it.
     pub(super) fn kept(&self, id: NodeId, document: u8) -> Result<Kept, String> {
         let chunks = self.chunks_on_disk(id, document)?;
-        let mut changes = Vec::new();
-        for chunk in &chunks {
-            changes.extend(self.library.members(chunk, self.plan.profile)?.iter().cloned());
-        }
+        let members = chunks.iter().map(|chunk| self.library.members(chunk, self.plan.profile));
+        let members = members.collect::<Result<Vec<_>, _>>()?;
         // What builds on something that is not there is not there either.
         let mut kept = Kept::default();
-        let mut waiting = changes;
+        let mut waiting: Vec<_> = members.iter().flat_map(|members| &members.changes).collect();
         loop {
             let before = waiting.len();
-            waiting.retain(|change| {
-                let (hash, deps) = change;
+            waiting.retain(|(hash, deps)| {
                 let is_spoiled = |hash| kept.spoiled.contains(hash);
                 let ready = deps.iter().all(|dep| kept.sound.contains(dep) || is_spoiled(dep));
                 if ready && (self.library.breaks(hash) || deps.iter().any(is_spoiled)) {
@@ -428,7 +426,7 @@ impl World<'_> {
         let spoiled = self.kept(id, document)?.spoiled;
         for chunk in self.chunks_on_disk(id, document)? {
             let members = self.library.members(&chunk, self.plan.profile)?;
-            if members.iter().any(|(hash, _)| spoiled.contains(hash)) {
+            if members.changes.iter().any(|(hash, _)| spoiled.contains(hash)) {
                 continue;
             }
             doc.load_incremental(&chunk).map_err(|error| error.to_string())?;
