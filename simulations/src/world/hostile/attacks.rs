@@ -170,7 +170,10 @@ impl World<'_> {
                 self.say(id, connection, document, &message);
             }
             Attack::Upload => {
-                let heads = hashes(&mut rng, 1);
+                // It may name what somebody else is about to bring.
+                let newest = self.ledger.written_in(number).last();
+                let newest = newest.filter(|_| choice.is_multiple_of(2));
+                let heads = newest.map_or_else(|| hashes(&mut rng, 1), |newest| vec![newest]);
                 let message = message(heads, Vec::new(), Vec::new(), vec![junk(rng.next())]);
                 self.say(id, connection, document, &message);
             }
