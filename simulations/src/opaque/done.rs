@@ -91,7 +91,9 @@ impl Library {
             WorkerJob::Build { base, incoming, explode_max: 0 } if incoming.is_empty() => {
                 Some((4, sum(base)?, 0))
             }
-            WorkerJob::Check { base, incoming } => Some((5, sum(base)?, sum(incoming)?)),
+            WorkerJob::Check { base, incoming } => {
+                Some((5, sum(base)?.wrapping_add(sum(incoming)?), 0))
+            }
             _ => None,
         }
     }
