@@ -163,8 +163,11 @@ pub(crate) fn write(
     put_number(&mut body, start_op.into());
     put_signed(&mut body, time);
     // No message, no other actors.
-    body.put_slice(&[0, 0, 6]);
-    for (column, data) in columns {
+    body.put_slice(&[0, 0]);
+    // What is empty is left out.
+    let columns = columns.into_iter().filter(|(_, data)| !data.is_empty());
+    put_number(&mut body, columns.clone().count() as u64);
+    for (column, data) in columns.clone() {
         body.put_u8(column);
         put_number(&mut body, data.len() as u64);
     }
