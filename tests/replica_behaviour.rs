@@ -259,6 +259,7 @@ fn what_is_refused_of_a_stranger_says_nothing_of_what_others_bring() {
         let (stranger, author) = (join(&mut world, 1), join(&mut world, 2));
         let mut writer = Writer::new(1);
         let [first, second, third] = [1, 2, 3].map(|value| writer.put(value));
+        world.nonsense.push(chunk.clone());
         // It names what somebody else is about to bring.
         world.say(stranger, &document(), &sync_message(vec![second.0], vec![chunk]));
         world.finish_all();
