@@ -112,7 +112,7 @@ impl Plan {
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Change chunks whose operations nobody looks at: fast. The replica and the store are the
-    /// production ones; a snapshot is a list of changes.
+    /// production ones; a snapshot is a list of their names.
     Opaque,
     /// Real Automerge documents, with the production peer and the production materialiser.
     Automerge,
