@@ -308,7 +308,8 @@ impl Reader {
         if forget {
             mark!(ToldToForget);
             self.have_it_forget(&mut message);
-        } else if self.insists {
+        } else if self.insists && !parcel.snapshot {
+            // Heads beside a snapshot say what is in it: who has those does not open it.
             insist(graph, &mut message)?;
         }
         Ok(Plan::Say { message, parcel })
