@@ -16,6 +16,7 @@ use concord_protocol::{
     Ack, ChangeHash, DocumentId, Message, PeerId, PeerMetadata, RefuseCode, StorageId,
     sync::{Bloom, SyncMessage, SyncVersion},
 };
+use sha2::{Digest as _, Sha256};
 
 use self::replica::{World, WorldOptions, sync_message};
 
@@ -241,6 +242,46 @@ fn a_second_change_with_the_same_number_is_refused_and_nobody_else_notices() {
     world.say(liar, &document(), &sync_message(vec![forged], vec![]));
     assert!(syncs(world.taken(liar)).iter().all(|message| message.need.is_empty()));
     assert!(world.closed.is_empty());
+}
+
+/// A document chunk that holds no document, which only a worker finds out.
+fn no_document() -> Bytes {
+    let framed = [0, 4, 1, 2, 3, 4];
+    [&[0x85, 0x6f, 0x4a, 0x83], &Sha256::digest(framed)[..4], &framed].concat().into()
+}
+
+#[test]
+fn what_is_refused_of_a_stranger_says_nothing_of_what_others_bring() {
+    let mut no_checksum = no_document().to_vec();
+    no_checksum[4] ^= 1;
+    for chunk in [no_document(), no_checksum.into()] {
+        let mut world = world();
+        let (stranger, author) = (join(&mut world, 1), join(&mut world, 2));
+        let mut writer = Writer::new(1);
+        let [first, second, third] = [1, 2, 3].map(|value| writer.put(value));
+        world.nonsense.push(chunk.clone());
+        // It names what somebody else is about to bring.
+        world.say(stranger, &document(), &sync_message(vec![second.0], vec![chunk]));
+        world.finish_all();
+        assert_eq!(errors(&world.taken(stranger)).len(), 1);
+        // It is not asked for what it could not bring, and what it builds on that is refused.
+        world.say(stranger, &document(), &sync_message(vec![second.0], vec![]));
+        world.say(stranger, &document(), &sync_message(vec![third.0], vec![third.1.clone()]));
+        let told = world.taken(stranger);
+        assert!(errors(&told)[0].contains("which was refused"), "{told:?}");
+        assert!(syncs(told).iter().all(|message| message.need.is_empty()));
+
+        world.say(author, &document(), &sync_message(vec![second.0], vec![]));
+        assert_eq!(syncs(world.taken(author)).last().unwrap().need, vec![second.0]);
+        world.say(author, &document(), &sync_message(vec![third.0], vec![third.1.clone()]));
+        let told = world.taken(author);
+        assert!(errors(&told).is_empty(), "{told:?}");
+        assert_eq!(world.relay.stats().orphans, 1);
+        let rest = vec![first.1.clone(), second.1.clone()];
+        world.say(author, &document(), &sync_message(vec![third.0], rest));
+        world.finish_all();
+        assert_eq!(syncs(world.taken(author)).last().unwrap().heads, vec![third.0]);
+    }
 }
 
 #[test]

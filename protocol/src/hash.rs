@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::base58;
+
 /// The SHA-256 that names a change; also a head of a document.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeHash(pub [u8; 32]);
@@ -31,13 +33,12 @@ impl ChangeHash {
         if text.len() >= 64 {
             return None;
         }
-        let bytes = bs58::decode(text).with_check(None).into_vec().ok()?;
-        Self::from_slice(&bytes)
+        Self::from_slice(&base58::decode(text)?)
     }
 
     /// The bs58check form.
     pub fn to_bs58(&self) -> String {
-        bs58::encode(&self.0).with_check().into_string()
+        base58::encode(&self.0)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
+use crate::base58;
+
 /// A name that is not acceptable where it stood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -37,7 +39,7 @@ pub struct DocumentId(Arc<str>);
 impl DocumentId {
     /// Names a document by its raw bytes.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bs58::encode(bytes).with_check().into_string().into())
+        Self(base58::encode(bytes).into())
     }
 
     /// A name for a new document, of random bits: a UUID of version 4, because automerge-repo 1.x
@@ -61,8 +63,8 @@ impl FromStr for DocumentId {
         if text.len() > ID_MAX_LEN {
             return Err(IdError::TooLong { len: text.len(), max: ID_MAX_LEN });
         }
-        match bs58::decode(text).with_check(None).into_vec() {
-            Ok(bytes) if !bytes.is_empty() => Ok(Self(text.into())),
+        match base58::decode(text) {
+            Some(bytes) if !bytes.is_empty() => Ok(Self(text.into())),
             _ => Err(IdError::NotADocumentId(text.to_owned())),
         }
     }

@@ -28,6 +28,10 @@ mod world;
 pub use concord::mutant::Mutant;
 pub use world::Report;
 
+/// Engines allocate much and for a short time, and a world does little else.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Lives through a plan, to its end or to the first broken rule. With `trace`, keeps all that
 /// happens, which takes memory and several times as long.
 pub fn run(plan: &plan::Plan, trace: bool) -> Report {

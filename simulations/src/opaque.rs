@@ -2,38 +2,30 @@
 //! materialiser that makes snapshots of them.
 //!
 //! Changes are real change chunks: they pass the guard and are admitted as any others. A snapshot
-//! is a document chunk in its frame only: inside is the list of its changes.
+//! is a document chunk in its frame only: inside are the names of its changes, and of large ones a
+//! part of their bytes, so that it is smaller than they are, as a real one is. The library has them
+//! by name.
+
+mod chunk;
+mod done;
+mod materialiser;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
-    num::NonZeroU64,
     rc::Rc,
-    sync::Arc,
 };
 
-use automerge::{
-    ExpandedChange, ScalarValue,
-    legacy::{Key, ObjectId, Op, OpType, SortedVec},
-};
-use bytes::{BufMut as _, Bytes, BytesMut};
-use concord::{
-    replica::{
-        JobError, JobOutput,
-        index::{IndexEntry, SnapshotIndex},
-    },
-    worker::WorkerJob,
-};
+use bytes::Bytes;
 use concord_protocol::{ActorId, ChangeHash, Limits, guard};
-use sha2::{Digest as _, Sha256};
 
-use crate::{plan::Profile, random::Rng};
-
-/// What opens a chunk of any kind.
-const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
-/// Type byte of a document chunk.
-const DOCUMENT: u8 = 0;
+pub(crate) use self::chunk::{Value, junk, noise, poison, write};
+use self::{
+    chunk::{is_snapshot, names},
+    done::{Done, JobKey},
+};
+use crate::plan::Profile;
 
 /// A change as the header tells it, with its bytes.
 #[derive(Debug)]
@@ -92,63 +84,46 @@ pub(crate) type ByHash<K, V> = HashMap<K, V, BuildHasherDefault<Identity>>;
 #[derive(Debug, Default)]
 pub(crate) struct Library {
     members: RefCell<ByHash<u64, Rc<Members>>>,
-    done: RefCell<BTreeMap<(u8, u64, u64), Done>>,
+    done: RefCell<BTreeMap<JobKey, Done>>,
     changes: RefCell<ByHash<u64, Rc<Change>>>,
+    by_name: RefCell<ByHash<ChangeHash, Rc<Change>>>,
+    snapshots: RefCell<ByHash<u64, Rc<[Rc<Change>]>>>,
     breaking: RefCell<Hashes>,
 }
 
-/// What a job gave.
-type Done = Result<JobOutput, JobError>;
-
-/// Changes in a chunk: each with what it builds on.
-pub(crate) type Members = Vec<(ChangeHash, Vec<ChangeHash>)>;
+/// Changes in a chunk.
+#[derive(Debug)]
+pub(crate) struct Members {
+    /// Each, with what it builds on.
+    pub(crate) changes: Vec<(ChangeHash, Vec<ChangeHash>)>,
+    /// 64 bits of them, whatever their order: those of several chunks are added up.
+    key: u64,
+}
 
 /// 64 bits of bytes; a chunk has a SHA-256 of its own in it, so this cannot be unlucky often.
 fn fingerprint(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        hash ^= hash >> 29;
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    let add = |to: u64, word: u64| {
+        let mixed = (to ^ word).wrapping_mul(ODD);
+        mixed ^ (mixed >> 29)
+    };
+    // Four at a time, of which none waits for another.
+    let mut lanes = [0xcbf2_9ce4_8422_2325, ODD, 0x94D0_49BB_1331_11EB, bytes.len() as u64];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+            *lane = add(*lane, u64::from_le_bytes(*word));
+        }
     }
+    let (words, rest) = rest.as_chunks::<8>();
+    for (lane, word) in lanes.iter_mut().zip(words) {
+        *lane = add(*lane, u64::from_le_bytes(*word));
+    }
+    let mut hash = lanes.into_iter().fold(0, add);
     for byte in rest {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash ^ (hash >> 32)
-}
-
-/// Results of jobs that are kept.
-const JOBS_KEPT_MAX: usize = 512;
-
-/// 128 bits of a job, and its kind.
-fn job_key(job: &WorkerJob) -> (u8, u64, u64) {
-    let (kind, parts): (u8, Vec<&[u8]>) = match job {
-        WorkerJob::Build { base, incoming, explode_max } => {
-            let kind = u8::from(*explode_max > 0);
-            let base = base.iter().map(AsRef::as_ref);
-            (
-                kind,
-                base.chain([&b"incoming"[..]]).chain(incoming.iter().map(AsRef::as_ref)).collect(),
-            )
-        }
-        WorkerJob::Extract { snapshot, hashes } => {
-            (2, [snapshot.as_ref()].into_iter().chain(hashes.iter().map(|h| &h.0[..])).collect())
-        }
-        WorkerJob::Check { base, incoming } => {
-            let base = base.iter().map(AsRef::as_ref);
-            (3, base.chain([&b"incoming"[..]]).chain(incoming.iter().map(AsRef::as_ref)).collect())
-        }
-        WorkerJob::Review { base, asked } => {
-            (4, base.iter().chain([asked]).map(AsRef::as_ref).collect())
-        }
-    };
-    let (mut first, mut second) = (0_u64, 1_u64);
-    for part in parts {
-        let print = fingerprint(part);
-        first = (first.rotate_left(9) ^ print).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        second = second.wrapping_mul(0xBF58_476D_1CE4_E5B9).wrapping_add(print ^ (print >> 7));
-    }
-    (kind, first, second)
 }
 
 impl Library {
@@ -161,11 +136,6 @@ impl Library {
     /// Whether a change breaks its document by itself.
     pub(crate) fn breaks(&self, change: &ChangeHash) -> bool {
         self.breaking.borrow().contains(change)
-    }
-
-    /// The first of some changes that breaks its document.
-    fn first_to_break(&self, changes: &[Rc<Change>]) -> Option<ChangeHash> {
-        changes.iter().map(|change| change.hash).find(|hash| self.breaks(hash))
     }
 
     /// The change in a chunk, or why there is none.
@@ -190,6 +160,7 @@ impl Library {
             bytes: Bytes::copy_from_slice(chunk),
         });
         self.changes.borrow_mut().insert(key, Rc::clone(&change));
+        self.by_name.borrow_mut().insert(change.hash, Rc::clone(&change));
         Ok(change)
     }
 
@@ -204,9 +175,7 @@ impl Library {
         let mut changes = Vec::new();
         for chunk in chunks {
             if is_snapshot(chunk) {
-                for change in open(chunk)? {
-                    changes.push(self.read(&change)?);
-                }
+                changes.extend(self.open(chunk)?.iter().cloned());
             } else {
                 changes.push(self.read(chunk)?);
             }
@@ -223,7 +192,7 @@ impl Library {
         if let Some(known) = self.members.borrow().get(&key) {
             return Ok(Rc::clone(known));
         }
-        let members: Members = if is_snapshot(chunk) && profile == Profile::Automerge {
+        let changes: Vec<_> = if is_snapshot(chunk) && profile == Profile::Automerge {
             let doc = automerge::Automerge::load(chunk).map_err(|error| error.to_string())?;
             let name = |hash: &automerge::ChangeHash| ChangeHash(hash.0);
             let changes = doc.get_changes(&[]);
@@ -232,366 +201,24 @@ impl Library {
             let changes = self.read_all([chunk])?;
             changes.iter().map(|change| (change.hash, change.deps.clone())).collect()
         };
-        let members = Rc::new(members);
+        let prints = changes.iter().map(|(hash, _)| fingerprint(&hash.0));
+        let members = Rc::new(Members { key: prints.fold(0, u64::wrapping_add), changes });
         self.members.borrow_mut().insert(key, Rc::clone(&members));
         Ok(members)
     }
 
-    /// Has `materialise` do a job, unless it was done in this world before: what it gives follows
-    /// from the bytes alone, and nodes that have the same ask for the same.
-    ///
-    /// # Errors
-    /// As `materialise`.
-    pub(crate) fn once(
-        &self,
-        job: &WorkerJob,
-        materialise: impl FnOnce(&WorkerJob) -> Result<JobOutput, JobError>,
-    ) -> Result<JobOutput, JobError> {
-        let key = job_key(job);
-        if let Some(done) = self.done.borrow().get(&key) {
-            return done.clone();
+    /// The changes in a snapshot, in order.
+    fn open(&self, chunk: &Bytes) -> Result<Rc<[Rc<Change>]>, String> {
+        let key = fingerprint(chunk);
+        if let Some(known) = self.snapshots.borrow().get(&key) {
+            return Ok(Rc::clone(known));
         }
-        let done = materialise(job);
-        let mut kept = self.done.borrow_mut();
-        if kept.len() >= JOBS_KEPT_MAX {
-            kept.clear();
-        }
-        kept.insert(key, done.clone());
-        done
-    }
-
-    /// Does what a materialiser does.
-    ///
-    /// # Errors
-    /// As a materialiser.
-    pub(crate) fn run(&self, job: &WorkerJob) -> Result<JobOutput, JobError> {
-        match job {
-            WorkerJob::Build { base, incoming, explode_max } => {
-                let base = self.read_all(base).map_err(JobError::Base)?;
-                let incoming = self.split(incoming).map_err(JobError::Incoming)?;
-                for (changes, error) in
-                    [(&base, JobError::Base as fn(String) -> _), (&incoming, JobError::Incoming)]
-                {
-                    if let Some(hash) = self.first_to_break(changes) {
-                        return Err(error(broken_by(&hash)));
-                    }
-                }
-                Self::build(&base, &incoming, *explode_max)
-            }
-            WorkerJob::Extract { snapshot, hashes } => {
-                let inside: BTreeMap<ChangeHash, Rc<Change>> = self
-                    .read_all([snapshot])
-                    .map_err(JobError::Base)?
-                    .into_iter()
-                    .map(|change| (change.hash, change))
-                    .collect();
-                let found = hashes.iter().map(|hash| inside.get(hash).map(|c| c.bytes.clone()));
-                let found: Option<Vec<Bytes>> = found.collect();
-                found.map(JobOutput::Extracted).ok_or_else(|| JobError::Base("not in it".into()))
-            }
-            WorkerJob::Check { base, incoming } => {
-                let base = self.read_all(base).map_err(JobError::Base)?;
-                if let Some(hash) = self.first_to_break(&base) {
-                    return Err(JobError::Base(broken_by(&hash)));
-                }
-                let incoming = self.read_all(incoming).map_err(JobError::Incoming)?;
-                match self.first_to_break(&incoming) {
-                    Some(hash) => Err(JobError::Breaks { hash, reason: broken_by(&hash) }),
-                    None => Ok(JobOutput::Checked),
-                }
-            }
-            // Replicas do not ask for it, and there are no operations to look at.
-            WorkerJob::Review { .. } => Err(JobError::Unavailable("opaque documents".into())),
-        }
-    }
-
-    /// Changes in runs of chunks, as peers send them.
-    fn split(&self, runs: &[Bytes]) -> Result<Vec<Rc<Change>>, String> {
-        let mut changes = Vec::new();
-        for run in runs {
-            let chunks = guard::split(run, &Limits::default()).map_err(|e| e.to_string())?;
-            changes.extend(self.read_all(chunks.iter().map(|chunk| &chunk.bytes))?);
-        }
+        let by_name = self.by_name.borrow();
+        let named = names(chunk).ok_or("a snapshot that ends early")?;
+        let changes = named.iter().map(|name| by_name.get(name).cloned());
+        let changes: Option<Rc<[_]>> = changes.collect();
+        let changes = changes.ok_or("a snapshot of changes that nobody made")?;
+        self.snapshots.borrow_mut().insert(key, Rc::clone(&changes));
         Ok(changes)
-    }
-
-    fn build(
-        base: &[Rc<Change>],
-        incoming: &[Rc<Change>],
-        explode_max: u32,
-    ) -> Result<JobOutput, JobError> {
-        let ours: BTreeSet<ChangeHash> = base.iter().map(|change| change.hash).collect();
-        let all = in_order(base.iter().chain(incoming));
-        let known = ours.len()
-            + incoming
-                .iter()
-                .map(|change| change.hash)
-                .filter(|hash| !ours.contains(hash))
-                .collect::<BTreeSet<_>>()
-                .len();
-        if all.len() < known {
-            let why = "a dependency is missing".to_owned();
-            return Err(if incoming.is_empty() {
-                JobError::Base(why)
-            } else {
-                JobError::Incoming(why)
-            });
-        }
-        if explode_max > 0 && incoming.len() <= explode_max as usize {
-            let new = all.iter().filter(|change| !ours.contains(&change.hash));
-            return Ok(JobOutput::Changes(new.map(|change| change.bytes.clone()).collect()));
-        }
-        let snapshot = close(&all);
-        let index = index(&all, snapshot.len() as u64)?;
-        Ok(JobOutput::Built { snapshot, index: Arc::new(index) })
-    }
-}
-
-fn broken_by(change: &ChangeHash) -> String {
-    format!("change {change} cannot be applied")
-}
-
-/// Each change once, after what it builds on; what builds on something missing is left out. The
-/// order depends on the set alone.
-fn in_order<'a>(changes: impl Iterator<Item = &'a Rc<Change>>) -> Vec<Rc<Change>> {
-    let mut waiting: BTreeMap<ChangeHash, (usize, &Rc<Change>)> = BTreeMap::new();
-    for change in changes {
-        waiting.entry(change.hash).or_insert((change.deps.len(), change));
-    }
-    let mut dependents: BTreeMap<ChangeHash, Vec<ChangeHash>> = BTreeMap::new();
-    for (_, change) in waiting.values() {
-        for dep in &change.deps {
-            dependents.entry(*dep).or_default().push(change.hash);
-        }
-    }
-    let mut ready: BTreeSet<(u32, ChangeHash)> = waiting
-        .values()
-        .filter(|(missing, _)| *missing == 0)
-        .map(|(_, change)| (change.start_op, change.hash))
-        .collect();
-    let mut ordered = Vec::with_capacity(waiting.len());
-    while let Some((_, hash)) = ready.pop_first() {
-        if let Some((_, change)) = waiting.get(&hash) {
-            ordered.push(Rc::clone(change));
-        }
-        for dependent in dependents.remove(&hash).unwrap_or_default() {
-            if let Some((missing, change)) = waiting.get_mut(&dependent) {
-                *missing -= 1;
-                if *missing == 0 {
-                    ready.insert((change.start_op, dependent));
-                }
-            }
-        }
-    }
-    ordered
-}
-
-fn index(changes: &[Rc<Change>], snapshot_bytes: u64) -> Result<SnapshotIndex, JobError> {
-    let mut actors: Vec<ActorId> = changes.iter().map(|change| change.actor.clone()).collect();
-    actors.sort_unstable();
-    actors.dedup();
-    let positions: BTreeMap<ChangeHash, u32> =
-        (0..).zip(changes).map(|(at, change)| (change.hash, at)).collect();
-    // All were collected above.
-    let actor_of = |change: &Change| {
-        let at = actors.binary_search(&change.actor);
-        at.map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX))
-    };
-    let entries: Vec<IndexEntry> = changes
-        .iter()
-        .map(|change| IndexEntry {
-            hash: change.hash.0,
-            deps: change.deps.iter().filter_map(|dep| positions.get(dep).copied()).collect(),
-            actor: actor_of(change),
-            seq: change.seq,
-            start_op: change.start_op,
-            ops: change.ops,
-            bytes: u32::try_from(change.bytes.len()).unwrap_or(u32::MAX),
-            time: change.time,
-        })
-        .collect();
-    let made = |change: &Rc<Change>| {
-        let actor = actor_of(change);
-        change.objects_made.clone().into_iter().map(move |counter| (counter, actor))
-    };
-    let objects = changes.iter().flat_map(made).collect();
-    SnapshotIndex::build(&entries, &actors, objects, snapshot_bytes)
-        .map_err(|error| JobError::Base(error.to_string()))
-}
-
-/// Whether a chunk is a snapshot.
-pub(crate) fn is_snapshot(chunk: &Bytes) -> bool {
-    chunk.get(8) == Some(&DOCUMENT)
-}
-
-/// Makes a snapshot of changes in order.
-fn close(changes: &[Rc<Change>]) -> Bytes {
-    let len: usize = changes.iter().map(|change| change.bytes.len() + 4).sum();
-    let mut inside = BytesMut::with_capacity(len);
-    for change in changes {
-        inside.put_u32_le(u32::try_from(change.bytes.len()).unwrap_or(u32::MAX));
-        inside.put_slice(&change.bytes);
-    }
-    seal(&inside)
-}
-
-/// Puts the frame of a document chunk around it.
-fn seal(inside: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(inside.len() + 16);
-    framed.put_u8(DOCUMENT);
-    let mut rest = inside.len() as u64;
-    while rest >= 0x80 {
-        framed.put_u8((rest & 0x7F) as u8 | 0x80);
-        rest >>= 7;
-    }
-    framed.put_u8((rest & 0x7F) as u8);
-    framed.put_slice(inside);
-    let hash = Sha256::digest(&framed);
-    let mut chunk = BytesMut::with_capacity(framed.len() + 8);
-    chunk.put_slice(&MAGIC);
-    chunk.put_slice(&hash[..4]);
-    chunk.put_slice(&framed);
-    chunk.freeze()
-}
-
-/// The change chunks in a snapshot, in order.
-fn open(chunk: &Bytes) -> Result<Vec<Bytes>, String> {
-    let short = || "a snapshot that ends early".to_owned();
-    let mut at = 9;
-    while chunk.get(at).ok_or_else(short)? & 0x80 != 0 {
-        at += 1;
-    }
-    at += 1;
-    let mut changes = Vec::new();
-    while at < chunk.len() {
-        let len = chunk.get(at..at + 4).ok_or_else(short)?;
-        let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
-        at += 4;
-        if at + len > chunk.len() {
-            return Err(short());
-        }
-        changes.push(chunk.slice(at..at + len));
-        at += len;
-    }
-    Ok(changes)
-}
-
-/// A document chunk in its frame that holds no document.
-pub(crate) fn junk(value: u64) -> Bytes {
-    seal(&value.to_le_bytes())
-}
-
-/// So many bytes that do not compress.
-pub(crate) fn noise(value: u64, bytes: usize) -> Vec<u8> {
-    let mut rng = Rng::new(value);
-    let mut noise: Vec<u8> =
-        std::iter::repeat_with(|| rng.next().to_le_bytes()).take(bytes / 8 + 1).flatten().collect();
-    noise.truncate(bytes);
-    noise
-}
-
-/// Writes a change: one field of the root.
-pub(crate) fn write(
-    actor: &[u8],
-    seq: u32,
-    start_op: u32,
-    time: i64,
-    deps: &[ChangeHash],
-    value: u64,
-) -> Bytes {
-    write_value(actor, seq, start_op, time, deps, ScalarValue::Uint(value))
-}
-
-/// As [`write`], any value.
-pub(crate) fn write_value(
-    actor: &[u8],
-    seq: u32,
-    start_op: u32,
-    time: i64,
-    deps: &[ChangeHash],
-    value: ScalarValue,
-) -> Bytes {
-    let put = Op {
-        action: OpType::Put(value),
-        obj: ObjectId::Root,
-        key: Key::Map("field".into()),
-        pred: SortedVec::new(),
-        insert: false,
-    };
-    let change = automerge::Change::from(ExpandedChange {
-        operations: vec![put],
-        actor_id: automerge::ActorId::from(actor),
-        hash: None,
-        seq: seq.into(),
-        start_op: NonZeroU64::new(start_op.into()).unwrap_or(NonZeroU64::MIN),
-        time,
-        message: None,
-        deps: deps.iter().map(|dep| automerge::ChangeHash(dep.0)).collect(),
-        extra_bytes: Vec::new(),
-        author: None,
-    });
-    Bytes::copy_from_slice(change.raw_bytes())
-}
-
-/// A change of the Automerge profile that keeps every rule and that automerge 0.12 cannot apply:
-/// one that was found by changing honest ones at random, under another name.
-pub(crate) fn poison(actor: &[u8; 16]) -> Bytes {
-    const FOUND: &[u8] = include_bytes!("../../tests/peer_hostile/poison.change");
-    /// Where its actor is.
-    const ACTOR: usize = 13;
-    let mut chunk = FOUND.to_vec();
-    chunk[ACTOR..ACTOR + actor.len()].copy_from_slice(actor);
-    let hash = Sha256::digest(&chunk[8..]);
-    chunk[4..8].copy_from_slice(&hash[..4]);
-    chunk.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use concord::worker::WorkerLimits;
-
-    use super::*;
-
-    #[test]
-    fn poison_passes_the_guard_under_any_name_and_no_materialiser_applies_it() {
-        let library = Library::default();
-        let chunks = [poison(&[7; 16]), poison(&[8; 16])];
-        let [one, two] = chunks.each_ref().map(|chunk| library.read(chunk).unwrap());
-        assert_ne!(one.hash, two.hash);
-        for (change, chunk) in [(&one, &chunks[0]), (&two, &chunks[1])] {
-            let job = WorkerJob::Check { base: vec![], incoming: vec![chunk.clone()] };
-            let real = concord::worker::materialise::run(&job, &WorkerLimits::default());
-            let Err(JobError::Breaks { hash, .. }) = real else { panic!("{real:?}") };
-            assert_eq!(hash, change.hash);
-            // That of the opaque profile names it when it is told.
-            assert!(matches!(library.run(&job), Ok(JobOutput::Checked)));
-            library.spoil(hash);
-            let told = library.run(&job);
-            assert!(matches!(told, Err(JobError::Breaks { hash: named, .. }) if named == hash));
-        }
-    }
-
-    #[test]
-    fn a_snapshot_holds_its_changes_and_passes_the_guard() {
-        let library = Library::default();
-        let first = write(&[1; 16], 1, 1, 0, &[], 7);
-        let first_hash = library.read(&first).unwrap().hash;
-        let second = write(&[2; 16], 1, 2, 0, &[first_hash], 8);
-        let job = WorkerJob::Build {
-            base: vec![second.clone(), first.clone()],
-            incoming: vec![],
-            explode_max: 0,
-        };
-        let Ok(JobOutput::Built { snapshot, index }) = library.run(&job) else { panic!() };
-        guard::check_document(&snapshot, &Limits::default()).unwrap();
-        assert_eq!(index.root.changes, 2);
-        let inside = library.read_all([&snapshot]).unwrap();
-        assert_eq!(inside.iter().map(|c| c.bytes.clone()).collect::<Vec<_>>(), [first, second]);
-        let lacks = WorkerJob::Build {
-            base: vec![inside[1].bytes.clone()],
-            incoming: vec![],
-            explode_max: 0,
-        };
-        assert!(matches!(library.run(&lacks), Err(JobError::Base(_))));
     }
 }

@@ -7,9 +7,12 @@ mod brain;
 mod faults;
 mod finish;
 mod hostile;
+mod kept;
 mod network;
 mod node;
+mod process;
 mod rot;
+mod spoken;
 mod storage;
 mod user;
 

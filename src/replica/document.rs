@@ -19,14 +19,11 @@ use super::{
     loading::Reading,
     meta::Meta,
     orphans::{Orphan, Orphans},
-    reader::Reader,
+    reader::{self, Reader},
     readers::Readers,
     salvage::{Damage, Salvage},
     silence::Unsaid,
 };
-
-/// Refused hashes that are remembered, so that they are not asked for again.
-const REFUSED_MAX: usize = 1_024;
 
 /// Bytes that may wait to be taken in while a document is read from storage.
 const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -423,6 +420,17 @@ impl Document {
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
             return;
         }
+        // What its writer could not bring, others may: it is refused to its writer alone.
+        if let Some(writer) = from
+            && let Some(reader) = self.readers.get_mut(&writer)
+            && let Some(dep) = missing.iter().find(|dep| reader.has_failed_at(dep))
+        {
+            mark!(OrphanOfRefused);
+            let reason = format!("it builds on {dep}, which was refused");
+            reader.refuse([header.hash]);
+            let refusal = refused(Some(header.hash), RefuseCode::OutOfSequence, reason);
+            return core.refuse(writer, &self.id, refusal, self.durable());
+        }
         // Not refused: whoever brought them has not heard that they are here.
         for connection in self.orphans.insert(header, bytes, from, missing, &core.config.limits) {
             mark!(OrphanCap);
@@ -446,7 +454,7 @@ impl Document {
         let all =
             std::iter::once((from, hash)).chain(waiting.iter().map(|o| (o.from, o.header.hash)));
         for (from, hash) in all {
-            if self.refused.len() >= REFUSED_MAX {
+            if self.refused.len() >= reader::REFUSED_MAX {
                 self.refused.pop_first();
             }
             self.refused.insert(hash);

@@ -88,6 +88,7 @@ pub struct SnapshotIndex {
 /// Consecutive changes of the topological order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TopoPage {
+    #[serde(with = "halves")]
     hashes: Vec<[u8; 32]>,
     max_ops: Vec<u32>,
     dep_counts: Vec<u16>,
@@ -114,6 +115,35 @@ pub enum IndexError {
     /// A page or root could not be written or read.
     #[error(transparent)]
     Record(#[from] RecordError),
+}
+
+/// Hashes as pairs of numbers of 128 bits: the same bytes as 32 numbers of eight bits each, which
+/// serde hands on one by one.
+mod halves {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        hashes: &[[u8; 32]],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(hashes.iter().map(|hash| {
+            let (halves, _) = hash.as_chunks::<16>();
+            (u128::from_le_bytes(halves[0]), u128::from_le_bytes(halves[1]))
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<[u8; 32]>, D::Error> {
+        let halves = Vec::<(u128, u128)>::deserialize(deserializer)?;
+        let whole = |(first, second): (u128, u128)| {
+            let mut hash = [0; 32];
+            hash[..16].copy_from_slice(&first.to_le_bytes());
+            hash[16..].copy_from_slice(&second.to_le_bytes());
+            hash
+        };
+        Ok(halves.into_iter().map(whole).collect())
+    }
 }
 
 fn prefix(hash: &[u8; 32]) -> u64 {
@@ -422,6 +452,19 @@ mod tests {
         assert_eq!(paged.position(&ChangeHash([9; 32])), Ok(None));
         assert_eq!(index.root.heads, vec![entries[4_999].hash]);
         assert_eq!(index.root.actors[0].seq, 5_000);
+    }
+
+    #[test]
+    fn hashes_are_written_byte_by_byte() {
+        let mut page = TopoPage::with_capacity(3);
+        for (number, entry) in chain(3).iter_mut().enumerate() {
+            entry.hash = std::array::from_fn(|at| u8::try_from(at * (number + 3) % 251).unwrap());
+            page.push(entry, 7).unwrap();
+        }
+        let bytes = record::encode(&page).unwrap();
+        let plain = (&page.hashes, &page.max_ops, &page.dep_counts, &page.deps);
+        assert_eq!(bytes, record::encode(&plain).unwrap());
+        assert_eq!(record::decode::<TopoPage>(&bytes).unwrap(), page);
     }
 
     #[test]

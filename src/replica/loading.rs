@@ -186,7 +186,7 @@ impl Document {
         // and its operations come after all of theirs: nearly the causal order already.
         changes
             .make_contiguous()
-            .sort_by_key(|(header, _)| (header.start_op, header.seq, header.hash));
+            .sort_by_cached_key(|(header, _)| (header.start_op, header.seq, header.hash));
         if mutant!(IgnoreStoredChange) {
             changes.pop_back();
         }

@@ -102,20 +102,22 @@ impl Document {
         connection: ConnectionId,
         made: &mut Vec<(Reader, Outcome, Reader)>,
     ) -> Result<(), Wait> {
-        let Some(reader) = self.readers.get(&connection) else {
+        let Some(before) = self.readers.get(&connection) else {
             return Ok(());
         };
-        let before = Reader::clone(reader);
-        let known = made.iter().find(|(like, _, _)| like.alike(&before));
-        let (outcome, mut after) = if let Some((_, outcome, after)) = known {
-            mark!(ToldAlike, if matches!(outcome, Outcome::Data { .. }));
-            (outcome.clone(), after.clone())
+        let asks = before.asks;
+        let known = made.iter().position(|(like, _, _)| like.alike(before));
+        mark!(ToldAlike, if known.is_some_and(|at| matches!(made[at].1, Outcome::Data { .. })));
+        let at = if let Some(at) = known {
+            at
         } else {
-            let (outcome, after) = self.make(&before)?;
-            made.push((before.clone(), outcome.clone(), after.clone()));
-            (outcome, after)
+            let (outcome, after) = self.make(before)?;
+            made.push((Reader::clone(before), outcome, after));
+            made.len() - 1
         };
-        after.asks = before.asks && after.asks;
+        let (_, outcome, after) = &made[at];
+        let mut after = after.clone();
+        after.asks = asks && after.asks;
         after.dirty = matches!(outcome, Outcome::Data { more: true, .. });
         if let Some(graph) = self.graph() {
             after.share(graph);
@@ -132,8 +134,8 @@ impl Document {
                 }
             }
             Outcome::Data { data, heads_only, more } => {
-                self.send(core, connection, &data, heads_only);
-                if more {
+                self.send(core, connection, data, *heads_only);
+                if *more {
                     core.dirty.insert(self.id.clone());
                 }
             }

@@ -24,6 +24,10 @@ const NEED_MAX: usize = 1_024;
 /// Times in one connection that a peer is told to forget what it believes it sent.
 const FORGET_MAX: u8 = 8;
 
+/// Refused hashes that are remembered of one document, and of one peer in it, so that they are not
+/// asked for again.
+pub(super) const REFUSED_MAX: usize = 1_024;
+
 /// Bytes of changes sent in one message; the rest follows in further ones.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
@@ -73,6 +77,9 @@ pub(super) struct Reader {
     pub(super) confirm: bool,
     /// The message that is due answers a lost or older state of ours.
     reset: bool,
+    /// What it named and could not bring: the chunk that stood for it was refused. Its word alone:
+    /// another peer may have it.
+    refused: BTreeSet<ChangeHash>,
 }
 
 /// What there is to send of changes.
@@ -121,6 +128,7 @@ impl Reader {
             && self.insists == other.insists
             && self.insisted == other.insisted
             && self.reset == other.reset
+            && self.refused == other.refused
     }
 
     /// Whether it has been told anything in this connection.
@@ -174,6 +182,21 @@ impl Reader {
         self.dirty = true;
     }
 
+    /// What it sent for these was refused: it is not asked for them again.
+    pub(super) fn refuse(&mut self, hashes: impl IntoIterator<Item = ChangeHash>) {
+        for hash in hashes {
+            if self.refused.len() >= REFUSED_MAX {
+                self.refused.pop_first();
+            }
+            self.refused.insert(hash);
+        }
+    }
+
+    /// Whether what it sent for this was refused.
+    pub(super) fn has_failed_at(&self, hash: &ChangeHash) -> bool {
+        self.refused.contains(hash)
+    }
+
     /// Shares with the document what is the same.
     pub(super) fn share(&mut self, graph: &Graph) {
         let heads = graph.durable_heads();
@@ -205,6 +228,7 @@ impl Reader {
             return Ok(Plan::Say { message, parcel: Parcel::default() });
         };
 
+        let is_refused = |hash: &ChangeHash| refused.contains(hash) || self.has_failed_at(hash);
         let mut common = BTreeSet::new();
         let mut unknown = BTreeSet::new();
         for head in their_heads.iter() {
@@ -212,7 +236,7 @@ impl Reader {
                 Some(position) => {
                     common.insert(position);
                 }
-                None if refused.contains(head) => {}
+                None if is_refused(head) => {}
                 None => orphans.needed_for(*head, &mut unknown),
             }
         }
@@ -244,7 +268,7 @@ impl Reader {
         let need: Vec<ChangeHash> = if self.uploading {
             Vec::new()
         } else {
-            unknown.iter().filter(|hash| !refused.contains(*hash)).take(NEED_MAX).copied().collect()
+            unknown.iter().filter(|hash| !is_refused(hash)).take(NEED_MAX).copied().collect()
         };
         let parcel = self.parcel(graph, &common, !unknown.is_empty())?;
         let has_changes = parcel != Parcel::default();
@@ -284,7 +308,8 @@ impl Reader {
         if forget {
             mark!(ToldToForget);
             self.have_it_forget(&mut message);
-        } else if self.insists {
+        } else if self.insists && !parcel.snapshot {
+            // Heads beside a snapshot say what is in it: who has those does not open it.
             insist(graph, &mut message)?;
         }
         Ok(Plan::Say { message, parcel })

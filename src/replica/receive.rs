@@ -160,8 +160,10 @@ impl Replica {
                     let refusal = refused(None, RefuseCode::Malformed, error.to_string());
                     let durable = document.durable();
                     core.refuse(connection, &document.id, refusal, durable);
-                    // Its heads are not asked for again: what they stand for was just refused.
-                    document.refused.extend(message.heads.iter().copied());
+                    // It is not asked for its heads again: what they stand for was just refused.
+                    if let Some(reader) = document.readers.get_mut(&connection) {
+                        reader.refuse(message.heads.iter().copied());
+                    }
                 }
             }
         }

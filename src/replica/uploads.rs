@@ -142,7 +142,9 @@ impl Document {
                     JobError::Incoming(_) => RefuseCode::Malformed,
                     _ => RefuseCode::Unmaterialisable,
                 };
-                self.refused.extend(upload.heads);
+                if let Some(reader) = self.readers.get_mut(&from) {
+                    reader.refuse(upload.heads);
+                }
                 core.refuse(from, &self.id, refused(None, code, error.to_string()), self.durable());
                 self.put_back_tail(from, upload.tail);
             }

@@ -238,8 +238,8 @@ fn attempt(mut doc: Automerge, incoming: &[Bytes], limits: &WorkerLimits) -> Res
     let before = doc.get_heads();
     document::add(&mut doc, incoming, &limits.own_changes())?;
     document::reads_back(&doc, &before, incoming)?;
-    let sealed = document::seal(doc, None)?;
-    document::reads_back(&sealed.doc, &before, incoming)
+    let again = document::sealed_for_trial(doc)?;
+    document::reads_back(&again, &before, incoming)
 }
 
 /// The error that names a change, or the base where there is none to name.

@@ -95,6 +95,8 @@ pub(super) struct Frame<'a> {
     pub(super) kind: ChunkKind,
     pub(super) body: &'a [u8],
     checksum: [u8; 4],
+    /// Type, length and body, as they lie there.
+    hashed: &'a [u8],
     /// Bytes of header and body.
     len: usize,
 }
@@ -122,7 +124,8 @@ impl<'a> Frame<'a> {
         }
         let body_len = usize::try_from(body_len).map_err(|_| GuardError::Truncated)?;
         let body = reader.take(body_len)?;
-        Ok(Self { kind, body, checksum, len: reader.position() })
+        let len = reader.position();
+        Ok(Self { kind, body, checksum, hashed: &data[FIXED_LEN - 1..len], len })
     }
 
     /// Reads a frame that must be all there is.
@@ -141,11 +144,16 @@ impl<'a> Frame<'a> {
         kind: ChunkKind,
         body: &[u8],
     ) -> Result<ChangeHash, GuardError> {
-        let mut prefix = Vec::with_capacity(11);
-        prefix.push(kind.byte());
-        leb::write(&mut prefix, body.len() as u64);
-        let hash: [u8; 32] =
-            Sha256::new().chain_update(&prefix).chain_update(body).finalize().into();
+        // Its length may be written with more bytes than it takes.
+        let lies_there = kind == self.kind && self.len == framed_len(body.len());
+        let hash: [u8; 32] = if lies_there {
+            Sha256::digest(self.hashed).into()
+        } else {
+            let mut prefix = Vec::with_capacity(11);
+            prefix.push(kind.byte());
+            leb::write(&mut prefix, body.len() as u64);
+            Sha256::new().chain_update(&prefix).chain_update(body).finalize().into()
+        };
         if hash.starts_with(&self.checksum) {
             Ok(ChangeHash(hash))
         } else {

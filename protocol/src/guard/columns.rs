@@ -129,7 +129,11 @@ fn read_layout<'a>(
         }
         lengths.push((spec, reader.length()?));
     }
-    lengths.into_iter().map(|(spec, len)| Ok(Column { spec, data: reader.take(len)? })).collect()
+    let mut columns = Vec::with_capacity(count);
+    for (spec, len) in lengths {
+        columns.push(Column { spec, data: reader.take(len)? });
+    }
+    Ok(columns)
 }
 
 /// Counts the operations, and lists the counters of those that make an object. `paid` is how

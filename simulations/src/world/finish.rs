@@ -5,8 +5,8 @@ use concord_protocol::ChangeHash;
 use super::{
     MS, NodeId, World,
     author::{contents, counters},
+    kept::Kept,
     short,
-    storage::Kept,
 };
 use crate::{
     ledger::Invariant,

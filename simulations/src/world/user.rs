@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::ScalarValue;
 use bytes::Bytes;
 use concord::replica::{ConnectionId, Counted, Event, Published, Ticket};
 use concord_protocol::{ChangeHash, DocumentId, SessionId};
@@ -12,7 +11,7 @@ use crate::{
     checks::answers::hash_of,
     coverage::State,
     ledger::Invariant,
-    opaque::{Hashes, noise, write_value},
+    opaque::{Hashes, Value, noise, write},
     plan::{Edit, Name, Plan},
     random::fate,
     trace::Kind as Told,
@@ -198,10 +197,10 @@ impl World<'_> {
         let deps: Vec<ChangeHash> = view.heads.iter().copied().collect();
         let value = fate(user.seed, 3, user.next_call);
         let value = match edit {
-            Edit::Paste(kib) => ScalarValue::Bytes(noise(value, usize::from(kib) * 1024)),
-            _ => ScalarValue::Uint(value),
+            Edit::Paste(kib) => Value::Data(noise(value, usize::from(kib) * 1024)),
+            _ => Value::Number(value),
         };
-        let chunk = write_value(&view.actor, view.seq, view.max_op, time, &deps, value);
+        let chunk = write(&view.actor, view.seq, view.max_op, time, &deps, value);
         let change = match self.library.read(&chunk) {
             Ok(change) => change,
             Err(reason) => return self.broken(Invariant::NoPanic, reason),
