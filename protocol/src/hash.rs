@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::base58;
-
 /// The SHA-256 that names a change; also a head of a document.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeHash(pub [u8; 32]);
@@ -33,12 +31,13 @@ impl ChangeHash {
         if text.len() >= 64 {
             return None;
         }
-        Self::from_slice(&base58::decode(text)?)
+        let bytes = bs58::decode(text).with_check(None).into_vec().ok()?;
+        Self::from_slice(&bytes)
     }
 
     /// The bs58check form.
     pub fn to_bs58(&self) -> String {
-        base58::encode(&self.0)
+        bs58::encode(&self.0).with_check().into_string()
     }
 }
 

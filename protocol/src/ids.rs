@@ -2,8 +2,6 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-use crate::base58;
-
 /// A name that is not acceptable where it stood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -39,7 +37,7 @@ pub struct DocumentId(Arc<str>);
 impl DocumentId {
     /// Names a document by its raw bytes.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(base58::encode(bytes).into())
+        Self(bs58::encode(bytes).with_check().into_string().into())
     }
 
     /// A name for a new document, of random bits: a UUID of version 4, because automerge-repo 1.x
@@ -63,8 +61,8 @@ impl FromStr for DocumentId {
         if text.len() > ID_MAX_LEN {
             return Err(IdError::TooLong { len: text.len(), max: ID_MAX_LEN });
         }
-        match base58::decode(text) {
-            Some(bytes) if !bytes.is_empty() => Ok(Self(text.into())),
+        match bs58::decode(text).with_check(None).into_vec() {
+            Ok(bytes) if !bytes.is_empty() => Ok(Self(text.into())),
             _ => Err(IdError::NotADocumentId(text.to_owned())),
         }
     }

@@ -8,7 +8,6 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod base58;
 pub mod close;
 pub mod codec;
 pub mod guard;
