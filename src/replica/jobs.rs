@@ -224,7 +224,8 @@ impl Document {
             return self.jobs.is_put_off || !self.graph().is_some_and(Graph::has_unchecked);
         }
         self.check_now(core);
-        self.jobs.is_idle()
+        // Where all workers are busy it waits for one: who leaves unchecked may not come back.
+        self.jobs.is_idle() && !self.graph().is_some_and(Graph::has_unchecked)
     }
 
     /// A job ended.
