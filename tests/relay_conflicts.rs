@@ -2,7 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use automerge::{
     AutomergeError, ObjType, ROOT, ReadDoc as _,
@@ -472,6 +481,43 @@ async fn what_the_policies_of_a_schema_decide_waits_for_nobody() {
         said.filter(|said| said.ends_with("policy-max")).count()
     });
     assert_eq!(record.unwrap(), 1, "it is on record");
+    two.end().await;
+    relay.shutdown().await.unwrap();
+}
+
+/// Counts the documents that it is to look at.
+struct Counting(InProcess, AtomicUsize);
+
+impl Materialiser for Counting {
+    fn run(&self, job: WorkerJob) -> BoxFuture<Result<JobOutput, JobError>> {
+        if matches!(job, WorkerJob::Review { .. }) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.run(job)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_in_which_nobody_can_disagree_is_not_opened() {
+    let inner = InProcess::start(WorkerLimits::default()).unwrap();
+    let worker = Arc::new(Counting(inner, AtomicUsize::new(0)));
+    let (relay, http) = relay_with(store::memory().unwrap(), worker.clone(), |_| {}).await;
+    let two = Two::at(&http).await;
+    for n in 0..5_i64 {
+        two.documents[0].change(|tx| Ok(tx.put(ROOT, "count", n)?)).await.unwrap();
+        two.agree().await;
+        two.documents[1].change(|tx| Ok(tx.put(ROOT, "count", -n)?)).await.unwrap();
+        two.agree().await;
+    }
+    two.documents[0].wait_confirmed(SOON).await.unwrap();
+    assert!(http.open(0).await.is_empty());
+    sleep(Duration::from_millis(400)).await;
+    assert!(http.open(0).await.is_empty());
+    assert_eq!(worker.1.load(Ordering::Relaxed), 0);
+    two.put(0, "title", 1).await;
+    two.put(1, "title", 2).await;
+    http.open(1).await;
+    assert!(worker.1.load(Ordering::Relaxed) > 0);
     two.end().await;
     relay.shutdown().await.unwrap();
 }
