@@ -29,6 +29,7 @@ mod dialer;
 mod document;
 mod edit;
 mod engine;
+mod entity;
 mod error;
 mod event;
 mod held;
@@ -76,6 +77,7 @@ pub use self::{
     builder::PeerBuilder,
     conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
     document::{Changed, Document, Watcher},
+    entity::EntityError,
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     status::Status,

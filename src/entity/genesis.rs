@@ -58,18 +58,29 @@ impl EntityType {
         Ok(changes)
     }
 
-    /// Gives a document what it begins with, as far as it lacks it. A document that began
-    /// otherwise (a plain client made it) is left as it is, for it has its own. Whether something
-    /// was given.
+    /// What a document begins with and lacks, in causal order. Nothing if it began otherwise: a
+    /// plain client made it, and it has its own.
+    ///
+    /// # Errors
+    /// Those of automerge.
+    pub fn lacking(&self, doc: &Automerge) -> Result<Vec<Change>, AutomergeError> {
+        let mut changes = self.genesis()?;
+        let has = |change: &Change| doc.get_change_meta_by_hash(&change.hash()).is_some();
+        if !doc.get_heads().is_empty() && !changes.first().is_some_and(has) {
+            return Ok(Vec::new());
+        }
+        changes.retain(|change| !has(change));
+        Ok(changes)
+    }
+
+    /// Gives a document what it begins with, as far as it lacks it ([`EntityType::lacking`]).
+    /// Whether something was given.
     ///
     /// # Errors
     /// Those of automerge.
     pub fn begin(&self, doc: &mut Automerge) -> Result<bool, AutomergeError> {
-        let mut changes = self.genesis()?;
-        let has = |change: &Change| doc.get_change_by_hash(&change.hash()).is_some();
-        let is_ours = doc.get_heads().is_empty() || changes.first().is_some_and(has);
-        changes.retain(|change| !has(change));
-        if !is_ours || changes.is_empty() {
+        let changes = self.lacking(doc)?;
+        if changes.is_empty() {
             return Ok(false);
         }
         doc.apply_changes(changes)?;

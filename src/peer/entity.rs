@@ -1,0 +1,90 @@
+//! Entities: documents of a declared type, opened by their key.
+
+use automerge::{Automerge, Change};
+use bytes::Bytes;
+
+use super::{ChangeError, Document, FindError, Peer, held::Phase};
+use crate::entity::{EntityType, document_id};
+
+/// Whose entities a peer opens: without accounts everything is of one tenant.
+const TENANT: &str = "default";
+
+/// An entity was not opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntityError {
+    /// Its document cannot be read.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// What it begins with is not on disk.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// What it begins with cannot be made.
+    #[error("an entity of type `{type_name}` cannot be begun: {source}")]
+    Begin {
+        /// Of which type.
+        type_name: String,
+        /// What automerge says.
+        source: automerge::AutomergeError,
+    },
+}
+
+impl Peer {
+    /// The entity of this type with this key. It is the same document for everybody: what is not
+    /// stored here begins here and now, without waiting for anybody, and whoever else begins it,
+    /// offline too, begins it alike. What others wrote in it comes as with any document.
+    ///
+    /// Edit it with [`EntityType::edit`], or [`write::Writer`](crate::entity::write::Writer) and
+    /// [`EntityType::validate_edit`], inside [`Document::change`].
+    ///
+    /// # Errors
+    /// [`EntityError`].
+    ///
+    /// ```no_run
+    /// # use concord::{entity::Schema, peer::Peer};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Task { title: String }
+    /// # async fn example(peer: Peer, schema: Schema) -> Result<(), Box<dyn std::error::Error>> {
+    /// let task = &schema.types["task"];
+    /// let document = peer.entity(task, "2026-42").await?;
+    /// let rename = |task: &mut Task| task.title.push_str(" (urgent)");
+    /// document.change(|tx| Ok(task.edit(tx, rename)?)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn entity(&self, of: &EntityType, key: &str) -> Result<Document, EntityError> {
+        let document = self.hold(&document_id(TENANT, &of.name, key));
+        let is_there = self.known(&document).await?;
+        let lacking = if is_there {
+            document.read(|doc| of.lacking(doc))?
+        } else {
+            of.lacking(&Automerge::new())
+        };
+        let begin = |source| EntityError::Begin { type_name: of.name.clone(), source };
+        let chunk = |change: Change| Bytes::copy_from_slice(change.raw_bytes());
+        let lacking: Vec<Bytes> = lacking.map_err(begin)?.into_iter().map(chunk).collect();
+        if !lacking.is_empty() {
+            document.adopt(lacking).await?;
+        }
+        Ok(document)
+    }
+
+    /// Whether something of a document is stored here, once that is known.
+    async fn known(&self, document: &Document) -> Result<bool, FindError> {
+        let mut phase = document.held().phase();
+        loop {
+            match phase.borrow_and_update().clone() {
+                Phase::Ready => return Ok(true),
+                Phase::Absent | Phase::Unavailable => return Ok(false),
+                Phase::Broken(reason) | Phase::Failed(reason) => {
+                    return Err(FindError::Broken { document: document.id().clone(), reason });
+                }
+                Phase::Loading => {}
+            }
+            tokio::select! {
+                changed = phase.changed() => changed.map_err(|_| FindError::Closed)?,
+                () = self.0.engine.closed() => return Err(FindError::Closed),
+            }
+        }
+    }
+}
