@@ -277,12 +277,13 @@ impl Held {
                 Err(reason) => reason,
             };
             let words = reason.to_string();
-            let Some((change, reason)) = left_out::culprit(&chunks, reason) else {
+            let Some((culprit, reason)) = left_out::culprit(&chunks, reason) else {
                 return self.broken(&words);
             };
+            let change = culprit.hash;
             tracing::warn!(document = %self.id, %change, %reason, "a change breaks the content");
             let mut content = locked(&self.content);
-            if !content.left_out.add(change) {
+            if !content.left_out.add(culprit) {
                 drop(content);
                 return self.broken(&words);
             }
@@ -362,13 +363,14 @@ impl Held {
         self.confirmations.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Whether a relay has all that is here on its disk, and all that it told us of is here.
+    /// Whether a relay has all that is here on its disk, and all that it told us of is here, but
+    /// for what the document is shown without.
     pub(super) fn confirmed(&self) -> bool {
         let content = locked(&self.content);
         let Some(doc) = &content.doc else {
             return false;
         };
-        content.relay_has.values().any(|theirs| covers(doc, theirs))
+        content.relay_has.values().any(|theirs| covers(doc, &content.left_out.shown(theirs)))
     }
 }
 

@@ -2,10 +2,13 @@
 //! them. The replica checks behind, in a worker, and withholds them for good; until it has, the
 //! document is to be usable all the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::ActorId;
-use concord_protocol::{ChangeHash, Limits, guard};
+use concord_protocol::{
+    ChangeHash, Limits,
+    guard::{self, ChangeHeader},
+};
 
 use super::content::{self, Incoming, Unusable};
 use crate::worker::prefix::PrefixSearch;
@@ -18,22 +21,40 @@ const CULPRITS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     culprits: usize,
-    hashes: BTreeSet<ChangeHash>,
+    /// Each of them with what it builds on.
+    changes: BTreeMap<ChangeHash, Vec<ChangeHash>>,
 }
 
 impl LeftOut {
     /// These chunks, in causal order, but for those that are left out.
     pub(super) fn without(&mut self, chunks: Vec<Incoming>) -> Vec<Incoming> {
-        if self.hashes.is_empty() {
+        if self.changes.is_empty() {
             return chunks;
         }
         chunks.into_iter().filter(|chunk| !self.contains(chunk)).collect()
     }
 
     /// One more breaks the document. Gives whether there may be so many.
-    pub(super) fn add(&mut self, culprit: ChangeHash) -> bool {
+    pub(super) fn add(&mut self, culprit: ChangeHeader) -> bool {
         self.culprits += 1;
-        self.culprits <= CULPRITS_MAX && self.hashes.insert(culprit)
+        self.culprits <= CULPRITS_MAX && self.changes.insert(culprit.hash, culprit.deps).is_none()
+    }
+
+    /// What there is to be shown of a document with these heads.
+    pub(super) fn shown(&self, heads: &BTreeSet<ChangeHash>) -> BTreeSet<ChangeHash> {
+        let mut shown = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        let mut todo: Vec<_> = heads.iter().copied().collect();
+        while let Some(hash) = todo.pop() {
+            match self.changes.get(&hash) {
+                Some(deps) if seen.insert(hash) => todo.extend(deps),
+                Some(_) => {}
+                None => {
+                    shown.insert(hash);
+                }
+            }
+        }
+        shown
     }
 
     /// Whether a chunk is one of them, which it is if it builds on one.
@@ -41,16 +62,21 @@ impl LeftOut {
         let Incoming::Change(bytes) = chunk else { return false };
         // What is no change is found out where it is taken in.
         let Ok(header) = guard::check_change(bytes, &Limits::default()) else { return false };
-        if header.deps.iter().any(|dep| self.hashes.contains(dep)) {
-            self.hashes.insert(header.hash);
+        let is_new = !self.changes.contains_key(&header.hash);
+        if is_new && header.deps.iter().any(|dep| self.changes.contains_key(dep)) {
+            self.changes.insert(header.hash, header.deps);
+            return true;
         }
-        self.hashes.contains(&header.hash)
+        !is_new
     }
 }
 
 /// The first change that a document cannot be made with, and why; for this reason it cannot be
 /// made of all of these chunks. `None` if no single change is to blame.
-pub(super) fn culprit(chunks: &[Incoming], mut reason: Unusable) -> Option<(ChangeHash, Unusable)> {
+pub(super) fn culprit(
+    chunks: &[Incoming],
+    mut reason: Unusable,
+) -> Option<(ChangeHeader, Unusable)> {
     let is_snapshot = |chunk: &Incoming| matches!(chunk, Incoming::Snapshot(_));
     let (snapshots, changes): (Vec<_>, Vec<_>) = chunks.iter().cloned().partition(is_snapshot);
     let mut search = PrefixSearch::new(changes.len());
@@ -64,7 +90,7 @@ pub(super) fn culprit(chunks: &[Incoming], mut reason: Unusable) -> Option<(Chan
     }
     let Incoming::Change(bytes) = changes.get(search.culprit()?)? else { return None };
     let header = guard::check_change(bytes, &Limits::default()).ok()?;
-    Some((header.hash, reason))
+    Some((header, reason))
 }
 
 #[cfg(test)]
@@ -86,9 +112,14 @@ mod tests {
         Incoming::Change(Bytes::copy_from_slice(change.raw_bytes()))
     }
 
-    fn hash(chunk: &Incoming) -> ChangeHash {
+    fn header(chunk: &Incoming) -> ChangeHeader {
         let Incoming::Change(bytes) = chunk else { panic!("not a change") };
-        guard::check_change(bytes, &Limits::default()).unwrap().hash
+        guard::check_change(bytes, &Limits::default()).unwrap()
+    }
+
+    fn numbered(n: u8) -> ChangeHeader {
+        let change = edited(&mut Automerge::new().with_actor(ActorId::from([n])), 1);
+        header(&change)
     }
 
     #[test]
@@ -101,8 +132,10 @@ mod tests {
         let mut left_out = LeftOut::default();
         let all = vec![first.clone(), second.clone(), third.clone(), beside.clone()];
         assert_eq!(left_out.without(all.clone()), all);
-        assert!(left_out.add(hash(&second)));
-        assert_eq!(left_out.without(all), [first, beside]);
+        assert!(left_out.add(header(&second)));
+        assert_eq!(left_out.without(all), [first.clone(), beside.clone()]);
+        let shown = |of: &[&Incoming]| of.iter().map(|chunk| header(chunk).hash).collect();
+        assert_eq!(left_out.shown(&shown(&[&third, &beside])), shown(&[&first, &beside]));
         // Also where it comes later, and alone.
         let fourth = edited(&mut doc, 5);
         assert_eq!(left_out.without(vec![fourth]), []);
@@ -112,16 +145,16 @@ mod tests {
     fn so_many_and_no_more_are_left_out() {
         let mut left_out = LeftOut::default();
         for n in 0..CULPRITS_MAX {
-            assert!(left_out.add(ChangeHash([u8::try_from(n).unwrap(); 32])));
+            assert!(left_out.add(numbered(u8::try_from(n).unwrap())));
         }
-        assert!(!left_out.add(ChangeHash([255; 32])));
+        assert!(!left_out.add(numbered(255)));
     }
 
     #[test]
     fn a_change_that_was_left_out_and_came_again_is_no_way_forward() {
         let mut left_out = LeftOut::default();
-        assert!(left_out.add(ChangeHash([1; 32])));
-        assert!(!left_out.add(ChangeHash([1; 32])));
+        assert!(left_out.add(numbered(1)));
+        assert!(!left_out.add(numbered(1)));
     }
 
     #[test]
@@ -129,11 +162,11 @@ mod tests {
         let mut doc = Automerge::new();
         let mut chunks: Vec<_> = (0..20).map(|n| edited(&mut doc, n)).collect();
         let bad = Incoming::Change(Bytes::from_static(POISON));
-        let name = hash(&bad);
+        let name = header(&bad).hash;
         chunks.insert(7, bad);
         let why = || content::load(ActorId::from([0; 16]), chunks.clone()).unwrap_err();
         let (found, reason) = culprit(&chunks, why()).unwrap();
-        assert_eq!((found, &reason), (name, &why()));
+        assert_eq!((found.hash, &reason), (name, &why()));
         chunks.insert(0, Incoming::Snapshot(Bytes::from_static(b"broken")));
         assert!(culprit(&chunks, reason).is_none(), "the snapshot breaks by itself");
     }

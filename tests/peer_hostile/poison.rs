@@ -1,14 +1,20 @@
 //! Changes that keep every rule and that automerge cannot apply, and other lies.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use concord::peer::{DocumentEvent, FindError};
+use concord::{
+    peer::{DocumentEvent, FindError},
+    replica::{JobError, JobOutput},
+    worker::{BoxFuture, Materialiser, WorkerJob},
+};
 use concord_protocol::{Ack, Message, sync::SyncVersion};
 
 use crate::{
     SOON, chunks,
     made_up::{carrying, made_up_head},
     mallory::{Heard, Mallory},
-    victim::{Victim, new_document},
+    victim::{Victim, honest_with, new_document},
 };
 
 /// A change that keeps every rule and that automerge 0.12 cannot apply: found by changing honest
@@ -46,6 +52,34 @@ async fn a_poisoned_document_is_usable_again_without_a_restart() {
     victim.edit().await;
     victim.has_only_its_own();
     victim.recovers().await;
+}
+
+/// All of its workers have other things to do.
+struct Busy;
+
+impl Materialiser for Busy {
+    fn run(&self, _: WorkerJob) -> BoxFuture<Result<JobOutput, JobError>> {
+        Box::pin(async { Err(JobError::Unavailable("busy".to_owned())) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_document_is_shown_without_does_not_keep_it_from_being_confirmed() {
+    let mut mallory = Mallory::start().await;
+    let mut victim = Victim::new(&mallory.url, Arc::new(Busy)).await;
+    victim.online(&mallory).await;
+    let head = made_up_head();
+    mallory.forget();
+    let poison = Bytes::from_static(POISON);
+    mallory.sync(victim.document.id(), carrying(SyncVersion::V1, head, vec![poison]));
+    mallory.until(|heard| matches!(heard, Heard::Message(_)).then_some(())).await;
+    victim.edit().await;
+    // Nobody has checked the poison, so it is passed on, stored, and named as a head.
+    let relay = honest_with(Arc::new(Busy)).await;
+    victim.peer.connect(&format!("ws://{}", relay.addr())).unwrap();
+    victim.document.wait_confirmed(SOON).await.unwrap();
+    victim.has_only_its_own();
+    relay.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

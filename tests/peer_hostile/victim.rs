@@ -105,10 +105,13 @@ impl Victim {
     }
 }
 
-pub(crate) async fn honest() -> Relay {
+async fn honest() -> Relay {
+    honest_with(Arc::new(InProcess::start(WorkerLimits::default()).unwrap())).await
+}
+
+pub(crate) async fn honest_with(materialiser: Arc<dyn Materialiser>) -> Relay {
     let config = RelayConfig { port: 0, admin: None, shards: 1, ..RelayConfig::default() };
-    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
-    Relay::start(config, store::memory().unwrap(), worker).await.unwrap()
+    Relay::start(config, store::memory().unwrap(), materialiser).await.unwrap()
 }
 
 /// A document that nobody has used.
