@@ -13,7 +13,11 @@ use automerge::{
 };
 use concord::{
     entity::Schema,
-    review::{Detector, Settled, settle},
+    review::{
+        Conflict, Detector, Settled,
+        desk::{self, Answer, Asked, Decision, Order, Question, Wanted},
+        settle,
+    },
 };
 use concord_protocol::DocumentId;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
@@ -292,4 +296,32 @@ fn each_field_ends_as_its_policy_says_and_it_is_on_record() {
     assert_eq!(doc.length(&files), 2);
     let (doc, _, left) = two(Edit::Drop, Edit::Owner(true));
     assert_eq!((value(&doc, "owner").as_deref(), left.len()), (Some("\"ben\""), 0));
+}
+
+#[test]
+fn a_person_s_decision_builds_on_nothing_that_a_policy_has_yet_to_write() {
+    let mut ann = task().with_actor(actor(1));
+    let mut ben = task().with_actor(actor(2));
+    for (doc, points, title) in [(&mut ann, 3, false), (&mut ben, 7, true)] {
+        edit(doc, Edit::Points(points), 10);
+        edit(doc, Edit::Title(title), 10);
+    }
+    ann.merge(&mut ben).unwrap();
+    let mut doc = Automerge::load(&ann.save()).unwrap();
+    let known: Vec<_> = doc.get_changes(&[]).iter().map(Change::hash).collect();
+    let open = Detector::of(&doc.get_changes(&[])).unwrap().open(&id());
+    let is_title = |open: &&Conflict| open.path(&doc).unwrap()[0].to_string() == "title";
+    let conflict = open.iter().find(is_title).unwrap().id;
+    let decision = Decision { choice: Wanted::Side(1), reason: None };
+    let order = Order { conflict, slot: None, decision, actor: vec![9; 16], time_s: 30 };
+    let asked = Asked {
+        document: id().as_str().to_owned(),
+        schema: Some(SCHEMA.to_owned()),
+        question: Question::Decide(order),
+    };
+    let Answer::Decided(change) = desk::answer(&mut doc, &asked).unwrap() else {
+        panic!("it is open")
+    };
+    let change = Change::from_bytes(change).unwrap();
+    assert!(change.deps().iter().all(|dep| known.contains(dep)), "a relay could not store it");
 }

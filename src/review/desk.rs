@@ -133,26 +133,31 @@ pub enum DeskError {
 pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
     let document: DocumentId =
         asked.document.parse().map_err(|_| DeskError::Document(asked.document.clone()))?;
-    let mut detector = Detector::of(&doc.get_changes(&[]))?;
-    let schema = asked.schema.as_deref().map(Schema::parse).transpose()?;
-    let settled = match &schema {
-        Some(schema) => settle(doc, &mut detector, &document, schema),
-        None => Vec::new(),
-    };
-    let open = detector.open(&document);
+    let look = |doc: &Automerge| Detector::of(&doc.get_changes(&[]));
     match &asked.question {
         Question::List => {
+            let schema = asked.schema.as_deref().map(Schema::parse).transpose()?;
+            let mut detector = look(doc)?;
+            let settled = match &schema {
+                Some(schema) => settle(doc, &mut detector, &document, schema),
+                None => Vec::new(),
+            };
+            let open = detector.open(&document);
             let shown = open.iter().take(LISTED_MAX);
             let listed = shown.map(|conflict| Summary::of(doc, &document, conflict)).collect();
             let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
             Ok(Answer::Listed { open: listed, more, settled })
         }
-        Question::Show(id) => match open.iter().find(|conflict| conflict.id == *id) {
-            Some(conflict) => Ok(Answer::Shown(Box::new(View::of(doc, &document, conflict)?))),
-            None => Ok(Answer::NotOpen(None)),
-        },
-        Question::Decide(order) => decide(doc, &open, order),
+        Question::Show(id) => {
+            let open = look(doc)?.open(&document);
+            match open.iter().find(|conflict| conflict.id == *id) {
+                Some(conflict) => Ok(Answer::Shown(Box::new(View::of(doc, &document, conflict)?))),
+                None => Ok(Answer::NotOpen(None)),
+            }
+        }
+        // On what is stored, and not on what policies have yet to decide.
+        Question::Decide(order) => decide(doc, &look(doc)?.open(&document), order),
         Question::DecideAgain(order) => decide_again(doc, &document, order),
     }
 }
