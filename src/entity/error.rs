@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::words;
+
 /// One thing that is wrong with a schema file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("line {line}: {problem}: {fix}")]
@@ -37,12 +39,6 @@ impl SchemaErrors {
 
 impl fmt::Display for SchemaErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, error) in self.0.iter().enumerate() {
-            if number > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{error}")?;
-        }
-        Ok(())
+        words::list(f, &self.0, "\n")
     }
 }

@@ -7,6 +7,7 @@ use automerge::ReadDoc;
 use super::{
     Entity, EntityType, Misfit, Value,
     rule::{RuleError, Verdict},
+    words,
 };
 
 /// One thing that is wrong with an entity.
@@ -46,13 +47,7 @@ pub struct Invalid(pub Vec<Problem>);
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, problem) in self.0.iter().enumerate() {
-            if number > 0 {
-                f.write_str("; ")?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
+        words::list(f, &self.0, "; ")
     }
 }
 

@@ -1,5 +1,7 @@
 //! Words of errors.
 
+use std::fmt::{self, Display, Formatter};
+
 /// The names, for a sentence.
 pub(super) fn quoted(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
@@ -16,4 +18,12 @@ pub(super) fn instead(name: &str, known: &[&str], otherwise: &str) -> String {
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => otherwise.to_owned(),
     }
+}
+
+/// Writes all of them, with this between two.
+pub(super) fn list(f: &mut Formatter<'_>, items: &[impl Display], between: &str) -> fmt::Result {
+    items.iter().enumerate().try_for_each(|(number, item)| {
+        let before = if number > 0 { between } else { "" };
+        write!(f, "{before}{item}")
+    })
 }

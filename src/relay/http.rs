@@ -100,11 +100,8 @@ async fn accept(State(hub): State<Arc<Hub>>, mut request: Request) -> Response {
     if request.method() != Method::GET || !has_token(headers, &UPGRADE, "websocket") {
         return plain(&request);
     }
-    if let Err(origin) = hub.config.allowed_origins.check(headers) {
-        hub.metrics.foreign_pages.inc();
-        tracing::info!(origin, "refused a web page that is not in allowed-origins");
-        let advice = "this page's origin is not allowed here: add it to allowed-origins\n";
-        return (StatusCode::FORBIDDEN, advice).into_response();
+    if let Err(advice) = hub.admits(headers) {
+        return (StatusCode::FORBIDDEN, format!("{advice}\n")).into_response();
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).cloned();
     let version = headers.get(SEC_WEBSOCKET_VERSION);

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use axum::http::HeaderMap;
 use concord_protocol::{CloseCode, PeerId, PeerMetadata};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -149,6 +150,15 @@ impl Hub {
     /// How many have joined.
     pub(super) fn peers(&self) -> usize {
         self.connections().directory.len()
+    }
+
+    /// Whether a web page may talk to this relay; else what to do about it. Who is no page may.
+    pub(super) fn admits(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+        self.config.allowed_origins.check(headers).map_err(|origin| {
+            self.metrics.foreign_pages.inc();
+            tracing::info!(origin, "refused a web page that is not in allowed-origins");
+            "this page's origin is not allowed here: add it to allowed-origins"
+        })
     }
 
     pub(super) fn health(&self) -> Health {

@@ -48,7 +48,7 @@ const SHARE: u32 = 4;
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long a document may take to come from storage.
 const READ_MAX: Duration = Duration::from_secs(30);
-/// Milliseconds before a document that could not be looked at for the moment is tried again.
+/// Before a document that could not be looked at for the moment is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Documents that are asked of the store at once when a relay starts.
 const SWEEP_PAGE: usize = 1_000;
@@ -299,7 +299,7 @@ impl Reviewer {
         Ok(Decided { document, change: header.hash })
     }
 
-    /// Puts the documents of the store into the queue, a page whenever it is empty.
+    /// Puts the documents of the store into the queue, a page whenever less than one waits.
     async fn sweep(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {

@@ -351,7 +351,9 @@ impl Shard {
             }
             Effect::Write(ticket, document, rows) => {
                 self.writes += 1;
-                let changed = rows.iter().any(changes_document).then(|| document.clone());
+                let reviewer = self.surroundings.reviewer.clone();
+                let reviewer = reviewer.filter(|_| rows.iter().any(changes_document));
+                let changed = reviewer.map(|reviewer| (reviewer, document.clone()));
                 // The call, here and now, is what puts writes in order.
                 let writing = self.surroundings.store.write(key(document), rows);
                 let (start, around) = (Instant::now(), self.surroundings.clone());
@@ -360,7 +362,7 @@ impl Shard {
                     match &done {
                         Ok(()) => {
                             around.metrics.flushed(start.elapsed());
-                            if let (Some(document), Some(reviewer)) = (changed, &around.reviewer) {
+                            if let Some((reviewer, document)) = changed {
                                 reviewer.changed(&document);
                             }
                         }

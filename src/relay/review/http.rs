@@ -107,10 +107,7 @@ impl IntoResponse for Problem {
 
 /// Pages of others neither read nor decide: as with sockets.
 async fn only_known_pages(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    if let Err(origin) = desk.hub.config.allowed_origins.check(request.headers()) {
-        desk.hub.metrics.foreign_pages.inc();
-        tracing::info!(origin, "refused a web page that is not in allowed-origins");
-        let advice = "this page's origin is not allowed here: add it to allowed-origins";
+    if let Err(advice) = desk.hub.admits(request.headers()) {
         return Problem::new(StatusCode::FORBIDDEN, "not allowed", advice).into_response();
     }
     if desk.hub.health() != Health::Ready {
