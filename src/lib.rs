@@ -7,6 +7,7 @@
 mod marks;
 
 pub mod bench;
+mod digest;
 pub mod entity;
 mod frames;
 pub mod json;

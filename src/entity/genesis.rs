@@ -16,7 +16,8 @@ use automerge::{
     transaction::{CommitOptions, Transactable as _, Transaction},
 };
 
-use super::{EntityType, Field, Kind, identity};
+use super::{EntityType, Field, Kind};
+use crate::digest::digest;
 
 /// Tells these actors from all others.
 const DOMAIN: &str = "concord genesis 1";
@@ -112,8 +113,7 @@ impl EntityType {
         let root = if version == 1 { self.root_key.as_bytes() } else { &[] };
         let version = version.to_be_bytes();
         let parts = [DOMAIN.as_bytes(), self.name.as_bytes(), &version, root, lines.as_bytes()];
-        let digest = identity::digest(&parts);
-        ActorId::from(digest.get(..16).unwrap_or(&digest))
+        ActorId::from(digest(parts))
     }
 }
 

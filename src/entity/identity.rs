@@ -1,7 +1,8 @@
 //! Which document an entity is: the same on every replica, without asking anybody.
 
 use concord_protocol::DocumentId;
-use sha2::{Digest as _, Sha256};
+
+use crate::digest::digest;
 
 /// Tells these hashes from all others, and later ways of naming from this one.
 const DOMAIN: &str = "concord entity 1";
@@ -12,30 +13,13 @@ const DOMAIN: &str = "concord entity 1";
 /// which six bits are those of a UUID of version 4: automerge-repo 1.x opens nothing else. Two of
 /// 10^12 entities are the same document with a probability of 10^-13.
 pub fn document_id(tenant: &str, type_name: &str, key: &str) -> DocumentId {
-    let mut bits = [0; 16];
-    let digest =
-        digest(&[DOMAIN.as_bytes(), tenant.as_bytes(), type_name.as_bytes(), key.as_bytes()]);
-    for (bit, byte) in bits.iter_mut().zip(digest) {
-        *bit = byte;
-    }
-    DocumentId::from_random(bits)
+    DocumentId::from_random(digest([DOMAIN, tenant, type_name, key]))
 }
 
 /// A key for an entity that has none of its own: a UUID of version 7, which sorts by time.
 /// `random` must be new for each.
 pub fn generated_key(now_ms: u64, random: [u8; 10]) -> String {
     uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid().to_string()
-}
-
-/// SHA-256 of several parts, so that no two lists of parts are alike.
-pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        // No part is longer than the address space, which is 64 bits at most.
-        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
 }
 
 #[cfg(test)]

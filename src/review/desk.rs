@@ -1,7 +1,7 @@
 //! Questions about the conflicts of a document, for whoever cannot open it where it is asked: the
 //! question goes to where it can be opened, and an answer comes back.
 
-use automerge::{ActorId, Automerge, Change, ReadDoc as _, transaction::CommitOptions};
+use automerge::{ActorId, Automerge};
 use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -162,28 +162,49 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
     }
 }
 
+fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answer, DeskError> {
+    let Some(conflict) = open.iter().find(|conflict| conflict.id == order.conflict) else {
+        let in_slot = |slot: &String| open.iter().find(|conflict| conflict.place.digest() == *slot);
+        let successor = order.slot.as_ref().and_then(in_slot);
+        return Ok(Answer::NotOpen(successor.map(|conflict| conflict.id)));
+    };
+    carry_out(None, doc, conflict, order)
+}
+
 fn decide_again(
     doc: &mut Automerge,
     document: &DocumentId,
     order: &Order,
 ) -> Result<Answer, DeskError> {
-    let (_, conflict, then) = match history::decided(doc, document, order.conflict) {
-        Ok(found) => found,
-        Err(NotAgain::Unreadable(error)) => return Err(error.into()),
-        Err(NotAgain::NotDecided(_)) => return Ok(Answer::NotOpen(None)),
-        Err(error) => return Ok(Answer::Refused(error.to_string())),
-    };
-    let Some(choice) = choice(&order.decision.choice, &conflict)? else {
-        return Ok(Answer::Refused(FROM_ONE.to_owned()));
-    };
-    let reason = order.decision.reason.clone();
-    match Resolution::again(doc, &then, &conflict, &choice, reason) {
-        Ok(resolution) => Ok(written(doc, &resolution, order)),
-        Err(refused) => Ok(Answer::Refused(refused.to_string())),
+    match history::decided(doc, document, order.conflict) {
+        Ok((conflict, then)) => carry_out(Some(&then), doc, &conflict, order),
+        Err(NotAgain::Unreadable(error)) => Err(error.into()),
+        Err(NotAgain::NotDecided(_)) => Ok(Answer::NotOpen(None)),
+        Err(error) => Ok(Answer::Refused(error.to_string())),
     }
 }
 
-const FROM_ONE: &str = "sides have numbers from 1";
+/// Makes the change of a decision on a conflict that is open, or was `then`.
+fn carry_out(
+    then: Option<&Automerge>,
+    doc: &mut Automerge,
+    conflict: &Conflict,
+    order: &Order,
+) -> Result<Answer, DeskError> {
+    let Some(choice) = choice(&order.decision.choice, conflict)? else {
+        return Ok(Answer::Refused("sides have numbers from 1".to_owned()));
+    };
+    let reason = order.decision.reason.clone();
+    let resolution = match Resolution::since(then, doc, conflict, &choice, reason) {
+        Ok(resolution) => resolution,
+        Err(refused) => return Ok(Answer::Refused(refused.to_string())),
+    };
+    doc.set_actor(ActorId::from(order.actor.as_slice()));
+    Ok(match resolution.commit(doc, &resolution.message(), order.time_s) {
+        Ok(mut change) => Answer::Decided(change.bytes().into_owned()),
+        Err(error) => Answer::Refused(error.to_string()),
+    })
+}
 
 /// What is wanted; `None` for a side that nobody has.
 fn choice(wanted: &Wanted, conflict: &Conflict) -> Result<Option<Choice>, JsonError> {
@@ -195,39 +216,4 @@ fn choice(wanted: &Wanted, conflict: &Conflict) -> Result<Option<Choice>, JsonEr
         Wanted::Delete => Choice::Other(Content::Nothing),
         Wanted::Value(value) => Choice::value(value.clone(), conflict)?,
     }))
-}
-
-fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answer, DeskError> {
-    let Some(conflict) = open.iter().find(|conflict| conflict.id == order.conflict) else {
-        let in_slot = |slot: &String| open.iter().find(|conflict| conflict.place.digest() == *slot);
-        let successor = order.slot.as_ref().and_then(in_slot);
-        return Ok(Answer::NotOpen(successor.map(|conflict| conflict.id)));
-    };
-    let Some(choice) = choice(&order.decision.choice, conflict)? else {
-        return Ok(Answer::Refused(FROM_ONE.to_owned()));
-    };
-    match Resolution::prepare(doc, conflict, &choice, order.decision.reason.clone()) {
-        Ok(resolution) => Ok(written(doc, &resolution, order)),
-        Err(refused) => Ok(Answer::Refused(refused.to_string())),
-    }
-}
-
-/// Writes a decision.
-fn written(doc: &mut Automerge, resolution: &Resolution, order: &Order) -> Answer {
-    doc.set_actor(ActorId::from(order.actor.as_slice()));
-    let options =
-        || CommitOptions::default().with_message(resolution.message()).with_time(order.time_s);
-    let mut tx = doc.transaction();
-    if let Err(error) = resolution.write(&mut tx) {
-        tx.rollback();
-        return Answer::Refused(error.to_string());
-    }
-    let (written, _) = tx.commit_with(options());
-    let hash = written.unwrap_or_else(|| doc.empty_commit(options()));
-    doc.get_change_by_hash(&hash)
-        .map_or(Answer::NotOpen(None), |change| Answer::Decided(bytes(change)))
-}
-
-fn bytes(mut change: Change) -> Vec<u8> {
-    change.bytes().into_owned()
 }

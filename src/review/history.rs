@@ -65,7 +65,7 @@ pub fn decided(
     doc: &Automerge,
     document: &DocumentId,
     id: ConflictId,
-) -> Result<(Past, Conflict, Automerge), NotAgain> {
+) -> Result<(Conflict, Automerge), NotAgain> {
     let mut past = decisions(doc);
     past.retain(|past| past.decided.conflict == id);
     // A later one may have decided it once more, which is found where it was open.
@@ -73,7 +73,7 @@ pub fn decided(
         let then = doc.fork_at(&past.knew)?;
         let open = Detector::of(&then.get_changes(&[]))?.open(document);
         if let Some(conflict) = open.into_iter().find(|conflict| conflict.id == id) {
-            return Ok((past.clone(), conflict, then));
+            return Ok((conflict, then));
         }
     }
     Err(if past.is_empty() { NotAgain::NotDecided(id) } else { NotAgain::NotFound(id) })
@@ -91,6 +91,6 @@ pub fn again(
     choice: &Choice,
     reason: Option<String>,
 ) -> Result<Resolution, NotAgain> {
-    let (_, conflict, then) = decided(doc, document, id)?;
-    Ok(Resolution::again(doc, &then, &conflict, choice, reason)?)
+    let (conflict, then) = decided(doc, document, id)?;
+    Ok(Resolution::since(Some(&then), doc, &conflict, choice, reason)?)
 }

@@ -78,6 +78,11 @@ impl Conflict {
         matches!(self.place.key, SlotKey::Element(_)) && !self.sides.iter().any(is_live)
     }
 
+    /// When the last of its changes was made, in seconds since 1970 by its author's clock.
+    pub fn time_s(&self, doc: &Automerge) -> i64 {
+        latest(doc, self.sides.iter().flat_map(|side| &side.changes))
+    }
+
     /// What was there before: what all sides had seen.
     ///
     /// # Errors
@@ -153,6 +158,15 @@ impl Who {
             message: meta.message.map(Cow::into_owned),
         })
     }
+}
+
+/// When the last of these changes was made; 0 if none of them says.
+pub(super) fn latest<'a>(
+    doc: &Automerge,
+    changes: impl IntoIterator<Item = &'a ChangeHash>,
+) -> i64 {
+    let made = |change| Some(doc.get_change_meta_by_hash(change)?.timestamp);
+    changes.into_iter().filter_map(made).max().unwrap_or_default()
 }
 
 fn path_in(doc: &Automerge, place: &Place) -> Option<Vec<Prop>> {

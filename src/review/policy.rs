@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use automerge::{Automerge, Prop};
 use serde_json::Value as Json;
 
-use super::{Choice, Conflict, Kept, Side, Who};
+use super::{Choice, Conflict, Kept, Side, look::latest};
 use crate::{
     entity::{EntityType, Field, Kind, Policy},
     json::JsonError,
@@ -34,14 +34,13 @@ impl Claim {
     /// # Errors
     /// [`JsonError`].
     pub fn of(doc: &Automerge, conflict: &Conflict, side: &Side) -> Result<Self, JsonError> {
-        let times = side.changes.iter().filter_map(|change| Some(Who::of(doc, *change)?.time_s));
         let operations = side.operations.iter().map(|name| {
             let (counter, actor) = name.split_once('@').unwrap_or((name, ""));
             (counter.parse().unwrap_or_default(), actor.to_owned())
         });
         Ok(Self {
             value: side.content(doc, &conflict.place)?.to_json()?,
-            time_s: times.max().unwrap_or_default(),
+            time_s: latest(doc, &side.changes),
             operation: operations.max().unwrap_or_default(),
             wrote: matches!(side.kept, Kept::Put(_) | Kept::Made(_)),
         })

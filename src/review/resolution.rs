@@ -2,9 +2,10 @@
 //! conflict.
 
 use automerge::{
-    Automerge, AutomergeError, Cursor, ObjId, ObjType, Prop, ReadDoc as _, ScalarValue, Value,
+    Automerge, AutomergeError, Change, Cursor, ObjId, ObjType, Prop, ReadDoc as _, ScalarValue,
+    Value,
     marks::ExpandMark,
-    transaction::{Transactable as _, Transaction},
+    transaction::{CommitOptions, Transactable as _, Transaction},
 };
 
 use super::{Conflict, ConflictId, Content, Place, SlotKey};
@@ -98,20 +99,25 @@ impl Resolution {
         choice: &Choice,
         reason: Option<String>,
     ) -> Result<Self, Refused> {
-        Self::again(doc, doc, conflict, choice, reason)
+        Self::since(None, doc, conflict, choice, reason)
     }
 
-    /// The same for a conflict that was open in an earlier state of the document, `then`.
+    /// The same for a conflict that is open no longer: in an earlier state of the document, `then`,
+    /// it was.
     ///
     /// # Errors
     /// [`Refused`].
-    pub(super) fn again(
+    pub(super) fn since(
+        then: Option<&Automerge>,
         doc: &Automerge,
-        then: &Automerge,
         conflict: &Conflict,
         choice: &Choice,
         reason: Option<String>,
     ) -> Result<Self, Refused> {
+        if then.is_some() && (conflict.is_gone() || !has_element(doc, &conflict.place)) {
+            return Err(Refused::Gone);
+        }
+        let then = then.unwrap_or(doc);
         let unreadable = |error: AutomergeError| Refused::Unreadable(error.to_string());
         let (chosen, content) = match choice {
             Choice::Side(number) => {
@@ -126,9 +132,6 @@ impl Resolution {
             Choice::Other(content) => ("value".to_owned(), content.clone()),
         };
         let no_place = |error: AutomergeError| Refused::NoPlace(error.to_string());
-        if !std::ptr::eq(doc, then) && (conflict.is_gone() || !is_there(doc, &conflict.place)) {
-            return Err(Refused::Gone);
-        }
         let (found, is_there) = if conflict.is_gone() {
             let before = doc.fork_at(&conflict.before).map_err(unreadable)?;
             (find(&before, &conflict.place).map_err(no_place)?, false)
@@ -185,6 +188,27 @@ impl Resolution {
         }
         Ok(true)
     }
+
+    /// Writes the decision as a change of this document, which is given.
+    ///
+    /// # Errors
+    /// Those of automerge; the document is as it was then.
+    pub(super) fn commit(
+        &self,
+        doc: &mut Automerge,
+        message: &str,
+        time_s: i64,
+    ) -> Result<Change, AutomergeError> {
+        let options = || CommitOptions::default().with_message(message).with_time(time_s);
+        let mut tx = doc.transaction();
+        if let Err(error) = self.write(&mut tx) {
+            tx.rollback();
+            return Err(error);
+        }
+        let (written, _) = tx.commit_with(options());
+        let hash = written.unwrap_or_else(|| doc.empty_commit(options()));
+        doc.get_change_by_hash(&hash).ok_or(AutomergeError::MissingHash(hash))
+    }
 }
 
 /// A place in a document.
@@ -209,7 +233,7 @@ pub(super) fn find(doc: &Automerge, place: &Place) -> Result<Found, AutomergeErr
 
 /// Whether the element that a place names is in its list. Not asked by its cursor: of an element
 /// that is gone, automerge 0.12 gives the place where it would be, which is another one's.
-fn is_there(doc: &Automerge, place: &Place) -> bool {
+fn has_element(doc: &Automerge, place: &Place) -> bool {
     let SlotKey::Element(element) = &place.key else { return true };
     let (Ok(parent), Ok(wanted)) =
         (doc.import_obj(&place.object), Cursor::try_from(element.as_str()))

@@ -4,15 +4,17 @@
 //! conflict and what was decided, at the time of the last side. So it is the same change, byte for
 //! byte, wherever it is made, and making it twice is making it once.
 
-use automerge::{ActorId, Automerge, ChangeHash, ReadDoc as _, transaction::CommitOptions};
+use automerge::{ActorId, Automerge, ChangeHash};
 use concord_protocol::DocumentId;
-use sha2::{Digest as _, Sha256};
 
 use super::{
-    Choice, Conflict, ConflictId, Detector, Resolution, Who,
+    Choice, Conflict, ConflictId, Detector, Resolution,
     policy::{Ruled, policy_at},
 };
-use crate::entity::{EntityType, Schema};
+use crate::{
+    digest::digest,
+    entity::{EntityType, Schema},
+};
 
 /// Rounds of deciding: a decision can bring up another conflict only with writes that were made
 /// without knowing of it, and those are in the document already.
@@ -73,21 +75,16 @@ fn decision(doc: &Automerge, of: &EntityType, conflict: &Conflict) -> Option<Set
     let mut fork = doc.fork_at(&sides).ok()?;
     let choice = ruled.decide(&fork, conflict).ok()??;
     fork.set_actor(actor(conflict, ruled, &choice));
-    let times = sides.iter().filter_map(|change| Some(Who::of(doc, *change)?.time_s));
-    let time_s = times.max().unwrap_or_default();
+    let time_s = conflict.time_s(doc);
     let resolution = Resolution::prepare(&fork, conflict, &choice, None).ok()?;
     let policy = ruled.name();
-    let options = || CommitOptions::default().with_message(resolution.by(policy)).with_time(time_s);
-    let mut tx = fork.transaction();
-    if resolution.write(&mut tx).is_err() {
-        tx.rollback();
-        return None;
-    }
-    let (written, _) = tx.commit_with(options());
-    let change = written.unwrap_or_else(|| fork.empty_commit(options()));
-    let mut made = fork.get_change_by_hash(&change)?;
-    let policy = policy.to_owned();
-    Some(Settled { conflict: conflict.id, policy, change, bytes: made.bytes().into_owned() })
+    let mut made = resolution.commit(&mut fork, &resolution.by(policy), time_s).ok()?;
+    Some(Settled {
+        conflict: conflict.id,
+        policy: policy.to_owned(),
+        change: made.hash(),
+        bytes: made.bytes().into_owned(),
+    })
 }
 
 /// Whoever decides the same has the same name, and whoever decides otherwise another one.
@@ -96,12 +93,6 @@ fn actor(conflict: &Conflict, ruled: Ruled<'_>, choice: &Choice) -> ActorId {
         Choice::Side(number) => conflict.sides.get(*number).map(|side| side.operations.join(" ")),
         Choice::Before | Choice::Now | Choice::Other(_) => None,
     };
-    let mut hash = Sha256::new();
-    for part in
-        ["concord policy 1", &conflict.id.to_string(), ruled.name(), &chosen.unwrap_or_default()]
-    {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part.as_bytes());
-    }
-    ActorId::from(&hash.finalize()[..16])
+    let (id, chosen) = (conflict.id.to_string(), chosen.unwrap_or_default());
+    ActorId::from(digest(["concord policy 1", &id, ruled.name(), &chosen]))
 }

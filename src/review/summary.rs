@@ -50,8 +50,6 @@ pub struct SideSummary {
 impl Summary {
     /// What there is to say of a conflict of this document.
     pub fn of(doc: &Automerge, document: &DocumentId, conflict: &Conflict) -> Self {
-        let changes = conflict.sides.iter().flat_map(|side| &side.changes);
-        let times = changes.filter_map(|change| Some(Who::of(doc, *change)?.time_s));
         let path = conflict.path(doc).map(|path| json::path(path.iter()));
         Self {
             id: conflict.id,
@@ -59,7 +57,7 @@ impl Summary {
             code: conflict.code.to_string(),
             path: path.map(|path| shortened(&path)),
             slot: conflict.place.digest(),
-            time: times.max().unwrap_or_default(),
+            time: conflict.time_s(doc),
             sides: conflict.sides.iter().take(SIDES_MAX).map(|side| summary(doc, side)).collect(),
             side_count: conflict.sides.len(),
         }

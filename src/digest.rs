@@ -1,0 +1,18 @@
+//! Names made of what they name: every replica makes them alike.
+
+use sha2::{Digest as _, Sha256};
+
+/// The first 16 bytes of the SHA-256 of several parts, each with its length before it, so that no
+/// two lists of parts are alike. The first part tells what is named.
+pub(crate) fn digest<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        let part = part.as_ref();
+        // No part is longer than the address space, which is 64 bits at most.
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part);
+    }
+    let mut first = [0; 16];
+    first.copy_from_slice(&hash.finalize()[..16]);
+    first
+}
