@@ -84,6 +84,7 @@ pub use self::{
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
 };
 use crate::{
+    entity::Schema,
     replica::Event,
     store::{Store, StoreError, Tenant},
 };
@@ -106,6 +107,7 @@ struct Inner {
     runtime: Handle,
     session: SessionId,
     next_broadcast: AtomicU64,
+    schema: Option<Arc<Schema>>,
 }
 
 impl Drop for Inner {

@@ -14,6 +14,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod broken;
 mod causality;
 mod conflict;
 pub mod desk;
@@ -22,6 +23,7 @@ mod follower;
 pub mod history;
 mod look;
 mod operation;
+mod part;
 pub mod policy;
 mod resolution;
 mod settle;
@@ -29,6 +31,7 @@ mod summary;
 mod view;
 
 pub use self::{
+    broken::open,
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
     follower::{Follower, News},

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
+mod http_common;
+
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     path::Path,
     sync::{
         Arc,
@@ -19,7 +20,6 @@ use automerge::{
 };
 use concord::{
     peer::{ConflictEvent, Document, Peer},
-    relay::{Relay, RelayConfig},
     replica::{JobError, JobOutput},
     review::Choice,
     store::{self, Engine, Options, Store},
@@ -28,76 +28,12 @@ use concord::{
 use concord_protocol::ChangeHash;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     time::{sleep, timeout},
 };
 
-const SOON: Duration = Duration::from_secs(20);
-
-struct Http(SocketAddr);
-
-impl Http {
-    async fn send(&self, head: &str, body: &str) -> (u16, String, Value) {
-        let mut stream = TcpStream::connect(self.0).await.unwrap();
-        let length = body.len();
-        let request = format!(
-            "{head}\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {length}\r\n\r\n{body}",
-            self.0
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or(Value::Null))
-    }
-
-    async fn get(&self, path: &str) -> (u16, Value) {
-        let (status, _, body) = self.send(&format!("GET {path} HTTP/1.1"), "").await;
-        (status, body)
-    }
-
-    async fn resolve(&self, id: &str, decision: &Value) -> (u16, Value) {
-        let head = format!("POST /v1/conflicts/{id}/resolve HTTP/1.1");
-        let (status, _, body) = self.send(&head, &decision.to_string()).await;
-        (status, body)
-    }
-
-    /// What is open, once it is as many.
-    async fn open(&self, count: usize) -> Vec<Value> {
-        let listed = async {
-            loop {
-                let (status, body) = self.get("/v1/conflicts?limit=500").await;
-                assert_eq!(status, 200, "{body}");
-                let conflicts = body["conflicts"].as_array().unwrap();
-                if conflicts.len() == count && body["complete"] == true {
-                    assert_eq!(body["open"], count);
-                    return conflicts.clone();
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(SOON, listed).await.unwrap_or_else(|_| panic!("{count} conflicts in time"))
-    }
-}
-
-async fn relay(store: Arc<dyn Store>) -> (Relay, Http) {
-    relay_with(store, Arc::new(InProcess::start(WorkerLimits::default()).unwrap()), |_| {}).await
-}
-
-async fn relay_with(
-    store: Arc<dyn Store>,
-    worker: Arc<dyn Materialiser>,
-    configure: impl FnOnce(&mut RelayConfig),
-) -> (Relay, Http) {
-    let mut config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
-    configure(&mut config);
-    let relay = Relay::start(config, store, worker).await.unwrap();
-    let http = Http(relay.addr());
-    (relay, http)
-}
+use crate::http_common::{Http, SOON, relay, relay_with};
 
 fn on_disk(directory: &Path) -> Arc<dyn Store> {
     store::open(directory, Engine::Sled, &Options::default()).unwrap()

@@ -369,6 +369,7 @@ fn json(content: &Content) -> Option<serde_json::Value> {
     match content {
         Content::Nothing => None,
         Content::Single(value) => Some(serde_json::json!(value.to_string())),
+        Content::Fields { .. } => panic!("there is no schema"),
         Content::Object { doc, object, .. } => {
             let mut shown = Vec::new();
             walk(doc, object, &mut shown);
@@ -410,8 +411,9 @@ fn take_back(
     doc: &mut AutoCommit,
     conflict: &Conflict,
 ) -> Result<Option<serde_json::Value>, &'static str> {
-    let prepared = history::again(doc.document(), &document(), conflict.id, &Choice::Now, None)
-        .map_err(|_| "it cannot be taken back")?;
+    let prepared =
+        history::again(doc.document(), &document(), None, conflict.id, &Choice::Now, None)
+            .map_err(|_| "it cannot be taken back")?;
     let mut plain = doc.document().clone();
     let mut tx = plain.transaction();
     prepared.write(&mut tx).unwrap();

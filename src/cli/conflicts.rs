@@ -1,6 +1,6 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
-use std::{cell::Cell, collections::BTreeSet};
+use std::{cell::Cell, collections::BTreeSet, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use concord::{
@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Failure,
     open::{self, Common},
-    output, sync, waiting,
+    output, schema, sync, waiting,
 };
 
 /// Characters of an id that people are shown: enough to tell a few thousand apart.
@@ -25,6 +25,9 @@ const LONG: usize = 200;
 pub(super) struct ConflictsArgs {
     #[command(flatten)]
     pub(super) common: Common,
+    /// The schema in force: what it says and is not so is a conflict, too
+    #[arg(long, global = true, env = "CONCORD_SCHEMA", value_name = "FILE")]
+    schema: Option<PathBuf>,
     #[command(subcommand)]
     command: ConflictsCommand,
 }
@@ -93,8 +96,9 @@ struct Chosen {
 }
 
 pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
-    let ConflictsArgs { common, command } = args;
-    let peer = open::peer(&common).await?;
+    let ConflictsArgs { common, schema, command } = args;
+    let schema = schema.as_deref().map(schema::read).transpose()?;
+    let peer = open::peer_under(&common, schema).await?;
     let done = match command {
         ConflictsCommand::Ls { docs } => list(&peer, &common, docs).await,
         ConflictsCommand::Show { doc, id } => show(&peer, &common, &doc, &id).await,
@@ -167,6 +171,9 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
         conflict.code,
         output::short(place(&view), LONG)
     ))?;
+    if let Some(problem) = &view.problem {
+        output::line(format_args!("  problem  {}", output::short(problem, LONG)))?;
+    }
     output::line(format_args!("  before   {}", words(view.before.as_ref(), LONG)))?;
     for (number, side) in (1..).zip(&view.sides) {
         output::line(format_args!("  side {number}   {}", in_words(side, LONG)))?;

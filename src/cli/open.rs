@@ -5,6 +5,7 @@ use std::{env, fs, path::PathBuf, sync::Arc, time::Duration};
 use clap::Args;
 
 use concord::{
+    entity::Schema,
     peer::Peer,
     worker::{ProcessPool, WorkerLimits},
 };
@@ -44,11 +45,19 @@ const DEADLINE_S: u64 = 10;
 /// Opens the replica; connects where a relay is given. With a relay, documents of others are
 /// opened in worker processes, which no input can take down.
 pub(super) async fn peer(common: &Common) -> Result<Peer, Failure> {
+    peer_under(common, None).await
+}
+
+/// The same under a schema.
+pub(super) async fn peer_under(common: &Common, schema: Option<Schema>) -> Result<Peer, Failure> {
     let directory = match &common.dir {
         Some(directory) => directory.clone(),
         None => default_directory()?,
     };
     let mut builder = Peer::builder(directory);
+    if let Some(schema) = schema {
+        builder = builder.schema(schema);
+    }
     if let Some(url) = &common.url {
         let pool = ProcessPool::start(WorkerLimits::default())
             .await

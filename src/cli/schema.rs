@@ -75,7 +75,7 @@ fn text(file: &Path) -> Result<String, Failure> {
 }
 
 /// Reads a file that must be a schema.
-fn schema(file: &Path) -> Result<Schema, Failure> {
+pub(super) fn read(file: &Path) -> Result<Schema, Failure> {
     Schema::parse(&text(file)?).map_err(|errors| {
         let (first, others) = (errors.iter().next(), errors.iter().count() - 1);
         let first = first.map(ToString::to_string).unwrap_or_default();
@@ -141,7 +141,7 @@ fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
 }
 
 fn show(file: &Path, name: Option<&str>, as_json: bool) -> Result<(), Failure> {
-    let schema = schema(file)?;
+    let schema = read(file)?;
     let Some(name) = name else {
         if as_json {
             let types: serde_json::Map<_, _> =
@@ -267,7 +267,7 @@ fn literal_json(literal: &Literal) -> Json {
 }
 
 fn diff(old: &Path, new: &Path, as_json: bool) -> Result<(), Failure> {
-    let found = schema(old)?.diff(&schema(new)?);
+    let found = read(old)?.diff(&read(new)?);
     let place = |difference: &Difference| match &difference.field {
         Some(field) => format!("{}.{field}", difference.type_name),
         None if difference.type_name.is_empty() => "the schema".to_owned(),

@@ -25,7 +25,7 @@ mod node;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -115,6 +115,13 @@ impl Rule {
     /// As it stands in the file.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The fields of the entity that it looks at; `lines.amount` is in `lines`.
+    pub fn fields(&self) -> BTreeSet<&str> {
+        let mut noted = BTreeSet::new();
+        self.node.note_fields(&mut noted);
+        noted
     }
 
     /// What it says of an entity with these values.

@@ -19,6 +19,7 @@ use super::{
     status::StatusBoard,
 };
 use crate::{
+    entity::Schema,
     replica::Config,
     store::{self, Options, Store},
     tls::Trust,
@@ -35,6 +36,7 @@ pub struct PeerBuilder {
     transport: Arc<dyn Transport>,
     trusted: Vec<Vec<u8>>,
     limits: Limits,
+    schema: Option<Arc<Schema>>,
 }
 
 impl PeerBuilder {
@@ -49,6 +51,7 @@ impl PeerBuilder {
             transport: Arc::new(Tcp),
             trusted: Vec::new(),
             limits: Limits::default(),
+            schema: None,
         }
     }
 
@@ -100,6 +103,13 @@ impl PeerBuilder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The schema in force: what it says of documents and is not so is found as conflicts, too.
+    #[must_use]
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.schema = Some(Arc::new(schema));
         self
     }
 
@@ -166,6 +176,7 @@ impl PeerBuilder {
             runtime,
             session,
             next_broadcast: AtomicU64::new(1),
+            schema: self.schema,
         }));
         for relay in &self.relays {
             peer.connect(relay)?;

@@ -7,7 +7,7 @@ use concord_protocol::ChangeHash;
 
 use super::{ChangeError, Document, FindError, Watcher, locked};
 use crate::review::{
-    Choice, Conflict, ConflictId, NotAgain, Past, Refused, Resolution, Unreadable, history,
+    self, Choice, Conflict, ConflictId, NotAgain, Past, Refused, Resolution, Unreadable, history,
 };
 
 /// A conflict was not found or not decided.
@@ -57,10 +57,17 @@ impl Document {
     /// [`ReviewError::Find`] and [`ReviewError::Unreadable`].
     pub fn conflicts(&self) -> Result<Vec<Conflict>, ReviewError> {
         let mut follower = locked(&self.held().follower);
-        // The document waits only while the changes are copied.
-        let news = self.read(|doc| follower.news(doc))?;
-        follower.take_in(news)?;
-        Ok(follower.open(self.id()))
+        let Some(schema) = self.schema() else {
+            // The document waits only while the changes are copied.
+            let news = self.read(|doc| follower.news(doc))?;
+            follower.take_in(news)?;
+            return Ok(follower.open(self.id()));
+        };
+        self.read(|doc| {
+            let news = follower.news(doc);
+            follower.take_in(news)?;
+            Ok(review::open(doc, follower.detector(), self.id(), Some(schema)))
+        })?
     }
 
     /// What becomes of the conflicts of the document: first those that are open are told of.
@@ -90,7 +97,8 @@ impl Document {
             let mut follower = locked(&self.held().follower);
             let (doc, news) = self.read(|doc| (doc.clone(), follower.news(doc)))?;
             follower.take_in(news)?;
-            if !follower.open(self.id()).iter().any(|open| open.id == conflict.id) {
+            let open = review::open(&doc, follower.detector(), self.id(), self.schema());
+            if !open.iter().any(|open| open.id == conflict.id) {
                 return Err(ReviewError::NotOpen(conflict.id));
             }
             let resolution = Resolution::prepare(&doc, conflict, choice, reason)?;
@@ -119,7 +127,7 @@ impl Document {
         reason: Option<String>,
     ) -> Result<(), ReviewError> {
         let doc = self.read(Clone::clone)?;
-        let resolution = history::again(&doc, self.id(), conflict, choice, reason)?;
+        let resolution = history::again(&doc, self.id(), self.schema(), conflict, choice, reason)?;
         self.write_decision(&doc, &resolution).await
     }
 

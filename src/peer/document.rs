@@ -20,6 +20,7 @@ use super::{
     edit::Pending,
     held::{Held, Phase, Ready},
 };
+use crate::entity::Schema;
 
 /// One document of a [`Peer`]. Cheap to clone; the document stays in memory while there is a
 /// handle of it.
@@ -56,6 +57,11 @@ impl Document {
     /// Its name.
     pub fn id(&self) -> &DocumentId {
         &self.held.id
+    }
+
+    /// The schema in force, if the peer was given one.
+    pub(super) fn schema(&self) -> Option<&Schema> {
+        self.peer.0.schema.as_deref()
     }
 
     /// Its name as applications pass it around.

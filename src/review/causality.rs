@@ -110,7 +110,7 @@ impl Causality {
 
     /// The heads of what all of these had seen before they were made.
     pub(super) fn seen_by_all(&self, changes: &BTreeSet<ChangeNumber>) -> Vec<ChangeHash> {
-        let mut common: Vec<ChangeNumber> = Vec::new();
+        let mut common: BTreeSet<ChangeNumber> = BTreeSet::new();
         for (actor, of_actor) in self.of_actor.iter().enumerate() {
             let actor = u32::try_from(actor).unwrap_or(u32::MAX);
             let seen = changes.iter().map(|change| {
@@ -121,23 +121,29 @@ impl Causality {
             let last = usize::try_from(seq).ok().and_then(|seq| of_actor.get(seq.checked_sub(1)?));
             common.extend(last.map(|(_, number)| *number));
         }
-        self.heads_of(&common)
+        let mut heads: Vec<ChangeHash> =
+            self.last_of(&common).iter().map(|change| self.hash(*change)).collect();
+        heads.sort_unstable();
+        heads
     }
 
-    /// Those of some changes, one of an actor, that no other of them has seen.
-    fn heads_of(&self, changes: &[ChangeNumber]) -> Vec<ChangeHash> {
+    /// Those of some changes that no other of them has seen.
+    pub(super) fn last_of(&self, changes: &BTreeSet<ChangeNumber>) -> BTreeSet<ChangeNumber> {
+        // By actor, the last that others have seen, or itself the one before its last.
         let mut seen: BTreeMap<u32, u64> = BTreeMap::new();
-        for change in changes {
-            for (actor, seq) in &*self.known(*change).others {
-                let last = seen.entry(*actor).or_insert(0);
-                *last = (*last).max(*seq);
-            }
+        let mut see = |actor: u32, seq: u64| {
+            let last = seen.entry(actor).or_insert(0);
+            *last = (*last).max(seq);
+        };
+        for known in changes.iter().map(|change| self.known(*change)) {
+            known.others.iter().for_each(|(actor, seq)| see(*actor, *seq));
+            see(known.actor, known.seq - 1);
         }
-        let is_head = |known: &&Known| seen.get(&known.actor).is_none_or(|seq| *seq < known.seq);
-        let heads = changes.iter().map(|change| self.known(*change)).filter(is_head);
-        let mut hashes: Vec<ChangeHash> = heads.map(|known| known.hash).collect();
-        hashes.sort_unstable();
-        hashes
+        let is_last = |change: &&ChangeNumber| {
+            let known = self.known(**change);
+            seen.get(&known.actor).is_none_or(|seq| *seq < known.seq)
+        };
+        changes.iter().filter(is_last).copied().collect()
     }
 
     fn known(&self, change: ChangeNumber) -> &Known {

@@ -30,6 +30,10 @@ pub enum Code {
     Twin,
     /// One conflict was resolved in different ways.
     Resolution,
+    /// A rule of the schema does not hold, though everybody may have kept it.
+    Invariant,
+    /// A value cannot be read as what the schema says it is.
+    Schema,
 }
 
 impl Code {
@@ -40,6 +44,8 @@ impl Code {
             Self::EditDelete => "edit_delete",
             Self::Twin => "twin",
             Self::Resolution => "resolution",
+            Self::Invariant => "invariant",
+            Self::Schema => "schema",
         }
     }
 }
@@ -104,6 +110,13 @@ pub enum SlotKey {
     Map(String),
     /// An element of a list or text, by the operation that inserted it.
     Element(String),
+    /// The keys of a map that something which a schema says is about.
+    Rule {
+        /// What says it: a name that is the same for whoever has the schema.
+        name: String,
+        /// Which keys, sorted.
+        keys: Vec<String>,
+    },
 }
 
 /// A slot, by names that are the same on every replica.
@@ -126,6 +139,8 @@ pub enum Kept {
     Deleted,
     /// What it edited: an object that is no longer there, or a counter (`None`).
     Edited(Option<ObjType>),
+    /// The fields of a rule as it left them.
+    Fields,
 }
 
 /// One of the intents that cannot all be kept.
@@ -134,7 +149,7 @@ pub struct Side {
     /// What it wants.
     pub kept: Kept,
     /// The operations that wrote it, by their names, sorted. Of an edit, the one that had made
-    /// what was edited.
+    /// what was edited; of the fields of a rule, none.
     pub operations: Vec<String>,
     /// The changes in which that was done, sorted; of edits, the last of each actor.
     pub changes: Vec<ChangeHash>,
@@ -153,6 +168,8 @@ pub struct Conflict {
     pub sides: Vec<Side>,
     /// Heads of what all sides had seen: the document as it was before.
     pub before: Vec<ChangeHash>,
+    /// What a schema says that is not so, in words.
+    pub problem: Option<String>,
 }
 
 impl Detector {
@@ -187,14 +204,18 @@ impl Detector {
         });
         let code = self.code(state);
         let id = name(document, code, &place, &sides);
-        // Whoever decided it had seen all of it.
-        let saw_all =
-            |change: &ChangeNumber| parties.iter().all(|party| self.causality.saw(*change, *party));
-        if self.decided.get(&id).is_some_and(|decided| decided.iter().any(saw_all)) {
+        if self.is_decided(&id, &parties) {
             return None;
         }
         let before = self.causality.seen_by_all(&parties);
-        Some(Conflict { id, code, place, sides, before })
+        Some(Conflict { id, code, place, sides, before, problem: None })
+    }
+
+    /// Whether somebody decided this who had seen all of it.
+    pub(super) fn is_decided(&self, id: &ConflictId, parties: &BTreeSet<ChangeNumber>) -> bool {
+        let saw_all =
+            |change: &ChangeNumber| parties.iter().all(|party| self.causality.saw(*change, *party));
+        self.decided.get(id).is_some_and(|decided| decided.iter().any(saw_all))
     }
 
     /// The sides that wrote to the slot itself: those that wrote the same are one.
@@ -268,7 +289,7 @@ impl Detector {
 
 fn rank(side: &Side) -> u8 {
     match side.kept {
-        Kept::Put(_) | Kept::Made(_) => 0,
+        Kept::Put(_) | Kept::Made(_) | Kept::Fields => 0,
         Kept::Edited(_) => 1,
         Kept::Deleted => 2,
     }
@@ -284,20 +305,30 @@ impl Place {
         let (kind, key) = match &self.key {
             SlotKey::Map(key) => ("map", key),
             SlotKey::Element(id) => ("element", id),
+            SlotKey::Rule { name, .. } => ("rule", name),
         };
         [&self.object, kind, key]
     }
 }
 
-fn name(document: &DocumentId, code: Code, place: &Place, sides: &[Side]) -> ConflictId {
-    let mut operations: Vec<[&str; 2]> = Vec::new();
+pub(super) fn name(document: &DocumentId, code: Code, place: &Place, sides: &[Side]) -> ConflictId {
+    let mut done: Vec<[Cow<'_, str>; 2]> = Vec::new();
     for side in sides {
-        let edited = if matches!(side.kept, Kept::Edited(_)) { "edited" } else { "written" };
-        operations.extend(side.operations.iter().map(|name| [edited, name.as_str()]));
+        let how = match side.kept {
+            Kept::Edited(_) => "edited",
+            Kept::Fields => "left",
+            _ => "written",
+        };
+        if side.kept == Kept::Fields {
+            done.extend(side.changes.iter().map(|hash| [how.into(), hash.to_string().into()]));
+        } else {
+            done.extend(side.operations.iter().map(|name| [how.into(), name.into()]));
+        }
     }
-    operations.sort_unstable();
+    done.sort_unstable();
     let of = ["concord conflict 1", document.as_str(), code.as_str()];
-    ConflictId(digest(of.into_iter().chain(place.parts()).chain(operations.into_iter().flatten())))
+    let of = of.into_iter().chain(place.parts()).map(Cow::Borrowed);
+    ConflictId(digest(of.chain(done.into_iter().flatten()).map(Cow::into_owned)))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::{
     Choice, Conflict, ConflictId, Content, Detector, NotAgain, Resolution, Summary, Unreadable,
-    View, history, settle,
+    View, history, open, settle,
 };
 use crate::{
     entity::{Schema, SchemaErrors},
@@ -133,32 +133,33 @@ pub enum DeskError {
 pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
     let document: DocumentId =
         asked.document.parse().map_err(|_| DeskError::Document(asked.document.clone()))?;
-    let look = |doc: &Automerge| Detector::of(&doc.get_changes(&[]));
+    let schema = asked.schema.as_deref().map(Schema::parse).transpose()?;
+    let schema = schema.as_ref();
+    let find = |doc: &Automerge| {
+        let detector = Detector::of(&doc.get_changes(&[]))?;
+        Ok::<_, DeskError>(open(doc, &detector, &document, schema))
+    };
     match &asked.question {
         Question::List => {
-            let schema = asked.schema.as_deref().map(Schema::parse).transpose()?;
-            let mut detector = look(doc)?;
-            let settled = match &schema {
+            let mut detector = Detector::of(&doc.get_changes(&[]))?;
+            let settled = match schema {
                 Some(schema) => settle(doc, &mut detector, &document, schema),
                 None => Vec::new(),
             };
-            let open = detector.open(&document);
+            let open = open(doc, &detector, &document, schema);
             let shown = open.iter().take(LISTED_MAX);
             let listed = shown.map(|conflict| Summary::of(doc, &document, conflict)).collect();
             let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
             Ok(Answer::Listed { open: listed, more, settled })
         }
-        Question::Show(id) => {
-            let open = look(doc)?.open(&document);
-            match open.iter().find(|conflict| conflict.id == *id) {
-                Some(conflict) => Ok(Answer::Shown(Box::new(View::of(doc, &document, conflict)?))),
-                None => Ok(Answer::NotOpen(None)),
-            }
-        }
+        Question::Show(id) => match find(doc)?.iter().find(|conflict| conflict.id == *id) {
+            Some(conflict) => Ok(Answer::Shown(Box::new(View::of(doc, &document, conflict)?))),
+            None => Ok(Answer::NotOpen(None)),
+        },
         // On what is stored, and not on what policies have yet to decide.
-        Question::Decide(order) => decide(doc, &look(doc)?.open(&document), order),
-        Question::DecideAgain(order) => decide_again(doc, &document, order),
+        Question::Decide(order) => decide(doc, &find(doc)?, order),
+        Question::DecideAgain(order) => decide_again(doc, &document, schema, order),
     }
 }
 
@@ -174,9 +175,10 @@ fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answe
 fn decide_again(
     doc: &mut Automerge,
     document: &DocumentId,
+    schema: Option<&Schema>,
     order: &Order,
 ) -> Result<Answer, DeskError> {
-    match history::decided(doc, document, order.conflict) {
+    match history::decided(doc, document, schema, order.conflict) {
         Ok((conflict, then)) => carry_out(Some(&then), doc, &conflict, order),
         Err(NotAgain::Unreadable(error)) => Err(error.into()),
         Err(NotAgain::NotDecided(_)) => Ok(Answer::NotOpen(None)),

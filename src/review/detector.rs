@@ -13,7 +13,7 @@ use automerge::{Change, ChangeHash, ObjType, ScalarValue};
 use super::{
     ConflictId,
     causality::{Causality, ChangeNumber},
-    operation::{Id, Operation, Slot, What, operations},
+    operation::{Id, Key, Operation, Slot, What, operations},
     resolution::Decided,
 };
 
@@ -125,6 +125,24 @@ impl Detector {
             self.decided.entry(decided.conflict).or_default().push(number);
         }
         Ok(())
+    }
+
+    /// The changes that wrote these keys of the document, or inside what is there, and that none of
+    /// the others has seen; these changes aside.
+    pub(super) fn last_writers(
+        &self,
+        keys: &[String],
+        aside: &[ChangeHash],
+    ) -> BTreeSet<ChangeNumber> {
+        let slot = |key: &String| Slot { object: None, key: Key::Map(key.as_str().into()) };
+        let states = keys.iter().filter_map(|key| self.slots.get(&slot(key)));
+        let wrote = |state: &State| {
+            let writes = state.writes.iter().map(|write| write.change);
+            writes.chain(state.touches.iter().map(|touch| touch.change)).collect::<Vec<_>>()
+        };
+        let mut all: BTreeSet<ChangeNumber> = states.flat_map(wrote).collect();
+        all.retain(|change| !aside.contains(&self.causality.hash(*change)));
+        self.causality.last_of(&all)
     }
 
     fn operate(&mut self, change: ChangeNumber, operation: Operation, touched: &mut BTreeSet<Id>) {

@@ -52,6 +52,11 @@ impl Follower {
         Ok(())
     }
 
+    /// What was taken in.
+    pub fn detector(&self) -> &Detector {
+        &self.detector
+    }
+
     /// The conflicts that are open; see [`Detector::open`].
     pub fn open(&self, document: &DocumentId) -> Vec<Conflict> {
         self.detector.open(document)

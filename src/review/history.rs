@@ -4,8 +4,9 @@ use automerge::{Automerge, ChangeHash};
 use concord_protocol::DocumentId;
 
 use super::{
-    Choice, Conflict, ConflictId, Decided, Detector, Refused, Resolution, Unreadable, Who,
+    Choice, Conflict, ConflictId, Decided, Detector, Refused, Resolution, Unreadable, Who, open,
 };
+use crate::entity::Schema;
 
 /// A decision that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +58,15 @@ pub fn decisions(doc: &Automerge) -> Vec<Past> {
         .collect()
 }
 
-/// The conflict that was decided, as it was then, in the document as it was then.
+/// The conflict that was decided, as it was then, in the document as it was then; under the schema
+/// that is in force now, if there is one.
 ///
 /// # Errors
 /// [`NotAgain`].
 pub fn decided(
     doc: &Automerge,
     document: &DocumentId,
+    schema: Option<&Schema>,
     id: ConflictId,
 ) -> Result<(Conflict, Automerge), NotAgain> {
     let mut past = decisions(doc);
@@ -71,7 +74,8 @@ pub fn decided(
     // A later one may have decided it once more, which is found where it was open.
     for past in past.iter().rev() {
         let then = doc.fork_at(&past.knew)?;
-        let open = Detector::of(&then.get_changes(&[]))?.open(document);
+        let detector = Detector::of(&then.get_changes(&[]))?;
+        let open = open(&then, &detector, document, schema);
         if let Some(conflict) = open.into_iter().find(|conflict| conflict.id == id) {
             return Ok((conflict, then));
         }
@@ -87,10 +91,11 @@ pub fn decided(
 pub fn again(
     doc: &Automerge,
     document: &DocumentId,
+    schema: Option<&Schema>,
     id: ConflictId,
     choice: &Choice,
     reason: Option<String>,
 ) -> Result<Resolution, NotAgain> {
-    let (conflict, then) = decided(doc, document, id)?;
+    let (conflict, then) = decided(doc, document, schema, id)?;
     Ok(Resolution::since(Some(&then), doc, &conflict, choice, reason)?)
 }

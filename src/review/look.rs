@@ -8,8 +8,9 @@ use automerge::{
 
 use super::{
     Conflict, Kept, Place, Side, SlotKey,
-    resolution::{Found, find},
+    part::{Found, find},
 };
+use crate::json;
 
 /// What is, was or would be at a place.
 #[derive(Debug, Clone)]
@@ -26,6 +27,13 @@ pub enum Content {
         object: ObjId,
         /// What it is.
         kind: ObjType,
+    },
+    /// Some keys of a map: what a rule is about.
+    Fields {
+        /// A document that has them at its root.
+        doc: Box<Automerge>,
+        /// Which.
+        keys: Vec<String>,
     },
 }
 
@@ -65,9 +73,26 @@ pub struct Who {
 }
 
 impl Conflict {
+    /// Where it is, as people write it; see [`Conflict::path`].
+    pub(super) fn path_text(&self, doc: &Automerge) -> Option<String> {
+        match &self.place.key {
+            SlotKey::Rule { keys, .. } => {
+                let path = |key: &String| json::path([Prop::Map(key.clone())].iter());
+                Some(keys.iter().map(path).collect::<Vec<_>>().join(", "))
+            }
+            _ => self.path(doc).map(|path| json::path(path.iter())),
+        }
+    }
+
     /// Where it is: in the document as it is now, else as it was before. `None` if it was made
-    /// and removed since.
+    /// and removed since. A rule about several keys is at the map that they are in.
     pub fn path(&self, doc: &Automerge) -> Option<Vec<Prop>> {
+        if let SlotKey::Rule { keys, .. } = &self.place.key {
+            return Some(match keys.as_slice() {
+                [key] => vec![Prop::Map(key.clone())],
+                _ => Vec::new(),
+            });
+        }
         let now = if self.is_gone() { None } else { path_in(doc, &self.place) };
         now.or_else(|| path_in(&doc.fork_at(&self.before).ok()?, &self.place))
     }
@@ -110,7 +135,9 @@ impl Side {
     /// As [`Conflict::base`].
     pub fn content(&self, doc: &Automerge, place: &Place) -> Result<Content, AutomergeError> {
         match &self.kept {
-            Kept::Edited(None) => content_at(Cow::Owned(doc.fork_at(&self.changes)?), place),
+            Kept::Edited(None) | Kept::Fields => {
+                content_at(Cow::Owned(doc.fork_at(&self.changes)?), place)
+            }
             Kept::Put(value) => {
                 let counted = if value.is_counter() { self.counted(doc, place)? } else { None };
                 Ok(Content::Single(counted.unwrap_or_else(|| value.clone())))
@@ -180,6 +207,9 @@ fn path_in(doc: &Automerge, place: &Place) -> Option<Vec<Prop>> {
 }
 
 fn content_at(doc: Cow<'_, Automerge>, place: &Place) -> Result<Content, AutomergeError> {
+    if let SlotKey::Rule { keys, .. } = &place.key {
+        return Ok(Content::Fields { doc: Box::new(doc.into_owned()), keys: keys.clone() });
+    }
     let Ok(Found { parent, prop }) = find(&doc, place) else {
         // What it is in was not there yet.
         return Ok(Content::Nothing);

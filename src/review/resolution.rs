@@ -2,13 +2,14 @@
 //! conflict.
 
 use automerge::{
-    Automerge, AutomergeError, Change, Cursor, ObjId, ObjType, Prop, ReadDoc as _, ScalarValue,
-    Value,
-    marks::ExpandMark,
-    transaction::{CommitOptions, Transactable as _, Transaction},
+    Automerge, AutomergeError, Change, ReadDoc as _,
+    transaction::{CommitOptions, Transaction},
 };
 
-use super::{Conflict, ConflictId, Content, Place, SlotKey};
+use super::{
+    Conflict, ConflictId, Content, SlotKey,
+    part::{self, Part, has_element, unreadable},
+};
 
 /// The first word of the message of a change that decides a conflict.
 const WORD: &str = "concord:resolve";
@@ -33,10 +34,7 @@ pub struct Resolution {
     conflict: ConflictId,
     chosen: String,
     reason: Option<String>,
-    parent: ObjId,
-    prop: Prop,
-    is_there: bool,
-    content: Content,
+    parts: Vec<Part>,
 }
 
 /// Why a decision cannot be written.
@@ -61,6 +59,12 @@ pub enum Refused {
     /// A content cannot be read.
     #[error("what was chosen cannot be read: {0}")]
     Unreadable(String),
+    /// What is to be written is not what the conflict is about.
+    #[error("the conflict is about {keys}: give an object with one or more of these fields")]
+    NotFields {
+        /// Which fields it is about.
+        keys: String,
+    },
 }
 
 /// What the message of a change says of a decision.
@@ -117,8 +121,8 @@ impl Resolution {
         if then.is_some() && (conflict.is_gone() || !has_element(doc, &conflict.place)) {
             return Err(Refused::Gone);
         }
+        let stays = then.is_none() && matches!(choice, Choice::Now);
         let then = then.unwrap_or(doc);
-        let unreadable = |error: AutomergeError| Refused::Unreadable(error.to_string());
         let (chosen, content) = match choice {
             Choice::Side(number) => {
                 let (side, sides) = (*number, conflict.sides.len());
@@ -131,22 +135,13 @@ impl Resolution {
             Choice::Other(Content::Nothing) => ("delete".to_owned(), Content::Nothing),
             Choice::Other(content) => ("value".to_owned(), content.clone()),
         };
-        let no_place = |error: AutomergeError| Refused::NoPlace(error.to_string());
-        let (found, is_there) = if conflict.is_gone() {
-            let before = doc.fork_at(&conflict.before).map_err(unreadable)?;
-            (find(&before, &conflict.place).map_err(no_place)?, false)
-        } else {
-            let found = find(doc, &conflict.place).map_err(no_place)?;
-            let is_there = doc.get(&found.parent, found.prop.clone()).map_err(unreadable)?;
-            (found, is_there.is_some())
+        let parts = match &conflict.place.key {
+            // Whatever was written once more would be wrong once more.
+            SlotKey::Rule { .. } if stays => Vec::new(),
+            SlotKey::Rule { keys, .. } => part::fields(doc, keys, content)?,
+            _ => vec![part::slot(doc, conflict, content)?],
         };
-        let Found { parent, prop } = found;
-        let prop = match prop {
-            // It comes back where it was.
-            Prop::Seq(index) => Prop::Seq(index.min(doc.length(&parent))),
-            key @ Prop::Map(_) => key,
-        };
-        Ok(Self { conflict: conflict.id, chosen, reason, parent, prop, is_there, content })
+        Ok(Self { conflict: conflict.id, chosen, reason, parts })
     }
 
     /// The message for the change that the decision is written in: it names the conflict, which
@@ -167,26 +162,11 @@ impl Resolution {
     /// # Errors
     /// Those of the transaction.
     pub fn write(&self, tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
-        let Self { parent, prop, is_there, .. } = self;
-        // Writing what is there already is no operation at all, and somebody else's concurrent
-        // decision would then be the only one: so it is taken away first.
-        match (&self.content, prop) {
-            (Content::Nothing, prop) if *is_there => tx.delete(parent, prop.clone())?,
-            (Content::Nothing, _) => return Ok(false),
-            (content, Prop::Map(key)) => {
-                if *is_there {
-                    tx.delete(parent, key.as_str())?;
-                }
-                put(tx, parent, prop, content, false)?;
-            }
-            (content, Prop::Seq(index)) => {
-                if *is_there {
-                    tx.put(parent, *index, ScalarValue::Null)?;
-                }
-                put(tx, parent, prop, content, !is_there)?;
-            }
+        let mut is_written = false;
+        for part in &self.parts {
+            is_written |= part.write(tx)?;
         }
-        Ok(true)
+        Ok(is_written)
     }
 
     /// Writes the decision as a change of this document, which is given.
@@ -209,103 +189,4 @@ impl Resolution {
         let hash = written.unwrap_or_else(|| doc.empty_commit(options()));
         doc.get_change_by_hash(&hash).ok_or(AutomergeError::MissingHash(hash))
     }
-}
-
-/// A place in a document.
-pub(super) struct Found {
-    pub(super) parent: ObjId,
-    pub(super) prop: Prop,
-}
-
-/// Where a place is in a document. An element must be there: where it is not, automerge 0.12 says
-/// where it would be, but in debug builds fails a check of its own.
-pub(super) fn find(doc: &Automerge, place: &Place) -> Result<Found, AutomergeError> {
-    let parent = doc.import_obj(&place.object)?;
-    let prop = match &place.key {
-        SlotKey::Map(key) => Prop::Map(key.clone()),
-        SlotKey::Element(element) => {
-            let cursor = Cursor::try_from(element.as_str())?;
-            Prop::Seq(doc.get_cursor_position(&parent, &cursor, None)?)
-        }
-    };
-    Ok(Found { parent, prop })
-}
-
-/// Whether the element that a place names is in its list. Not asked by its cursor: of an element
-/// that is gone, automerge 0.12 gives the place where it would be, which is another one's.
-fn has_element(doc: &Automerge, place: &Place) -> bool {
-    let SlotKey::Element(element) = &place.key else { return true };
-    let (Ok(parent), Ok(wanted)) =
-        (doc.import_obj(&place.object), Cursor::try_from(element.as_str()))
-    else {
-        return false;
-    };
-    (0..doc.length(&parent))
-        .any(|at| doc.get_cursor(&parent, at, None).is_ok_and(|at| at == wanted))
-}
-
-fn put(
-    tx: &mut Transaction<'_>,
-    parent: &ObjId,
-    prop: &Prop,
-    content: &Content,
-    insert: bool,
-) -> Result<(), AutomergeError> {
-    match content {
-        Content::Nothing => {}
-        Content::Single(value) => match prop {
-            Prop::Seq(index) if insert => tx.insert(parent, *index, value.clone())?,
-            prop => tx.put(parent, prop.clone(), value.clone())?,
-        },
-        Content::Object { doc, object, kind } => {
-            let made = match prop {
-                Prop::Seq(index) if insert => tx.insert_object(parent, *index, *kind)?,
-                prop => tx.put_object(parent, prop.clone(), *kind)?,
-            };
-            copy(tx, doc, object.clone(), *kind, made)?;
-        }
-    }
-    Ok(())
-}
-
-/// Copies what is in an object of one document into an empty one.
-fn copy(
-    tx: &mut Transaction<'_>,
-    from: &Automerge,
-    object: ObjId,
-    kind: ObjType,
-    into: ObjId,
-) -> Result<(), AutomergeError> {
-    let mut left = vec![(object, kind, into)];
-    while let Some((object, kind, into)) = left.pop() {
-        match kind {
-            ObjType::Map | ObjType::Table => {
-                for item in from.map_range(&object, ..) {
-                    match item.value.clone().into() {
-                        Value::Scalar(value) => tx.put(&into, &*item.key, value.into_owned())?,
-                        Value::Object(kind) => {
-                            left.push((item.id(), kind, tx.put_object(&into, &*item.key, kind)?));
-                        }
-                    }
-                }
-            }
-            ObjType::List => {
-                for (index, item) in from.list_range(&object, ..).enumerate() {
-                    match item.value.clone().into() {
-                        Value::Scalar(value) => tx.insert(&into, index, value.into_owned())?,
-                        Value::Object(kind) => {
-                            left.push((item.id(), kind, tx.insert_object(&into, index, kind)?));
-                        }
-                    }
-                }
-            }
-            ObjType::Text => {
-                tx.splice_text(&into, 0, 0, &from.text(&object)?)?;
-                for mark in from.marks(&object)? {
-                    tx.mark(&into, mark, ExpandMark::default())?;
-                }
-            }
-        }
-    }
-    Ok(())
 }

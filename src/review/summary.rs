@@ -5,8 +5,7 @@ use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Conflict, ConflictId, Content, Kept, Side, Who};
-use crate::json;
+use super::{Conflict, ConflictId, Content, Kept, Place, Side, Who};
 
 /// Characters of a value, a path or a name that are shown.
 const TEXT_MAX: usize = 80;
@@ -25,6 +24,9 @@ pub struct Summary {
     pub code: String,
     /// Where in the document it is; `null` if what it is in is gone.
     pub path: Option<String>,
+    /// What a schema says that is not so.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// The slot, by a hash of names that do not change: conflicts that follow each other have the
     /// same.
     pub slot: String,
@@ -50,21 +52,22 @@ pub struct SideSummary {
 impl Summary {
     /// What there is to say of a conflict of this document.
     pub fn of(doc: &Automerge, document: &DocumentId, conflict: &Conflict) -> Self {
-        let path = conflict.path(doc).map(|path| json::path(path.iter()));
+        let sides = conflict.sides.iter().take(SIDES_MAX);
         Self {
             id: conflict.id,
             document: document.as_str().to_owned(),
             code: conflict.code.to_string(),
-            path: path.map(|path| shortened(&path)),
+            path: conflict.path_text(doc).map(|path| shortened(&path)),
+            problem: conflict.problem.as_deref().map(shortened),
             slot: conflict.place.digest(),
             time: conflict.time_s(doc),
-            sides: conflict.sides.iter().take(SIDES_MAX).map(|side| summary(doc, side)).collect(),
+            sides: sides.map(|side| summary(doc, &conflict.place, side)).collect(),
             side_count: conflict.sides.len(),
         }
     }
 }
 
-fn summary(doc: &Automerge, side: &Side) -> SideSummary {
+fn summary(doc: &Automerge, place: &Place, side: &Side) -> SideSummary {
     let value = match &side.kept {
         Kept::Put(value) => {
             let json = Content::Single(value.clone()).to_json().ok().flatten();
@@ -72,6 +75,10 @@ fn summary(doc: &Automerge, side: &Side) -> SideSummary {
         }
         Kept::Made(kind) | Kept::Edited(Some(kind)) => Some(kind.to_string()),
         Kept::Edited(None) => Some("counter".to_owned()),
+        Kept::Fields => {
+            let content = side.content(doc, place).ok();
+            content.and_then(|content| Some(content.to_json().ok()??.to_string()))
+        }
         Kept::Deleted => None,
     };
     let name = |who: Who| shortened(&who.author.unwrap_or(who.actor));

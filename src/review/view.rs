@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 
-use automerge::{Automerge, ObjType, Prop, ROOT, ScalarValue, Value};
+use automerge::{
+    Automerge, ObjType, Prop, ROOT, ReadDoc as _, ScalarValue, Value,
+    transaction::Transactable as _,
+};
 use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
-use super::{Choice, Conflict, ConflictId, Content, Kept, Side, Who};
+use super::{Choice, Conflict, ConflictId, Content, Kept, Side, SlotKey, Who};
 use crate::json::{self, JsonError};
 
 /// A conflict as people and programs are shown it.
@@ -21,6 +24,9 @@ pub struct View {
     pub code: String,
     /// Where in the document it is; `null` if what it is in is gone.
     pub path: Option<String>,
+    /// What a schema says that is not so, in words.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// What was there before; `null` for nothing.
     pub before: Option<Json>,
     /// What is there until it is decided; `null` for nothing.
@@ -74,7 +80,8 @@ impl View {
             id: conflict.id,
             document: document.as_str().to_owned(),
             code: conflict.code.to_string(),
-            path: conflict.path(doc).map(|path| json::path(path.iter())),
+            path: conflict.path_text(doc),
+            problem: conflict.problem.clone(),
             before: conflict.base(doc)?.to_json()?,
             now: conflict.provisional(doc)?.to_json()?,
             sides: sides.collect::<Result<_, JsonError>>()?,
@@ -87,7 +94,7 @@ impl Side {
         match self.kept {
             Kept::Deleted => "deleted",
             Kept::Edited(_) => "edited",
-            Kept::Put(_) | Kept::Made(_) => "written",
+            Kept::Put(_) | Kept::Made(_) | Kept::Fields => "written",
         }
     }
 }
@@ -114,17 +121,30 @@ impl Content {
             Self::Object { doc, object, kind } => {
                 Some(json::to_json(&**doc, &Value::Object(*kind), object)?)
             }
+            Self::Fields { doc, keys } => {
+                let mut fields = Map::new();
+                for key in keys {
+                    if let Some((value, id)) = doc.get(ROOT, key)? {
+                        fields.insert(key.clone(), json::to_json(&**doc, &value, &id)?);
+                    }
+                }
+                Some(Json::Object(fields))
+            }
         })
     }
 }
 
 impl Choice {
     /// A value of one's own for the place of a conflict. Where there was text that people edit
-    /// together, text becomes that; elsewhere it is a single string.
+    /// together, text becomes that; elsewhere it is a single string. Where it is about the fields
+    /// of a rule, it is an object of those that are to be written.
     ///
     /// # Errors
     /// [`JsonError`], which does not come of JSON of at most [`json::DEPTH_MAX`] levels.
     pub fn value(value: Json, conflict: &Conflict) -> Result<Self, JsonError> {
+        if let SlotKey::Rule { keys, .. } = &conflict.place.key {
+            return fields(value, keys);
+        }
         let is_text = |side: &Side| {
             matches!(side.kept, Kept::Made(ObjType::Text) | Kept::Edited(Some(ObjType::Text)))
         };
@@ -140,4 +160,25 @@ impl Choice {
         tx.commit();
         Ok(Self::Other(Content::of(Cow::Owned(doc), &ROOT, "value")?))
     }
+}
+
+/// Values for fields that a rule is about: an object of them, as they are shown; what is no object
+/// is the value of the only one.
+fn fields(value: Json, keys: &[String]) -> Result<Choice, JsonError> {
+    let fields = match (value, keys) {
+        (Json::Object(fields), _) => fields,
+        (value, [key]) => Map::from_iter([(key.clone(), value)]),
+        // It names none of them, which the decision is refused for.
+        (_, _) => Map::new(),
+    };
+    let (mut doc, keys) = (Automerge::new(), fields.keys().cloned().collect());
+    let mut tx = doc.transaction();
+    for (key, value) in fields {
+        match value {
+            Json::String(text) => tx.put(ROOT, key, text)?,
+            value => json::put(&mut tx, &ROOT, Prop::Map(key), value, false)?,
+        }
+    }
+    tx.commit();
+    Ok(Choice::Other(Content::Fields { doc: Box::new(doc), keys }))
 }

@@ -1,6 +1,6 @@
 //! What a rule is made of.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use super::functions::Function;
 use crate::entity::Value;
@@ -32,6 +32,29 @@ pub(super) enum Node {
     List(Vec<Node>),
     /// What a function makes of a value.
     Call(Function, Box<Node>),
+}
+
+impl Node {
+    /// Notes the fields of the entity itself that it looks at, or at something inside of which.
+    pub(super) fn note_fields<'a>(&'a self, noted: &mut BTreeSet<&'a str>) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Field(path) | Self::Has(path) => noted.extend(path.first().map(String::as_str)),
+            Self::Whole(part) | Self::Not(part) | Self::Negate(part) | Self::Call(_, part) => {
+                part.note_fields(noted);
+            }
+            Self::Binary(_, one, other) | Self::And(one, other) | Self::Or(one, other) => {
+                one.note_fields(noted);
+                other.note_fields(noted);
+            }
+            Self::If(condition, one, other) => {
+                condition.note_fields(noted);
+                one.note_fields(noted);
+                other.note_fields(noted);
+            }
+            Self::List(parts) => parts.iter().for_each(|part| part.note_fields(noted)),
+        }
+    }
 }
 
 /// What is done with two values.

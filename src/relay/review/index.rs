@@ -263,6 +263,7 @@ mod tests {
             document: self::document(document).as_str().to_owned(),
             code: code.to_owned(),
             path: Some("title".to_owned()),
+            problem: None,
             slot: slot.to_owned(),
             time: i64::from(n / 2),
             sides: Vec::new(),

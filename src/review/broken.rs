@@ -1,0 +1,109 @@
+//! Conflicts of what a schema says: a rule that everybody kept and the merge breaks, and values
+//! that cannot be read as what the schema says they are.
+//!
+//! They are conflicts of those who wrote the fields concerned last, not knowing of each other.
+//! Where that is one alone, there is one side: whatever is wrong is shown until it is put right, or
+//! somebody decides to let it be.
+
+use std::collections::BTreeSet;
+
+use automerge::{Automerge, ChangeHash, ROOT, ReadDoc as _, Value};
+use concord_protocol::DocumentId;
+
+use super::{
+    Code, Conflict, Detector, Kept, Place, Side, SlotKey, causality::ChangeNumber, conflict,
+};
+use crate::entity::{EntityType, Problem, Schema};
+
+/// Of a document in which more is wrong than this, the rest is found when this is put right.
+const PROBLEMS_MAX: usize = 100;
+
+/// All conflicts that are open in a document, under the schema that is in force, if there is one.
+/// The detector must have taken in all of the document.
+pub fn open(
+    doc: &Automerge,
+    detector: &Detector,
+    document: &DocumentId,
+    schema: Option<&Schema>,
+) -> Vec<Conflict> {
+    let mut open = detector.open(document);
+    if let Some(of) = schema.and_then(|schema| schema.recognise(doc)) {
+        open.extend(broken(doc, detector, document, of));
+        open.sort_by(|one, other| (&one.place, one.id).cmp(&(&other.place, other.id)));
+    }
+    open
+}
+
+fn broken(
+    doc: &Automerge,
+    detector: &Detector,
+    document: &DocumentId,
+    of: &EntityType,
+) -> Vec<Conflict> {
+    let problems = of.read(doc).problems();
+    if problems.is_empty() {
+        return Vec::new();
+    }
+    // Nobody wrote what a document begins with.
+    let begun: Vec<ChangeHash> =
+        of.genesis().unwrap_or_default().iter().map(automerge::Change::hash).collect();
+    let conflict = |problem: &Problem| {
+        let (name, keys) = about(of, problem)?;
+        let parties = detector.last_writers(&keys, &begun);
+        if parties.is_empty() {
+            return None;
+        }
+        let code = match problem {
+            Problem::Misfit(misfit) if !is_of_all(doc, &misfit.field, &keys, parties.len()) => {
+                Code::Schema
+            }
+            _ => Code::Invariant,
+        };
+        let place = Place { object: "_root".to_owned(), key: SlotKey::Rule { name, keys } };
+        let left = |party: &ChangeNumber| Side {
+            kept: Kept::Fields,
+            operations: Vec::new(),
+            changes: vec![detector.causality.hash(*party)],
+        };
+        let mut sides: Vec<Side> = parties.iter().map(left).collect();
+        sides.sort_by(|one, other| one.changes.cmp(&other.changes));
+        let id = conflict::name(document, code, &place, &sides);
+        if detector.is_decided(&id, &parties) {
+            return None;
+        }
+        let before = detector.causality.seen_by_all(&parties);
+        Some(Conflict { id, code, place, sides, before, problem: Some(problem.to_string()) })
+    };
+    problems.iter().take(PROBLEMS_MAX).filter_map(conflict).collect()
+}
+
+/// What a problem is called, and the keys that it is about. `None` if it is about none.
+fn about(of: &EntityType, problem: &Problem) -> Option<(String, Vec<String>)> {
+    let (name, fields): (_, BTreeSet<&str>) = match problem {
+        Problem::Misfit(misfit) => {
+            (format!("field {}", misfit.field), BTreeSet::from([outermost(&misfit.field)]))
+        }
+        Problem::Missing { field } => {
+            (format!("required {field}"), BTreeSet::from([outermost(field)]))
+        }
+        Problem::Broken { rule, .. } => (format!("rule {rule}"), of.invariants.get(rule)?.fields()),
+        // It says nothing of the entity.
+        Problem::Unsettled { .. } => return None,
+    };
+    let slots = fields.into_iter().filter_map(|field| Some(of.fields.get(field)?.slot.clone()));
+    let mut keys: Vec<String> = slots.collect();
+    keys.sort_unstable();
+    Some((name, keys)).filter(|(_, keys)| !keys.is_empty())
+}
+
+/// The field of the entity itself that something like `lines[2].amount` is in.
+fn outermost(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or(path)
+}
+
+/// Whether what does not fit is what several made together, such as a list that is too long: each
+/// of them may have kept to the schema.
+fn is_of_all(doc: &Automerge, field: &str, keys: &[String], parties: usize) -> bool {
+    let is_object = |key: &String| matches!(doc.get(ROOT, key), Ok(Some((Value::Object(_), _))));
+    parties > 1 && outermost(field) == field && keys.iter().all(is_object)
+}

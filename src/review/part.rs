@@ -1,0 +1,239 @@
+//! What a decision writes: at the place of a conflict, or in the fields that a rule is about.
+
+use std::{borrow::Cow, fmt};
+
+use automerge::{
+    Automerge, AutomergeError, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc as _, ScalarValue,
+    Value,
+    marks::ExpandMark,
+    transaction::{Transactable as _, Transaction},
+};
+use serde_json::Value as Json;
+
+use super::{Conflict, Content, Place, Refused, SlotKey};
+use crate::json;
+
+/// What is written at one place.
+#[derive(Debug)]
+pub(super) enum Part {
+    Slot {
+        parent: ObjId,
+        prop: Prop,
+        is_there: bool,
+        content: Content,
+    },
+    /// A text that stays where it is, and becomes this.
+    Text {
+        text: ObjId,
+        becomes: String,
+    },
+}
+
+impl Part {
+    /// Writes it. Whether there was something to write.
+    pub(super) fn write(&self, tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
+        let (parent, prop, is_there, content) = match self {
+            Self::Slot { parent, prop, is_there, content } => (parent, prop, *is_there, content),
+            Self::Text { text, becomes } => {
+                tx.update_text(text, becomes)?;
+                return Ok(true);
+            }
+        };
+        // Writing what is there already is no operation at all, and somebody else's concurrent
+        // decision would then be the only one: so it is taken away first.
+        match (content, prop) {
+            (Content::Nothing, prop) if is_there => tx.delete(parent, prop.clone())?,
+            (Content::Nothing, _) => return Ok(false),
+            (content, Prop::Map(key)) => {
+                if is_there {
+                    tx.delete(parent, key.as_str())?;
+                }
+                put(tx, parent, prop, content, false)?;
+            }
+            (content, Prop::Seq(index)) => {
+                if is_there {
+                    tx.put(parent, *index, ScalarValue::Null)?;
+                }
+                put(tx, parent, prop, content, !is_there)?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+pub(super) fn unreadable(error: impl fmt::Display) -> Refused {
+    Refused::Unreadable(error.to_string())
+}
+
+/// Writes what a conflict of one slot is decided with.
+pub(super) fn slot(
+    doc: &Automerge,
+    conflict: &Conflict,
+    content: Content,
+) -> Result<Part, Refused> {
+    if let Content::Fields { .. } = content {
+        return Err(unreadable("fields of a rule were given for a single place"));
+    }
+    let no_place = |error: AutomergeError| Refused::NoPlace(error.to_string());
+    let (found, is_there) = if conflict.is_gone() {
+        let before = doc.fork_at(&conflict.before).map_err(unreadable)?;
+        (find(&before, &conflict.place).map_err(no_place)?, false)
+    } else {
+        let found = find(doc, &conflict.place).map_err(no_place)?;
+        let is_there = doc.get(&found.parent, found.prop.clone()).map_err(unreadable)?;
+        (found, is_there.is_some())
+    };
+    let Found { parent, prop } = found;
+    let prop = match prop {
+        // It comes back where it was.
+        Prop::Seq(index) => Prop::Seq(index.min(doc.length(&parent))),
+        key @ Prop::Map(_) => key,
+    };
+    Ok(Part::Slot { parent, prop, is_there, content })
+}
+
+/// Writes fields that a rule is about. What people edit together stays where it is the same, and a
+/// text where it is another, so that nothing is lost that somebody writes meanwhile.
+pub(super) fn fields(
+    doc: &Automerge,
+    keys: &[String],
+    content: Content,
+) -> Result<Vec<Part>, Refused> {
+    let (from, wanted) = match content {
+        Content::Fields { doc, keys } => (doc, keys),
+        Content::Nothing => (Box::default(), keys.to_vec()),
+        Content::Single(_) | Content::Object { .. } => (Box::default(), Vec::new()),
+    };
+    if wanted.is_empty() || wanted.iter().any(|key| !keys.contains(key)) {
+        return Err(Refused::NotFields { keys: keys.join(", ") });
+    }
+    let mut parts = Vec::new();
+    for key in wanted {
+        let now = doc.get(ROOT, &key).map_err(unreadable)?;
+        let mut content =
+            Content::of(Cow::Borrowed(&*from), &ROOT, key.as_str()).map_err(unreadable)?;
+        let is_there = now.is_some();
+        if let Some((now, id)) = now {
+            let is_counter = matches!(&now, Value::Scalar(value) if value.is_counter());
+            if let (true, Content::Single(ScalarValue::Int(count))) = (is_counter, &content) {
+                content = Content::Single(ScalarValue::counter(*count));
+            }
+            if now.is_object() || is_counter {
+                let now = json::to_json(doc, &now, &id).map_err(unreadable)?;
+                if content.to_json().map_err(unreadable)?.as_ref() == Some(&now) {
+                    continue;
+                }
+            }
+            if now == Value::Object(ObjType::Text)
+                && let Some(Json::String(becomes)) = content.to_json().map_err(unreadable)?
+            {
+                parts.push(Part::Text { text: id, becomes });
+                continue;
+            }
+        }
+        parts.push(Part::Slot { parent: ROOT, prop: Prop::Map(key), is_there, content });
+    }
+    Ok(parts)
+}
+
+/// A place in a document.
+pub(super) struct Found {
+    pub(super) parent: ObjId,
+    pub(super) prop: Prop,
+}
+
+/// Where a place is in a document. An element must be there: where it is not, automerge 0.12 says
+/// where it would be, but in debug builds fails a check of its own.
+pub(super) fn find(doc: &Automerge, place: &Place) -> Result<Found, AutomergeError> {
+    let parent = doc.import_obj(&place.object)?;
+    let prop = match &place.key {
+        SlotKey::Map(key) => Prop::Map(key.clone()),
+        SlotKey::Element(element) => {
+            let cursor = Cursor::try_from(element.as_str())?;
+            Prop::Seq(doc.get_cursor_position(&parent, &cursor, None)?)
+        }
+        // It is about keys, and in none of them.
+        SlotKey::Rule { .. } => return Err(AutomergeError::InvalidObjId(place.object.clone())),
+    };
+    Ok(Found { parent, prop })
+}
+
+/// Whether the element that a place names is in its list. Not asked by its cursor: of an element
+/// that is gone, automerge 0.12 gives the place where it would be, which is another one's.
+pub(super) fn has_element(doc: &Automerge, place: &Place) -> bool {
+    let SlotKey::Element(element) = &place.key else { return true };
+    let (Ok(parent), Ok(wanted)) =
+        (doc.import_obj(&place.object), Cursor::try_from(element.as_str()))
+    else {
+        return false;
+    };
+    (0..doc.length(&parent))
+        .any(|at| doc.get_cursor(&parent, at, None).is_ok_and(|at| at == wanted))
+}
+
+fn put(
+    tx: &mut Transaction<'_>,
+    parent: &ObjId,
+    prop: &Prop,
+    content: &Content,
+    insert: bool,
+) -> Result<(), AutomergeError> {
+    match content {
+        // No value of one place.
+        Content::Nothing | Content::Fields { .. } => {}
+        Content::Single(value) => match prop {
+            Prop::Seq(index) if insert => tx.insert(parent, *index, value.clone())?,
+            prop => tx.put(parent, prop.clone(), value.clone())?,
+        },
+        Content::Object { doc, object, kind } => {
+            let made = match prop {
+                Prop::Seq(index) if insert => tx.insert_object(parent, *index, *kind)?,
+                prop => tx.put_object(parent, prop.clone(), *kind)?,
+            };
+            copy(tx, doc, object.clone(), *kind, made)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies what is in an object of one document into an empty one.
+fn copy(
+    tx: &mut Transaction<'_>,
+    from: &Automerge,
+    object: ObjId,
+    kind: ObjType,
+    into: ObjId,
+) -> Result<(), AutomergeError> {
+    let mut left = vec![(object, kind, into)];
+    while let Some((object, kind, into)) = left.pop() {
+        match kind {
+            ObjType::Map | ObjType::Table => {
+                for item in from.map_range(&object, ..) {
+                    match item.value.clone().into() {
+                        Value::Scalar(value) => tx.put(&into, &*item.key, value.into_owned())?,
+                        Value::Object(kind) => {
+                            left.push((item.id(), kind, tx.put_object(&into, &*item.key, kind)?));
+                        }
+                    }
+                }
+            }
+            ObjType::List => {
+                for (index, item) in from.list_range(&object, ..).enumerate() {
+                    match item.value.clone().into() {
+                        Value::Scalar(value) => tx.insert(&into, index, value.into_owned())?,
+                        Value::Object(kind) => {
+                            left.push((item.id(), kind, tx.insert_object(&into, index, kind)?));
+                        }
+                    }
+                }
+            }
+            ObjType::Text => {
+                tx.splice_text(&into, 0, 0, &from.text(&object)?)?;
+                for mark in from.marks(&object)? {
+                    tx.mark(&into, mark, ExpandMark::default())?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
