@@ -22,6 +22,7 @@ mod policy;
 mod read;
 pub mod rule;
 mod schema;
+mod tombstone;
 mod typed;
 mod validate;
 mod value;
@@ -38,6 +39,7 @@ pub use self::{
     read::{Entity, Misfit},
     rule::Rule,
     schema::{EditsOfDeleted, EntityType, Priority, ROOT_KEY, Schema},
+    tombstone::{DELETED_KEY, delete, is_deleted, restore},
     typed::TypedError,
     validate::{Invalid, Problem},
     value::Value,

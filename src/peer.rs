@@ -20,6 +20,7 @@
 
 mod applier;
 mod backoff;
+mod between;
 mod builder;
 mod confirm;
 mod conflicts;

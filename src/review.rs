@@ -14,11 +14,13 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod between;
 mod broken;
 mod causality;
 mod conflict;
 pub mod desk;
 mod detector;
+mod facts;
 mod follower;
 pub mod history;
 mod look;
@@ -34,6 +36,7 @@ pub use self::{
     broken::open,
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
+    facts::{Claimed, Facts, Refers},
     follower::{Follower, News},
     history::{NotAgain, Past},
     look::{Content, Who},

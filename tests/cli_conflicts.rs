@@ -92,3 +92,46 @@ async fn two_who_disagree_see_the_same_and_either_may_decide() {
     assert_eq!(again.status.code(), Some(3), "it was decided");
     relay.shutdown().await.unwrap();
 }
+
+#[test]
+fn under_a_schema_broken_rules_and_names_taken_twice_are_shown_and_decided() {
+    let home = tempfile::tempdir().unwrap();
+    let (ann, schema) = (&home.path().join("ann"), home.path().join("schema.toml"));
+    let text = r#"
+        [types.person]
+        unique = ["email"]
+        invariants = { grown_up = "age >= 18" }
+        fields = { email = "string", age = "integer" }
+    "#;
+    std::fs::write(&schema, text).unwrap();
+    let schema = schema.to_str().unwrap();
+    let create = |content: &str| ok(ann, &["doc", "create", content]);
+    let one = create(r#"{"type":"person","email":"a@x.org","age":12}"#);
+    let other = create(r#"{"type":"person","email":"a@x.org","age":30}"#);
+    assert!(conflicts(ann).is_empty(), "nothing is wrong without the schema");
+
+    let list = || {
+        json_of(ann, &["conflicts", "ls", "--schema", schema, "--json"]).as_array().unwrap().clone()
+    };
+    let of = |code: &str| list().into_iter().find(|conflict| conflict["code"] == code).unwrap();
+    assert_eq!(list().len(), 2);
+    let words = ok(ann, &["conflicts", "show", &one, id(&of("invariant")), "--schema", schema]);
+    assert!(words.contains("problem  rule `grown_up` does not hold"), "{words}");
+    let young = of("invariant");
+    ok(ann, &["conflicts", "resolve", &one, id(&young), "--value", "21", "--schema", schema]);
+    assert_eq!(ok(ann, &["doc", "get", &one, "age"]), "21");
+
+    let twice = of("unique");
+    let words = ok(ann, &["conflicts", "show", &other, id(&twice), "--schema", schema]);
+    assert!(words.contains(&one) && words.contains(&other), "{words}");
+    let refused =
+        run(ann, &["conflicts", "resolve", &other, id(&twice), "--delete", "--schema", schema]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let sides = twice["sides"].as_array().unwrap();
+    let keeps = sides.iter().position(|side| other.ends_with(side["document"].as_str().unwrap()));
+    let keeps = (keeps.unwrap() + 1).to_string();
+    ok(ann, &["conflicts", "resolve", &one, id(&twice), "--side", &keeps, "--schema", schema]);
+    assert!(list().is_empty());
+    assert_eq!(json_of(ann, &["doc", "get", &one, "--json"])["email"], Value::Null);
+    assert_eq!(json_of(ann, &["doc", "get", &other, "--json"])["email"], "a@x.org");
+}

@@ -1,12 +1,15 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
-use std::{cell::Cell, collections::BTreeSet, path::PathBuf};
+mod decisions;
+
+use std::{cell::Cell, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use concord::{
     peer::{Document, Peer},
-    review::{By, Choice, Conflict, ConflictId, Content, SideView, View},
+    review::{Choice, Conflict, ConflictId, Content, SideView, View, between::Apart, desk::Wanted},
 };
+use concord_protocol::{AutomergeUrl, DocumentId};
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -105,9 +108,9 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
         ConflictsCommand::Resolve { doc, id, chosen, reason } => {
             resolve(&peer, &common, &doc, &id, chosen, reason).await
         }
-        ConflictsCommand::Log { docs } => log(&peer, &common, docs).await,
+        ConflictsCommand::Log { docs } => decisions::log(&peer, &common, docs).await,
         ConflictsCommand::Revert { doc, id, reason } => {
-            revert(&peer, &common, &doc, &id, reason).await
+            decisions::revert(&peer, &common, &doc, &id, reason).await
         }
     };
     peer.close().await?;
@@ -115,6 +118,7 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
 }
 
 async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
+    let named: Vec<DocumentId> = docs.iter().filter_map(|doc| id_of(doc)).collect();
     let docs = all_unless(peer, docs).await?;
     let (mut rows, mut shown, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     let (done, total) = (Cell::new(0), docs.len());
@@ -133,6 +137,12 @@ async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Fai
     };
     let words = || format!("looked at {} of {total} documents", done.get());
     waiting::with(common, words, finding).await;
+    for apart in peer.conflicts_between().await? {
+        if apart.documents.iter().any(|document| named.is_empty() || named.contains(document)) {
+            rows.push(to_row(&apart.view));
+            shown.push(apart.view);
+        }
+    }
     if common.json {
         output::json(&json!(shown))?;
     } else if !rows.is_empty() {
@@ -159,24 +169,32 @@ fn view(document: &Document, conflict: &Conflict) -> Result<View, Failure> {
 }
 
 async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), Failure> {
-    let (document, conflict) = find(peer, common, doc, id).await?;
-    let view = view(&document, &conflict)?;
+    let view = match find(peer, common, doc, id).await? {
+        Found::In(document, conflict) => view(&document, &conflict)?,
+        Found::Between(apart) => apart.view,
+    };
     if common.json {
         return output::json(&json!(view));
     }
     let now = output::now();
     output::line(format_args!(
         "conflict {} ({}) at {}",
-        short_id(conflict.id),
-        conflict.code,
+        short_id(view.id),
+        view.code,
         output::short(place(&view), LONG)
     ))?;
     if let Some(problem) = &view.problem {
         output::line(format_args!("  problem  {}", output::short(problem, LONG)))?;
     }
-    output::line(format_args!("  before   {}", words(view.before.as_ref(), LONG)))?;
+    let is_between = view.sides.iter().any(|side| side.document.is_some());
+    if !is_between {
+        output::line(format_args!("  before   {}", words(view.before.as_ref(), LONG)))?;
+    }
     for (number, side) in (1..).zip(&view.sides) {
         output::line(format_args!("  side {number}   {}", in_words(side, LONG)))?;
+        if let Some(document) = &side.document {
+            output::line(format_args!("           in automerge:{document}"))?;
+        }
         for who in &side.by {
             let name = who.author.as_deref().unwrap_or(&who.actor);
             let name = output::short(name, 16);
@@ -188,10 +206,13 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
             )?;
         }
     }
-    output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
+    if !is_between {
+        output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
+    }
+    let others = if is_between { "--now" } else { "--now, --before, --delete, --value" };
     output::line(format_args!(
-        "decide with: concord conflicts resolve {doc} {} --side 1 (or --now, --before, --delete, --value)",
-        short_id(conflict.id),
+        "decide with: concord conflicts resolve {doc} {} --side 1 (or {others})",
+        short_id(view.id),
     ))
 }
 
@@ -203,7 +224,12 @@ async fn resolve(
     chosen: Chosen,
     reason: Option<String>,
 ) -> Result<(), Failure> {
-    let (document, conflict) = find(peer, common, doc, id).await?;
+    let (document, conflict) = match find(peer, common, doc, id).await? {
+        Found::In(document, conflict) => (document, *conflict),
+        Found::Between(apart) => {
+            return resolve_between(peer, common, &apart, chosen, reason).await;
+        }
+    };
     let choice = chosen.choice(&conflict)?;
     document.resolve(&conflict, &choice, reason).await?;
     let confirmed = sync::confirm(peer, common, &document).await;
@@ -232,85 +258,37 @@ async fn resolve(
     confirmed.unwrap_or(Ok(()))
 }
 
-async fn log(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
-    let mut found = Vec::new();
-    for doc in all_unless(peer, docs).await? {
-        let document = waiting::find(peer, common, &doc).await?;
-        let decisions = document.decisions()?;
-        found.extend(decisions.into_iter().map(|past| (document.id().as_str().to_owned(), past)));
-    }
-    found.sort_by_key(|(_, past)| std::cmp::Reverse(past.who.time_s));
-    if common.json {
-        let shown = found.iter().map(|(document, past)| {
-            json!({
-                "conflict": past.decided.conflict,
-                "document": document,
-                "choice": past.decided.choice,
-                "automatic": past.is_automatic(),
-                "reason": past.decided.reason,
-                "by": By::from(past.who.clone()),
-            })
-        });
-        return output::json(&json!(shown.collect::<Vec<_>>()));
-    }
-    if found.is_empty() {
-        return output::line("nothing was decided yet");
-    }
-    let now = output::now();
-    let rows = found.iter().map(|(document, past)| {
-        let name = past.who.author.as_deref().unwrap_or(&past.who.actor);
-        vec![
-            short_id(past.decided.conflict),
-            past.decided.choice.clone(),
-            output::ago(past.who.time_s, now),
-            output::short(name, ID_SHOWN),
-            output::short(past.decided.reason.as_deref().unwrap_or_default(), LONG),
-            document.clone(),
-        ]
-    });
-    let headings = ["ID", "CHOICE", "WHEN", "BY", "REASON", "DOCUMENT"];
-    output::table(&headings, &rows.collect::<Vec<_>>())
-}
-
-async fn revert(
+async fn resolve_between(
     peer: &Peer,
     common: &Common,
-    doc: &str,
-    id: &str,
+    apart: &Apart,
+    chosen: Chosen,
     reason: Option<String>,
 ) -> Result<(), Failure> {
-    let document = waiting::find(peer, common, doc).await?;
-    let wanted = id.to_ascii_lowercase();
-    let decisions = document.decisions()?;
-    let ids: BTreeSet<ConflictId> =
-        decisions.into_iter().map(|past| past.decided.conflict).collect();
-    let mut matching = ids.into_iter().filter(|id| id.to_string().starts_with(&wanted));
-    let conflict = match (matching.next(), matching.next()) {
-        (Some(id), None) => id,
-        (Some(_), Some(_)) => {
-            return Err(Failure::usage(format!(
-                "more than one conflict begins with {id:?}: give more of the id"
-            )));
+    peer.resolve_between(apart, &chosen.wanted(), reason).await?;
+    let mut confirmed = None;
+    for document in &apart.documents {
+        let document = waiting::find(peer, common, document.as_str()).await?;
+        let this = sync::confirm(peer, common, &document).await;
+        if !matches!(confirmed, Some(Err(_))) {
+            confirmed = this;
         }
-        (None, _) => {
-            return Err(Failure::not_found(format!(
-                "no decision is about a conflict that begins with {id:?}: concord conflicts log \
-                 {doc} lists them"
-            )));
-        }
-    };
-    document.decide_again(conflict, &Choice::Now, reason).await?;
-    let confirmed = sync::confirm(peer, common, &document).await;
+    }
+    let id = apart.view.id;
     if common.json {
+        let documents: Vec<&str> = apart.documents.iter().map(DocumentId::as_str).collect();
         output::json(&json!({
-            "document": document.id().as_str(),
-            "reverted": conflict,
+            "resolved": id.to_string(),
+            "documents": documents,
             "durable": true,
             "confirmed": confirmed.as_ref().map(Result::is_ok),
         }))?;
     } else {
-        let id = short_id(conflict);
-        output::line(format_args!("reverted {id}: what was shown before is there again"))?;
+        output::line(format_args!(
+            "resolved {} between {} documents",
+            short_id(id),
+            apart.documents.len()
+        ))?;
     }
     confirmed.unwrap_or(Ok(()))
 }
@@ -323,24 +301,35 @@ async fn all_unless(peer: &Peer, docs: Vec<String>) -> Result<Vec<String>, Failu
     Ok(docs)
 }
 
+/// A conflict: in a document, or between several.
+enum Found {
+    In(Document, Box<Conflict>),
+    Between(Box<Apart>),
+}
+
+/// The id that a document was named by.
+fn id_of(doc: &str) -> Option<DocumentId> {
+    doc.parse::<AutomergeUrl>().ok().map(|AutomergeUrl(id)| id)
+}
+
 /// A conflict by the first characters of its id.
-async fn find(
-    peer: &Peer,
-    common: &Common,
-    doc: &str,
-    id: &str,
-) -> Result<(Document, Conflict), Failure> {
+async fn find(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<Found, Failure> {
     let document = waiting::find(peer, common, doc).await?;
     let wanted = id.to_ascii_lowercase();
     let mut found = document.conflicts()?;
     found.retain(|conflict| conflict.id.to_string().starts_with(&wanted));
-    match (found.pop(), found.len()) {
-        (Some(conflict), 0) => Ok((document, conflict)),
-        (Some(_), others) => Err(Failure::usage(format!(
-            "{} conflicts begin with {id:?}: give more of the id",
-            others + 1
+    let is_wanted = |apart: &Apart| {
+        apart.documents.contains(document.id()) && apart.view.id.to_string().starts_with(&wanted)
+    };
+    let mut between = peer.conflicts_between().await?;
+    between.retain(is_wanted);
+    match (found.pop(), between.pop(), found.len() + between.len()) {
+        (Some(conflict), None, 0) => Ok(Found::In(document, Box::new(conflict))),
+        (None, Some(apart), 0) => Ok(Found::Between(Box::new(apart))),
+        (Some(_), ..) | (_, Some(_), _) => Err(Failure::usage(format!(
+            "more than one conflict begins with {id:?}: give more of the id"
         ))),
-        (None, _) => Err(Failure::not_found(format!(
+        (None, None, _) => Err(Failure::not_found(format!(
             "no open conflict of the document begins with {id:?}: concord conflicts ls {doc} lists \
              them"
         ))),
@@ -348,6 +337,20 @@ async fn find(
 }
 
 impl Chosen {
+    /// As it is asked of conflicts between documents.
+    fn wanted(self) -> Wanted {
+        let Self { side, before, now, value, delete: _ } = self;
+        match (side, value) {
+            (Some(side), _) => Wanted::Side(side),
+            (_, Some(typed)) => {
+                Wanted::Value(serde_json::from_str(&typed).unwrap_or(Json::String(typed)))
+            }
+            _ if before => Wanted::Before,
+            _ if now => Wanted::Now,
+            _ => Wanted::Delete,
+        }
+    }
+
     fn choice(self, conflict: &Conflict) -> Result<Choice, Failure> {
         let Self { side, before, now, value, delete } = self;
         if let Some(side) = side {

@@ -128,6 +128,8 @@ impl From<ReviewError> for Failure {
         match error {
             ReviewError::Find(error) => error.into(),
             ReviewError::Change(error) => error.into(),
+            ReviewError::Documents(error) => error.into(),
+            error @ ReviewError::NotSo(_) => Self::usage(error.to_string()),
             error @ ReviewError::NotOpen(_) => Self::not_found(error.to_string()),
             error @ (ReviewError::Refused(_) | ReviewError::NotAgain(_)) => {
                 Self::usage(error.to_string())

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use self::reader::{Reader, Table};
-use super::{ROOT_KEY, Schema, SchemaErrors, limits, words};
+use super::{DELETED_KEY, ROOT_KEY, Schema, SchemaErrors, limits, words};
 
 /// The keys at the top of a file. `$schema` is for editors and says nothing here.
 const TOP_KEYS: [&str; 3] = ["$schema", "root_key", "types"];
@@ -47,6 +47,11 @@ pub(super) fn schema(text: &str) -> Result<Schema, SchemaErrors> {
                 "`root_key` is empty",
                 "name the key that says what type a document is",
             );
+            ROOT_KEY
+        }
+        Some(DELETED_KEY) => {
+            let at = top.at_value("root_key");
+            reader.wrong(at, "`root_key` is what says that a document is deleted", "name another");
             ROOT_KEY
         }
         Some(key) => key,

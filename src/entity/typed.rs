@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::transaction::Transactable;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Number, Value as Json};
+use serde_json::{Map, Value as Json};
 
 use super::{
     Entity, EntityType, Field, Invalid, Kind, Misfit, Value, limits,
@@ -41,7 +41,7 @@ pub enum TypedError {
 impl Entity<'_> {
     /// Its values as JSON: sets are lists in order, blobs lists of numbers, timestamps milliseconds.
     pub fn to_json(&self) -> Json {
-        to_json(&Value::Map(self.values.clone()))
+        Value::Map(self.values.clone()).to_json()
     }
 
     /// It as a type of the program, by the names of its fields. Fields without a value are not
@@ -137,23 +137,6 @@ impl EntityType {
 
     fn other(&self, source: serde_json::Error) -> TypedError {
         TypedError::Other { type_name: self.name.clone(), source }
-    }
-}
-
-fn to_json(value: &Value) -> Json {
-    match value {
-        Value::Boolean(yes) => Json::Bool(*yes),
-        Value::Integer(number) | Value::Timestamp(number) => Json::from(*number),
-        // What is no number has no form in JSON.
-        Value::Number(number) => Number::from_f64(*number).map_or(Json::Null, Json::Number),
-        Value::String(text) => Json::String(text.clone()),
-        Value::Bytes(bytes) => Json::from(bytes.as_slice()),
-        Value::Set(members) => members.iter().cloned().map(Json::String).collect(),
-        Value::List(values) => values.iter().map(to_json).collect(),
-        Value::Map(values) => {
-            Json::Object(values.iter().map(|(key, value)| (key.clone(), to_json(value))).collect())
-        }
-        Value::Null => Json::Null,
     }
 }
 

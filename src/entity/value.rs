@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Number, Value as Json};
+
 /// A value of a field.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -42,6 +44,25 @@ impl Value {
             Self::List(_) => "list",
             Self::Map(_) => "map",
             Self::Null => "null",
+        }
+    }
+
+    /// As JSON: times as numbers, bytes and sets as lists.
+    pub fn to_json(&self) -> Json {
+        match self {
+            Self::Boolean(yes) => Json::Bool(*yes),
+            Self::Integer(number) | Self::Timestamp(number) => Json::from(*number),
+            // What is no number has no form in JSON.
+            Self::Number(number) => Number::from_f64(*number).map_or(Json::Null, Json::Number),
+            Self::String(text) => Json::String(text.clone()),
+            Self::Bytes(bytes) => Json::from(bytes.as_slice()),
+            Self::Set(members) => members.iter().cloned().map(Json::String).collect(),
+            Self::List(values) => values.iter().map(Self::to_json).collect(),
+            Self::Map(values) => {
+                let entries = values.iter().map(|(key, value)| (key.clone(), value.to_json()));
+                Json::Object(entries.collect())
+            }
+            Self::Null => Json::Null,
         }
     }
 }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use automerge::{Automerge, transaction::Transaction};
 use concord_protocol::ChangeHash;
 
-use super::{ChangeError, Document, FindError, Watcher, locked};
+use super::{ChangeError, Document, FindError, PeerError, Watcher, locked};
 use crate::review::{
-    self, Choice, Conflict, ConflictId, NotAgain, Past, Refused, Resolution, Unreadable, history,
+    self, Choice, Conflict, ConflictId, NotAgain, Past, Refused, Resolution, Unreadable,
+    between::NotSo, history,
 };
 
 /// A conflict was not found or not decided.
@@ -26,6 +27,12 @@ pub enum ReviewError {
     /// The decision cannot be written.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The documents cannot be listed.
+    #[error(transparent)]
+    Documents(#[from] PeerError),
+    /// What is between documents cannot be decided so.
+    #[error(transparent)]
+    NotSo(#[from] NotSo),
     /// The decision cannot be looked at again.
     #[error(transparent)]
     NotAgain(#[from] NotAgain),
@@ -132,7 +139,7 @@ impl Document {
     }
 
     /// Writes what was prepared on this state of the document.
-    async fn write_decision(
+    pub(super) async fn write_decision(
         &self,
         doc: &Automerge,
         resolution: &Resolution,

@@ -4,6 +4,7 @@
 //! All of it is found anew from the documents after a restart: nothing about conflicts is stored
 //! that is not in them.
 
+mod decide;
 mod http;
 mod index;
 mod queue;
@@ -31,10 +32,11 @@ use super::{
     shard::Shards,
 };
 use crate::{
-    replica::{JobError, JobOutput, LocalError},
+    replica::{JobError, JobOutput},
     review::{
-        ConflictId, Summary,
-        desk::{Answer, Asked, Decision, Order, Question},
+        ConflictId, Facts, Summary,
+        between::{Apart, Between},
+        desk::{Answer, Asked, Question},
     },
     store::{Store, StoreError, Tenant},
     worker::{Materialiser, WorkerJob},
@@ -71,6 +73,7 @@ pub(super) struct Reviewer {
 #[derive(Debug, Default)]
 struct State {
     index: Index,
+    between: Between,
     queue: Queue,
     /// Every document that was there at the start is in the queue, or was looked at.
     is_swept: bool,
@@ -107,30 +110,26 @@ pub(super) enum NoAnswer {
     Nonsense(#[from] serde_json::Error),
 }
 
-/// Why a decision was not made.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Undecided {
-    #[error("no conflict of this name is or was open lately")]
-    Unknown,
-    #[error("the conflict is not open any more")]
-    NotOpen(Option<ConflictId>),
-    #[error("{0}")]
-    Refused(String),
-    #[error(transparent)]
-    NoAnswer(#[from] NoAnswer),
-    #[error("the decision was not stored: {0}")]
-    NotStored(LocalError),
-    #[error("the relay is shutting down")]
-    Ending,
-    #[error("the system has no random numbers to give: {0}")]
-    NoRandomness(#[from] getrandom::Error),
-}
+impl State {
+    /// What a look at a document found. Gives what is new.
+    fn note(
+        &mut self,
+        document: &DocumentId,
+        open: Vec<Summary>,
+        more: usize,
+        facts: Option<Facts>,
+    ) -> Vec<Change> {
+        let mut changes = self.index.update(document, open, more);
+        for (group, apart) in self.between.update(document, facts) {
+            changes.extend(self.index.between(&group, apart.as_ref()));
+        }
+        changes
+    }
 
-/// A decision that is on disk.
-#[derive(Debug)]
-pub(super) struct Decided {
-    document: DocumentId,
-    change: ChangeHash,
+    /// A conflict between documents that is open.
+    fn apart(&self, id: &ConflictId) -> Option<Apart> {
+        self.between.find(id).filter(|_| self.index.is_open(id))
+    }
 }
 
 impl fmt::Debug for Reviewer {
@@ -195,7 +194,8 @@ impl Reviewer {
         };
         // With a schema, also what one person wrote alone may be wrong.
         if question == Question::List && self.schema.is_none() && is_linear(&base) {
-            return Ok(Answer::Listed { open: Vec::new(), more: 0, settled: Vec::new() });
+            let (open, settled) = (Vec::new(), Vec::new());
+            return Ok(Answer::Listed { open, more: 0, facts: None, settled });
         }
         let (document, schema) = (document.as_str().to_owned(), self.schema.clone());
         let asked = Asked { document, schema, question };
@@ -211,9 +211,8 @@ impl Reviewer {
         let answer = self.ask(shards, document, Question::List).await;
         self.state().looks += 1;
         match answer {
-            Ok(Answer::Listed { open, more, settled }) => {
-                let changes = self.state().index.update(document, open, more);
-                for change in changes {
+            Ok(Answer::Listed { open, more, facts, settled }) => {
+                for change in self.state().note(document, open, more, facts) {
                     self.tell(change);
                 }
                 for (policy, change) in settled {
@@ -260,44 +259,6 @@ impl Reviewer {
         }
         // Nobody watches: then nobody needs it.
         let _ = self.told.send(Arc::new(change));
-    }
-
-    /// Decides a conflict: the change is on disk when this returns.
-    async fn decide(
-        &self,
-        hub: &Hub,
-        id: ConflictId,
-        decision: Decision,
-        ask: fn(Order) -> Question,
-    ) -> Result<Decided, Undecided> {
-        let _turn = self.deciding.lock().await;
-        let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
-        let mut actor = vec![0; 16];
-        getrandom::fill(&mut actor)?;
-        let time_s = i64::try_from(hub.clock.now().wall_ms / 1_000).unwrap_or(i64::MAX);
-        let order = Order { conflict: id, slot: Some(slot), decision, actor, time_s };
-        let change = match self.ask(&hub.shards, &document, ask(order)).await? {
-            Answer::Decided(change) => Bytes::from(change),
-            Answer::Refused(reason) => return Err(Undecided::Refused(reason)),
-            Answer::NotOpen(successor) => {
-                self.changed(&document);
-                return Err(Undecided::NotOpen(successor));
-            }
-            Answer::Listed { .. } | Answer::Shown(_) => {
-                let other = JobError::Base("another question was answered".to_owned());
-                return Err(NoAnswer::from(other).into());
-            }
-        };
-        let limits = &hub.config.limits;
-        let header = guard::check_change(&change, limits)
-            .map_err(|error| Undecided::Refused(error.to_string()))?;
-        let stored = hub.shards.change(&document, change).await.ok_or(Undecided::Ending)?;
-        stored.map_err(Undecided::NotStored)?;
-        let closed = self.state().index.decided(&id);
-        if let Some(change) = closed {
-            self.tell(change);
-        }
-        Ok(Decided { document, change: header.hash })
     }
 
     /// Puts the documents of the store into the queue, a page whenever less than one waits.

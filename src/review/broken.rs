@@ -13,7 +13,7 @@ use concord_protocol::DocumentId;
 use super::{
     Code, Conflict, Detector, Kept, Place, Side, SlotKey, causality::ChangeNumber, conflict,
 };
-use crate::entity::{EntityType, Problem, Schema};
+use crate::entity::{EntityType, Problem, Schema, is_deleted};
 
 /// Of a document in which more is wrong than this, the rest is found when this is put right.
 const PROBLEMS_MAX: usize = 100;
@@ -27,7 +27,9 @@ pub fn open(
     schema: Option<&Schema>,
 ) -> Vec<Conflict> {
     let mut open = detector.open(document);
-    if let Some(of) = schema.and_then(|schema| schema.recognise(doc)) {
+    // What is deleted is not wrong any more.
+    let of = schema.and_then(|schema| schema.recognise(doc)).filter(|_| !is_deleted(doc));
+    if let Some(of) = of {
         open.extend(broken(doc, detector, document, of));
         open.sort_by(|one, other| (&one.place, one.id).cmp(&(&other.place, other.id)));
     }

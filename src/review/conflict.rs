@@ -34,6 +34,10 @@ pub enum Code {
     Invariant,
     /// A value cannot be read as what the schema says it is.
     Schema,
+    /// Two live entities have one unique key.
+    Unique,
+    /// A reference to something that is deleted.
+    Dangling,
 }
 
 impl Code {
@@ -46,6 +50,8 @@ impl Code {
             Self::Resolution => "resolution",
             Self::Invariant => "invariant",
             Self::Schema => "schema",
+            Self::Unique => "unique",
+            Self::Dangling => "dangling",
         }
     }
 }
@@ -326,9 +332,18 @@ pub(super) fn name(document: &DocumentId, code: Code, place: &Place, sides: &[Si
         }
     }
     done.sort_unstable();
-    let of = ["concord conflict 1", document.as_str(), code.as_str()];
-    let of = of.into_iter().chain(place.parts()).map(Cow::Borrowed);
-    ConflictId(digest(of.chain(done.into_iter().flatten()).map(Cow::into_owned)))
+    let place = place.parts().into_iter().map(Cow::Borrowed);
+    name_of(document, code, place.chain(done.into_iter().flatten()).map(Cow::into_owned))
+}
+
+/// The name of a conflict that these parts tell from all others of its code and document.
+pub(super) fn name_of(
+    document: &DocumentId,
+    code: Code,
+    parts: impl IntoIterator<Item = String>,
+) -> ConflictId {
+    let of = ["concord conflict 1", document.as_str(), code.as_str()].map(str::to_owned);
+    ConflictId(digest(of.into_iter().chain(parts)))
 }
 
 #[cfg(test)]

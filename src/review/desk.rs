@@ -4,11 +4,11 @@
 use automerge::{ActorId, Automerge};
 use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::{
-    Choice, Conflict, ConflictId, Content, Detector, NotAgain, Resolution, Summary, Unreadable,
-    View, history, open, settle,
+    Choice, Conflict, ConflictId, Content, Detector, Facts, NotAgain, Resolution, Summary,
+    Unreadable, View, history, open, settle,
 };
 use crate::{
     entity::{Schema, SchemaErrors},
@@ -41,6 +41,25 @@ pub enum Question {
     Decide(Order),
     /// How is this decided otherwise, which was decided before?
     DecideAgain(Order),
+    /// How is this written that is decided between documents?
+    Write(Writing),
+}
+
+/// A part of a decision between documents that is to be made into a change of this one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Writing {
+    /// On which conflict.
+    pub conflict: ConflictId,
+    /// What was chosen, in a word.
+    pub choice: String,
+    /// Why, for those who look later.
+    pub reason: Option<String>,
+    /// What is to be at which keys of the document; `null` for nothing.
+    pub fields: Map<String, Json>,
+    /// Whose change it is: bytes that nobody else uses.
+    pub actor: Vec<u8>,
+    /// When, in seconds since 1970.
+    pub time_s: i64,
 }
 
 /// A decision that is to be made into a change.
@@ -95,6 +114,8 @@ pub enum Answer {
         open: Vec<Summary>,
         /// How many more.
         more: usize,
+        /// What it says that concerns other documents, if it is an entity.
+        facts: Option<Facts>,
         /// What was decided: under which policy, with which change.
         settled: Vec<(String, Vec<u8>)>,
     },
@@ -151,7 +172,9 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
             let listed = shown.map(|conflict| Summary::of(doc, &document, conflict)).collect();
             let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
-            Ok(Answer::Listed { open: listed, more, settled })
+            let of = schema.and_then(|schema| schema.recognise(&*doc));
+            let facts = of.map(|of| Facts::of(doc, &detector, of));
+            Ok(Answer::Listed { open: listed, more, facts, settled })
         }
         Question::Show(id) => match find(doc)?.iter().find(|conflict| conflict.id == *id) {
             Some(conflict) => Ok(Answer::Shown(Box::new(View::of(doc, &document, conflict)?))),
@@ -160,6 +183,7 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
         // On what is stored, and not on what policies have yet to decide.
         Question::Decide(order) => decide(doc, &find(doc)?, order),
         Question::DecideAgain(order) => decide_again(doc, &document, schema, order),
+        Question::Write(writing) => Ok(write(doc, writing)),
     }
 }
 
@@ -170,6 +194,15 @@ fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answe
         return Ok(Answer::NotOpen(successor.map(|conflict| conflict.id)));
     };
     carry_out(None, doc, conflict, order)
+}
+
+fn write(doc: &mut Automerge, writing: &Writing) -> Answer {
+    let Writing { conflict, choice, reason, fields, actor, time_s } = writing;
+    let resolution = match Resolution::of_fields(doc, *conflict, choice, reason.clone(), fields) {
+        Ok(resolution) => resolution,
+        Err(refused) => return Answer::Refused(refused.to_string()),
+    };
+    made(doc, &resolution, actor, *time_s)
 }
 
 fn decide_again(
@@ -201,11 +234,16 @@ fn carry_out(
         Ok(resolution) => resolution,
         Err(refused) => return Ok(Answer::Refused(refused.to_string())),
     };
-    doc.set_actor(ActorId::from(order.actor.as_slice()));
-    Ok(match resolution.commit(doc, &resolution.message(), order.time_s) {
+    Ok(made(doc, &resolution, &order.actor, order.time_s))
+}
+
+/// Makes the change of a decision.
+fn made(doc: &mut Automerge, resolution: &Resolution, actor: &[u8], time_s: i64) -> Answer {
+    doc.set_actor(ActorId::from(actor));
+    match resolution.commit(doc, &resolution.message(), time_s) {
         Ok(mut change) => Answer::Decided(change.bytes().into_owned()),
         Err(error) => Answer::Refused(error.to_string()),
-    })
+    }
 }
 
 /// What is wanted; `None` for a side that nobody has.

@@ -6,6 +6,8 @@ use automerge::{
     transaction::{CommitOptions, Transaction},
 };
 
+use serde_json::{Map, Value as Json};
+
 use super::{
     Conflict, ConflictId, Content, SlotKey,
     part::{self, Part, has_element, unreadable},
@@ -142,6 +144,29 @@ impl Resolution {
             _ => vec![part::slot(doc, conflict, content)?],
         };
         Ok(Self { conflict: conflict.id, chosen, reason, parts })
+    }
+
+    /// A decision on a conflict between documents, as far as it is about this one: what is to be at
+    /// some of its keys, `null` for nothing.
+    ///
+    /// # Errors
+    /// [`Refused::Unreadable`].
+    pub fn of_fields(
+        doc: &Automerge,
+        conflict: ConflictId,
+        choice: &str,
+        reason: Option<String>,
+        fields: &Map<String, Json>,
+    ) -> Result<Self, Refused> {
+        let keys: Vec<String> = fields.keys().cloned().collect();
+        let parts = if keys.is_empty() {
+            Vec::new()
+        } else {
+            let written = fields.iter().filter(|(_, value)| !value.is_null());
+            let content = Content::fields(written, keys.clone()).map_err(unreadable)?;
+            part::fields(doc, &keys, content)?
+        };
+        Ok(Self { conflict, chosen: choice.to_owned(), reason, parts })
     }
 
     /// The message for the change that the decision is written in: it names the conflict, which

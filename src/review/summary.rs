@@ -5,7 +5,7 @@ use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Conflict, ConflictId, Content, Kept, Place, Side, Who};
+use super::{By, Conflict, ConflictId, Content, Kept, Place, Side, SideView, Who};
 
 /// Characters of a value, a path or a name that are shown.
 const TEXT_MAX: usize = 80;
@@ -63,6 +63,17 @@ impl Summary {
             time: conflict.time_s(doc),
             sides: sides.map(|side| summary(doc, &conflict.place, side)).collect(),
             side_count: conflict.sides.len(),
+        }
+    }
+}
+
+impl From<&SideView> for SideSummary {
+    fn from(side: &SideView) -> Self {
+        let name = |by: &By| shortened(by.author.as_ref().unwrap_or(&by.actor));
+        Self {
+            kind: side.kind.clone(),
+            value: side.value.as_ref().map(|value| shortened(&value.to_string())),
+            by: side.by.iter().take(WHO_MAX).map(name).collect(),
         }
     }
 }

@@ -42,6 +42,9 @@ pub struct SideView {
     pub kind: String,
     /// What it wants there; `null` for nothing.
     pub value: Option<Json>,
+    /// In which document, where the conflict is between several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
     /// Who wanted it: one for each of its changes.
     pub by: Vec<By>,
 }
@@ -74,7 +77,7 @@ impl View {
         let sides = conflict.sides.iter().map(|side| {
             let value = side.content(doc, &conflict.place)?.to_json()?;
             let by = side.who(doc).into_iter().map(By::from).collect();
-            Ok(SideView { kind: side.kind().to_owned(), value, by })
+            Ok(SideView { kind: side.kind().to_owned(), value, document: None, by })
         });
         Ok(Self {
             id: conflict.id,
@@ -107,6 +110,25 @@ impl From<Who> for By {
 }
 
 impl Content {
+    /// What is to be at these keys; where there is no value, nothing. Strings are single strings.
+    pub(super) fn fields<'a>(
+        values: impl IntoIterator<Item = (&'a String, &'a Json)>,
+        keys: Vec<String>,
+    ) -> Result<Self, JsonError> {
+        let mut doc = Automerge::new();
+        let mut tx = doc.transaction();
+        for (key, value) in values {
+            match value {
+                Json::String(text) => tx.put(ROOT, key, text.as_str())?,
+                value => {
+                    json::put(&mut tx, &ROOT, Prop::Map(key.clone()), value.clone(), false)?;
+                }
+            }
+        }
+        tx.commit();
+        Ok(Self::Fields { doc: Box::new(doc), keys })
+    }
+
     /// As JSON; `None` for nothing.
     ///
     /// # Errors
@@ -171,14 +193,6 @@ fn fields(value: Json, keys: &[String]) -> Result<Choice, JsonError> {
         // It names none of them, which the decision is refused for.
         (_, _) => Map::new(),
     };
-    let (mut doc, keys) = (Automerge::new(), fields.keys().cloned().collect());
-    let mut tx = doc.transaction();
-    for (key, value) in fields {
-        match value {
-            Json::String(text) => tx.put(ROOT, key, text)?,
-            value => json::put(&mut tx, &ROOT, Prop::Map(key), value, false)?,
-        }
-    }
-    tx.commit();
-    Ok(Choice::Other(Content::Fields { doc: Box::new(doc), keys }))
+    let keys = fields.keys().cloned().collect();
+    Ok(Choice::Other(Content::fields(&fields, keys)?))
 }

@@ -23,14 +23,15 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
-    Change, Decided, NoAnswer, Reviewer, Undecided,
+    Change, NoAnswer, Reviewer,
+    decide::{Decided, Undecided},
     index::{Filter, Mark},
 };
 use crate::{
     relay::hub::{Health, Hub},
     replica::JobError,
     review::{
-        ConflictId,
+        ConflictId, View,
         desk::{Answer, Decision, Question, Wanted},
     },
 };
@@ -175,13 +176,16 @@ fn read_id(text: &str) -> Result<ConflictId, Problem> {
 
 async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = read_id(&id)?;
+    let shown =
+        |view: Box<View>| ([(header::ETAG, format!("\"{id}\""))], Json(view)).into_response();
+    if let Some(apart) = desk.reviewer.state().apart(&id) {
+        return Ok(shown(Box::new(apart.view)));
+    }
     let found = desk.reviewer.state().index.find(&id);
     let (document, _) = found.ok_or(Undecided::Unknown)?;
     let asking = desk.reviewer.ask(&desk.hub.shards, &document, Question::Show(id));
     match asking.await.map_err(Undecided::from)? {
-        Answer::Shown(view) => {
-            Ok(([(header::ETAG, format!("\"{id}\""))], Json(view)).into_response())
-        }
+        Answer::Shown(view) => Ok(shown(view)),
         _ => Err(Undecided::NotOpen(None).into()),
     }
 }
@@ -207,8 +211,8 @@ async fn resolve(
     {
         return Err(Undecided::NotOpen(None).into());
     }
-    let decided = desk.reviewer.decide(&desk.hub, id, decision, Question::Decide).await?;
-    Ok(Json(decided.to_json(id)).into_response())
+    let decided = desk.reviewer.decide(&desk.hub, id, decision).await?;
+    Ok(Json(to_json(id, &decided)).into_response())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -232,19 +236,19 @@ async fn revert(
         }
     };
     let decision = Decision { choice: Wanted::Now, reason };
-    let decided = desk.reviewer.decide(&desk.hub, id, decision, Question::DecideAgain).await?;
-    Ok(Json(decided.to_json(id)).into_response())
+    let decided = desk.reviewer.decide_again(&desk.hub, id, decision).await?;
+    Ok(Json(to_json(id, &[decided])).into_response())
 }
 
-impl Decided {
-    fn to_json(&self, id: ConflictId) -> Value {
-        json!({
-            "resolved": id,
-            "document": self.document.as_str(),
-            "change": self.change.to_string(),
-            "durable": true,
-        })
-    }
+/// What was decided: the first change by itself too, for of most conflicts there is one.
+fn to_json(id: ConflictId, decided: &[Decided]) -> Value {
+    let change = |decided: &Decided| json!({ "document": decided.document.as_str(), "change": decided.change.to_string() });
+    let changes: Vec<Value> = decided.iter().map(change).collect();
+    let mut said = changes.first().cloned().unwrap_or_else(|| json!({}));
+    said["resolved"] = json!(id);
+    said["durable"] = json!(true);
+    said["changes"] = Value::Array(changes);
+    said
 }
 
 impl From<Undecided> for Problem {

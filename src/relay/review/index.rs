@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use concord_protocol::DocumentId;
 use serde::Serialize;
 
-use crate::review::{ConflictId, Summary};
+use crate::review::{
+    ConflictId, Summary,
+    between::{Apart, Group},
+};
 
 /// Conflicts that are held at once. Each takes at most about 2 KB.
 const ENTRIES_MAX: usize = 250_000;
@@ -42,6 +45,9 @@ pub(super) struct Index {
     open: BTreeMap<ConflictId, Entry>,
     order: BTreeSet<Mark>,
     documents: BTreeMap<DocumentId, Listed>,
+    /// Those between documents, and those that each document has a part in.
+    between: BTreeMap<Group, ConflictId>,
+    parts: BTreeMap<DocumentId, BTreeSet<ConflictId>>,
     codes: BTreeMap<Box<str>, usize>,
     /// Conflicts that are not in the index: of documents with very many, and over the cap.
     unlisted: usize,
@@ -51,6 +57,8 @@ pub(super) struct Index {
 #[derive(Debug)]
 struct Entry {
     document: DocumentId,
+    /// All of them, where it is between several.
+    documents: Box<[DocumentId]>,
     code: Box<str>,
     slot: Box<str>,
     time: i64,
@@ -112,7 +120,7 @@ impl Index {
             let id = summary.id;
             if before.ids.contains(&id) {
                 now.ids.insert(id);
-            } else if self.open.len() < ENTRIES_MAX && self.add(document, &summary) {
+            } else if self.open.len() < ENTRIES_MAX && self.add(document, &[], &summary) {
                 now.ids.insert(id);
                 changes.push(Change::Opened { conflict: summary });
             } else {
@@ -124,6 +132,30 @@ impl Index {
             self.documents.insert(document.clone(), now);
         }
         changes
+    }
+
+    /// What is open between documents about one thing; says what is new.
+    pub(super) fn between(&mut self, group: &Group, apart: Option<&Apart>) -> Vec<Change> {
+        let now = apart.map(|apart| apart.view.id);
+        if self.between.get(group).copied() == now {
+            return Vec::new();
+        }
+        let before = self.between.remove(group);
+        let mut changes: Vec<Change> =
+            before.and_then(|before| self.close(&before, now)).into_iter().collect();
+        let Some(apart) = apart else { return changes };
+        let [document, ..] = apart.documents.as_slice() else { return changes };
+        let summary = apart.summary();
+        if self.open.len() < ENTRIES_MAX && self.add(document, &apart.documents, &summary) {
+            self.between.insert(group.clone(), summary.id);
+            changes.push(Change::Opened { conflict: summary });
+        }
+        changes
+    }
+
+    /// Whether a conflict is listed.
+    pub(super) fn is_open(&self, id: &ConflictId) -> bool {
+        self.open.contains_key(id)
     }
 
     /// The conflicts of a document cannot be found, for this reason. What was known stays.
@@ -140,11 +172,12 @@ impl Index {
         self.close(id, None)
     }
 
-    fn add(&mut self, document: &DocumentId, summary: &Summary) -> bool {
+    fn add(&mut self, document: &DocumentId, documents: &[DocumentId], summary: &Summary) -> bool {
         // What was JSON just now is JSON again.
         let Ok(json) = serde_json::to_string(summary) else { return false };
         let entry = Entry {
             document: document.clone(),
+            documents: documents.into(),
             code: summary.code.as_str().into(),
             slot: summary.slot.as_str().into(),
             time: summary.time,
@@ -152,6 +185,9 @@ impl Index {
         };
         *self.codes.entry(entry.code.clone()).or_default() += 1;
         self.order.insert((entry.time, summary.id));
+        for document in documents {
+            self.parts.entry(document.clone()).or_default().insert(summary.id);
+        }
         self.open.insert(summary.id, entry);
         true
     }
@@ -159,6 +195,14 @@ impl Index {
     fn close(&mut self, id: &ConflictId, successor: Option<ConflictId>) -> Option<Change> {
         let entry = self.open.remove(id)?;
         self.order.remove(&(entry.time, *id));
+        for document in &entry.documents {
+            if let Some(parts) = self.parts.get_mut(document) {
+                parts.remove(id);
+                if parts.is_empty() {
+                    self.parts.remove(document);
+                }
+            }
+        }
         if let Some(count) = self.codes.get_mut(&entry.code) {
             *count -= 1;
         }
@@ -193,6 +237,7 @@ impl Index {
         let is_cut = if let Some(document) = &filter.document {
             let listed = self.documents.get(document);
             let ids = listed.into_iter().flat_map(|listed| &listed.ids);
+            let ids = ids.chain(self.parts.get(document).into_iter().flatten());
             let mut marks: Vec<(Mark, &Entry)> = ids
                 .filter_map(|id| self.open.get(id).map(|entry| ((entry.time, *id), entry)))
                 .filter(|(mark, _)| after.is_none_or(|after| *mark < after))

@@ -1,0 +1,73 @@
+//! Conflicts between the documents of a peer, under the schema that it was given.
+
+use std::time::Duration;
+
+use super::{Document, FIND_MS, FindError, Peer, ReviewError, locked};
+use crate::review::{
+    Facts, Resolution,
+    between::{Apart, Between},
+    desk::Wanted,
+};
+
+impl Peer {
+    /// The conflicts between documents that are stored here: unique keys that two entities have,
+    /// and references to what is deleted. Reads every document; finds nothing without
+    /// [`PeerBuilder::schema`](super::PeerBuilder::schema). Documents that cannot be read are passed
+    /// over.
+    ///
+    /// # Errors
+    /// [`ReviewError::Find`] and [`ReviewError::Documents`] if the peer is closed or its store cannot
+    /// be read.
+    pub async fn conflicts_between(&self) -> Result<Vec<Apart>, ReviewError> {
+        let mut between = Between::default();
+        if self.0.schema.is_none() {
+            return Ok(Vec::new());
+        }
+        for id in self.documents().await? {
+            match self.find_within(id.as_str(), Duration::from_millis(FIND_MS)).await {
+                Ok(document) => {
+                    between.update(&id, document.facts()?);
+                }
+                Err(error @ FindError::Closed) => return Err(error.into()),
+                Err(error) => tracing::warn!(document = %id, %error, "passed over"),
+            }
+        }
+        Ok(between.open().collect())
+    }
+
+    /// Decides a conflict between documents: a change in each that it concerns, on disk when this
+    /// returns. Should one fail, those before it stand.
+    ///
+    /// # Errors
+    /// [`ReviewError`]; [`ReviewError::NotSo`] for what cannot be chosen.
+    pub async fn resolve_between(
+        &self,
+        conflict: &Apart,
+        wanted: &Wanted,
+        reason: Option<String>,
+    ) -> Result<(), ReviewError> {
+        let (choice, steps) = conflict.steps(wanted)?;
+        for step in steps {
+            let within = Duration::from_millis(FIND_MS);
+            let document = self.find_within(step.document.as_str(), within).await?;
+            let doc = document.read(Clone::clone)?;
+            let (id, reason) = (conflict.view.id, reason.clone());
+            let resolution = Resolution::of_fields(&doc, id, &choice, reason, &step.fields)?;
+            document.write_decision(&doc, &resolution).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Document {
+    /// What it says that concerns others, if it is an entity.
+    fn facts(&self) -> Result<Option<Facts>, ReviewError> {
+        let mut follower = locked(&self.held().follower);
+        self.read(|doc| {
+            let news = follower.news(doc);
+            follower.take_in(news)?;
+            let of = self.schema().and_then(|schema| schema.recognise(doc));
+            Ok(of.map(|of| Facts::of(doc, follower.detector(), of)))
+        })?
+    }
+}

@@ -1,0 +1,151 @@
+//! Decisions: made into changes by a worker, and stored.
+
+use bytes::Bytes;
+use concord_protocol::{ChangeHash, DocumentId, guard};
+
+use super::{NoAnswer, Reviewer};
+use crate::{
+    relay::hub::Hub,
+    replica::{JobError, LocalError},
+    review::{
+        ConflictId,
+        between::{Apart, Step},
+        desk::{Answer, Decision, Order, Question, Writing},
+    },
+};
+
+/// Why a decision was not made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Undecided {
+    #[error("no conflict of this name is or was open lately")]
+    Unknown,
+    #[error("the conflict is not open any more")]
+    NotOpen(Option<ConflictId>),
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+    #[error("the decision was not stored: {0}")]
+    NotStored(LocalError),
+    #[error("the relay is shutting down")]
+    Ending,
+    #[error("the system has no random numbers to give: {0}")]
+    NoRandomness(#[from] getrandom::Error),
+}
+
+/// A decision that is on disk.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) document: DocumentId,
+    pub(super) change: ChangeHash,
+}
+
+impl Reviewer {
+    /// Decides a conflict: all that it takes is on disk when this returns.
+    pub(super) async fn decide(
+        &self,
+        hub: &Hub,
+        id: ConflictId,
+        decision: Decision,
+    ) -> Result<Vec<Decided>, Undecided> {
+        let _turn = self.deciding.lock().await;
+        let apart = self.state().apart(&id);
+        match apart {
+            Some(apart) => self.decide_between(hub, &apart, decision).await,
+            None => Ok(vec![self.decide_one(hub, id, decision, Question::Decide).await?]),
+        }
+    }
+
+    /// Decides once more on what was decided.
+    pub(super) async fn decide_again(
+        &self,
+        hub: &Hub,
+        id: ConflictId,
+        decision: Decision,
+    ) -> Result<Decided, Undecided> {
+        let _turn = self.deciding.lock().await;
+        self.decide_one(hub, id, decision, Question::DecideAgain).await
+    }
+
+    /// Decides on a conflict of one document.
+    async fn decide_one(
+        &self,
+        hub: &Hub,
+        id: ConflictId,
+        decision: Decision,
+        ask: fn(Order) -> Question,
+    ) -> Result<Decided, Undecided> {
+        let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
+        let (actor, time_s) = (actor()?, now_s(hub));
+        let order = Order { conflict: id, slot: Some(slot), decision, actor, time_s };
+        let decided = self.carry_out(hub, document, ask(order)).await?;
+        let closed = self.state().index.decided(&id);
+        if let Some(change) = closed {
+            self.tell(change);
+        }
+        Ok(decided)
+    }
+
+    /// Decides on a conflict between documents: a change in each that it concerns. Should one fail,
+    /// those before it stand, and the conflict is open between the others.
+    async fn decide_between(
+        &self,
+        hub: &Hub,
+        apart: &Apart,
+        decision: Decision,
+    ) -> Result<Vec<Decided>, Undecided> {
+        let conflict = apart.view.id;
+        let (choice, steps) = (apart.steps(&decision.choice))
+            .map_err(|reason| Undecided::Refused(reason.to_string()))?;
+        let mut decided = Vec::with_capacity(steps.len());
+        for Step { document, fields } in steps {
+            let (choice, reason) = (choice.clone(), decision.reason.clone());
+            let (actor, time_s) = (actor()?, now_s(hub));
+            let writing = Writing { conflict, choice, reason, fields, actor, time_s };
+            decided.push(self.carry_out(hub, document, Question::Write(writing)).await?);
+        }
+        let closed = self.state().index.between(&apart.group, None);
+        for change in closed {
+            self.tell(change);
+        }
+        Ok(decided)
+    }
+
+    /// Has a decision made into a change, and stores it.
+    async fn carry_out(
+        &self,
+        hub: &Hub,
+        document: DocumentId,
+        question: Question,
+    ) -> Result<Decided, Undecided> {
+        let change = match self.ask(&hub.shards, &document, question).await? {
+            Answer::Decided(change) => Bytes::from(change),
+            Answer::Refused(reason) => return Err(Undecided::Refused(reason)),
+            Answer::NotOpen(successor) => {
+                self.changed(&document);
+                return Err(Undecided::NotOpen(successor));
+            }
+            Answer::Listed { .. } | Answer::Shown(_) => {
+                let other = JobError::Base("another question was answered".to_owned());
+                return Err(NoAnswer::from(other).into());
+            }
+        };
+        let limits = &hub.config.limits;
+        let header = guard::check_change(&change, limits)
+            .map_err(|error| Undecided::Refused(error.to_string()))?;
+        let stored = hub.shards.change(&document, change).await.ok_or(Undecided::Ending)?;
+        stored.map_err(Undecided::NotStored)?;
+        Ok(Decided { document, change: header.hash })
+    }
+}
+
+/// Whose change a decision is: nobody's who has made another.
+fn actor() -> Result<Vec<u8>, getrandom::Error> {
+    let mut actor = vec![0; 16];
+    getrandom::fill(&mut actor)?;
+    Ok(actor)
+}
+
+fn now_s(hub: &Hub) -> i64 {
+    i64::try_from(hub.clock.now().wall_ms / 1_000).unwrap_or(i64::MAX)
+}
