@@ -7,6 +7,9 @@
 //! no other write has seen, and who edited inside what was there. Where more than one intent is
 //! left, there is a conflict; what is found does not depend on the order in which changes came.
 //!
+//! Under a schema there is more that cannot be kept together: rules that a merge breaks and values
+//! that cannot be read ([`open`]), and what several documents claim or refer to ([`between`]).
+//!
 //! Nothing here does I/O or changes a document: [`Detector`] reads changes, [`Conflict`] says what
 //! it found, and [`Resolution`] is applied in a transaction of the caller.
 //!
