@@ -17,7 +17,7 @@ use automerge::{
     transaction::{CommitOptions, Transactable as _, Transaction},
 };
 use concord::{
-    entity::Schema,
+    entity::{self, Schema},
     peer::{Document, Peer},
     relay::Relay,
     review::{self, Choice, Code, Conflict, Detector, Refused, Resolution, View},
@@ -328,6 +328,86 @@ fn every_replica_finds_the_same_in_whatever_order_changes_come() {
             && found == open(&restarted)
     }
     QuickCheck::new().tests(150).quickcheck(law as fn(Vec<Step>, u64) -> bool);
+}
+
+/// One deletes the item, the other writes its title; and what a schema says of that.
+fn deleted_and_edited(policy: &str) -> (Automerge, Schema) {
+    let delete = |doc: &mut AutoCommit| entity::delete(doc, 1_000).unwrap();
+    let edit = |doc: &mut AutoCommit| doc.put(ROOT, "title", "Throne").unwrap();
+    let text =
+        SCHEMA.replace("version = 1", &format!("version = 1\nedits_of_deleted = \"{policy}\""));
+    (merged([&delete, &edit]), Schema::parse(&text).unwrap())
+}
+
+fn settled(doc: &mut Automerge, schema: &Schema) -> (Vec<review::Settled>, Vec<Conflict>) {
+    let mut detector = Detector::of(&doc.get_changes(&[])).unwrap();
+    let settled = review::settle(doc, &mut detector, &id(), schema);
+    let open = review::open(doc, &detector, &id(), Some(schema));
+    (settled, open)
+}
+
+fn title(doc: &Automerge) -> Option<String> {
+    doc.get(ROOT, "title").unwrap()?.0.as_str().map(str::to_owned)
+}
+
+#[test]
+fn an_edit_of_what_somebody_deleted_meanwhile_keeps_it() {
+    let (mut doc, schema) = deleted_and_edited("keep");
+    assert!(entity::is_deleted(&doc));
+    let mut other = doc.clone();
+    let (made, open) = settled(&mut doc, &schema);
+    assert_eq!((made.len(), &*made[0].policy, open), (1, "keep", vec![]));
+    assert!(!entity::is_deleted(&doc));
+    assert_eq!(title(&doc).as_deref(), Some("Throne"));
+    assert_eq!(settled(&mut other, &schema).0, made, "the same bytes wherever it is decided");
+    assert_eq!(settled(&mut doc, &schema), (vec![], vec![]));
+    // Who has seen all of it deletes it for good.
+    let mut tx = doc.transaction();
+    entity::delete(&mut tx, 2_000).unwrap();
+    tx.commit();
+    assert_eq!(settled(&mut doc, &schema), (vec![], vec![]));
+    assert!(entity::is_deleted(&doc));
+}
+
+#[test]
+fn where_a_person_is_to_say_both_sides_of_a_delete_are_shown() {
+    let (doc, schema) = deleted_and_edited("review");
+    let (made, open) = settled(&mut doc.clone(), &schema);
+    assert_eq!((made, open.len(), open[0].code), (vec![], 1, Code::EditDelete));
+    let seen = view(&doc, &open[0]);
+    assert_eq!(seen.problem.as_deref(), Some("it was deleted while others edited `title`"));
+    let is_editor = |side: &review::SideView| side.value == Some(json!({"title": "Throne"}));
+    let editor = seen.sides.iter().position(is_editor).unwrap();
+    assert_eq!(seen.sides[1 - editor].value.as_ref().unwrap()["title"], "Chair");
+    let nothing = || Choice::Other(review::Content::Nothing);
+    let cases = [
+        (Choice::Side(editor), false),
+        (Choice::Before, false),
+        (Choice::Side(1 - editor), true),
+        (Choice::Now, true),
+        (nothing(), true),
+    ];
+    for (choice, deleted) in cases {
+        let mut doc = doc.clone();
+        decide(&mut doc, &open[0], &choice).unwrap();
+        assert_eq!(entity::is_deleted(&doc), deleted, "{choice:?}");
+        assert_eq!(title(&doc).as_deref(), Some("Throne"), "{choice:?}");
+        assert_eq!(settled(&mut doc, &schema), (vec![], vec![]), "{choice:?}");
+    }
+}
+
+#[test]
+fn two_who_delete_agree_and_who_edits_what_is_deleted_knows_it() {
+    let delete = |at: i64| move |doc: &mut AutoCommit| entity::delete(doc, at).unwrap();
+    let mut doc = merged([&delete(1_000), &delete(2_000)]);
+    let (made, open) = settled(&mut doc, &schema());
+    assert_eq!((made.len(), open), (1, vec![]));
+    assert!(entity::is_deleted(&doc));
+    let mut tx = doc.transaction();
+    tx.put(ROOT, "title", "Stool").unwrap();
+    tx.commit();
+    assert_eq!(settled(&mut doc, &schema()), (vec![], vec![]));
+    assert!(entity::is_deleted(&doc));
 }
 
 async fn relay(store: Arc<dyn Store>, schema: &str) -> (Relay, Http) {

@@ -13,7 +13,7 @@ use concord_protocol::DocumentId;
 use super::{
     Code, Conflict, Detector, Kept, Place, Side, SlotKey, causality::ChangeNumber, conflict,
 };
-use crate::entity::{EntityType, Problem, Schema, is_deleted};
+use crate::entity::{DELETED_KEY, EntityType, Problem, Schema, is_deleted};
 
 /// Of a document in which more is wrong than this, the rest is found when this is put right.
 const PROBLEMS_MAX: usize = 100;
@@ -27,10 +27,13 @@ pub fn open(
     schema: Option<&Schema>,
 ) -> Vec<Conflict> {
     let mut open = detector.open(document);
-    // What is deleted is not wrong any more.
-    let of = schema.and_then(|schema| schema.recognise(doc)).filter(|_| !is_deleted(doc));
-    if let Some(of) = of {
-        open.extend(broken(doc, detector, document, of));
+    if let Some(of) = schema.and_then(|schema| schema.recognise(doc)) {
+        if is_deleted(doc) {
+            // What is deleted is not wrong any more, unless it is wrong that it is.
+            open.extend(buried(detector, document, of));
+        } else {
+            open.extend(broken(doc, detector, document, of));
+        }
         open.sort_by(|one, other| (&one.place, one.id).cmp(&(&other.place, other.id)));
     }
     open
@@ -46,9 +49,7 @@ fn broken(
     if problems.is_empty() {
         return Vec::new();
     }
-    // Nobody wrote what a document begins with.
-    let begun: Vec<ChangeHash> =
-        of.genesis().unwrap_or_default().iter().map(automerge::Change::hash).collect();
+    let begun = begun(of);
     let conflict = |problem: &Problem| {
         let (name, keys) = about(of, problem)?;
         let parties = detector.last_writers(&keys, &begun);
@@ -62,21 +63,60 @@ fn broken(
             _ => Code::Invariant,
         };
         let place = Place { object: "_root".to_owned(), key: SlotKey::Rule { name, keys } };
-        let left = |party: &ChangeNumber| Side {
-            kept: Kept::Fields,
-            operations: Vec::new(),
-            changes: vec![detector.causality.hash(*party)],
-        };
-        let mut sides: Vec<Side> = parties.iter().map(left).collect();
-        sides.sort_by(|one, other| one.changes.cmp(&other.changes));
-        let id = conflict::name(document, code, &place, &sides);
-        if detector.is_decided(&id, &parties) {
-            return None;
-        }
-        let before = detector.causality.seen_by_all(&parties);
-        Some(Conflict { id, code, place, sides, before, problem: Some(problem.to_string()) })
+        of_all(detector, document, code, place, &parties, problem.to_string())
     };
     problems.iter().take(PROBLEMS_MAX).filter_map(conflict).collect()
+}
+
+/// The conflict of those who deleted an entity with those who edited it, not knowing of that.
+pub(super) fn buried(
+    detector: &Detector,
+    document: &DocumentId,
+    of: &EntityType,
+) -> Option<Conflict> {
+    let (mut parties, edited) = detector.edited_meanwhile(DELETED_KEY, &begun(of));
+    if edited.is_empty() {
+        return None;
+    }
+    let keys: BTreeSet<&str> = edited.values().flatten().copied().collect();
+    let problem = format!(
+        "it was deleted while others edited {}",
+        keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+    );
+    let key = SlotKey::Tombstone { edited: keys.into_iter().map(str::to_owned).collect() };
+    let place = Place { object: "_root".to_owned(), key };
+    let editors: BTreeSet<ChangeNumber> = edited.into_keys().collect();
+    parties.extend(detector.causality.last_of(&editors));
+    of_all(detector, document, Code::EditDelete, place, &parties, problem)
+}
+
+/// A conflict of these changes, each of which is a side; unless it was decided.
+fn of_all(
+    detector: &Detector,
+    document: &DocumentId,
+    code: Code,
+    place: Place,
+    parties: &BTreeSet<ChangeNumber>,
+    problem: String,
+) -> Option<Conflict> {
+    let left = |party: &ChangeNumber| Side {
+        kept: Kept::Fields,
+        operations: Vec::new(),
+        changes: vec![detector.causality.hash(*party)],
+    };
+    let mut sides: Vec<Side> = parties.iter().map(left).collect();
+    sides.sort_by(|one, other| one.changes.cmp(&other.changes));
+    let id = conflict::name(document, code, &place, &sides);
+    if detector.is_decided(&id, parties) {
+        return None;
+    }
+    let before = detector.causality.seen_by_all(parties);
+    Some(Conflict { id, code, place, sides, before, problem: Some(problem) })
+}
+
+/// What a document of this type begins with, which nobody wrote.
+fn begun(of: &EntityType) -> Vec<ChangeHash> {
+    of.genesis().unwrap_or_default().iter().map(automerge::Change::hash).collect()
 }
 
 /// What a problem is called, and the keys that it is about. `None` if it is about none.

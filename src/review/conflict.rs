@@ -16,7 +16,7 @@ use super::{
     detector::{Detector, State},
     operation::{Id, Key, Slot, What},
 };
-use crate::digest::digest;
+use crate::{digest::digest, entity::DELETED_KEY};
 
 /// The kinds of conflicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,6 +122,11 @@ pub enum SlotKey {
         name: String,
         /// Which keys, sorted.
         keys: Vec<String>,
+    },
+    /// Whether the entity is deleted, and what was edited meanwhile.
+    Tombstone {
+        /// The keys that were edited, sorted.
+        edited: Vec<String>,
     },
 }
 
@@ -301,6 +306,26 @@ fn rank(side: &Side) -> u8 {
     }
 }
 
+impl SlotKey {
+    /// The keys that a decision may write, where the place is not one slot.
+    pub(super) fn keys(&self) -> Option<Cow<'_, [String]>> {
+        match self {
+            Self::Map(_) | Self::Element(_) => None,
+            Self::Rule { keys, .. } => Some(Cow::Borrowed(keys)),
+            Self::Tombstone { .. } => Some(Cow::Owned(vec![DELETED_KEY.to_owned()])),
+        }
+    }
+
+    /// The keys that are shown, where the place is not one slot.
+    pub(super) fn shown(&self) -> Option<Vec<String>> {
+        let keys = self.keys()?.into_owned().into_iter();
+        Some(match self {
+            Self::Tombstone { edited } => keys.chain(edited.iter().cloned()).collect(),
+            _ => keys.collect(),
+        })
+    }
+}
+
 impl Place {
     /// A short name for it, the same on every replica: 16 hexadecimal digits.
     pub fn digest(&self) -> String {
@@ -309,9 +334,10 @@ impl Place {
 
     fn parts(&self) -> [&str; 3] {
         let (kind, key) = match &self.key {
-            SlotKey::Map(key) => ("map", key),
-            SlotKey::Element(id) => ("element", id),
-            SlotKey::Rule { name, .. } => ("rule", name),
+            SlotKey::Map(key) => ("map", key.as_str()),
+            SlotKey::Element(id) => ("element", id.as_str()),
+            SlotKey::Rule { name, .. } => ("rule", name.as_str()),
+            SlotKey::Tombstone { .. } => ("tombstone", ""),
         };
         [&self.object, kind, key]
     }

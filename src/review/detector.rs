@@ -51,6 +51,8 @@ pub struct Detector {
     /// Changes that decide a conflict, and which.
     pub(super) decisions: BTreeMap<ChangeNumber, ConflictId>,
     pub(super) decided: BTreeMap<ConflictId, Vec<ChangeNumber>>,
+    /// Those of them that policies made.
+    automatic: BTreeSet<ChangeNumber>,
 }
 
 /// What is known of a slot.
@@ -122,6 +124,9 @@ impl Detector {
         }
         if let Some(decided) = change.message().and_then(Decided::read) {
             self.decisions.insert(number, decided.conflict);
+            if decided.is_automatic() {
+                self.automatic.insert(number);
+            }
             self.decided.entry(decided.conflict).or_default().push(number);
         }
         Ok(())
@@ -143,6 +148,41 @@ impl Detector {
         let mut all: BTreeSet<ChangeNumber> = states.flat_map(wrote).collect();
         all.retain(|change| !aside.contains(&self.causality.hash(*change)));
         self.causality.last_of(&all)
+    }
+
+    /// The changes that deleted something at this key of the document, and those that edited any
+    /// other key without knowing of one of those; each with the keys.
+    pub(super) fn edited_meanwhile(
+        &self,
+        key: &str,
+        aside: &[ChangeHash],
+    ) -> (BTreeSet<ChangeNumber>, BTreeMap<ChangeNumber, BTreeSet<&str>>) {
+        let first = Slot { object: None, key: Key::Map("".into()) };
+        let of_root = self.slots.range(first..).take_while(|(slot, _)| slot.object.is_none());
+        let (mut marked, mut others) = (BTreeSet::new(), Vec::new());
+        for (slot, state) in of_root {
+            let Key::Map(name) = &slot.key else { continue };
+            let writes = state.writes.iter().map(|write| write.change);
+            if **name == *key {
+                marked.extend(writes);
+            } else {
+                let touches = state.touches.iter().map(|touch| touch.change);
+                others.extend(writes.chain(touches).map(|change| (change, &**name)));
+            }
+        }
+        let apart = |one: ChangeNumber, other: ChangeNumber| {
+            !self.causality.saw(one, other) && !self.causality.saw(other, one)
+        };
+        let mut edited: BTreeMap<ChangeNumber, BTreeSet<&str>> = BTreeMap::new();
+        for (change, name) in others {
+            // Who edited what a policy decided is a party already.
+            let is_aside =
+                self.automatic.contains(&change) || aside.contains(&self.causality.hash(change));
+            if !is_aside && marked.iter().any(|mark| apart(*mark, change)) {
+                edited.entry(change).or_default().insert(name);
+            }
+        }
+        (marked, edited)
     }
 
     fn operate(&mut self, change: ChangeNumber, operation: Operation, touched: &mut BTreeSet<Id>) {

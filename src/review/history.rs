@@ -42,7 +42,7 @@ pub enum NotAgain {
 impl Past {
     /// Whether a policy of a schema decided.
     pub fn is_automatic(&self) -> bool {
-        self.decided.choice.starts_with("policy-")
+        self.decided.is_automatic()
     }
 }
 

@@ -75,20 +75,20 @@ pub struct Who {
 impl Conflict {
     /// Where it is, as people write it; see [`Conflict::path`].
     pub(super) fn path_text(&self, doc: &Automerge) -> Option<String> {
-        match &self.place.key {
-            SlotKey::Rule { keys, .. } => {
+        match self.place.key.keys() {
+            Some(keys) => {
                 let path = |key: &String| json::path([Prop::Map(key.clone())].iter());
                 Some(keys.iter().map(path).collect::<Vec<_>>().join(", "))
             }
-            _ => self.path(doc).map(|path| json::path(path.iter())),
+            None => self.path(doc).map(|path| json::path(path.iter())),
         }
     }
 
     /// Where it is: in the document as it is now, else as it was before. `None` if it was made
     /// and removed since. A rule about several keys is at the map that they are in.
     pub fn path(&self, doc: &Automerge) -> Option<Vec<Prop>> {
-        if let SlotKey::Rule { keys, .. } = &self.place.key {
-            return Some(match keys.as_slice() {
+        if let Some(keys) = self.place.key.keys() {
+            return Some(match &*keys {
                 [key] => vec![Prop::Map(key.clone())],
                 _ => Vec::new(),
             });
@@ -207,8 +207,8 @@ fn path_in(doc: &Automerge, place: &Place) -> Option<Vec<Prop>> {
 }
 
 fn content_at(doc: Cow<'_, Automerge>, place: &Place) -> Result<Content, AutomergeError> {
-    if let SlotKey::Rule { keys, .. } = &place.key {
-        return Ok(Content::Fields { doc: Box::new(doc.into_owned()), keys: keys.clone() });
+    if let Some(keys) = place.key.shown() {
+        return Ok(Content::Fields { doc: Box::new(doc.into_owned()), keys });
     }
     let Ok(Found { parent, prop }) = find(&doc, place) else {
         // What it is in was not there yet.

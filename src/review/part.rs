@@ -92,7 +92,7 @@ pub(super) fn slot(
     Ok(Part::Slot { parent, prop, is_there, content })
 }
 
-/// Writes fields that a rule is about. What people edit together stays where it is the same, and a
+/// Writes fields that a conflict is about. What people edit together stays where it is the same, and a
 /// text where it is another, so that nothing is lost that somebody writes meanwhile.
 pub(super) fn fields(
     doc: &Automerge,
@@ -153,7 +153,9 @@ pub(super) fn find(doc: &Automerge, place: &Place) -> Result<Found, AutomergeErr
             Prop::Seq(doc.get_cursor_position(&parent, &cursor, None)?)
         }
         // It is about keys, and in none of them.
-        SlotKey::Rule { .. } => return Err(AutomergeError::InvalidObjId(place.object.clone())),
+        SlotKey::Rule { .. } | SlotKey::Tombstone { .. } => {
+            return Err(AutomergeError::InvalidObjId(place.object.clone()));
+        }
     };
     Ok(Found { parent, prop })
 }

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::{Choice, Conflict, Kept, Side, look::latest};
 use crate::{
-    entity::{EntityType, Field, Kind, Policy},
+    entity::{DELETED_KEY, EntityType, Field, Kind, Policy},
     json::JsonError,
 };
 
@@ -168,6 +168,9 @@ pub fn decide(
 pub(super) fn policy_at<'a>(of: &'a EntityType, path: &[Prop]) -> Option<Ruled<'a>> {
     let mut steps = path.iter();
     let Some(Prop::Map(key)) = steps.next() else { return None };
+    if key == DELETED_KEY {
+        return Some(Ruled::Tombstone);
+    }
     let mut field: &Field = of.fields.values().find(|field| field.slot == *key)?;
     for step in steps {
         let Prop::Map(key) = step else { return None };
@@ -189,6 +192,8 @@ pub(super) enum Ruled<'a> {
     By(&'a Policy),
     /// It is a member of a set: adding wins.
     Member,
+    /// Whether the entity is deleted: of those who deleted it, any one.
+    Tombstone,
 }
 
 impl Ruled<'_> {
@@ -197,12 +202,11 @@ impl Ruled<'_> {
         doc: &Automerge,
         conflict: &Conflict,
     ) -> Result<Option<Choice>, JsonError> {
+        let wrote = |side: &Side| matches!(side.kept, Kept::Put(_) | Kept::Made(_));
         match self {
             Self::By(policy) => decide(policy, doc, conflict),
-            Self::Member => {
-                let wrote = |side: &Side| matches!(side.kept, Kept::Put(_) | Kept::Made(_));
-                Ok(conflict.sides.iter().position(wrote).map(Choice::Side))
-            }
+            Self::Member => Ok(conflict.sides.iter().position(wrote).map(Choice::Side)),
+            Self::Tombstone => Ok(conflict.sides.iter().all(wrote).then_some(Choice::Side(0))),
         }
     }
 
@@ -211,6 +215,7 @@ impl Ruled<'_> {
         match self {
             Self::By(policy) => policy.name(),
             Self::Member => "add-wins",
+            Self::Tombstone => "deleted",
         }
     }
 }

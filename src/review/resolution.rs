@@ -81,6 +81,11 @@ pub struct Decided {
 }
 
 impl Decided {
+    /// Whether a policy of a schema decided.
+    pub fn is_automatic(&self) -> bool {
+        self.choice.starts_with("policy-")
+    }
+
     /// Reads the message of a change; `None` if it is not that of a decision.
     pub fn read(message: &str) -> Option<Self> {
         let (line, reason) = match message.split_once('\n') {
@@ -91,6 +96,16 @@ impl Decided {
         (words.next() == Some(WORD)).then_some(())?;
         let conflict = words.next()?.parse().ok()?;
         Some(Self { conflict, choice: words.next()?.to_owned(), reason })
+    }
+}
+
+/// What a side has, but for what is only shown.
+fn of_these(content: Content, conflict: &Conflict, written: &[String]) -> Content {
+    match content {
+        Content::Fields { doc, keys } if Some(&keys) == conflict.place.key.shown().as_ref() => {
+            Content::Fields { doc, keys: written.to_vec() }
+        }
+        other => other,
     }
 }
 
@@ -123,7 +138,10 @@ impl Resolution {
         if then.is_some() && (conflict.is_gone() || !has_element(doc, &conflict.place)) {
             return Err(Refused::Gone);
         }
-        let stays = then.is_none() && matches!(choice, Choice::Now);
+        // That something is deleted is what a delete is about.
+        let is_delete = matches!(choice, Choice::Other(Content::Nothing))
+            && matches!(conflict.place.key, SlotKey::Tombstone { .. });
+        let stays = then.is_none() && matches!(choice, Choice::Now) || is_delete;
         let then = then.unwrap_or(doc);
         let (chosen, content) = match choice {
             Choice::Side(number) => {
@@ -137,11 +155,11 @@ impl Resolution {
             Choice::Other(Content::Nothing) => ("delete".to_owned(), Content::Nothing),
             Choice::Other(content) => ("value".to_owned(), content.clone()),
         };
-        let parts = match &conflict.place.key {
+        let parts = match conflict.place.key.keys() {
             // Whatever was written once more would be wrong once more.
-            SlotKey::Rule { .. } if stays => Vec::new(),
-            SlotKey::Rule { keys, .. } => part::fields(doc, keys, content)?,
-            _ => vec![part::slot(doc, conflict, content)?],
+            Some(_) if stays => Vec::new(),
+            Some(keys) => part::fields(doc, &keys, of_these(content, conflict, &keys))?,
+            None => vec![part::slot(doc, conflict, content)?],
         };
         Ok(Self { conflict: conflict.id, chosen, reason, parts })
     }

@@ -8,12 +8,11 @@ use automerge::{ActorId, Automerge, ChangeHash};
 use concord_protocol::DocumentId;
 
 use super::{
-    Choice, Conflict, ConflictId, Detector, Resolution,
-    policy::{Ruled, policy_at},
+    Choice, Conflict, ConflictId, Content, Detector, Resolution, broken::buried, policy::policy_at,
 };
 use crate::{
     digest::digest,
-    entity::{EntityType, Schema},
+    entity::{DELETED_KEY, EditsOfDeleted, EntityType, Schema, is_deleted},
 };
 
 /// Rounds of deciding: a decision can bring up another conflict only with writes that were made
@@ -46,8 +45,11 @@ pub fn settle(
     let mut settled = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let Some(of) = schema.recognise(&*doc) else { break };
+        let keeps = of.edits_of_deleted == EditsOfDeleted::Keep && is_deleted(&*doc);
+        let buried = if keeps { buried(detector, document, of) } else { None };
         let made: Vec<Settled> = (detector.open(document).iter())
             .filter_map(|conflict| decision(doc, of, conflict))
+            .chain(buried.and_then(|conflict| kept(doc, &conflict)))
             .filter(|made| doc.get_change_meta_by_hash(&made.change).is_none())
             .collect();
         if made.is_empty() {
@@ -70,14 +72,43 @@ pub fn settle(
 fn decision(doc: &Automerge, of: &EntityType, conflict: &Conflict) -> Option<Settled> {
     let path = conflict.path(doc)?;
     let ruled = policy_at(of, &path)?;
+    let fork = at_sides(doc, conflict)?;
+    let choice = ruled.decide(&fork, conflict).ok()??;
+    let chosen = match &choice {
+        Choice::Side(number) => conflict.sides.get(*number).map(|side| side.operations.join(" ")),
+        Choice::Before | Choice::Now | Choice::Other(_) => None,
+    };
+    written(doc, fork, conflict, ruled.name(), &choice, &chosen.unwrap_or_default())
+}
+
+/// The change that keeps an entity which was deleted while others edited it.
+fn kept(doc: &Automerge, conflict: &Conflict) -> Option<Settled> {
+    let fork = at_sides(doc, conflict)?;
+    let keys = vec![DELETED_KEY.to_owned()];
+    let choice = Choice::Other(Content::Fields { doc: Box::default(), keys });
+    written(doc, fork, conflict, EditsOfDeleted::Keep.name(), &choice, "")
+}
+
+/// The document as its sides have it, and nothing else.
+fn at_sides(doc: &Automerge, conflict: &Conflict) -> Option<Automerge> {
     let sides: Vec<ChangeHash> =
         conflict.sides.iter().flat_map(|side| &side.changes).copied().collect();
-    let mut fork = doc.fork_at(&sides).ok()?;
-    let choice = ruled.decide(&fork, conflict).ok()??;
-    fork.set_actor(actor(conflict, ruled, &choice));
+    doc.fork_at(&sides).ok()
+}
+
+fn written(
+    doc: &Automerge,
+    mut fork: Automerge,
+    conflict: &Conflict,
+    policy: &str,
+    choice: &Choice,
+    chosen: &str,
+) -> Option<Settled> {
+    // Whoever decides the same has the same name, and whoever decides otherwise another one.
+    let id = conflict.id.to_string();
+    fork.set_actor(ActorId::from(digest(["concord policy 1", &id, policy, chosen])));
+    let resolution = Resolution::prepare(&fork, conflict, choice, None).ok()?;
     let time_s = conflict.time_s(doc);
-    let resolution = Resolution::prepare(&fork, conflict, &choice, None).ok()?;
-    let policy = ruled.name();
     let mut made = resolution.commit(&mut fork, &resolution.by(policy), time_s).ok()?;
     Some(Settled {
         conflict: conflict.id,
@@ -85,14 +116,4 @@ fn decision(doc: &Automerge, of: &EntityType, conflict: &Conflict) -> Option<Set
         change: made.hash(),
         bytes: made.bytes().into_owned(),
     })
-}
-
-/// Whoever decides the same has the same name, and whoever decides otherwise another one.
-fn actor(conflict: &Conflict, ruled: Ruled<'_>, choice: &Choice) -> ActorId {
-    let chosen = match choice {
-        Choice::Side(number) => conflict.sides.get(*number).map(|side| side.operations.join(" ")),
-        Choice::Before | Choice::Now | Choice::Other(_) => None,
-    };
-    let (id, chosen) = (conflict.id.to_string(), chosen.unwrap_or_default());
-    ActorId::from(digest(["concord policy 1", &id, ruled.name(), &chosen]))
 }

@@ -10,7 +10,7 @@ use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{Choice, Conflict, ConflictId, Content, Kept, Side, SlotKey, Who};
+use super::{Choice, Conflict, ConflictId, Content, Kept, Side, Who};
 use crate::json::{self, JsonError};
 
 /// A conflict as people and programs are shown it.
@@ -164,8 +164,8 @@ impl Choice {
     /// # Errors
     /// [`JsonError`], which does not come of JSON of at most [`json::DEPTH_MAX`] levels.
     pub fn value(value: Json, conflict: &Conflict) -> Result<Self, JsonError> {
-        if let SlotKey::Rule { keys, .. } = &conflict.place.key {
-            return fields(value, keys);
+        if let Some(keys) = conflict.place.key.keys() {
+            return fields(value, &keys);
         }
         let is_text = |side: &Side| {
             matches!(side.kept, Kept::Made(ObjType::Text) | Kept::Edited(Some(ObjType::Text)))
