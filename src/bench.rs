@@ -8,6 +8,7 @@ mod changes;
 mod client;
 mod connect;
 mod detect;
+mod divergence;
 mod fanout;
 mod join;
 mod light;
@@ -83,6 +84,8 @@ enum Scenario {
     Detect(detect::DetectArgs),
     /// List and decide conflicts of a Concord relay that has very many
     Queue(queue::QueueArgs),
+    /// Write apart and meet again: what merges, what becomes a conflict, and whether anything is lost
+    Divergence(divergence::DivergenceArgs),
 }
 
 #[derive(Debug, Args)]
@@ -248,10 +251,13 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
         Scenario::Detect(args) => detect::run(args)?,
         Scenario::Queue(queue_args) => queue::run(queue_args, &args.url, &context).await?,
+        Scenario::Divergence(of) => divergence::run(of, &args.url, &context).await?,
     };
     report.setting("url", args.url);
     // The peers of a trace have connections of their own, which nobody counts.
-    if !matches!(args.scenario, Scenario::Trace(_) | Scenario::Queue(_)) {
+    let own =
+        matches!(args.scenario, Scenario::Trace(_) | Scenario::Queue(_) | Scenario::Divergence(_));
+    if !own {
         report.traffic(&context.traffic);
     }
     Ok(report)

@@ -39,13 +39,13 @@ pub(super) struct QueueArgs {
 }
 
 /// One connection for one request after the other.
-struct Http {
+pub(super) struct Http {
     stream: BufReader<TcpStream>,
     host: String,
 }
 
 impl Http {
-    async fn connect(url: &str) -> Result<Self, BenchError> {
+    pub(super) async fn connect(url: &str) -> Result<Self, BenchError> {
         let host = url.strip_prefix("ws://").unwrap_or(url).trim_end_matches('/').to_owned();
         let connected = TcpStream::connect(&host).await;
         let stream =
@@ -54,7 +54,7 @@ impl Http {
         Ok(Self { stream: BufReader::new(stream), host })
     }
 
-    async fn ask(&mut self, head: &str, body: &str) -> Result<Value, BenchError> {
+    pub(super) async fn ask(&mut self, head: &str, body: &str) -> Result<Value, BenchError> {
         let (host, length) = (&self.host, body.len());
         let request = format!(
             "{head} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\

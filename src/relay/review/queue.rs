@@ -18,6 +18,8 @@ pub(super) struct Queue {
     due: BTreeMap<DocumentId, Instant>,
     order: BTreeSet<(Instant, DocumentId)>,
     resting: BTreeMap<DocumentId, Instant>,
+    /// One is being looked at.
+    is_looking: bool,
 }
 
 impl Queue {
@@ -49,19 +51,21 @@ impl Queue {
         }
         let (_, document) = self.order.pop_first().ok_or(None)?;
         self.due.remove(&document);
+        self.is_looking = true;
         Ok(document)
     }
 
     /// A document was looked at, which took so long.
     pub(super) fn looked_at(&mut self, document: &DocumentId, took: Duration, now: Instant) {
+        self.is_looking = false;
         if took * REST > DELAY {
             self.resting.insert(document.clone(), now + took * REST);
         }
     }
 
-    /// How many documents wait.
+    /// How many documents wait, or are being looked at.
     pub(super) fn len(&self) -> usize {
-        self.due.len()
+        self.due.len() + usize::from(self.is_looking)
     }
 }
 
@@ -86,6 +90,8 @@ mod tests {
         queue.changed(&document(2), at(402));
         assert_eq!(queue.next(at(602)), Ok(document(2)));
         assert_eq!(queue.next(at(602)), Err(Some(at(2_300))));
+        assert_eq!(queue.len(), 2, "one waits, and one is being looked at");
+        queue.looked_at(&document(2), Duration::from_millis(1), at(603));
         assert_eq!(queue.len(), 1);
         assert_eq!(queue.next(at(2_300)), Ok(document(1)));
         assert_eq!(queue.next(at(2_300)), Err(None));
