@@ -9,6 +9,7 @@ mod marks;
 pub mod bench;
 pub mod entity;
 mod frames;
+pub mod history;
 pub mod json;
 #[cfg(feature = "simulation")]
 pub mod mutant;

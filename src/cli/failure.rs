@@ -91,6 +91,7 @@ impl From<PeerError> for Failure {
         let exit = match &error {
             PeerError::RelayUrl { .. }
             | PeerError::Certificate(_)
+            | PeerError::Author(_)
             | PeerError::Store {
                 source:
                     StoreError::Locked { .. }

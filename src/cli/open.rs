@@ -23,6 +23,9 @@ pub(super) struct Common {
     /// Certificate (PEM) of an authority to trust for `wss://`, besides the well-known ones
     #[arg(long, global = true, env = "CONCORD_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Who you are, as in ann@example.org: goes with every change that is made
+    #[arg(long, global = true, env = "CONCORD_AUTHOR", value_name = "NAME")]
+    author: Option<String>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -60,6 +63,9 @@ pub(super) async fn peer(common: &Common) -> Result<Peer, Failure> {
         builder = builder.trust(read.map_err(|error| {
             Failure::usage(format!("cannot read the certificate {}: {error}", file.display()))
         })?);
+    }
+    if let Some(author) = &common.author {
+        builder = builder.author(author);
     }
     Ok(builder.open()?)
 }

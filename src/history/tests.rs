@@ -1,0 +1,144 @@
+//! Documents with any history, for the laws of this module.
+
+use automerge::{
+    ActorId, Automerge, ChangeHash, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue, Value,
+    transaction::{CommitOptions, Transactable as _, Transaction},
+};
+use quickcheck::{Arbitrary, Gen};
+
+/// Replicas that write in a history.
+const REPLICAS: usize = 3;
+
+/// One thing that happens on one of the replicas.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    replica: usize,
+    what: u8,
+    key: u8,
+    at: usize,
+    value: u8,
+    time: u8,
+}
+
+impl Arbitrary for Step {
+    fn arbitrary(g: &mut Gen) -> Self {
+        Self {
+            replica: usize::arbitrary(g) % REPLICAS,
+            what: u8::arbitrary(g),
+            key: u8::arbitrary(g),
+            at: usize::arbitrary(g),
+            value: u8::arbitrary(g),
+            time: u8::arbitrary(g),
+        }
+    }
+}
+
+/// A document in which three replicas did all this, and met now and then.
+pub(super) fn written(steps: &[Step]) -> Automerge {
+    let mut base = Automerge::new().with_actor(ActorId::from([9; 16]));
+    base.transact::<_, _, automerge::AutomergeError>(|tx| {
+        for (key, kind) in [("text", ObjType::Text), ("list", ObjType::List), ("map", ObjType::Map)]
+        {
+            tx.put_object(ROOT, key, kind)?;
+        }
+        tx.put(ROOT, "counter", ScalarValue::counter(1))
+    })
+    .unwrap();
+    let mut replicas: Vec<Automerge> = (0..REPLICAS)
+        .map(|number| {
+            let number = u8::try_from(number).unwrap();
+            base.fork().with_actor(ActorId::from([number; 16]))
+        })
+        .collect();
+    for step in steps {
+        if step.what % 8 == 7 {
+            let mut other = replicas[(step.replica + 1) % REPLICAS].clone();
+            replicas[step.replica].merge(&mut other).unwrap();
+            continue;
+        }
+        let mut tx = replicas[step.replica].transaction();
+        edit(&mut tx, step);
+        tx.commit_with(CommitOptions::default().with_time(i64::from(step.time % 4)));
+    }
+    let mut all = replicas.remove(0);
+    for mut other in replicas {
+        all.merge(&mut other).unwrap();
+    }
+    all
+}
+
+fn edit(tx: &mut Transaction<'_>, step: &Step) {
+    let Step { what, key, at, value, .. } = step;
+    let find = |tx: &Transaction<'_>, key: &str| match tx.get(ROOT, key).unwrap() {
+        Some((Value::Object(kind), id)) => Some((kind, id)),
+        _ => None,
+    };
+    let name = ["text", "list", "map", "counter", "other"][usize::from(*key) % 5];
+    match (what % 8, find(tx, name)) {
+        (0..=4, Some((ObjType::Text, id))) => {
+            let length = tx.length(&id);
+            let from = at % (length + 1);
+            let gone = usize::from(value % 3).min(length - from);
+            let new = ["", "a", "bc", "xyz"][usize::from(*value) / 3 % 4];
+            tx.splice_text(&id, from, isize::try_from(gone).unwrap(), new).unwrap();
+        }
+        (0..=4, Some((ObjType::List, id))) => in_list(tx, &id, *at, *value),
+        (0..=4, Some((_, id))) => {
+            let key = format!("k{}", at % 3);
+            match value % 5 {
+                0 => tx.put(&id, key, i64::from(*value)).unwrap(),
+                1 => drop(tx.put_object(&id, key, ObjType::Map).unwrap()),
+                2 => tx.delete(&id, key).unwrap(),
+                3 => {
+                    let text = tx.put_object(&id, key, ObjType::Text).unwrap();
+                    tx.splice_text(&text, 0, 0, "new").unwrap();
+                }
+                _ => tx.put(&id, key, "word").unwrap(),
+            }
+        }
+        (0..=4, None) => {
+            let is_counter = matches!(tx.get(ROOT, name).unwrap(),
+                Some((Value::Scalar(value), _)) if value.is_counter());
+            if is_counter {
+                tx.increment(ROOT, name, i64::from(*value) - 100).unwrap();
+            } else {
+                tx.put(ROOT, name, i64::from(*value)).unwrap();
+            }
+        }
+        (5, _) => tx.delete(ROOT, name).unwrap(),
+        (_, found) => {
+            let kind = [ObjType::Text, ObjType::List, ObjType::Map][at % 3];
+            if found.is_none_or(|(there, _)| there != kind) {
+                tx.put_object(ROOT, name, kind).unwrap();
+            }
+        }
+    }
+}
+
+fn in_list(tx: &mut Transaction<'_>, id: &ObjId, at: usize, value: u8) {
+    let length = tx.length(id);
+    match value % 5 {
+        0 if length > 0 => tx.delete(id, at % length).unwrap(),
+        1 if length > 0 => tx.put(id, at % length, i64::from(value)).unwrap(),
+        2 => {
+            let map = tx.insert_object(id, at % (length + 1), ObjType::Map).unwrap();
+            tx.put(&map, "in", i64::from(value)).unwrap();
+        }
+        3 if length > 0 => {
+            if let Some((Value::Object(ObjType::Map), map)) = tx.get(id, at % length).unwrap() {
+                tx.put(&map, "more", i64::from(value)).unwrap();
+            }
+        }
+        _ => tx.insert(id, at % (length + 1), i64::from(value)).unwrap(),
+    }
+}
+
+/// Heads of a state that the document was in, or could have been in.
+pub(super) fn heads_of(doc: &Automerge, number: u8) -> Vec<ChangeHash> {
+    let changes = doc.get_changes_meta(&[]);
+    match usize::from(number) % (changes.len() + 2) {
+        0 => Vec::new(),
+        1 => doc.get_heads(),
+        at => vec![changes[at - 2].hash],
+    }
+}
