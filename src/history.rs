@@ -19,19 +19,32 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod audit;
 mod author;
+mod blame;
 mod clock;
+mod diff;
 mod error;
+mod event;
+mod hash;
 mod log;
+mod restore;
 mod stamp;
+mod state;
 mod time;
 
 pub use self::{
+    audit::{Tampered, verify, verify_document},
     author::{AUTHOR_BYTES_MAX, AuthorError, author, author_name},
+    blame::{Blame, Shown, blame},
     clock::{Relation, VectorClock},
+    diff::{Difference, What, diff},
     error::HistoryError,
+    event::{Event, Events, Happened, NO_TYPE, events},
     log::{Entry, Order, cursor, log},
+    restore::restore,
     stamp::Stamp,
+    state::{at, builds_on, heads_when, json_at},
     time::{AHEAD_S_MAX, change_time},
 };
 

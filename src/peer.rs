@@ -33,6 +33,7 @@ mod entity;
 mod error;
 mod event;
 mod held;
+mod history;
 mod home;
 mod left_out;
 mod link;
@@ -80,6 +81,7 @@ pub use self::{
     entity::EntityError,
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
+    history::PastError,
     status::Status,
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
 };

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+
 use super::Failure;
 
 /// Prints one line.
@@ -71,6 +73,24 @@ pub(super) fn ago(time: i64, now: i64) -> String {
     }
 }
 
+/// A time for people, where they are: given in seconds since 1970. A time of 0 is one that nobody
+/// wrote.
+pub(super) fn when(time: i64) -> String {
+    let zoned = Timestamp::from_second(time).ok().filter(|_| time != 0);
+    let zoned = zoned.map(|time| time.to_zoned(TimeZone::system()));
+    zoned.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// A time as people write it, in seconds since 1970: `2026-11-21`, `2026-11-21 18:30`,
+/// `2026-11-21T18:30:05`, where they are; and `2026-11-21T18:30:05Z`.
+pub(super) fn time(text: &str) -> Option<i64> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time.as_second());
+    }
+    let local: DateTime = text.parse().ok()?;
+    Some(local.to_zoned(TimeZone::system()).ok()?.timestamp().as_second())
+}
+
 /// Seconds since 1970 by this machine's clock.
 pub(super) fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -110,6 +130,19 @@ mod tests {
         ] {
             assert_eq!(ago(time, now), said);
         }
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        for time in [1, 1_700_000_000, 4_000_000_000, -5] {
+            assert_eq!(super::time(&when(time)), Some(time));
+        }
+        assert_eq!(super::time("2026-11-21T18:30:05Z"), Some(1_795_285_805));
+        assert_eq!(super::time("2026-11-21").map(|time| time % 900), Some(0));
+        for wrong in ["", "1a2b", "20261121", "now", "2026-13-01", "12:30"] {
+            assert_eq!(super::time(wrong), None, "{wrong}");
+        }
+        assert_eq!((when(0), when(i64::MAX)), ("-".to_owned(), "-".to_owned()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is not found in a history.
 
-use automerge::{Automerge, AutomergeError, ChangeHash, ReadDoc};
+use automerge::AutomergeError;
+use concord_protocol::ChangeHash;
 
 use crate::json::JsonError;
 
@@ -25,20 +26,4 @@ pub enum HistoryError {
     /// What automerge says.
     #[error(transparent)]
     Automerge(#[from] AutomergeError),
-}
-
-/// That all of these changes are in the document: automerge reads as if the others were not named.
-pub(super) fn known(doc: &Automerge, heads: &[ChangeHash]) -> Result<(), HistoryError> {
-    match heads.iter().find(|head| doc.get_change_meta_by_hash(head).is_none()) {
-        Some(head) => Err(HistoryError::NoChange(*head)),
-        None => Ok(()),
-    }
-}
-
-/// As [`known`], for what may be a transaction.
-pub(super) fn known_in(doc: &impl ReadDoc, heads: &[ChangeHash]) -> Result<(), HistoryError> {
-    match heads.iter().find(|head| doc.get_change_by_hash(head).is_none()) {
-        Some(head) => Err(HistoryError::NoChange(*head)),
-        None => Ok(()),
-    }
 }

@@ -5,10 +5,11 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
-use automerge::{Automerge, ChangeHash, ChangeMetadata};
+use automerge::{Automerge, ChangeMetadata};
+use concord_protocol::ChangeHash;
 use serde::Serialize;
 
-use super::{HistoryError, Stamp, error::known, stamp::all_in_hex};
+use super::{HistoryError, Stamp, hash::known, stamp::all_in_hex};
 
 /// A change as the log has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,8 +54,7 @@ pub fn log(
     order: Order,
     limit: usize,
 ) -> Result<Vec<Entry>, HistoryError> {
-    known(doc, after)?;
-    let changes = doc.get_changes_meta(after);
+    let changes = doc.get_changes_meta(&known(doc, after)?);
     let ordered = in_order(&changes);
     let skipped = match order {
         Order::NewestFirst => ordered.len().saturating_sub(limit),
@@ -83,7 +83,7 @@ pub fn cursor(after: &[ChangeHash], entries: &[Entry]) -> Vec<ChangeHash> {
 
 /// Where the changes are in the list, in the order of [`log`].
 pub(super) fn in_order(changes: &[ChangeMetadata<'_>]) -> Vec<usize> {
-    let places: BTreeMap<ChangeHash, usize> =
+    let places: BTreeMap<automerge::ChangeHash, usize> =
         changes.iter().enumerate().map(|(place, change)| (change.hash, place)).collect();
     let mut waits_for = vec![0_usize; changes.len()];
     let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); changes.len()];
@@ -111,12 +111,12 @@ pub(super) fn in_order(changes: &[ChangeMetadata<'_>]) -> Vec<usize> {
 
 /// As the log has it.
 fn entry(doc: &Automerge, change: &ChangeMetadata<'_>) -> Entry {
-    let is_before = |dep: &ChangeHash| {
+    let is_before = |dep: &automerge::ChangeHash| {
         doc.get_change_meta_by_hash(dep).is_some_and(|dep| change.timestamp < dep.timestamp)
     };
     Entry {
         stamp: Stamp::from(change),
-        deps: change.deps.clone(),
+        deps: change.deps.iter().map(|dep| ChangeHash(dep.0)).collect(),
         operations: (change.max_op + 1).saturating_sub(change.start_op),
         is_behind: change.deps.iter().any(is_before),
     }
@@ -164,7 +164,7 @@ mod tests {
                 let next = log(&doc, &at, Order::OldestFirst, page % 5 + 1).unwrap();
                 at = cursor(&at, &next);
                 if next.is_empty() {
-                    return paged == all && at == doc.get_heads();
+                    return paged == all && at == super::super::tests::heads(&doc);
                 }
                 paged.extend(next);
             }
@@ -194,11 +194,11 @@ mod tests {
         assert_eq!(
             said,
             [
-                (second, 2, Some("ann"), 40, None, 2, true),
-                (first, 1, Some("ann"), 50, Some("begin"), 0, false),
+                (ChangeHash(second.0), 2, Some("ann"), 40, None, 2, true),
+                (ChangeHash(first.0), 1, Some("ann"), 50, Some("begin"), 0, false),
             ]
         );
-        assert_eq!(log[0].deps, [first]);
+        assert_eq!(log[0].deps, [ChangeHash(first.0)]);
         assert_eq!(log[1].stamp.actor, doc.get_actor().to_string());
     }
 

@@ -1,9 +1,10 @@
 //! Who made a change, when, and what for.
 
-use automerge::{Automerge, ChangeHash, ChangeMetadata};
+use automerge::{Automerge, ChangeMetadata};
+use concord_protocol::ChangeHash;
 use serde::{Serialize, Serializer};
 
-use super::author_name;
+use super::{author_name, hash::native};
 
 /// Who made a change, when, and what for, as the change says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,7 +28,7 @@ pub struct Stamp {
 impl Stamp {
     /// Of a change of a document; `None` if it is not in it.
     pub fn of(doc: &Automerge, change: &ChangeHash) -> Option<Self> {
-        doc.get_change_meta_by_hash(change).as_ref().map(Self::from)
+        doc.get_change_meta_by_hash(&native(change)).as_ref().map(Self::from)
     }
 
     /// Whom people would say it was: the author, else the writer.
@@ -40,7 +41,7 @@ impl From<&ChangeMetadata<'_>> for Stamp {
     fn from(change: &ChangeMetadata<'_>) -> Self {
         let ChangeMetadata { hash, actor, seq, author, timestamp, message, .. } = change;
         Self {
-            change: *hash,
+            change: ChangeHash(hash.0),
             actor: actor.to_string(),
             seq: *seq,
             author: author.as_ref().map(author_name),

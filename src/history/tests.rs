@@ -1,10 +1,14 @@
 //! Documents with any history, for the laws of this module.
 
 use automerge::{
-    ActorId, Automerge, ChangeHash, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue, Value,
+    ActorId, Automerge, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue, Value,
     transaction::{CommitOptions, Transactable as _, Transaction},
 };
+use concord_protocol::ChangeHash;
 use quickcheck::{Arbitrary, Gen};
+use serde_json::Value as Json;
+
+use crate::json::to_json;
 
 /// Replicas that write in a history.
 const REPLICAS: usize = 3;
@@ -133,12 +137,22 @@ fn in_list(tx: &mut Transaction<'_>, id: &ObjId, at: usize, value: u8) {
     }
 }
 
+/// The heads of a document.
+pub(super) fn heads(doc: &Automerge) -> Vec<ChangeHash> {
+    doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect()
+}
+
 /// Heads of a state that the document was in, or could have been in.
 pub(super) fn heads_of(doc: &Automerge, number: u8) -> Vec<ChangeHash> {
     let changes = doc.get_changes_meta(&[]);
     match usize::from(number) % (changes.len() + 2) {
         0 => Vec::new(),
-        1 => doc.get_heads(),
-        at => vec![changes[at - 2].hash],
+        1 => heads(doc),
+        at => vec![ChangeHash(changes[at - 2].hash.0)],
     }
+}
+
+/// All that a document says.
+pub(super) fn json(doc: &Automerge) -> Json {
+    to_json(doc, &Value::Object(ObjType::Map), &ROOT).unwrap()
 }

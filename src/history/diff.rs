@@ -1,0 +1,397 @@
+//! What is different between two states of a document.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use automerge::{
+    Automerge, ChangeHash as Native, ObjId, ObjType, Patch, PatchAction, Prop, ReadDoc as _, Value,
+};
+use concord_protocol::ChangeHash;
+use serde::{Serialize, Serializer};
+use serde_json::Value as Json;
+
+use super::{HistoryError, hash::known};
+use crate::json::{self, to_json_at};
+
+/// One thing that is different.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Where: a field, an element of a list, or a text.
+    #[serde(serialize_with = "as_written")]
+    pub path: Vec<Prop>,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// In what way something is different. What is new is shown whole, with all that is in it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum What {
+    /// There is another value at the path, or one where there was none.
+    Put {
+        /// What was there.
+        before: Option<Json>,
+        /// What is there.
+        after: Json,
+    },
+    /// The field is not there any more.
+    Delete {
+        /// What was there.
+        before: Option<Json>,
+    },
+    /// Elements are in a list that were not, the first of them at the path.
+    Insert {
+        /// They.
+        values: Vec<Json>,
+    },
+    /// Elements are not in a list any more; the first of them was at the path.
+    Remove {
+        /// They, as they were.
+        values: Vec<Json>,
+    },
+    /// The text at the path is another there.
+    Splice {
+        /// Characters before it.
+        index: usize,
+        /// What was there.
+        removed: String,
+        /// What is there.
+        inserted: String,
+    },
+    /// The counter at the path is another.
+    Increment {
+        /// By how much it is more.
+        by: i64,
+    },
+    /// Two people wrote at the path at the same time. What is shown is the same.
+    Conflict,
+    /// A part of the text at the path is formatted in another way.
+    Mark {
+        /// The kind of format.
+        name: String,
+        /// Its value; null where it ends.
+        value: Json,
+        /// The first character of it.
+        start: usize,
+        /// The first after it.
+        end: usize,
+    },
+}
+
+/// What is different after, against before. Done one after the other to what was there before, that
+/// gives what is there after; so an index in a list or a text is that at which it is done.
+///
+/// The two may be any states, also such of which neither came before the other.
+///
+/// # Errors
+/// [`HistoryError`].
+pub fn diff(
+    doc: &Automerge,
+    before: &[ChangeHash],
+    after: &[ChangeHash],
+) -> Result<Vec<Difference>, HistoryError> {
+    let (before, after) = (known(doc, before)?, known(doc, after)?);
+    between(doc, &before, &after)
+}
+
+/// As [`diff`], of heads that are in the document.
+pub(super) fn between(
+    doc: &Automerge,
+    before: &[Native],
+    after: &[Native],
+) -> Result<Vec<Difference>, HistoryError> {
+    let mut reader =
+        Reader { doc, before, after, new: BTreeSet::new(), shifts: BTreeMap::new(), out: vec![] };
+    for patch in doc.diff(before, after) {
+        reader.take(patch)?;
+    }
+    Ok(reader.out)
+}
+
+struct Reader<'a> {
+    doc: &'a Automerge,
+    before: &'a [Native],
+    after: &'a [Native],
+    /// Objects that are shown whole where they are new.
+    new: BTreeSet<ObjId>,
+    shifts: BTreeMap<ObjId, Shift>,
+    out: Vec<Difference>,
+}
+
+/// How far a sequence was told of, from its begin on.
+#[derive(Default)]
+struct Shift {
+    inserted: usize,
+    deleted: usize,
+    /// Of a text: what it was.
+    was: Option<Vec<char>>,
+}
+
+impl Shift {
+    /// Where it was what is there when all before it is done.
+    fn before(&self, index: usize) -> usize {
+        (index + self.deleted).saturating_sub(self.inserted)
+    }
+}
+
+impl Reader<'_> {
+    fn take(&mut self, patch: Patch) -> Result<(), HistoryError> {
+        let Patch { obj, path, action } = patch;
+        let is_new = |id: &ObjId| self.new.contains(id);
+        if is_new(&obj) || path.iter().any(|(id, _)| is_new(id)) {
+            return Ok(());
+        }
+        let mut path: Vec<Prop> = path.into_iter().map(|(_, step)| step).collect();
+        let what = match action {
+            PatchAction::PutMap { key, value, .. } => {
+                let before = self.was(&obj, &Prop::Map(key.clone()))?;
+                path.push(Prop::Map(key));
+                What::Put { before, after: self.is(&value)? }
+            }
+            PatchAction::PutSeq { index, value, .. } => {
+                let at = self.shift(&obj).before(index);
+                let before = self.was(&obj, &Prop::Seq(at))?;
+                path.push(Prop::Seq(index));
+                What::Put { before, after: self.is(&value)? }
+            }
+            PatchAction::DeleteMap { key } => {
+                let before = self.was(&obj, &Prop::Map(key.clone()))?;
+                path.push(Prop::Map(key));
+                What::Delete { before }
+            }
+            PatchAction::Insert { index, values } => {
+                let mut shown = Vec::with_capacity(values.len());
+                for (value, id, _) in &values {
+                    shown.push(self.is(&(value.clone(), id.clone()))?);
+                }
+                self.shift(&obj).inserted += shown.len();
+                path.push(Prop::Seq(index));
+                What::Insert { values: shown }
+            }
+            PatchAction::DeleteSeq { index, length } => {
+                self.removed(&obj, &mut path, index, length)?
+            }
+            PatchAction::SpliceText { index, value, .. } => {
+                let inserted = value.make_string();
+                self.shift(&obj).inserted += inserted.chars().count();
+                What::Splice { index, removed: String::new(), inserted }
+            }
+            PatchAction::Increment { prop, value } => {
+                path.push(prop);
+                What::Increment { by: value }
+            }
+            PatchAction::Conflict { prop } => {
+                path.push(prop);
+                What::Conflict
+            }
+            PatchAction::Mark { marks } => {
+                for mark in marks {
+                    let value = Value::Scalar(std::borrow::Cow::Owned(mark.value));
+                    let value = json::to_json(self.doc, &value, &obj)?;
+                    let (name, start, end) = (mark.name.to_string(), mark.start, mark.end);
+                    let what = What::Mark { name, value, start, end };
+                    self.out.push(Difference { path: path.clone(), what });
+                }
+                return Ok(());
+            }
+        };
+        self.tell(Difference { path, what });
+        Ok(())
+    }
+
+    /// Elements that are gone, or characters.
+    fn removed(
+        &mut self,
+        obj: &ObjId,
+        path: &mut Vec<Prop>,
+        index: usize,
+        length: usize,
+    ) -> Result<What, HistoryError> {
+        let from = self.shift(obj).before(index);
+        self.shift(obj).deleted += length;
+        if self.doc.object_type(obj)? == ObjType::Text {
+            if self.shift(obj).was.is_none() {
+                let was = self.doc.text_at(obj, self.before)?.chars().collect();
+                self.shift(obj).was = Some(was);
+            }
+            let was = self.shift(obj).was.iter().flatten();
+            let removed = was.skip(from).take(length).collect();
+            return Ok(What::Splice { index, removed, inserted: String::new() });
+        }
+        let mut values = Vec::with_capacity(length);
+        for at in from..from + length {
+            values.push(self.was(obj, &Prop::Seq(at))?.unwrap_or_default());
+        }
+        path.push(Prop::Seq(index));
+        Ok(What::Remove { values })
+    }
+
+    /// Puts together what belongs together: the parts of one edit of a text.
+    fn tell(&mut self, difference: Difference) {
+        let Difference { path, what } = &difference;
+        if let (
+            What::Splice { index, removed, inserted },
+            Some(Difference {
+                path: last_path,
+                what: What::Splice { index: last, removed: last_removed, inserted: last_inserted },
+            }),
+        ) = (what, self.out.last_mut())
+            && last_path == path
+            && *index == *last + last_inserted.chars().count()
+        {
+            last_removed.push_str(removed);
+            last_inserted.push_str(inserted);
+            return;
+        }
+        self.out.push(difference);
+    }
+
+    fn shift(&mut self, obj: &ObjId) -> &mut Shift {
+        self.shifts.entry(obj.clone()).or_default()
+    }
+
+    fn was(&self, obj: &ObjId, prop: &Prop) -> Result<Option<Json>, HistoryError> {
+        let found = self.doc.get_at(obj, prop.clone(), self.before)?;
+        let json = found.map(|(value, id)| to_json_at(self.doc, &value, &id, self.before));
+        Ok(json.transpose()?)
+    }
+
+    fn is(&mut self, (value, id): &(Value<'static>, ObjId)) -> Result<Json, HistoryError> {
+        if value.is_object() {
+            self.new.insert(id.clone());
+        }
+        Ok(to_json_at(self.doc, value, id, self.after)?)
+    }
+}
+
+/// A path as people write it.
+pub(super) fn as_written<S: Serializer>(path: &[Prop], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&json::path(path.iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+    use serde_json::json;
+
+    use super::{
+        super::{
+            json_at,
+            tests::{Step, heads, heads_of, written},
+        },
+        *,
+    };
+
+    /// Does it, and checks that what is told of before was there.
+    fn apply(to: &mut Json, difference: &Difference) {
+        let Difference { path, what } = difference;
+        let whole = matches!(what, What::Splice { .. } | What::Mark { .. });
+        let (last, above) = match path.split_last() {
+            Some((last, above)) if !whole => (Some(last), above),
+            _ => (None, path.as_slice()),
+        };
+        let place = above.iter().fold(to, |at, step| match step {
+            Prop::Map(key) => at.get_mut(key).unwrap(),
+            Prop::Seq(index) => at.get_mut(index).unwrap(),
+        });
+        match (what, last) {
+            (What::Put { before, after }, Some(Prop::Map(key))) => {
+                let map = place.as_object_mut().unwrap();
+                assert_eq!(map.insert(key.clone(), after.clone()), *before, "{difference:?}");
+            }
+            (What::Put { before, after }, Some(Prop::Seq(index))) => {
+                let was = std::mem::replace(&mut place[*index], after.clone());
+                assert_eq!(Some(was), *before, "{difference:?}");
+            }
+            (What::Delete { before }, Some(Prop::Map(key))) => {
+                assert_eq!(place.as_object_mut().unwrap().remove(key), *before);
+            }
+            (What::Insert { values }, Some(Prop::Seq(index))) => {
+                place.as_array_mut().unwrap().splice(index..index, values.clone());
+            }
+            (What::Remove { values }, Some(Prop::Seq(index))) => {
+                let list = place.as_array_mut().unwrap();
+                let was: Vec<Json> = list.drain(*index..index + values.len()).collect();
+                assert_eq!(was, *values);
+            }
+            (What::Splice { index, removed, inserted }, None) => {
+                let text: Vec<char> = place.as_str().unwrap().chars().collect();
+                let (first, rest) = text.split_at(*index);
+                let rest: String = rest.iter().collect();
+                let rest = rest.strip_prefix(removed.as_str()).unwrap();
+                let first: String = first.iter().collect();
+                *place = json!(format!("{first}{inserted}{rest}"));
+            }
+            (What::Increment { by }, Some(Prop::Map(key))) => {
+                place[key] = json!(place[key].as_i64().unwrap() + by);
+            }
+            (What::Conflict | What::Mark { .. }, _) => {}
+            other => panic!("not of a kind that is written: {other:?}"),
+        }
+    }
+
+    quickcheck! {
+        /// Between any two states, in either direction, also of which neither came first.
+        fn what_is_different_done_to_what_was_gives_what_is(
+            steps: Vec<Step>,
+            before: u8,
+            after: u8
+        ) -> bool {
+            let doc = written(&steps);
+            let (before, after) = (heads_of(&doc, before), heads_of(&doc, after));
+            let mut json = json_at(&doc, &before, &[]).unwrap();
+            for difference in diff(&doc, &before, &after).unwrap() {
+                apply(&mut json, &difference);
+            }
+            json == json_at(&doc, &after, &[]).unwrap()
+        }
+
+        fn a_state_does_not_differ_from_itself(steps: Vec<Step>, at: u8) -> bool {
+            let doc = written(&steps);
+            let heads = heads_of(&doc, at);
+            diff(&doc, &heads, &heads).unwrap().is_empty()
+        }
+    }
+
+    #[test]
+    fn what_is_different_is_told_in_whole_words() {
+        use automerge::{ROOT, transaction::Transactable as _};
+        let mut doc = Automerge::new();
+        let text = doc
+            .transact(|tx| {
+                tx.put(ROOT, "title", "Shopping")?;
+                tx.put(ROOT, "gone", 1)?;
+                let text = tx.put_object(ROOT, "text", ObjType::Text)?;
+                tx.splice_text(&text, 0, 0, "Milk and bread")?;
+                Ok::<_, automerge::AutomergeError>(text)
+            })
+            .unwrap()
+            .result;
+        let before = heads(&doc);
+        doc.transact(|tx| {
+            tx.put(ROOT, "title", "Errands")?;
+            tx.delete(ROOT, "gone")?;
+            tx.splice_text(&text, 9, 5, "cheese")?;
+            let list = tx.put_object(ROOT, "items", ObjType::List)?;
+            let item = tx.insert_object(&list, 0, ObjType::Map)?;
+            tx.put(&item, "done", true)
+        })
+        .unwrap();
+        let shown = json!(diff(&doc, &before, &heads(&doc)).unwrap());
+        let expected = json!([
+            {"path": "gone", "kind": "delete", "before": 1},
+            {"path": "items", "kind": "put", "before": null, "after": [{"done": true}]},
+            {"path": "title", "kind": "put", "before": "Shopping", "after": "Errands"},
+            {"path": "text", "kind": "splice", "index": 9, "removed": "bread", "inserted": "cheese"},
+        ]);
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn states_that_are_not_in_the_document_are_refused() {
+        let doc = written(&[]);
+        let unknown = [ChangeHash([1; 32])];
+        assert!(matches!(diff(&doc, &unknown, &[]), Err(HistoryError::NoChange(_))));
+        assert!(matches!(diff(&doc, &[], &unknown), Err(HistoryError::NoChange(_))));
+    }
+}
