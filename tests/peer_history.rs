@@ -219,7 +219,7 @@ async fn time_does_not_run_backwards_and_is_not_carried_away() {
 #[tokio::test]
 async fn an_author_is_named_after_a_restart_too() {
     let directory = tempfile::tempdir().unwrap();
-    let mut id = None;
+    let mut id: Option<String> = None;
     for (author, value) in [("ann", 1), ("bob", 2), ("ann", 3)] {
         let peer = Peer::builder(directory.path()).author(author).open().unwrap();
         let document = match &id {

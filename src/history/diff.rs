@@ -81,7 +81,8 @@ pub enum What {
 /// What is different after, against before. Done one after the other to what was there before, that
 /// gives what is there after; so an index in a list or a text is that at which it is done.
 ///
-/// The two may be any states, also such of which neither came before the other.
+/// The two may be any states, also such of which neither came before the other. What was removed and
+/// written again as it was is no difference, as far as that is seen where it was written.
 ///
 /// # Errors
 /// [`HistoryError`].
@@ -105,7 +106,89 @@ pub(super) fn between(
     for patch in doc.diff(before, after) {
         reader.take(patch)?;
     }
-    Ok(reader.out)
+    Ok(without_equals(reader.out))
+}
+
+/// Leaves out what was written anew and is as it was: characters, and elements of lists.
+fn without_equals(mut all: Vec<Difference>) -> Vec<Difference> {
+    let mut place = 0;
+    while place < all.len() {
+        let (first, rest) = all.split_at_mut(place + 1);
+        // It is there.
+        let one = &mut first[place];
+        match (&mut one.what, rest.first_mut().map(|next| (&mut next.path, &mut next.what))) {
+            (What::Splice { index, removed, inserted }, _) => {
+                let same = removed.chars().zip(inserted.chars());
+                let begin = same.take_while(|(was, is)| was == is);
+                let (chars, bytes) = begin
+                    .fold((0, 0), |(chars, bytes), (it, _)| (chars + 1, bytes + it.len_utf8()));
+                *index += chars;
+                removed.drain(..bytes);
+                inserted.drain(..bytes);
+                let same = removed.chars().rev().zip(inserted.chars().rev());
+                let end: usize =
+                    same.take_while(|(was, is)| was == is).map(|(it, _)| it.len_utf8()).sum();
+                removed.truncate(removed.len() - end);
+                inserted.truncate(inserted.len() - end);
+            }
+            (What::Remove { values: was }, Some((next, What::Insert { values: is })))
+                if one.path == *next =>
+            {
+                let begin = trim(was, is);
+                moved(&mut one.path, begin);
+                moved(next, begin);
+            }
+            (What::Insert { values: is }, Some((next, What::Remove { values: was })))
+                if is_behind(&one.path, next, is.len()) =>
+            {
+                let before = is.len();
+                let begin = trim(was, is);
+                moved(&mut one.path, begin);
+                // Behind fewer that are new, and after as many more that are as they were.
+                let fewer = before - is.len();
+                if let Some(Prop::Seq(index)) = next.last_mut() {
+                    *index = *index + begin - fewer;
+                }
+            }
+            _ => {}
+        }
+        place += 1;
+    }
+    all.retain(|difference| match &difference.what {
+        What::Splice { removed, inserted, .. } => !removed.is_empty() || !inserted.is_empty(),
+        What::Insert { values } | What::Remove { values } => !values.is_empty(),
+        _ => true,
+    });
+    all
+}
+
+/// Takes away what two lists have alike at their ends; gives how much that was at the begin.
+fn trim(one: &mut Vec<Json>, other: &mut Vec<Json>) -> usize {
+    let begin = one.iter().zip(&*other).take_while(|(one, other)| one == other).count();
+    one.drain(..begin);
+    other.drain(..begin);
+    let same = one.iter().rev().zip(other.iter().rev());
+    let end = same.take_while(|(one, other)| one == other).count();
+    one.truncate(one.len() - end);
+    other.truncate(other.len() - end);
+    begin
+}
+
+/// Moves a path to a later element.
+fn moved(path: &mut [Prop], by: usize) {
+    if let Some(Prop::Seq(index)) = path.last_mut() {
+        *index += by;
+    }
+}
+
+/// Whether a path is to the element of the same list that is so many after another.
+fn is_behind(path: &[Prop], other: &[Prop], by: usize) -> bool {
+    match (path.split_last(), other.split_last()) {
+        (Some((Prop::Seq(index), list)), Some((Prop::Seq(after), other))) => {
+            list == other && index + by == *after
+        }
+        _ => false,
+    }
 }
 
 struct Reader<'a> {
@@ -144,15 +227,13 @@ impl Reader<'_> {
         let mut path: Vec<Prop> = path.into_iter().map(|(_, step)| step).collect();
         let what = match action {
             PatchAction::PutMap { key, value, .. } => {
-                let before = self.was(&obj, &Prop::Map(key.clone()))?;
-                path.push(Prop::Map(key));
-                What::Put { before, after: self.is(&value)? }
+                path.push(Prop::Map(key.clone()));
+                return self.put(&obj, &Prop::Map(key), path, &value);
             }
             PatchAction::PutSeq { index, value, .. } => {
                 let at = self.shift(&obj).before(index);
-                let before = self.was(&obj, &Prop::Seq(at))?;
                 path.push(Prop::Seq(index));
-                What::Put { before, after: self.is(&value)? }
+                return self.put(&obj, &Prop::Seq(at), path, &value);
             }
             PatchAction::DeleteMap { key } => {
                 let before = self.was(&obj, &Prop::Map(key.clone()))?;
@@ -196,6 +277,26 @@ impl Reader<'_> {
             }
         };
         self.tell(Difference { path, what });
+        Ok(())
+    }
+
+    /// Another value. Who writes what is there already changes nothing that is shown.
+    fn put(
+        &mut self,
+        obj: &ObjId,
+        was_at: &Prop,
+        path: Vec<Prop>,
+        value: &(Value<'static>, ObjId),
+    ) -> Result<(), HistoryError> {
+        let before = self.was(obj, was_at)?;
+        let after = self.is(value)?;
+        let was = self.doc.get_at(obj, was_at.clone(), self.before)?;
+        let is_alike = was.is_some_and(|(was, _)| {
+            was.is_object() == value.0.is_object() && (was.is_object() || was == value.0)
+        });
+        if !is_alike || before.as_ref() != Some(&after) {
+            self.tell(Difference { path, what: What::Put { before, after } });
+        }
         Ok(())
     }
 
