@@ -23,8 +23,10 @@ use concord::{
 use concord_protocol::ChangeHash;
 use serde_json::json;
 
-/// Transactions of the recording in one change, so that the test takes seconds.
-const IN_A_CHANGE: usize = 40;
+/// Transactions of the recording that are typed, and how many of them are one change: so that the
+/// test takes seconds.
+const TRANSACTIONS: usize = 4_000;
+const IN_A_CHANGE: usize = 20;
 
 /// What was typed; where the recordings are not there, something that is made up.
 fn recorded() -> Trace {
@@ -50,19 +52,23 @@ fn heads(doc: &Automerge) -> Vec<ChangeHash> {
 
 #[test]
 fn what_is_read_from_a_history_is_the_text_that_was_typed() {
-    let Trace { start_content, end_content: end, transactions, .. } = recorded();
-    assert_eq!(start_content, "");
+    let Trace { start_content, mut transactions, .. } = recorded();
+    transactions.truncate(TRANSACTIONS);
+    let mut typed: Vec<char> = start_content.chars().collect();
+    assert!(typed.is_empty() && transactions.len() == TRANSACTIONS);
     let (mut doc, text) = begun();
     let (mut states, mut time) = (Vec::new(), 1_000);
     for some in transactions.chunks(IN_A_CHANGE) {
         let mut tx = doc.transaction();
         for Patch(from, gone, new) in some.iter().flat_map(|transaction| &transaction.patches) {
             tx.splice_text(&text, *from, gone.cast_signed(), new).unwrap();
+            typed.splice(*from..from + gone, new.chars());
         }
         time += 1;
         tx.commit_with(CommitOptions::default().with_time(time));
         states.push((heads(&doc), doc.text(&text).unwrap()));
     }
+    let end: String = typed.into_iter().collect();
     assert_eq!(doc.text(&text).unwrap(), end);
     let last = heads(&doc);
     assert_eq!(verify_document(&doc).unwrap(), states.len() + 1);
