@@ -38,7 +38,7 @@ fn a_history_is_read_and_restored() {
     // Who, when, what for; the newest first, checked.
     let log = ok(home, &["doc", "log", &doc, "--verify"]);
     let lines: Vec<&str> = log.lines().collect();
-    assert!(lines[0].starts_with("CHANGE    WHEN                 BY"), "{log}");
+    assert!(lines[0].starts_with("CHANGE    WHEN              BY"), "{log}");
     assert!(lines[1].starts_with(&hashes[4][..8]) && lines[1].contains("ann@example.org"), "{log}");
     assert!(lines[3].contains("bob@example.org") && lines[3].ends_with("for all of us"), "{log}");
     assert_eq!(lines[6], "every change has the hash that it is named by, and none is missing");
@@ -67,16 +67,31 @@ fn a_history_is_read_and_restored() {
     let part = ok(home, &["doc", "diff", &doc, &hashes[1], "now", "--path", "items"]);
     assert_eq!(part, expected[1]);
     assert_eq!(ok(home, &["doc", "diff", &doc, "now"]), "nothing is different");
-
     // Who wrote it.
     let blame = ok(home, &["doc", "blame", &doc, "title"]);
     let rows: Vec<&str> = blame.lines().collect();
-    assert!(rows[1].contains("ann@example.org") && rows[1].contains("made this text"), "{blame}");
-    assert!(rows[3].starts_with(&hashes[2][..8]) && rows[3].contains("bob@"), "{blame}");
+    assert!(rows[1].contains("ann@example.org") && rows[1].ends_with("\"Shopping\""), "{blame}");
+    assert!(rows[2].starts_with(&hashes[2][..8]) && rows[2].ends_with("\" list\""), "{blame}");
+    // Letters that one person typed in a row are one.
+    let typed = ok(home, &["doc", "create", r#"{"note":""}"#, "--author", "ann"]);
+    for text in ["M", "Mi", "Milk", "Milk!"] {
+        ok(home, &["edit", &typed, "note", text, "--author", "ann"]);
+    }
+    let notes = ok(home, &["doc", "blame", &typed, "note"]);
+    assert!(notes.lines().count() == 2 && notes.ends_with("note @0  \"Milk!\""), "{notes}");
     let blame = json_of(home, &["doc", "blame", &doc, "items[0]", "--json"]);
     assert_eq!(blame[0]["kind"], "map");
     assert_eq!(blame[2]["by"]["author"], "bob@example.org");
     assert_eq!(blame[2]["path"], "items[0].what");
+
+    // What is edited letter by letter is read word by word.
+    ok(home, &["edit", &doc, "title", "Shopping for Saturday"]);
+    ok(home, &["edit", &doc, "title", "Shopping for Friday"]);
+    let last = json_of(home, &["doc", "log", &doc, "-n", "1", "--json"]);
+    let before = format!("{}^", text(&last[0]["change"]));
+    let words = "title @13: \"Satur\" -> \"Fri\"";
+    assert_eq!(ok(home, &["doc", "diff", &doc, &before]), words);
+    ok(home, &["doc", "restore", &doc, &hashes[4]]);
 
     // A part is restored, then all of it; the history stays.
     let cid = ["--author", "cid"];
@@ -89,7 +104,7 @@ fn a_history_is_read_and_restored() {
     assert_eq!(restored["differences"].as_array().unwrap().len(), 2);
     assert_eq!(at("now"), first);
     let log = json_of(home, &["doc", "log", &doc, "--json"]);
-    assert_eq!(log.as_array().unwrap().len(), 7);
+    assert_eq!(log.as_array().unwrap().len(), 10);
     assert_eq!((&log[0]["author"], &log[1]["message"]), (&json!("cid"), &json!("as before")));
     assert_eq!(log[0]["change"], restored["change"]);
     let nothing = ok(home, &["doc", "restore", &doc, &hashes[1]]);

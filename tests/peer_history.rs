@@ -72,6 +72,7 @@ async fn two_peers_see_who_wrote_what_and_either_restores_it() {
     .await
     .unwrap();
     let begun = task.heads().unwrap();
+    task.wait_confirmed(SOON).await.unwrap();
     let there = bob.find_within(&task.url().to_string(), SOON).await.unwrap();
     until(&there, |doc| status(doc) == "todo").await;
     there

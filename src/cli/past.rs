@@ -1,6 +1,8 @@
 //! `concord doc log | at | diff | blame | restore`: the history of a document.
 
-use automerge::Automerge;
+use std::sync::Arc;
+
+use automerge::{Automerge, Prop};
 use clap::Subcommand;
 use concord::{
     history::{self, Blame, Difference, Entry, Order, Shown, Stamp, What},
@@ -15,11 +17,18 @@ use super::{Failure, open::Common, output, path::DocPath, sync, waiting};
 /// Characters of a change's name that people are shown.
 const NAME_SHOWN: usize = 8;
 /// Characters of an author that are shown.
-const BY_SHOWN: usize = 24;
+const BY_SHOWN: usize = 20;
+/// Characters of what is last in a row of the log, so that a row has up to a hundred.
+const MESSAGE: usize = 44;
+/// Characters of a path and of a value in a row of blame, likewise.
+const WHERE: usize = 20;
+const WHAT: usize = 28;
 /// Characters of a value that are shown where there are two in a line.
 const SHORT: usize = 32;
 /// Characters of a value that are shown where there is one in a line.
-const LONG: usize = 48;
+const LONG: usize = 64;
+/// Unchanged characters between two edits of a text that are shown as part of one.
+const BETWEEN: usize = 4;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PastCommand {
@@ -95,7 +104,7 @@ A state is named by
   1a2b3c4d             a change, with all that it builds on: as much of its hash as is needed
   1a2b3c4d^            what a change builds on, without it
   1a2b3c4d,99aabbcc    several changes
-  '2026-11-21 18:30'   what was there at that time, by the clocks of those who wrote it
+  '2026-11-21 18:30'   what was there at the end of that minute or day, by the writers' clocks
   now, start           the document as it is; the empty document";
 
 pub(super) async fn run(peer: &Peer, common: &Common, command: PastCommand) -> Result<(), Failure> {
@@ -122,6 +131,7 @@ pub(super) async fn run(peer: &Peer, common: &Common, command: PastCommand) -> R
             if found.is_empty() {
                 return output::line("nothing is different");
             }
+            let found = readable(&document, &after, found)?;
             found.iter().try_for_each(|difference| output::line(in_words(difference)))
         }
         PastCommand::Blame { doc, path } => {
@@ -133,7 +143,7 @@ pub(super) async fn run(peer: &Peer, common: &Common, command: PastCommand) -> R
             if found.is_empty() {
                 return output::line("nothing is in the document");
             }
-            let rows: Vec<_> = found.iter().map(blamed).collect();
+            let rows: Vec<_> = by_people(found).iter().map(blamed).collect();
             output::table(&["CHANGE", "WHEN", "BY", "WHERE", "WHAT"], &rows)
         }
         PastCommand::Restore { doc, state, path, message } => {
@@ -180,8 +190,9 @@ fn log(
 
 fn row(entry: &Entry) -> Vec<String> {
     let Entry { stamp, operations, is_behind, .. } = entry;
-    let message = output::short(stamp.message.as_deref().unwrap_or_default(), LONG);
     let behind = if *is_behind { "(its clock was behind) " } else { "" };
+    let message = stamp.message.as_deref().unwrap_or_default();
+    let message = output::short(message, MESSAGE - behind.len());
     vec![
         name(stamp.change),
         output::when(stamp.time_s),
@@ -191,16 +202,43 @@ fn row(entry: &Entry) -> Vec<String> {
     ]
 }
 
+/// What people want to see of who wrote a text: what one of them typed in a row, often a change for
+/// each letter, as one, with the last of the changes; and not who began it, where somebody wrote.
+fn by_people(found: Vec<Blame>) -> Vec<Blame> {
+    let mut out: Vec<Blame> = Vec::with_capacity(found.len());
+    for blame in found {
+        match (&blame.shown, out.last_mut()) {
+            (
+                Shown::Run { text, .. },
+                Some(Blame { path, shown: Shown::Run { text: all, .. }, by }),
+            ) if *path == blame.path && is_same_person(by.as_deref(), blame.by.as_deref()) => {
+                all.push_str(text);
+                let time = |by: &Option<Arc<Stamp>>| by.as_ref().map(|by| by.time_s);
+                if time(&blame.by) > time(by) {
+                    *by = blame.by;
+                }
+            }
+            (Shown::Run { .. }, Some(last)) if last.shown == Shown::Text => *last = blame,
+            _ => out.push(blame),
+        }
+    }
+    out
+}
+
+fn is_same_person(one: Option<&Stamp>, other: Option<&Stamp>) -> bool {
+    one.map(|stamp| (&stamp.author, stamp.name())) == other.map(|it| (&it.author, it.name()))
+}
+
 fn blamed(blame: &Blame) -> Vec<String> {
-    let path = output::short(&paths::path(blame.path.iter()), SHORT);
+    let path = output::short(&paths::path(blame.path.iter()), WHERE);
     let (place, what) = match &blame.shown {
-        Shown::Value { value } => (path, output::short(&value.to_string(), LONG)),
+        Shown::Value { value } => (path, output::short(&value.to_string(), WHAT)),
         Shown::Counter { value } => (path, format!("{value} (counted)")),
         Shown::Map => (path, "made this map".to_owned()),
         Shown::List => (path, "made this list".to_owned()),
         Shown::Text => (path, "made this text".to_owned()),
         Shown::Run { start, text } => {
-            (format!("{path} @{start}"), output::short(&json!(text).to_string(), LONG))
+            (format!("{path} @{start}"), output::short(&json!(text).to_string(), WHAT))
         }
     };
     match &blame.by {
@@ -238,6 +276,7 @@ async fn restore(
     } else if found.is_empty() {
         output::line("nothing is different: nothing was written")?;
     } else {
+        let found = readable(document, restored.change.as_slice(), found)?;
         found.iter().try_for_each(|difference| output::line(in_words(difference)))?;
         match &confirmed {
             None => output::line("on this disk")?,
@@ -315,6 +354,46 @@ fn by(stamp: &Stamp) -> String {
         Some(author) => output::short(author, BY_SHOWN),
         None => stamp.actor.chars().take(NAME_SHOWN).collect(),
     }
+}
+
+/// Edits of a text that are next to each other as one, so that words are read as words.
+fn readable(
+    document: &Document,
+    after: &[ChangeHash],
+    found: Vec<Difference>,
+) -> Result<Vec<Difference>, Failure> {
+    let mut out: Vec<Difference> = Vec::with_capacity(found.len());
+    let mut text: (Vec<Prop>, Vec<char>) = Default::default();
+    for difference in found {
+        let Difference { path, what } = &difference;
+        if let (
+            What::Splice { index, removed, inserted },
+            Some(Difference {
+                path: last_path,
+                what: What::Splice { index: at, removed: last_removed, inserted: last_inserted },
+            }),
+        ) = (what, out.last_mut())
+            && path == last_path
+        {
+            let end = *at + last_inserted.chars().count();
+            if *index >= end && index - end <= BETWEEN {
+                if text.0 != *path {
+                    let json = document.read(|doc| history::json_at(doc, after, path))?;
+                    let chars = json.map_err(past)?.as_str().unwrap_or_default().chars().collect();
+                    text = (path.clone(), chars);
+                }
+                // All before an edit is as it is after all of them.
+                let between: String = text.1.iter().skip(end).take(index - end).collect();
+                for (all, this) in [(last_removed, removed), (last_inserted, inserted)] {
+                    all.push_str(&between);
+                    all.push_str(this);
+                }
+                continue;
+            }
+        }
+        out.push(difference);
+    }
+    Ok(out)
 }
 
 /// A difference on one line.

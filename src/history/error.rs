@@ -22,8 +22,20 @@ pub enum HistoryError {
     },
     /// What is asked for cannot be shown.
     #[error(transparent)]
-    Json(#[from] JsonError),
+    Json(Box<JsonError>),
     /// What automerge says.
     #[error(transparent)]
-    Automerge(#[from] AutomergeError),
+    Automerge(Box<AutomergeError>),
+}
+
+impl From<JsonError> for HistoryError {
+    fn from(error: JsonError) -> Self {
+        Self::Json(Box::new(error))
+    }
+}
+
+impl From<AutomergeError> for HistoryError {
+    fn from(error: AutomergeError) -> Self {
+        Self::Automerge(Box::new(error))
+    }
 }
