@@ -110,7 +110,11 @@ pub(super) fn below(
         (Value::Object(ObjType::Map | ObjType::Table), Prop::Map(_))
             | (Value::Object(ObjType::List), Prop::Seq(_))
     );
-    if !fits {
+    let is_beyond = |index: usize| match heads {
+        None => index >= doc.length(&found.id),
+        Some(heads) => index >= doc.length_at(&found.id, heads),
+    };
+    if !fits || matches!(step, Prop::Seq(index) if is_beyond(*index)) {
         return Ok(None);
     }
     let below = match heads {
@@ -183,6 +187,7 @@ mod tests {
         for wrong in [
             vec![first.clone()],
             vec![list.clone(), Prop::Seq(1)],
+            vec![list.clone(), Prop::Seq(usize::MAX)],
             vec![list.clone(), Prop::from("a")],
             vec![list.clone(), first.clone(), first],
         ] {

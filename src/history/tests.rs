@@ -156,3 +156,41 @@ pub(super) fn heads_of(doc: &Automerge, number: u8) -> Vec<ChangeHash> {
 pub(super) fn json(doc: &Automerge) -> Json {
     to_json(doc, &Value::Object(ObjType::Map), &ROOT).unwrap()
 }
+
+/// What strangers write: nothing overflows the stack, and what cannot be shown is refused.
+#[test]
+fn a_document_that_is_nested_deeper_than_any_stack_is_no_danger() {
+    const DEPTH: usize = 20_000;
+    let mut doc = Automerge::new();
+    doc.transact(|tx| {
+        let mut at = ROOT;
+        for depth in 0..DEPTH {
+            at = if depth % 2 == 0 {
+                tx.put_object(&at, "in", ObjType::List)?
+            } else {
+                tx.insert_object(&at, 0, ObjType::Map)?
+            };
+        }
+        Ok::<_, automerge::AutomergeError>(())
+    })
+    .unwrap();
+    let last = heads(&doc);
+    doc.transact(|tx| tx.put(ROOT, "other", 1)).unwrap();
+    let now = heads(&doc);
+    // What follows what happens is not stopped by it; who asks for it is told.
+    assert!(super::at(&doc, &last).is_ok());
+    assert_eq!(super::diff(&doc, &last, &now).unwrap().len(), 1);
+    let whole = super::diff(&doc, &[], &now).unwrap();
+    assert!(matches!(&whole[0].what, super::What::Put { after: Json::Null, .. }), "{whole:?}");
+    assert!(super::json_at(&doc, &last, &[]).is_err());
+    assert!(super::blame(&doc, &[]).is_err());
+    assert_eq!(super::events(&doc, None, &[], 9).unwrap().events.len(), 3);
+    assert_eq!(super::log(&doc, &[], super::Order::default(), 9).unwrap().len(), 2);
+    assert_eq!(super::verify_document(&doc), Ok(2));
+    let mut tx = doc.transaction();
+    assert!(super::restore(&mut tx, &last, &[]).is_err());
+    tx.rollback();
+    let mut tx = doc.transaction();
+    super::restore(&mut tx, &last, &["other".into()]).unwrap();
+    tx.rollback();
+}
