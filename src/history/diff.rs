@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::{
-    Automerge, ChangeHash as Native, ObjId, ObjType, Patch, PatchAction, Prop, ReadDoc as _, Value,
+    Automerge, ChangeHash as Native, ObjId, ObjType, Patch, PatchAction, Prop, ROOT, ReadDoc as _,
+    Value,
 };
 use concord_protocol::ChangeHash;
 use serde::{Serialize, Serializer};
 use serde_json::Value as Json;
 
 use super::{HistoryError, hash::known};
-use crate::json::{self, JsonError, to_json_at};
+use crate::json::{self, DEPTH_MAX, JsonError, to_json_at};
 
 /// One thing that is different.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -82,6 +83,8 @@ pub enum What {
 /// What is different after, against before. Done one after the other to what was there before, that
 /// gives what is there after; so an index in a list or a text is that at which it is done.
 ///
+/// Of a document that is nested more than [`json::DEPTH_MAX`] levels deep, so many are looked at.
+///
 /// The two may be any states, also such of which neither came before the other. What was removed and
 /// written again as it was is no difference, as far as that is seen where it was written.
 ///
@@ -104,10 +107,65 @@ pub(super) fn between(
 ) -> Result<Vec<Difference>, HistoryError> {
     let mut reader =
         Reader { doc, before, after, new: BTreeSet::new(), shifts: BTreeMap::new(), out: vec![] };
-    for patch in doc.diff(before, after) {
+    for patch in patches(doc, before, after)? {
         reader.take(patch)?;
     }
     Ok(without_equals(reader.out))
+}
+
+/// What automerge finds. It writes the whole path into each patch, which of a document that is
+/// nested as deeply as a stranger likes would take all memory: of those only so many levels are
+/// looked at.
+fn patches(
+    doc: &Automerge,
+    before: &[Native],
+    after: &[Native],
+) -> Result<Vec<Patch>, HistoryError> {
+    if is_shallow(doc, before) && is_shallow(doc, after) {
+        return Ok(doc.diff(before, after));
+    }
+    let mut patches = Vec::new();
+    let mut level = vec![ROOT];
+    for _ in 0..DEPTH_MAX {
+        let mut next = Vec::new();
+        for object in level {
+            patches.extend(doc.diff_obj(&object, before, after, false)?);
+            next.extend(objects_in(doc, &object, after));
+        }
+        level = next;
+    }
+    Ok(patches)
+}
+
+/// Whether a state of a document is nested no more than [`DEPTH_MAX`] levels deep.
+fn is_shallow(doc: &Automerge, heads: &[Native]) -> bool {
+    let mut level = vec![ROOT];
+    for _ in 0..DEPTH_MAX {
+        level = level.iter().flat_map(|object| objects_in(doc, object, heads)).collect();
+        if level.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
+/// The maps, lists and texts that are in one.
+fn objects_in(doc: &Automerge, object: &ObjId, heads: &[Native]) -> Vec<ObjId> {
+    let is_object = |value: Value<'_>| value.is_object();
+    match doc.object_type(object) {
+        Ok(ObjType::Map | ObjType::Table) => {
+            let items = doc.map_range_at(object, .., heads);
+            let objects = items.filter(|item| is_object(item.value.clone().into()));
+            objects.map(|item| item.id()).collect()
+        }
+        Ok(ObjType::List) => {
+            let items = doc.list_range_at(object, .., heads);
+            let objects = items.filter(|item| is_object(item.value.clone().into()));
+            objects.map(|item| item.id()).collect()
+        }
+        // What is in a text is nothing that people nest.
+        Ok(ObjType::Text) | Err(_) => Vec::new(),
+    }
 }
 
 /// Leaves out what was written anew and is as it was: characters, and elements of lists.
