@@ -7,6 +7,7 @@ mod edit;
 mod failure;
 mod open;
 mod output;
+mod past;
 mod path;
 mod schema;
 mod serve;
@@ -43,7 +44,7 @@ struct Cli {
 enum Command {
     /// Run a relay
     Serve(Box<serve::ServeArgs>),
-    /// List, show, create, export and import documents
+    /// List, show, create, export and import documents, and look into their history
     #[command(after_help = EXIT_CODES)]
     Doc(doc::DocArgs),
     /// Set a value in a document; it is on disk when this returns

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use automerge::Prop;
 
 pub use self::{
-    read::{DEPTH_MAX, JsonError, to_json},
+    read::{DEPTH_MAX, JsonError, to_json, to_json_at},
     write::{Writer, put},
 };
 

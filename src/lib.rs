@@ -10,6 +10,7 @@ pub mod bench;
 mod digest;
 pub mod entity;
 mod frames;
+pub mod history;
 pub mod json;
 #[cfg(feature = "simulation")]
 pub mod mutant;

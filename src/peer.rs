@@ -34,6 +34,7 @@ mod entity;
 mod error;
 mod event;
 mod held;
+mod history;
 mod home;
 mod left_out;
 mod link;
@@ -81,6 +82,7 @@ pub use self::{
     entity::EntityError,
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
+    history::PastError,
     status::Status,
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
 };

@@ -1,4 +1,4 @@
-//! `concord doc`: list, show, create, export and import documents.
+//! `concord doc`: list, show, create, export and import documents. Their history is in `past`.
 
 use std::{
     cell::Cell,
@@ -19,7 +19,7 @@ use serde_json::{Value as Json, json};
 use super::{
     Failure,
     open::{self, Common},
-    output,
+    output, past,
     path::DocPath,
     waiting, write,
 };
@@ -74,6 +74,8 @@ enum DocCommand {
         /// The file
         file: PathBuf,
     },
+    #[command(flatten)]
+    Past(past::PastCommand),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -93,6 +95,7 @@ pub(super) async fn run(args: DocArgs) -> Result<(), Failure> {
             export(&peer, &common, &doc, output.as_deref(), format).await
         }
         DocCommand::Import { file } => import(&peer, &common, &file).await,
+        DocCommand::Past(command) => past::run(&peer, &common, command).await,
     };
     peer.close().await?;
     done

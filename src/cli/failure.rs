@@ -3,8 +3,9 @@
 use std::{io, process::ExitCode};
 
 use concord::{
+    history::HistoryError,
     json::JsonError,
-    peer::{ChangeError, ConfirmError, FindError, PeerError, ReviewError},
+    peer::{ChangeError, ConfirmError, FindError, PastError, PeerError, ReviewError},
     store::StoreError,
 };
 
@@ -91,6 +92,7 @@ impl From<PeerError> for Failure {
         let exit = match &error {
             PeerError::RelayUrl { .. }
             | PeerError::Certificate(_)
+            | PeerError::Author(_)
             | PeerError::Store {
                 source:
                     StoreError::Locked { .. }
@@ -134,6 +136,19 @@ impl From<ReviewError> for Failure {
             error @ (ReviewError::Refused(_) | ReviewError::NotAgain(_)) => {
                 Self::usage(error.to_string())
             }
+            error => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<PastError> for Failure {
+    fn from(error: PastError) -> Self {
+        match error {
+            PastError::Find(error) => error.into(),
+            PastError::Change(error) => error.into(),
+            PastError::History(
+                error @ (HistoryError::NoChange(_) | HistoryError::NoPath { .. }),
+            ) => Self::not_found(error.to_string()),
             error => Self::failed(error.to_string()),
         }
     }

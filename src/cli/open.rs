@@ -24,6 +24,9 @@ pub(super) struct Common {
     /// Certificate (PEM) of an authority to trust for `wss://`, besides the well-known ones
     #[arg(long, global = true, env = "CONCORD_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Who you are, as in ann@example.org: goes with every change that is made
+    #[arg(long, global = true, env = "CONCORD_AUTHOR", value_name = "NAME")]
+    author: Option<String>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -69,6 +72,9 @@ pub(super) async fn peer_under(common: &Common, schema: Option<Schema>) -> Resul
         builder = builder.trust(read.map_err(|error| {
             Failure::usage(format!("cannot read the certificate {}: {error}", file.display()))
         })?);
+    }
+    if let Some(author) = &common.author {
+        builder = builder.author(author);
     }
     Ok(builder.open()?)
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use jiff::{Timestamp, ToSpan as _, civil::DateTime, tz::TimeZone};
+
 use super::Failure;
 
 /// Prints one line.
@@ -71,6 +73,30 @@ pub(super) fn ago(time: i64, now: i64) -> String {
     }
 }
 
+/// A time for people, where they are: given in seconds since 1970. A time of 0 is one that nobody
+/// wrote.
+pub(super) fn when(time: i64) -> String {
+    let zoned = Timestamp::from_second(time).ok().filter(|_| time != 0);
+    let zoned = zoned.map(|time| time.to_zoned(TimeZone::system()));
+    zoned.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
+/// A time as people write it, where they are, in seconds since 1970: `2026-11-21 18:30:05`; of
+/// `2026-11-21 18:30` and `2026-11-21` the last second. `2026-11-21T18:30:05Z` is that anywhere.
+pub(super) fn time(text: &str) -> Option<i64> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time.as_second());
+    }
+    let local: DateTime = text.parse().ok()?;
+    let (end, less) = match text.len() {
+        // Years have four digits but in the distant past and future, which nobody asks for.
+        10 => (local.checked_add(1.day()).ok()?, 1),
+        16 => (local.checked_add(1.minute()).ok()?, 1),
+        _ => (local, 0),
+    };
+    Some(end.to_zoned(TimeZone::system()).ok()?.timestamp().as_second() - less)
+}
+
 /// Seconds since 1970 by this machine's clock.
 pub(super) fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -110,6 +136,21 @@ mod tests {
         ] {
             assert_eq!(ago(time, now), said);
         }
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        for minute in [1, 28_333_333, 66_666_666, -5] {
+            assert_eq!(super::time(&when(minute * 60)), Some(minute * 60 + 59));
+        }
+        assert_eq!(super::time("2026-11-21T18:30:05Z"), Some(1_795_285_805));
+        let midnight = super::time("2026-11-22T00:00:00").unwrap();
+        assert_eq!(super::time("2026-11-21"), Some(midnight - 1));
+        assert_eq!(super::time("2026-11-21 23:59"), Some(midnight - 1));
+        for wrong in ["", "1a2b", "20261121", "now", "2026-13-01", "12:30"] {
+            assert_eq!(super::time(wrong), None, "{wrong}");
+        }
+        assert_eq!((when(0), when(i64::MAX)), ("-".to_owned(), "-".to_owned()));
     }
 
     #[test]

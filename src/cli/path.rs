@@ -78,6 +78,11 @@ impl DocPath {
         self.0.is_empty()
     }
 
+    /// Each step of it.
+    pub(super) fn steps(&self) -> &[Prop] {
+        &self.0
+    }
+
     /// The place that the path names; all above it must be there.
     pub(super) fn place(&self, doc: &impl ReadDoc) -> Result<Place, Failure> {
         let (last, above) = self

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use automerge::{AutomergeError, ObjId, ObjType, ReadDoc, ScalarValue, Value};
+use automerge::{AutomergeError, ChangeHash, ObjId, ObjType, ReadDoc, ScalarValue, Value};
 use serde_json::{Value as Json, json};
 
 /// Levels of nesting that are shown: a stranger's document may have any number.
@@ -24,13 +24,28 @@ pub enum JsonError {
 /// # Errors
 /// [`JsonError`].
 pub fn to_json(doc: &impl ReadDoc, value: &Value<'_>, id: &ObjId) -> Result<Json, JsonError> {
-    nested(doc, value, id, DEPTH_MAX)
+    nested(doc, value, id, None, DEPTH_MAX)
+}
+
+/// As [`to_json`], of the document as it was at these heads, all of which must be in it: automerge
+/// reads as if others were not named.
+///
+/// # Errors
+/// [`JsonError`].
+pub fn to_json_at(
+    doc: &impl ReadDoc,
+    value: &Value<'_>,
+    id: &ObjId,
+    heads: &[ChangeHash],
+) -> Result<Json, JsonError> {
+    nested(doc, value, id, Some(heads), DEPTH_MAX)
 }
 
 fn nested(
     doc: &impl ReadDoc,
     value: &Value<'_>,
     id: &ObjId,
+    heads: Option<&[ChangeHash]>,
     depth: usize,
 ) -> Result<Json, JsonError> {
     let kind = match value {
@@ -39,18 +54,28 @@ fn nested(
     };
     let below = depth.checked_sub(1).ok_or(JsonError::TooDeep)?;
     match kind {
-        ObjType::Text => Ok(Json::String(doc.text(id)?)),
+        ObjType::Text => Ok(Json::String(match heads {
+            None => doc.text(id)?,
+            Some(heads) => doc.text_at(id, heads)?,
+        })),
         ObjType::Map | ObjType::Table => {
-            let entries = doc.map_range(id, ..).map(|item| {
+            let entries = match heads {
+                None => doc.map_range(id, ..),
+                Some(heads) => doc.map_range_at(id, .., heads),
+            };
+            let entries = entries.map(|item| {
                 let (value, id) = (item.value.clone().into(), item.id());
-                Ok((item.key.into_owned(), nested(doc, &value, &id, below)?))
+                Ok((item.key.into_owned(), nested(doc, &value, &id, heads, below)?))
             });
             entries.collect::<Result<_, JsonError>>().map(Json::Object)
         }
         ObjType::List => {
-            let items = doc
-                .list_range(id, ..)
-                .map(|item| nested(doc, &item.value.clone().into(), &item.id(), below));
+            let items = match heads {
+                None => doc.list_range(id, ..),
+                Some(heads) => doc.list_range_at(id, .., heads),
+            };
+            let items =
+                items.map(|item| nested(doc, &item.value.clone().into(), &item.id(), heads, below));
             items.collect::<Result<_, JsonError>>().map(Json::Array)
         }
     }

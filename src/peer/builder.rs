@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     entity::Schema,
+    history,
     replica::Config,
     store::{self, Options, Store},
     tls::Trust,
@@ -37,6 +38,7 @@ pub struct PeerBuilder {
     trusted: Vec<Vec<u8>>,
     limits: Limits,
     schema: Option<Arc<Schema>>,
+    author: Option<String>,
 }
 
 impl PeerBuilder {
@@ -52,6 +54,7 @@ impl PeerBuilder {
             trusted: Vec::new(),
             limits: Limits::default(),
             schema: None,
+            author: None,
         }
     }
 
@@ -99,6 +102,15 @@ impl PeerBuilder {
         self
     }
 
+    /// Who makes the changes that are made here, as in `ann@example.org`: it goes with every one of
+    /// them, to everybody, and is what [`history`](crate::history) shows. Without it changes name
+    /// no author. Nobody checks that it is true.
+    #[must_use]
+    pub fn author(mut self, name: impl Into<String>) -> Self {
+        self.author = Some(name.into());
+        self
+    }
+
     /// Caps on what comes from outside.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -116,12 +128,13 @@ impl PeerBuilder {
     /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
     ///
     /// # Errors
-    /// As [`Peer::open`], and for a relay URL or a trusted certificate that is none.
+    /// As [`Peer::open`], and for a relay URL, a trusted certificate or an author that is none.
     pub fn open(self) -> Result<Peer, PeerError> {
         let runtime = Handle::try_current().map_err(|_| PeerError::NoRuntime)?;
         for relay in &self.relays {
             super::RelayUrl::parse(relay)?;
         }
+        let author = self.author.as_deref().map(history::author).transpose()?;
         let trust = Trust::with(&self.trusted)
             .map_err(|error| PeerError::Certificate(error.to_string()))?;
         let store = match self.store {
@@ -143,7 +156,8 @@ impl PeerBuilder {
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
         let (engine_sender, local) = mpsc::unbounded_channel();
-        let registry = Arc::new(Registry::new(Home::new(&engine_sender, Arc::new(System))));
+        let home = Home::new(&engine_sender, Arc::new(System)).of(author);
+        let registry = Arc::new(Registry::new(home));
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
         let engine = Engine {
             core: Core::new(config, Arc::clone(&registry)),

@@ -21,7 +21,10 @@ use super::{
     core::Command,
     held::{Held, Phase, Ready},
 };
-use crate::replica::LocalError;
+use crate::{
+    history::{AHEAD_S_MAX, change_time},
+    replica::LocalError,
+};
 
 /// On its way to the disk.
 pub(super) type Pending = oneshot::Receiver<Result<(), LocalError>>;
@@ -38,12 +41,13 @@ impl Held {
     ) -> Result<(Changed<T>, Option<Pending>), ChangeError> {
         let edited = catch_unwind(AssertUnwindSafe(|| {
             let doc = ready.doc();
+            let options = self.options(doc, at, message);
             let mut transaction = match at {
                 None => doc.transaction(),
                 Some(heads) => transaction_at(doc, heads)?,
             };
             match edit(&mut transaction) {
-                Ok(value) => Ok((value, transaction.commit_with(self.options(message)).0)),
+                Ok(value) => Ok((value, transaction.commit_with(options).0)),
                 Err(error) => {
                     transaction.rollback();
                     Err(ChangeError::Edit(error))
@@ -82,7 +86,9 @@ impl Held {
         message: Option<&str>,
     ) -> Result<Pending, ChangeError> {
         let mut ready = self.content()?;
-        let hash = ready.doc().empty_commit(self.options(message));
+        let doc = ready.doc();
+        let options = self.options(doc, None, message);
+        let hash = doc.empty_commit(options);
         self.send(ready.doc(), hash)
     }
 
@@ -120,9 +126,28 @@ impl Held {
         Ok(pending)
     }
 
-    /// Author and time go with every change; automerge would write no time.
-    fn options(&self, message: Option<&str>) -> CommitOptions {
-        let options = CommitOptions::default().with_time(self.home.seconds());
+    /// Author and time go with every change, which is to be made on these heads of the document;
+    /// automerge would write neither. See [`change_time`] for which time.
+    fn options(
+        &self,
+        doc: &mut Automerge,
+        at: Option<&[ChangeHash]>,
+        message: Option<&str>,
+    ) -> CommitOptions {
+        self.home.sign(doc);
+        let heads = match at {
+            None => doc.get_heads(),
+            Some(heads) => heads.iter().map(|head| automerge::ChangeHash(head.0)).collect(),
+        };
+        let now = self.home.seconds();
+        let times = heads.iter().filter_map(|head| doc.get_change_meta_by_hash(head));
+        let times: Vec<i64> = times.map(|change| change.timestamp).collect();
+        if let Some(ahead) =
+            times.iter().max().filter(|time| time.saturating_sub(AHEAD_S_MAX) > now)
+        {
+            tracing::warn!(document = %self.id, ahead, now, "a change is from far in the future");
+        }
+        let options = CommitOptions::default().with_time(change_time(now, times));
         match message {
             Some(message) => options.with_message(message),
             None => options,

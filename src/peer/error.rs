@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use concord_protocol::{DocumentId, IdError, RefuseCode};
 
-use crate::{replica::LocalError, store::StoreError};
+use crate::{history::AuthorError, replica::LocalError, store::StoreError};
 
 /// An error of the program's own, out of the closure given to [`super::Document::change`].
 pub type EditError = Box<dyn std::error::Error + Send + Sync>;
@@ -32,6 +32,9 @@ pub enum PeerError {
     /// What was given to [`super::PeerBuilder::trust`] is no certificate.
     #[error("not a certificate to trust: {0}")]
     Certificate(String),
+    /// What was given to [`super::PeerBuilder::author`] is no author's name.
+    #[error(transparent)]
+    Author(#[from] AuthorError),
     /// The operating system did not give us a thread or a random number.
     #[error("the operating system refused {what}: {reason}")]
     System {

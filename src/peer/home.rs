@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use automerge::{ActorId, Automerge};
+use automerge::{ActorId, Author, Automerge};
 use tokio::sync::mpsc;
 
 use super::{core::Command, random_number};
@@ -45,6 +45,7 @@ impl Surroundings for System {
 pub(super) struct Home {
     commands: mpsc::WeakUnboundedSender<Command>,
     surroundings: Arc<dyn Surroundings>,
+    author: Option<Author<'static>>,
 }
 
 impl fmt::Debug for Home {
@@ -59,7 +60,22 @@ impl Home {
         commands: &mpsc::UnboundedSender<Command>,
         surroundings: Arc<dyn Surroundings>,
     ) -> Self {
-        Self { commands: commands.downgrade(), surroundings }
+        Self { commands: commands.downgrade(), surroundings, author: None }
+    }
+
+    /// The same for somebody, who is then the author of all changes that are made here.
+    pub(super) fn of(mut self, author: Option<Author<'static>>) -> Self {
+        self.author = author;
+        self
+    }
+
+    /// Makes the next change of a document one of the author's. An author goes with a writer's
+    /// first change and holds for all of them, so this is another writer where need be: instances
+    /// that were just loaded, or made of a snapshot, have lost theirs.
+    pub(super) fn sign(&self, doc: &mut Automerge) {
+        if self.author.is_some() && doc.get_author() != self.author.as_ref() {
+            doc.set_author(self.author.clone()).set_actor(self.actor());
+        }
     }
 
     /// Tells the core; whether there is one. Without one there is nothing to be told of.
@@ -99,6 +115,23 @@ mod tests {
         let (one, two) = (home.instance(), home.instance());
         assert_ne!(one.get_actor(), two.get_actor());
         assert_eq!(one.get_actor().to_bytes().len(), 16);
+    }
+
+    #[test]
+    fn a_document_is_signed_once() {
+        let (commands, _core) = mpsc::unbounded_channel();
+        let home = Home::new(&commands, Arc::new(System));
+        let mut doc = home.instance();
+        let unsigned = doc.get_actor().clone();
+        home.sign(&mut doc);
+        assert_eq!((doc.get_actor(), doc.get_author()), (&unsigned, None));
+        let ann = Author::from(b"ann".to_vec());
+        let home = home.of(Some(ann.clone()));
+        home.sign(&mut doc);
+        let signed = doc.get_actor().clone();
+        assert!(signed != unsigned && doc.get_author() == Some(&ann));
+        home.sign(&mut doc);
+        assert_eq!(doc.get_actor(), &signed);
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Who {
         Some(Self {
             change,
             actor: meta.actor.to_string(),
-            author: meta.author.map(|author| author.to_string()),
+            author: meta.author.as_ref().map(crate::history::author_name),
             time_s: meta.timestamp,
             message: meta.message.map(Cow::into_owned),
         })

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 pub(crate) fn concord(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
-    command.env_remove("CONCORD_URL").env("CONCORD_DIR", directory).stdin(Stdio::null());
+    command.env_remove("CONCORD_URL").env_remove("CONCORD_AUTHOR");
+    command.env("CONCORD_DIR", directory).stdin(Stdio::null());
     command
 }
 
