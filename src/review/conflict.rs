@@ -207,7 +207,9 @@ impl Detector {
                 _ => Kept::Deleted,
             };
             let operation = self.causality.name(write.id);
-            let same = |side: &Side| side.kept == kept && !matches!(kept, Kept::Made(_));
+            // Objects and counters are what was done in them since: two are never the same.
+            let is_thing = matches!(kept, Kept::Made(_) | Kept::Put(ScalarValue::Counter(_)));
+            let same = |side: &Side| side.kept == kept && !is_thing;
             if let Some((side, changes)) = sides.iter_mut().find(|(side, _)| same(side)) {
                 side.operations.push(operation);
                 changes.insert(write.change);
