@@ -182,9 +182,14 @@ impl Detector {
             });
             parties.extend(changes);
         }
-        sides.sort_by(|one, other| {
-            (rank(one), &one.operations).cmp(&(rank(other), &other.operations))
-        });
+        if !mutant!(SidesAsTheyCome) {
+            sides.sort_by(|one, other| {
+                (rank(one), &one.operations).cmp(&(rank(other), &other.operations))
+            });
+        }
+        if mutant!(ForgetSide) {
+            sides.pop();
+        }
         let code = self.code(state);
         let id = name(document, code, &place, &sides);
         // Whoever decided it had seen all of it.

@@ -212,6 +212,9 @@ impl Detector {
         let state = self.slots.entry(slot.clone()).or_default();
         let seen = state.writes.extract_if(.., |other| causality.saw(write.change, other.change));
         state.past.extend(seen);
+        if mutant!(LastToComeWins) {
+            state.writes.clear();
+        }
         state.touches.retain(|touch| !causality.saw(write.change, touch.change));
         state.writes.push(write);
         self.judge(slot);
@@ -291,7 +294,8 @@ impl Detector {
         &'a self,
         state: &'a State,
     ) -> impl Iterator<Item = &'a Touch> + 'a {
-        state.touches.iter().filter(|touch| !self.removers(touch.of).is_empty())
+        let is_lost = |touch: &&'a Touch| !self.removers(touch.of).is_empty();
+        state.touches.iter().filter(move |touch| !mutant!(ForgetEditOfDeleted) && is_lost(touch))
     }
 
     /// The writes that removed an object or counter.

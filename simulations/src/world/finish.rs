@@ -200,7 +200,7 @@ impl World<'_> {
             }
         }
         if self.plan.profile == Profile::Automerge {
-            return self.check_contents(document, &all);
+            return self.check_contents(document, &all, &held);
         }
         for id in 0..self.nodes.len() {
             let Some(process) = &self.nodes[id].process else { continue };
@@ -221,7 +221,7 @@ impl World<'_> {
     }
 
     /// All who have a document open show the same, which is what automerge makes of all changes.
-    fn check_contents(&mut self, document: u8, all: &Hashes) {
+    fn check_contents(&mut self, document: u8, all: &Hashes, held: &[(NodeId, Hashes)]) {
         let mut first: Option<(u8, String)> = None;
         for id in 0..self.nodes.len() {
             let Name::Peer(peer) = self.nodes[id].name else { continue };
@@ -277,6 +277,7 @@ impl World<'_> {
                 format!("the counter of document {document} is {counted}; users added {written}");
             self.broken(Invariant::NoSilentLoss, detail);
         }
+        self.check_disputes(document, &made, held);
     }
 
     /// All lights go out at once: what was promised is there when they come on again.
