@@ -224,3 +224,99 @@ impl<'a> History<'a> {
         of.at != maker.at && self.is_followed(slot, of)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use automerge::{
+        ActorId, AutoCommit, ObjId, ObjType, ROOT, ScalarValue,
+        transaction::{CommitOptions, Transactable as _},
+    };
+    use concord::review::Detector;
+    use concord_protocol::DocumentId;
+
+    use super::*;
+
+    fn base() -> AutoCommit {
+        let mut doc = AutoCommit::new().with_actor(ActorId::from([1; 16]));
+        doc.put(ROOT, "key", 1).unwrap();
+        doc.put(ROOT, "counter", ScalarValue::counter(0)).unwrap();
+        doc.put_object(ROOT, "map", ObjType::Map).unwrap();
+        doc.commit();
+        doc
+    }
+
+    fn at(doc: &AutoCommit, key: &str) -> ObjId {
+        doc.get(ROOT, key).unwrap().unwrap().1
+    }
+
+    /// What is said to be lost where nobody is asked, and where those are asked who should be.
+    fn said(doc: &mut AutoCommit) -> [Option<String>; 2] {
+        let changes = doc.get_changes(&[]);
+        let open = Detector::of(&changes).unwrap().open(&DocumentId::from_bytes(&[7; 16]));
+        [&[][..], &open].map(|open| lost(doc.document(), &changes, |_| true, open, &[]))
+    }
+
+    type Write = fn(&mut AutoCommit);
+
+    const PUT: Write = |doc| doc.put(ROOT, "key", 2).unwrap();
+    const DELETE: Write = |doc| doc.delete(ROOT, "key").unwrap();
+    const COUNT: Write = |doc| doc.increment(ROOT, "counter", 1).unwrap();
+    const RESET: Write = |doc| doc.put(ROOT, "counter", ScalarValue::counter(9)).unwrap();
+    const DIG: Write = |doc| doc.put(at(doc, "map"), "x", 1).unwrap();
+    const RAZE: Write = |doc| doc.delete(ROOT, "map").unwrap();
+    const MAKE: Write = |doc| {
+        let made = doc.put_object(ROOT, "new", ObjType::Map).unwrap();
+        doc.put(made, "x", 1).unwrap();
+    };
+    const OTHER: Write = |doc| doc.put(ROOT, "key", 3).unwrap();
+
+    #[test]
+    fn what_two_did_apart_is_lost_unless_somebody_is_asked() {
+        let pairs = [(PUT, OTHER), (PUT, DELETE), (COUNT, RESET), (DIG, RAZE), (MAKE, MAKE)];
+        for (number, (one, other)) in pairs.into_iter().enumerate() {
+            for (first, second) in [(one, other), (other, one)] {
+                let mut mine = base();
+                let mut theirs = mine.fork().with_actor(ActorId::from([2; 16]));
+                first(&mut mine);
+                mine.commit();
+                second(&mut theirs);
+                theirs.commit();
+                mine.merge(&mut theirs).unwrap();
+                let [unasked, asked] = said(&mut mine);
+                assert!(unasked.is_some(), "pair {number}");
+                assert_eq!(asked, None, "pair {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_seen_and_overwritten_is_not_lost() {
+        let mut doc = base();
+        for write in [PUT, OTHER, DELETE, COUNT, RESET, COUNT, DIG, RAZE, MAKE, MAKE] {
+            doc.set_actor(ActorId::from([2; 16]));
+            write(&mut doc);
+            doc.commit();
+        }
+        assert_eq!(said(&mut doc), [None, None]);
+    }
+
+    #[test]
+    fn a_decision_of_who_saw_it_answers_for_it() {
+        let mut mine = base();
+        let mut theirs = mine.fork().with_actor(ActorId::from([2; 16]));
+        PUT(&mut mine);
+        OTHER(&mut theirs);
+        mine.merge(&mut theirs).unwrap();
+        let decision = mine.empty_change(CommitOptions::default());
+        let changes = mine.get_changes(&[]);
+        let key = |key: &str| SlotKey::Map(key.to_owned());
+        let mut said = |key, change| {
+            let place = Place { object: "_root".to_owned(), key };
+            let decided = [Decided { change, place: &place }];
+            lost(mine.document(), &changes, |_| true, &[], &decided)
+        };
+        assert_eq!(said(key("key"), decision), None);
+        assert!(said(key("other"), decision).is_some(), "it is about something else");
+        assert!(said(key("key"), changes[0].hash()).is_some(), "it came before");
+    }
+}
