@@ -66,6 +66,25 @@ fn counters_made_in_one_place_are_sides_each_where_one_was_counted_in() {
     assert_eq!(counted, [Some(0), Some(3)]);
 }
 
+#[test]
+fn who_goes_on_with_both_counters_does_not_hide_what_was_counted_in_one() {
+    let mut one = AutoCommit::new().with_actor(actor(1));
+    let mut two = one.fork().with_actor(actor(2));
+    for doc in [&mut one, &mut two] {
+        doc.put(ROOT, "counter", ScalarValue::counter(0)).unwrap();
+        doc.commit();
+    }
+    one.increment(ROOT, "counter", 5).unwrap();
+    one.commit();
+    one.merge(&mut two).unwrap();
+    let asked = open(&mut one);
+    assert_eq!(asked.len(), 1);
+    one.increment(ROOT, "counter", 1).unwrap();
+    one.commit();
+    assert_eq!(one.get(ROOT, "counter").unwrap().unwrap().0.as_i64(), Some(1), "the five hide");
+    assert_eq!(open(&mut one), asked, "whoever counts has decided nothing");
+}
+
 fn at(doc: &AutoCommit, path: &[&str]) -> Option<ObjId> {
     path.iter().try_fold(ROOT, |object, step| {
         let found = match step.parse::<usize>() {

@@ -237,6 +237,14 @@ impl Detector {
         for touch in self.lost_touches(state) {
             edited.entry(touch.of).or_default().insert(touch.change);
         }
+        for changes in edited.values_mut() {
+            let mut last = BTreeMap::new();
+            // In the order in which they came, which is that of each actor.
+            for change in changes.iter() {
+                last.insert(self.causality.actor_of(*change), *change);
+            }
+            *changes = last.into_values().collect();
+        }
         edited
     }
 
