@@ -94,6 +94,14 @@ mutants! {
     SkipFlush = "skip-flush" breaks ["durability"],
     /// The store acknowledges writes whose flush failed.
     AckFailedFlush = "ack-failed-flush" breaks ["durability"],
+    /// A conflict does not name the last of its sides.
+    ForgetSide = "forget-side" breaks ["no-silent-loss", "convergence"],
+    /// Nobody notices what was edited in something that somebody else removed.
+    ForgetEditOfDeleted = "forget-edit-of-deleted" breaks ["no-silent-loss"],
+    /// Of concurrent writes to one slot the one that came last counts.
+    LastToComeWins = "last-to-come-wins" breaks ["convergence", "no-silent-loss"],
+    /// The sides of a conflict are in the order in which they came.
+    SidesAsTheyCome = "sides-as-they-come" breaks ["convergence"],
     /// The first piece of a large row is written first: half a row looks like one.
     FirstPieceFirst = "first-piece-first" breaks ["durability"],
 }

@@ -76,6 +76,8 @@ pub struct Stats {
     pub orphans: usize,
     /// Background jobs at work.
     pub jobs: usize,
+    /// Documents in memory with changes that were passed on and that no worker has checked yet.
+    pub unchecked: usize,
 }
 
 impl Replica {
@@ -172,6 +174,7 @@ impl Replica {
             queued_bytes: self.core.queued_bytes(),
             orphans: self.documents.values().map(|document| document.orphans.len()).sum(),
             jobs: self.core.jobs,
+            unchecked: self.documents.values().filter(|document| document.is_unchecked()).count(),
         }
     }
 

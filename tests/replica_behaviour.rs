@@ -491,6 +491,31 @@ fn a_change_that_breaks_the_document_is_withheld_and_its_writer_told() {
 }
 
 #[test]
+fn what_comes_after_a_check_that_hung_is_checked_within_minutes_all_the_same() {
+    let mut world = world();
+    let author = join(&mut world, 1);
+    let (good, good_bytes) = Writer::new(1).put(1);
+    let (bad, bad_bytes) = Writer::new(2).put(2);
+    world.breaks.insert(bad);
+    world.say(author, &document(), &sync_message(vec![good], vec![good_bytes]));
+    world.finish_writes();
+    world.pass_time(1_000);
+    // The worker waits for a disk that hangs.
+    world.pass_time(120_000);
+    world.finish_all();
+    assert!(world.relay.stats().unchecked == 0, "the check is done");
+    world.say(author, &document(), &sync_message(vec![bad], vec![bad_bytes]));
+    world.finish_all();
+    assert_eq!(world.relay.stats().unchecked, 1);
+    for _ in 0..5 {
+        world.pass_time(60_000);
+        world.finish_all();
+    }
+    assert!(world.counts.contains(&Counted::Quarantined));
+    assert_eq!(world.relay.stats().unchecked, 0);
+}
+
+#[test]
 fn an_idle_document_leaves_memory_and_comes_back() {
     let mut world = world();
     let (author, reader) = (join(&mut world, 1), join(&mut world, 2));

@@ -38,6 +38,53 @@ fn detector(doc: &mut AutoCommit) -> Detector {
     detector
 }
 
+#[test]
+fn counters_made_in_one_place_are_sides_each_where_one_was_counted_in() {
+    let mut one = AutoCommit::new().with_actor(actor(1));
+    one.put(ROOT, "other", 1).unwrap();
+    one.commit();
+    let mut two = one.fork().with_actor(actor(2));
+    for doc in [&mut one, &mut two] {
+        doc.put(ROOT, "counter", ScalarValue::counter(0)).unwrap();
+        doc.commit();
+    }
+    let mut equal = one.fork();
+    equal.merge(&mut two).unwrap();
+    assert_eq!(open(&mut equal), [], "nobody lost anything");
+    one.increment(ROOT, "counter", 3).unwrap();
+    one.commit();
+    two.merge(&mut one).unwrap();
+    let open = open(&mut two);
+    assert_eq!((open.len(), open[0].code, open[0].sides.len()), (1, Code::Value, 2));
+    let doc = two.document();
+    let counted = open[0].sides.iter().map(|side| match side.content(doc, &open[0].place) {
+        Ok(Content::Single(value)) => value.as_i64(),
+        other => panic!("{other:?}"),
+    });
+    let mut counted: Vec<Option<i64>> = counted.collect();
+    counted.sort_unstable();
+    assert_eq!(counted, [Some(0), Some(3)]);
+}
+
+#[test]
+fn who_goes_on_with_both_counters_does_not_hide_what_was_counted_in_one() {
+    let mut one = AutoCommit::new().with_actor(actor(1));
+    let mut two = one.fork().with_actor(actor(2));
+    for doc in [&mut one, &mut two] {
+        doc.put(ROOT, "counter", ScalarValue::counter(0)).unwrap();
+        doc.commit();
+    }
+    one.increment(ROOT, "counter", 5).unwrap();
+    one.commit();
+    one.merge(&mut two).unwrap();
+    let asked = open(&mut one);
+    assert_eq!(asked.len(), 1);
+    one.increment(ROOT, "counter", 1).unwrap();
+    one.commit();
+    assert_eq!(one.get(ROOT, "counter").unwrap().unwrap().0.as_i64(), Some(1), "the five hide");
+    assert_eq!(open(&mut one), asked, "whoever counts has decided nothing");
+}
+
 fn at(doc: &AutoCommit, path: &[&str]) -> Option<ObjId> {
     path.iter().try_fold(ROOT, |object, step| {
         let found = match step.parse::<usize>() {

@@ -66,6 +66,11 @@ states! {
     NobodyHasIt = "a user was told that nobody has the document",
     PresenceShown = "presence was shown",
     PresenceDropped = "presence was dropped",
+    ValuesDisputed = "a conflict of values was open at the end",
+    EditOfDeleted = "a conflict of an edit and a delete was open at the end",
+    TwinsMade = "a conflict of two objects in one place was open at the end",
+    DecisionsDisputed = "a conflict of two decisions was open at the end",
+    DecisionClosed = "a decision closed a conflict for good",
 }
 
 /// How many states there are.

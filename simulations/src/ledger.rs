@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use concord::review::{ConflictId, Place};
 use concord_protocol::ChangeHash;
 
 use crate::opaque::{ByHash, Hashes};
@@ -80,6 +81,19 @@ pub struct Written {
     pub is_mourned: bool,
 }
 
+/// What a user decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Decision {
+    /// In which document.
+    pub(crate) document: u8,
+    /// The change that says so.
+    pub(crate) change: ChangeHash,
+    /// On which conflict.
+    pub(crate) conflict: ConflictId,
+    /// Where that was.
+    pub(crate) place: Place,
+}
+
 /// What users wrote, and what was promised.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -87,6 +101,8 @@ pub struct Ledger {
     /// In the order of writing.
     order: Vec<ChangeHash>,
     added: Vec<(u8, ChangeHash, i64)>,
+    /// What users decided.
+    pub(crate) decisions: Vec<Decision>,
     /// Documents that a stranger may have spoiled: of those less is asked.
     pub attacked: u32,
     /// Promises by the node that made them.

@@ -11,6 +11,7 @@
 
 pub mod batch;
 mod checks;
+mod contention;
 pub mod coverage;
 mod disk;
 pub mod ledger;

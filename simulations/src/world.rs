@@ -4,6 +4,7 @@
 
 mod author;
 mod brain;
+mod disputes;
 mod faults;
 mod finish;
 mod hostile;
@@ -11,6 +12,7 @@ mod kept;
 mod network;
 mod node;
 mod process;
+mod quarrel;
 mod rot;
 mod spoken;
 mod storage;

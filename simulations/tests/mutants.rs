@@ -32,7 +32,18 @@ const KNOWN: &[(Mutant, u64)] = &[
     (Mutant::RefuseSilently, 25),
     (Mutant::ServeWithheld, 31),
     (Mutant::AckFailedFlush, 17),
+    (Mutant::ForgetSide, 4),
+    (Mutant::ForgetEditOfDeleted, 15),
+    (Mutant::SidesAsTheyCome, 7),
     (Mutant::FirstPieceFirst, 321),
+];
+
+/// Mutants that only worlds of real documents can notice.
+const OF_DOCUMENTS: &[Mutant] = &[
+    Mutant::ForgetSide,
+    Mutant::ForgetEditOfDeleted,
+    Mutant::LastToComeWins,
+    Mutant::SidesAsTheyCome,
 ];
 
 /// A world that noticed a mutant.
@@ -46,9 +57,10 @@ struct Found {
 /// The first world that fails with the mutant and not without it.
 fn find(mutant: Mutant) -> Option<Found> {
     let mut tried = 0;
+    let profile = if OF_DOCUMENTS.contains(&mutant) { Profile::Automerge } else { Profile::Opaque };
     let known = KNOWN.iter().filter(|(of, _)| *of == mutant).map(|(_, seed)| *seed);
     known.chain(0..SEEDS_MAX).find_map(|seed| {
-        let plan: Plan = swarm::draw(seed, Profile::Opaque);
+        let plan: Plan = swarm::draw(seed, profile);
         tried += 1;
         let failure = quiet::run_with(&plan, false, Some(mutant)).failure?;
         // A world that fails by itself says nothing of the mutant.

@@ -37,9 +37,13 @@ use super::{
     edit::Pending,
     held::{Held, Phase},
     home::Home,
+    locked,
     registry::Registry,
 };
-use crate::replica::{Config, Now, Stats};
+use crate::{
+    replica::{Config, Now, Stats},
+    review::{Choice, Conflict, Resolution, Unreadable},
+};
 
 /// One change made here, on its way to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,6 +182,50 @@ impl SimulatedPeer {
         let (changed, pending) = open.held.edit(open.held.content()?, None, None, edit)?;
         let made = changed.change.zip(pending);
         Ok(made.map(|(hash, pending)| (hash, self.pending(pending))))
+    }
+
+    /// As [`super::Document::conflicts`]; `None` of a document that is not
+    /// [`DocumentState::Ready`].
+    pub fn conflicts(&self, document: &DocumentId) -> Option<Result<Vec<Conflict>, Unreadable>> {
+        let held = &self.documents.get(document)?.held;
+        let mut follower = locked(&held.follower);
+        let news = follower.news(held.ready()?.doc());
+        Some(follower.take_in(news).map(|()| follower.open(document)))
+    }
+
+    /// As [`super::Document::resolve`] of a conflict that [`SimulatedPeer::conflicts`] gave just
+    /// now, before it waits for the disk.
+    ///
+    /// # Errors
+    /// As [`SimulatedPeer::edit`]; [`ChangeError::Failed`] too where the decision is refused.
+    pub fn resolve(
+        &mut self,
+        now: Now,
+        document: &DocumentId,
+        conflict: &Conflict,
+        choice: &Choice,
+    ) -> Result<(ChangeHash, EditId), ChangeError> {
+        self.set(now);
+        let open = self.documents.get(document);
+        let held = &open.ok_or_else(|| ChangeError::Failed("it is not open".to_owned()))?.held;
+        let doc = held.content()?.doc().clone();
+        let resolution = Resolution::prepare(&doc, conflict, choice, None)
+            .map_err(|refused| ChangeError::Failed(refused.to_string()))?;
+        let heads = |doc: &Automerge| -> Vec<ChangeHash> {
+            doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect()
+        };
+        let message = resolution.message();
+        let write = |tx: &mut Transaction<'_>| Ok(resolution.write(tx)?);
+        let (changed, pending) =
+            held.edit(held.content()?, Some(&heads(&doc)), Some(&message), write)?;
+        let (hash, pending) = if let Some(made) = changed.change.zip(pending) {
+            made
+        } else {
+            let pending = held.commit_empty(Some(&message))?;
+            let hash = heads(held.content()?.doc()).first().copied();
+            (hash.ok_or_else(|| ChangeError::Failed("it has no heads".to_owned()))?, pending)
+        };
+        Ok((hash, self.pending(pending)))
     }
 
     /// The first of the edits whose fate is known and was not told yet: it is on disk, or what

@@ -180,6 +180,11 @@ impl Document {
         !matches!(self.state, State::Absent)
     }
 
+    /// Whether a change of it was passed on that no worker has checked yet.
+    pub(super) fn is_unchecked(&self) -> bool {
+        self.graph().is_some_and(Graph::has_unchecked)
+    }
+
     /// Takes something in, now or when the document is there.
     pub(super) fn push(&mut self, core: &mut Core, inbound: Inbound) {
         self.used(core);

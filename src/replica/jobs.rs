@@ -29,6 +29,11 @@ pub(super) const UPLOADS_MAX: usize = 64;
 /// A background job may take one part in this many of a document's time.
 const BACKGROUND_SHARE: u64 = 20;
 
+/// Milliseconds that a document rests after a background job at most. A job may have taken long
+/// because it waited for a disk that hangs, and whoever was passed something that breaks their
+/// document should not find out an hour later than we could have.
+const REST_MAX_MS: u64 = 180_000;
+
 /// Milliseconds until work that a document does not allow (too large, damaged) is tried again.
 pub(super) const HOPELESS_MS: u64 = 600_000;
 
@@ -265,12 +270,12 @@ impl Document {
             }
             Purpose::Compact => {
                 core.free_job_slot();
-                self.jobs.not_before_ms = core.now.mono_ms + took_ms * BACKGROUND_SHARE;
+                self.jobs.not_before_ms = core.now.mono_ms + rest_ms(took_ms);
                 self.compact_done(core, result);
             }
             Purpose::Check { hashes } => {
                 core.free_job_slot();
-                let next_ms = core.now.mono_ms + took_ms * BACKGROUND_SHARE;
+                let next_ms = core.now.mono_ms + rest_ms(took_ms);
                 self.jobs.not_before_ms = self.jobs.not_before_ms.max(next_ms);
                 self.check_done(core, &hashes, result);
             }
@@ -399,6 +404,11 @@ impl Document {
         self.jobs.not_before_ms = 0;
         self.jobs.searched = false;
     }
+}
+
+/// Milliseconds without a background job, after one that took so long.
+fn rest_ms(took_ms: u64) -> u64 {
+    took_ms.saturating_mul(BACKGROUND_SHARE).min(REST_MAX_MS)
 }
 
 /// The chunks that make the document: its snapshot, then those of its tail that are served and

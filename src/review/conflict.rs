@@ -210,9 +210,14 @@ impl Detector {
             });
             parties.extend(changes);
         }
-        sides.sort_by(|one, other| {
-            (rank(one), &one.operations).cmp(&(rank(other), &other.operations))
-        });
+        if !mutant!(SidesAsTheyCome) {
+            sides.sort_by(|one, other| {
+                (rank(one), &one.operations).cmp(&(rank(other), &other.operations))
+            });
+        }
+        if mutant!(ForgetSide) {
+            sides.pop();
+        }
         let code = self.code(state);
         let id = name(document, code, &place, &sides);
         if self.is_decided(&id, &parties) {
@@ -239,7 +244,9 @@ impl Detector {
                 _ => Kept::Deleted,
             };
             let operation = self.causality.name(write.id);
-            let same = |side: &Side| side.kept == kept && !matches!(kept, Kept::Made(_));
+            // Objects and counters are what was done in them since: two are never the same.
+            let is_thing = matches!(kept, Kept::Made(_) | Kept::Put(ScalarValue::Counter(_)));
+            let same = |side: &Side| side.kept == kept && !is_thing;
             if let Some((side, changes)) = sides.iter_mut().find(|(side, _)| same(side)) {
                 side.operations.push(operation);
                 changes.insert(write.change);
@@ -261,6 +268,14 @@ impl Detector {
         let mut edited: BTreeMap<Id, BTreeSet<ChangeNumber>> = BTreeMap::new();
         for touch in self.lost_touches(state) {
             edited.entry(touch.of).or_default().insert(touch.change);
+        }
+        for changes in edited.values_mut() {
+            let mut last = BTreeMap::new();
+            // In the order in which they came, which is that of each actor.
+            for change in changes.iter() {
+                last.insert(self.causality.actor_of(*change), *change);
+            }
+            *changes = last.into_values().collect();
         }
         edited
     }

@@ -60,7 +60,8 @@ pub struct Detector {
 pub(super) struct State {
     /// Writes that no other write of the slot has seen.
     pub(super) writes: Vec<Write>,
-    /// Edits inside what was there that no write of the slot has seen: the last of each actor.
+    /// Edits inside what was there that no write of the slot has seen: the last of each actor,
+    /// and its last before it learned of another write.
     pub(super) touches: Vec<Touch>,
     /// Writes that others have seen: who writes without having seen those may go by them.
     past: Vec<Write>,
@@ -270,6 +271,9 @@ impl Detector {
         let state = self.slots.entry(slot.clone()).or_default();
         let seen = state.writes.extract_if(.., |other| causality.saw(write.change, other.change));
         state.past.extend(seen);
+        if mutant!(LastToComeWins) {
+            state.writes.clear();
+        }
         state.touches.retain(|touch| !causality.saw(write.change, touch.change));
         state.writes.push(write);
         self.judge(slot);
@@ -301,12 +305,22 @@ impl Detector {
 
     fn touch(&mut self, slot: &Slot, touch: Touch) {
         let causality = &self.causality;
-        let state = self.slots.entry(slot.clone()).or_default();
+        let State { writes, touches, past } = self.slots.entry(slot.clone()).or_default();
         let actor = causality.actor_of(touch.change);
-        state
-            .touches
-            .retain(|other| other.of != touch.of || causality.actor_of(other.change) != actor);
-        state.touches.push(touch);
+        // Whoever has learned of a write since may go on with both: what it did before did not.
+        // All that it has learned of was taken in before this.
+        let has_learned = |since: ChangeNumber| {
+            let mut all = writes.iter().chain(past.iter());
+            all.any(|write| {
+                causality.saw(touch.change, write.change) && !causality.saw(since, write.change)
+            })
+        };
+        touches.retain(|other| {
+            other.of != touch.of
+                || causality.actor_of(other.change) != actor
+                || has_learned(other.change)
+        });
+        touches.push(touch);
     }
 
     fn any_seen(&self, change: ChangeNumber, operations: &[Id]) -> bool {
@@ -349,7 +363,8 @@ impl Detector {
         &'a self,
         state: &'a State,
     ) -> impl Iterator<Item = &'a Touch> + 'a {
-        state.touches.iter().filter(|touch| !self.removers(touch.of).is_empty())
+        let is_lost = |touch: &&'a Touch| !self.removers(touch.of).is_empty();
+        state.touches.iter().filter(move |touch| !mutant!(ForgetEditOfDeleted) && is_lost(touch))
     }
 
     /// The writes that removed an object or counter.

@@ -106,6 +106,20 @@ pub enum Edit {
     Disagree,
     /// Puts in so many KiB at once.
     Paste(u8),
+    /// Writes one of a few keys that everybody writes, one of a few values.
+    Clash,
+    /// Deletes one of them.
+    Drop,
+    /// Writes in one of a few objects, which is made if it is not there.
+    Dig,
+    /// Deletes one of those objects.
+    Raze,
+    /// Adds to a counter that others overwrite.
+    Tick,
+    /// Overwrites it.
+    Reset,
+    /// Decides an open conflict; which, by this number.
+    Decide(u8),
 }
 
 /// Something that happens to a world.

@@ -12,10 +12,10 @@ use concord::peer::{
 };
 use concord_protocol::{ChangeHash, SessionId};
 
-use super::{NodeId, World, brain::News, short};
+use super::{NodeId, World, brain::News, quarrel, short};
 use crate::{
     coverage::State,
-    ledger::{Fate, Invariant},
+    ledger::{Decision, Fate, Invariant},
     opaque::{Hashes, noise},
     plan::Edit,
     random::fate,
@@ -88,6 +88,7 @@ impl World<'_> {
     pub(super) fn author_edit(&mut self, id: NodeId, document: u8, edit: Edit) {
         let changes = match edit {
             Edit::Type(count) | Edit::Erase(count) => count,
+            Edit::Decide(which) => return self.author_decides(id, document, which),
             _ => 1,
         };
         for _ in 0..changes {
@@ -115,16 +116,9 @@ impl World<'_> {
         });
         match made {
             Ok(Some((hash, call))) => {
-                process.author.calls.insert(call, (document, hash));
-                let number = self.peer_number(id);
-                self.ledger.wrote(hash, document, number);
+                self.author_wrote(id, document, hash, call);
                 self.ledger.added(hash, document, added);
                 self.trace.mix(choice);
-                self.trace.note(self.now_us, || Told::Wrote {
-                    node: id,
-                    document,
-                    change: short(&hash),
-                });
             }
             Ok(None) => {}
             Err(error) => {
@@ -132,6 +126,47 @@ impl World<'_> {
                 self.did(id, || format!("cannot edit document {document}: {error}"));
             }
         }
+    }
+
+    fn author_wrote(&mut self, id: NodeId, document: u8, hash: ChangeHash, call: EditId) {
+        let Some(process) = &mut self.nodes[id].process else { return };
+        process.author.calls.insert(call, (document, hash));
+        let number = self.peer_number(id);
+        self.ledger.wrote(hash, document, number);
+        self.trace.note(self.now_us, || Told::Wrote { node: id, document, change: short(&hash) });
+    }
+
+    /// A user decides one of the conflicts that are open.
+    fn author_decides(&mut self, id: NodeId, document: u8, which: u8) {
+        let now = self.nodes[id].now(self.now_us);
+        let life = self.nodes[id].life;
+        let name = self.documents[usize::from(document)].clone();
+        let Some(process) = &mut self.nodes[id].process else { return };
+        let Some(peer) = process.brain.as_peer() else { return };
+        let mut open = match peer.conflicts(&name) {
+            None => return,
+            Some(Ok(open)) => open,
+            Some(Err(error)) => return self.broken(Invariant::NoPanic, error.to_string()),
+        };
+        // What users counted in it is known, and nobody takes it back.
+        open.retain(|conflict| !quarrel::is_counter(conflict));
+        let Some(conflict) = open.get(usize::from(which) % open.len().max(1)) else { return };
+        process.author.edits += 1;
+        let number = (u64::from(life) << 32) | process.author.edits;
+        let choice = quarrel::choice(conflict, fate(self.plan.seed, 0xA070 + id as u64, number));
+        match peer.resolve(now, &name, conflict, &choice) {
+            Ok((change, call)) => {
+                self.did(id, || format!("decides {}: {choice:?}", conflict.id));
+                self.author_wrote(id, document, change, call);
+                let (conflict, place) = (conflict.id, conflict.place.clone());
+                self.ledger.decisions.push(Decision { document, change, conflict, place });
+            }
+            Err(error) => {
+                let error = error.to_string();
+                self.did(id, || format!("cannot decide {}: {error}", conflict.id));
+            }
+        }
+        self.carry_out(id);
     }
 
     pub(super) fn author_broadcast(&mut self, id: NodeId, document: u8) {
@@ -354,6 +389,7 @@ fn write(tx: &mut Transaction<'_>, edit: Edit, choice: u64) -> Result<i64, EditE
                 tx.delete(&list, at(len - 1))?;
             }
         }
+        _ => quarrel::write(tx, edit, choice)?,
     }
     Ok(0)
 }

@@ -9,14 +9,18 @@ use super::{
     short,
 };
 use crate::{
+    coverage::State,
     ledger::Invariant,
     opaque::Hashes,
     plan::{Keep, Name, Profile},
 };
 
 /// Milliseconds that a world has to come together. Connections that nobody knows to be dead are
-/// found out after 75 s, a relay is dialled again after at most 30 s.
+/// found out after 75 s, a relay is dialled again after at most 30 s, and work for which a document
+/// was too large is tried again after 10 minutes.
 const TOGETHER_MS: u64 = 30 * 60_000;
+/// Milliseconds until the engine tries again what could not be done for want of room.
+const HOPELESS_MS: u64 = 10 * 60_000;
 /// Milliseconds without a message after which it is taken to have come together.
 const STILL_MS: u64 = 90_000;
 /// Milliseconds after that in which nothing may be said.
@@ -35,6 +39,10 @@ impl World<'_> {
         self.strangers_leave();
         self.come_together();
         if self.failure.is_none() && self.have_rot_found() {
+            self.come_together();
+        }
+        if self.failure.is_none() && self.coverage.of(State::JobPutOff) > 0 {
+            self.have_unchecked_found();
             self.come_together();
         }
         if self.failure.is_some() {
@@ -69,15 +77,45 @@ impl World<'_> {
             let still = self.now_us.saturating_sub(self.last_message_us.max(start_us));
             let at_rest =
                 self.network.is_quiet() && (0..self.nodes.len()).all(|id| self.is_at_rest(id));
-            if still >= STILL_MS * MS && at_rest {
+            let is_still = still >= STILL_MS * MS;
+            // What a worker finds is said to others: a check that is due is not stillness.
+            let is_checked = !(is_still && at_rest) || self.all_is_checked();
+            if is_still && at_rest && is_checked {
                 return;
             }
             if self.now_us - start_us > TOGETHER_MS * MS {
-                let what = if at_rest { "messages go on" } else { "something is never answered" };
+                let what = match (at_rest, is_checked) {
+                    (false, _) => "something is never answered",
+                    (true, false) => "something is never checked",
+                    (true, true) => "messages go on",
+                };
                 let detail = format!("{what}, {TOGETHER_MS} ms after the last fault");
                 self.broken(Invariant::Progress, detail);
             }
         }
+    }
+
+    /// A document for which a worker had no room leaves memory unchecked, and is checked when
+    /// somebody speaks of it again once that may be tried again.
+    fn have_unchecked_found(&mut self) {
+        self.run_until(self.now_us.max((self.plan.calm_ms + HOPELESS_MS) * MS));
+        for (peer, relay) in self.pairs() {
+            self.cut_between(peer, relay, false);
+        }
+    }
+
+    /// Who dials whom.
+    fn pairs(&self) -> Vec<(u8, u8)> {
+        (0..self.plan.peers)
+            .flat_map(|peer| (0..self.plan.relays).map(move |relay| (peer, relay)))
+            .filter(|(peer, relay)| self.dials(self.node_of(Name::Peer(*peer)), *relay))
+            .collect()
+    }
+
+    /// Whether no node has changes in memory that its workers have yet to look at.
+    fn all_is_checked(&self) -> bool {
+        let mut running = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        running.all(|process| process.brain.stats().unchecked == 0)
     }
 
     /// Equal replicas that meet again say so in a few messages, and stop.
@@ -86,10 +124,7 @@ impl World<'_> {
             return;
         }
         let said = self.messages;
-        let pairs: Vec<(u8, u8)> = (0..self.plan.peers)
-            .flat_map(|peer| (0..self.plan.relays).map(move |relay| (peer, relay)))
-            .filter(|(peer, relay)| self.dials(self.node_of(Name::Peer(*peer)), *relay))
-            .collect();
+        let pairs = self.pairs();
         self.is_reunion = true;
         for (peer, relay) in &pairs {
             self.cut_between(*peer, *relay, false);
@@ -165,7 +200,7 @@ impl World<'_> {
             }
         }
         if self.plan.profile == Profile::Automerge {
-            return self.check_contents(document, &all);
+            return self.check_contents(document, &all, &held);
         }
         for id in 0..self.nodes.len() {
             let Some(process) = &self.nodes[id].process else { continue };
@@ -186,7 +221,7 @@ impl World<'_> {
     }
 
     /// All who have a document open show the same, which is what automerge makes of all changes.
-    fn check_contents(&mut self, document: u8, all: &Hashes) {
+    fn check_contents(&mut self, document: u8, all: &Hashes, held: &[(NodeId, Hashes)]) {
         let mut first: Option<(u8, String)> = None;
         for id in 0..self.nodes.len() {
             let Name::Peer(peer) = self.nodes[id].name else { continue };
@@ -242,6 +277,7 @@ impl World<'_> {
                 format!("the counter of document {document} is {counted}; users added {written}");
             self.broken(Invariant::NoSilentLoss, detail);
         }
+        self.check_disputes(document, &made, held);
     }
 
     /// All lights go out at once: what was promised is there when they come on again.
