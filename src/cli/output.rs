@@ -84,6 +84,10 @@ pub(super) fn when(time: i64) -> String {
 /// A time as people write it, where they are, in seconds since 1970: `2026-11-21 18:30:05`; of
 /// `2026-11-21 18:30` and `2026-11-21` the last second. `2026-11-21T18:30:05Z` is that anywhere.
 pub(super) fn time(text: &str) -> Option<i64> {
+    // What is all digits is more likely the beginning of a hash.
+    if !text.contains('-') {
+        return None;
+    }
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(time.as_second());
     }

@@ -123,12 +123,13 @@ async fn speak(
     let hello = codec::decode(&hello, &concord_protocol::Limits::default()).unwrap();
     let welcome = handshake::answer(&hello[0], &us(), &PeerMetadata::default(), true);
     let Answer::Welcome { reply, peer, .. } = welcome else { return LOST };
-    if socket.send(Frame::Binary(codec::encode(&reply))).await.is_err() {
-        return LOST;
-    }
+    // Before the peer can know that it is online: whoever waits for that speaks at once.
     let (says, mut said) = mpsc::unbounded_channel();
     *line.lock().unwrap() = Some((says, peer));
     joins.send_modify(|count| *count += 1);
+    if socket.send(Frame::Binary(codec::encode(&reply))).await.is_err() {
+        return LOST;
+    }
     loop {
         tokio::select! {
             Some(frame) = said.recv() => if socket.send(frame).await.is_err() {
