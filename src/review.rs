@@ -42,7 +42,7 @@ pub use self::{
     facts::{Claimed, Facts, Refers},
     follower::{Follower, News},
     history::{NotAgain, Past},
-    look::{Content, Who},
+    look::Content,
     resolution::{Choice, Decided, Refused, Resolution},
     settle::{Settled, settle},
     summary::{SideSummary, Summary},

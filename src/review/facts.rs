@@ -5,7 +5,7 @@ use concord_protocol::{AutomergeUrl, DocumentId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{ConflictId, Decided, Detector, Who, view::By};
+use super::{ConflictId, Decided, Detector, look::stamp, view::By};
 use crate::{
     entity::{DELETED_KEY, Entity, EntityType, Kind, OnDelete, Value, is_deleted},
     json,
@@ -64,7 +64,7 @@ impl Facts {
                 .collect();
             changes.sort_unstable();
             let named = changes.into_iter().take(BY_MAX);
-            named.filter_map(|change| Who::of(doc, change)).map(By::from).collect()
+            named.filter_map(|change| stamp(doc, &change)).map(By::from).collect()
         };
         let entity = of.read(doc);
         let decided = doc.get_changes_meta(&[]).into_iter().rev();

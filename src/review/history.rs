@@ -4,9 +4,10 @@ use automerge::{Automerge, ChangeHash};
 use concord_protocol::DocumentId;
 
 use super::{
-    Choice, Conflict, ConflictId, Decided, Detector, Refused, Resolution, Unreadable, Who, open,
+    Choice, Conflict, ConflictId, Decided, Detector, Refused, Resolution, Unreadable, look::stamp,
+    open,
 };
-use crate::entity::Schema;
+use crate::{entity::Schema, history::Stamp};
 
 /// A decision that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub struct Past {
     /// What was decided.
     pub decided: Decided,
     /// Who did, and when.
-    pub who: Who,
+    pub who: Stamp,
     /// What was known then.
     knew: Vec<ChangeHash>,
 }
@@ -52,7 +53,7 @@ pub fn decisions(doc: &Automerge) -> Vec<Past> {
     changes
         .filter_map(|change| {
             let decided = Decided::read(change.message.as_deref()?)?;
-            let who = Who::of(doc, change.hash)?;
+            let who = stamp(doc, &change.hash)?;
             Some(Past { decided, who, knew: change.deps })
         })
         .collect()

@@ -10,7 +10,7 @@ use super::{
     Conflict, Kept, Place, Side, SlotKey,
     part::{Found, find},
 };
-use crate::json;
+use crate::{history::Stamp, json};
 
 /// What is, was or would be at a place.
 #[derive(Debug, Clone)]
@@ -55,21 +55,6 @@ impl Content {
         };
         Ok(Self::Object { doc: Box::new(doc.into_owned()), object, kind })
     }
-}
-
-/// Who made a change, as the change says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Who {
-    /// The change.
-    pub change: ChangeHash,
-    /// The replica that it was made on, in hexadecimal.
-    pub actor: String,
-    /// The author, if the change names one.
-    pub author: Option<String>,
-    /// By the clock of its author: seconds since 1970. 0 if it was not said.
-    pub time_s: i64,
-    /// What it was for.
-    pub message: Option<String>,
 }
 
 impl Conflict {
@@ -149,8 +134,8 @@ impl Side {
     }
 
     /// Who wrote it: one for each of its changes.
-    pub fn who(&self, doc: &Automerge) -> Vec<Who> {
-        self.changes.iter().filter_map(|change| Who::of(doc, *change)).collect()
+    pub fn who(&self, doc: &Automerge) -> Vec<Stamp> {
+        self.changes.iter().filter_map(|change| stamp(doc, change)).collect()
     }
 
     /// A counter with all that was counted.
@@ -173,18 +158,9 @@ impl Side {
     }
 }
 
-impl Who {
-    /// Who made a change of a document; `None` if it is not in it.
-    pub fn of(doc: &Automerge, change: ChangeHash) -> Option<Self> {
-        let meta = doc.get_change_meta_by_hash(&change)?;
-        Some(Self {
-            change,
-            actor: meta.actor.to_string(),
-            author: meta.author.as_ref().map(crate::history::author_name),
-            time_s: meta.timestamp,
-            message: meta.message.map(Cow::into_owned),
-        })
-    }
+/// Who made a change, when, and what for; `None` if it is not in the document.
+pub(super) fn stamp(doc: &Automerge, change: &ChangeHash) -> Option<Stamp> {
+    Stamp::of(doc, &concord_protocol::ChangeHash(change.0))
 }
 
 /// When the last of these changes was made; 0 if none of them says.

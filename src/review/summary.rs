@@ -5,7 +5,8 @@ use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{By, Conflict, ConflictId, Content, Kept, Place, Side, SideView, Who};
+use super::{By, Conflict, ConflictId, Content, Kept, Place, Side, SideView, look::stamp};
+use crate::history::Stamp;
 
 /// Characters of a value, a path or a name that are shown.
 const TEXT_MAX: usize = 80;
@@ -92,8 +93,8 @@ fn summary(doc: &Automerge, place: &Place, side: &Side) -> SideSummary {
         }
         Kept::Deleted => None,
     };
-    let name = |who: Who| shortened(&who.author.unwrap_or(who.actor));
-    let by = side.changes.iter().take(WHO_MAX).filter_map(|change| Who::of(doc, *change));
+    let name = |stamp: Stamp| shortened(stamp.name());
+    let by = side.changes.iter().take(WHO_MAX).filter_map(|change| stamp(doc, change));
     SideSummary {
         kind: side.kind().to_owned(),
         value: value.map(|value| shortened(&value)),

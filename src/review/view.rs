@@ -10,8 +10,11 @@ use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{Choice, Conflict, ConflictId, Content, Kept, Side, Who};
-use crate::json::{self, JsonError};
+use super::{Choice, Conflict, ConflictId, Content, Kept, Side};
+use crate::{
+    history::Stamp,
+    json::{self, JsonError},
+};
 
 /// A conflict as people and programs are shown it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,9 +105,9 @@ impl Side {
     }
 }
 
-impl From<Who> for By {
-    fn from(who: Who) -> Self {
-        let Who { change, actor, author, time_s, message } = who;
+impl From<Stamp> for By {
+    fn from(stamp: Stamp) -> Self {
+        let Stamp { change, actor, author, time_s, message, .. } = stamp;
         Self { change: change.to_string(), actor, author, time: time_s, message }
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn log(peer: &Peer, common: &Common, docs: Vec<String>) -> Resu
     }
     let now = output::now();
     let rows = found.iter().map(|(document, past)| {
-        let name = past.who.author.as_deref().unwrap_or(&past.who.actor);
+        let name = past.who.name();
         vec![
             short_id(past.decided.conflict),
             past.decided.choice.clone(),
