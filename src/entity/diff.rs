@@ -136,11 +136,8 @@ impl EntityType {
 
     /// Whether documents of the newer version begin as these do.
     fn begins_alike(&self, newer: &Self) -> bool {
-        let hashes = |of: &Self| -> Option<Vec<_>> {
-            Some(of.genesis().ok()?.iter().map(automerge::Change::hash).collect())
-        };
-        match (hashes(self), hashes(newer)) {
-            (Some(old), Some(new)) => new.starts_with(&old),
+        match (self.begun(), newer.begun()) {
+            (Ok(old), Ok(new)) => new.starts_with(&old),
             _ => false,
         }
     }

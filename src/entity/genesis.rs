@@ -12,7 +12,8 @@
 use std::collections::BTreeMap;
 
 use automerge::{
-    ActorId, Automerge, AutomergeError, Change, ObjId, ObjType, ROOT, ReadDoc as _, ScalarValue,
+    ActorId, Automerge, AutomergeError, Change, ChangeHash, ObjId, ObjType, ROOT, ReadDoc as _,
+    ScalarValue,
     transaction::{CommitOptions, Transactable as _, Transaction},
 };
 
@@ -57,6 +58,14 @@ impl EntityType {
             changes.extend(hash.and_then(|hash| doc.get_change_by_hash(&hash)));
         }
         Ok(changes)
+    }
+
+    /// The names of these changes.
+    ///
+    /// # Errors
+    /// Those of automerge.
+    pub(crate) fn begun(&self) -> Result<Vec<ChangeHash>, AutomergeError> {
+        Ok(self.genesis()?.iter().map(Change::hash).collect())
     }
 
     /// What a document begins with and lacks, in causal order. Nothing if it began otherwise: a

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use automerge::{Automerge, ChangeHash, ROOT, ReadDoc as _, Value};
+use automerge::{Automerge, ROOT, ReadDoc as _, Value};
 use concord_protocol::DocumentId;
 
 use super::{
@@ -49,7 +49,8 @@ fn broken(
     if problems.is_empty() {
         return Vec::new();
     }
-    let begun = begun(of);
+    // Nobody wrote what a document begins with.
+    let begun = of.begun().unwrap_or_default();
     let conflict = |problem: &Problem| {
         let (name, keys) = about(of, problem)?;
         let parties = detector.last_writers(&keys, &begun);
@@ -74,7 +75,8 @@ pub(super) fn buried(
     document: &DocumentId,
     of: &EntityType,
 ) -> Option<Conflict> {
-    let (mut parties, edited) = detector.edited_meanwhile(DELETED_KEY, &begun(of));
+    let (mut parties, edited) =
+        detector.edited_meanwhile(DELETED_KEY, &of.begun().unwrap_or_default());
     if edited.is_empty() {
         return None;
     }
@@ -112,11 +114,6 @@ fn of_all(
     }
     let before = detector.causality.seen_by_all(parties);
     Some(Conflict { id, code, place, sides, before, problem: Some(problem) })
-}
-
-/// What a document of this type begins with, which nobody wrote.
-fn begun(of: &EntityType) -> Vec<ChangeHash> {
-    of.genesis().unwrap_or_default().iter().map(automerge::Change::hash).collect()
 }
 
 /// What a problem is called, and the keys that it is about. `None` if it is about none.

@@ -1,6 +1,6 @@
 //! What an entity says that concerns others: what it claims alone, and what it refers to.
 
-use automerge::{Automerge, Change, ChangeHash, Prop};
+use automerge::{Automerge, ChangeHash, Prop};
 use concord_protocol::{AutomergeUrl, DocumentId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -56,8 +56,7 @@ pub struct Refers {
 impl Facts {
     /// What a document says as an entity of this type. The detector must have taken in all of it.
     pub fn of(doc: &Automerge, detector: &Detector, of: &EntityType) -> Self {
-        let begun: Vec<ChangeHash> =
-            of.genesis().unwrap_or_default().iter().map(Change::hash).collect();
+        let begun = of.begun().unwrap_or_default();
         let by = |keys: &[String]| -> Vec<By> {
             let mut changes: Vec<ChangeHash> = (detector.last_writers(keys, &begun).into_iter())
                 .map(|change| detector.causality.hash(change))
