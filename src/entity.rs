@@ -29,6 +29,7 @@ mod value;
 mod words;
 pub mod write;
 
+pub(crate) use self::read::type_name;
 pub use self::{
     diff::{Difference, Impact},
     error::{SchemaError, SchemaErrors},

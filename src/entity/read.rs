@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::{ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value as Stored};
+use automerge::{ChangeHash, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value as Stored};
 
 use super::{EntityType, Field, Kind, Literal, Schema, Value, fits::too_long, limits};
 
@@ -36,16 +36,29 @@ pub struct Misfit {
 impl Schema {
     /// The type of a document, by its root key; `None` if it has none that is declared.
     pub fn recognise(&self, doc: &impl ReadDoc) -> Option<&EntityType> {
-        let (value, id) = doc.get(ROOT, &*self.root_key).ok()??;
-        let name = match value {
-            Stored::Scalar(value) => value.as_str()?.to_owned(),
-            // As JavaScript writes it. No name is longer, so no more is read.
-            Stored::Object(ObjType::Text) if doc.length(&id) <= limits::NAME_BYTES_MAX => {
-                doc.text(&id).ok()?
-            }
-            Stored::Object(_) => return None,
-        };
-        self.types.get(&name)
+        self.types.get(&type_name(doc, &self.root_key, None)?)
+    }
+}
+
+/// What a document says that its type is, now or at some heads; `None` if nothing that is a name.
+pub(crate) fn type_name(
+    doc: &impl ReadDoc,
+    root_key: &str,
+    heads: Option<&[ChangeHash]>,
+) -> Option<String> {
+    let (value, id) = match heads {
+        None => doc.get(ROOT, root_key),
+        Some(heads) => doc.get_at(ROOT, root_key, heads),
+    }
+    .ok()??;
+    let length = |id| heads.map_or_else(|| doc.length(id), |heads| doc.length_at(id, heads));
+    match value {
+        Stored::Scalar(value) => value.as_str().map(str::to_owned),
+        // As JavaScript writes it. No name is longer, so no more is read.
+        Stored::Object(ObjType::Text) if length(&id) <= limits::NAME_BYTES_MAX => {
+            heads.map_or_else(|| doc.text(&id), |heads| doc.text_at(&id, heads)).ok()
+        }
+        Stored::Object(_) => None,
     }
 }
 

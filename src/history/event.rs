@@ -1,6 +1,6 @@
 //! A history as events, for programs that follow what happens to entities.
 
-use automerge::{Automerge, ObjType, Prop, ROOT, ReadDoc as _, Value};
+use automerge::{Automerge, Prop};
 use concord_protocol::ChangeHash;
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -13,7 +13,7 @@ use super::{
     state::find,
 };
 use crate::{
-    entity::{EntityType, Kind, ROOT_KEY, Schema, limits::NAME_BYTES_MAX},
+    entity::{EntityType, Kind, ROOT_KEY, Schema, limits::NAME_BYTES_MAX, type_name},
     json::to_json_at,
 };
 
@@ -238,15 +238,7 @@ fn type_of<'s>(
     heads: &[automerge::ChangeHash],
 ) -> (String, Option<&'s EntityType>) {
     let key = schema.map_or(ROOT_KEY, |schema| &schema.root_key);
-    let name = match doc.get_at(ROOT, key, heads) {
-        Ok(Some((Value::Scalar(value), _))) => value.as_str().map(str::to_owned),
-        Ok(Some((Value::Object(ObjType::Text), id)))
-            if doc.length_at(&id, heads) <= NAME_BYTES_MAX =>
-        {
-            doc.text_at(&id, heads).ok()
-        }
-        _ => None,
-    };
+    let name = type_name(doc, key, Some(heads));
     let is_name = |name: &String| {
         let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
         !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(is_plain)

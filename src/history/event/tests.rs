@@ -1,4 +1,4 @@
-use automerge::{ScalarValue, transaction::Transactable as _};
+use automerge::{ObjType, ROOT, ReadDoc as _, ScalarValue, transaction::Transactable as _};
 use quickcheck::quickcheck;
 use serde_json::json;
 
