@@ -77,12 +77,7 @@ pub(super) async fn run(args: EditArgs) -> Result<(), Failure> {
                 None => output::line(format_args!("{path}: {before}, as it was"))?,
                 Some(_) => output::line(format_args!("{path}: {before} -> {after}"))?,
             }
-            match &confirmed {
-                None => output::line("on this disk")?,
-                Some(Ok(())) => output::line("on this disk, and confirmed by the relay")?,
-                // The reason follows on standard error.
-                Some(Err(_)) => output::line("on this disk; not yet confirmed by the relay")?,
-            }
+            output::line(sync::where_it_is(confirmed.as_ref()))?;
         }
         confirmed.unwrap_or(Ok(()))
     };

@@ -207,12 +207,7 @@ async fn restore(
     } else {
         let found = readable(document, restored.change.as_slice(), found)?;
         found.iter().try_for_each(|difference| output::line(in_words(difference)))?;
-        match &confirmed {
-            None => output::line("on this disk")?,
-            Some(Ok(())) => output::line("on this disk, and confirmed by the relay")?,
-            // The reason follows on standard error.
-            Some(Err(_)) => output::line("on this disk; not yet confirmed by the relay")?,
-        }
+        output::line(sync::where_it_is(confirmed.as_ref()))?;
     }
     confirmed.unwrap_or(Ok(()))
 }

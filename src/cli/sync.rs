@@ -20,6 +20,15 @@ pub(super) struct SyncArgs {
     docs: Vec<String>,
 }
 
+/// Where a change is that was made here, in words. Why it is not confirmed follows on standard error.
+pub(super) fn where_it_is(confirmed: Option<&Result<(), Failure>>) -> &'static str {
+    match confirmed {
+        None => "on this disk",
+        Some(Ok(())) => "on this disk, and confirmed by the relay",
+        Some(Err(_)) => "on this disk; not yet confirmed by the relay",
+    }
+}
+
 pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
     let SyncArgs { common, docs } = args;
     let Some(url) = common.url.clone() else {
