@@ -226,11 +226,11 @@ impl Document {
     pub(super) fn check_before_eviction(&mut self, core: &mut Core) -> bool {
         if core.now.mono_ms < self.jobs.not_before_ms {
             // It stays for the sake of a check that is due soon, not for one that cannot be done.
-            return self.jobs.is_put_off || !self.graph().is_some_and(Graph::has_unchecked);
+            return self.jobs.is_put_off || !self.is_unchecked();
         }
         self.check_now(core);
         // Where all workers are busy it waits for one: who leaves unchecked may not come back.
-        self.jobs.is_idle() && !self.graph().is_some_and(Graph::has_unchecked)
+        self.jobs.is_idle() && !self.is_unchecked()
     }
 
     /// A job ended.
