@@ -193,7 +193,12 @@ impl Held {
     /// What broke the content is withheld from now on: it is to be made anew, though it may have
     /// been given up.
     pub(super) fn revive(&self) {
-        locked(&self.content).reloads = 0;
+        let mut content = locked(&self.content);
+        content.reloads = 0;
+        // Some of it may have been blamed for what is withheld: whatever still breaks the document
+        // is found again.
+        content.left_out = LeftOut::default();
+        drop(content);
         self.reset();
     }
 

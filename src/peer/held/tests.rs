@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use automerge::{ROOT, transaction::Transactable as _};
+use concord_protocol::{Limits, guard};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -93,6 +94,26 @@ fn a_document_that_was_given_up_is_revived_but_not_one_whose_disk_failed() {
     held.load(chunks);
     assert!(held.ready().is_none());
     assert_eq!(held.phase().borrow().reason(), Some("the disk"));
+}
+
+#[test]
+fn what_was_blamed_for_a_change_that_is_withheld_is_shown_again() {
+    let held = held();
+    edit(&held, 1);
+    edit(&held, 2);
+    let changes = content::all_changes(held.ready().unwrap().doc()).unwrap();
+    let blamed = changes.last().unwrap();
+    let header = guard::check_change(blamed, &Limits::default()).unwrap();
+    let hash = header.hash;
+    let shown = || held.ready().unwrap().doc().get_heads().contains(&automerge::ChangeHash(hash.0));
+    let load = || held.load(changes.iter().cloned().map(Incoming::Change).collect());
+    assert!(locked(&held.content).left_out.add(header));
+    held.reset();
+    load();
+    assert!(!shown(), "it breaks with something else that is there");
+    held.revive();
+    load();
+    assert!(shown());
 }
 
 #[test]
