@@ -10,15 +10,15 @@ use std::{
     thread,
 };
 
-use super::{content::Incoming, held::Held};
+use super::held::Held;
 
 /// The stack of the applier, in bytes; pages that are not touched cost nothing.
 const STACK_BYTES: usize = 256 * 1024 * 1024;
 
 /// What the applier is asked to do.
 pub(super) enum Task {
-    /// Make the content anew of these chunks.
-    Load(Arc<Held>, Vec<Incoming>),
+    /// Make the content anew of what was named last.
+    Load(Arc<Held>),
     /// Take in what waits in the document's inbox.
     TakeIn(Arc<Held>),
     /// Anything else that needs the large stack.
@@ -29,7 +29,7 @@ impl Task {
     /// Does it, here and now.
     pub(super) fn run(self) {
         match self {
-            Self::Load(held, chunks) => held.load(chunks),
+            Self::Load(held) => held.load(),
             Self::TakeIn(held) => held.take_in(),
             Self::Call(call) => call(),
         }
@@ -39,7 +39,7 @@ impl Task {
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Load(held, chunks) => write!(f, "Load({}, {} chunks)", held.id, chunks.len()),
+            Self::Load(held) => write!(f, "Load({})", held.id),
             Self::TakeIn(held) => write!(f, "TakeIn({})", held.id),
             Self::Call(_) => f.write_str("Call"),
         }

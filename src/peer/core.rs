@@ -284,9 +284,8 @@ impl Core {
         };
         match published {
             Published::Opened(chunks) => {
-                if held.begin_loading() {
-                    let chunks = chunks.into_iter().map(Incoming::from).collect();
-                    self.actions.push_back(Action::Apply(Task::Load(held, chunks)));
+                if held.name(chunks.into_iter().map(Incoming::from).collect()) {
+                    self.actions.push_back(Action::Apply(Task::Load(held)));
                 }
             }
             Published::Changes(changes) => {

@@ -71,6 +71,10 @@ pub(super) struct Held {
 #[derive(Default)]
 struct Content {
     doc: Option<Automerge>,
+    /// What is to be loaded: what was named last, however often that was.
+    named: Option<Vec<Incoming>>,
+    /// Counts up with each naming and reset: what was made of an earlier one is of no use.
+    naming: u64,
     inbox: Vec<Incoming>,
     /// A [`super::applier::Task::TakeIn`] is under way.
     scheduled: bool,
@@ -144,8 +148,9 @@ impl Held {
         *self.phase.borrow() == Phase::Loading
     }
 
-    /// Whether content that is named now is to be loaded: also where there was none to be had.
-    pub(super) fn begin_loading(&self) -> bool {
+    /// The core names all that is stored: it is to be loaded, also where there was none to be had,
+    /// unless it was already. Gives whether the applier has to be told.
+    pub(super) fn name(&self, chunks: Vec<Incoming>) -> bool {
         self.phase.send_if_modified(|phase| {
             let was_broken = matches!(phase, Phase::Broken(_));
             if was_broken {
@@ -153,7 +158,13 @@ impl Held {
             }
             was_broken
         });
-        self.is_loading()
+        let is_loading = self.is_loading();
+        if is_loading {
+            let mut content = locked(&self.content);
+            content.named = Some(chunks);
+            content.naming += 1;
+        }
+        is_loading
     }
 
     /// The content, if it is there.
@@ -185,6 +196,8 @@ impl Held {
     pub(super) fn reset(&self) {
         let mut content = locked(&self.content);
         content.doc = None;
+        content.named = None;
+        content.naming += 1;
         content.inbox.clear();
         drop(content);
         self.unless_failed(Phase::Loading);
@@ -268,26 +281,43 @@ impl Held {
         true
     }
 
-    /// The applier's part of loading: all that can be shown of these chunks.
-    pub(super) fn load(&self, mut chunks: Vec<Incoming>) {
+    /// The applier's part of loading: all that can be shown of what was named last. Only of that,
+    /// and only once: what has been taken in since is not in it.
+    pub(super) fn load(&self) {
+        let mut content = locked(&self.content);
+        let Some(mut chunks) = content.named.take() else {
+            return;
+        };
+        let naming = content.naming;
+        drop(content);
         loop {
-            chunks = locked(&self.content).left_out.without(chunks);
+            let mut content = locked(&self.content);
+            if content.naming != naming {
+                return;
+            }
+            chunks = content.left_out.without(chunks);
+            drop(content);
             if chunks.is_empty() {
                 self.absent();
                 self.take_in();
                 return;
             }
             let reason = match content::load(self.home.actor(), chunks.clone()) {
-                Ok(doc) => return self.loaded(doc),
+                Ok(doc) => return self.loaded(doc, naming),
                 Err(reason) => reason,
             };
             let words = reason.to_string();
-            let Some((culprit, reason)) = left_out::culprit(&chunks, reason) else {
+            let culprit = left_out::culprit(&chunks, reason);
+            let mut content = locked(&self.content);
+            if content.naming != naming {
+                return;
+            }
+            let Some((culprit, reason)) = culprit else {
+                drop(content);
                 return self.broken(&words);
             };
             let change = culprit.hash;
             tracing::warn!(document = %self.id, %change, %reason, "a change breaks the content");
-            let mut content = locked(&self.content);
             if !content.left_out.add(culprit) {
                 drop(content);
                 return self.broken(&words);
@@ -297,8 +327,13 @@ impl Held {
         }
     }
 
-    fn loaded(&self, doc: Automerge) {
-        locked(&self.content).doc = Some(doc);
+    fn loaded(&self, doc: Automerge, naming: u64) {
+        let mut content = locked(&self.content);
+        if content.naming != naming {
+            return;
+        }
+        content.doc = Some(doc);
+        drop(content);
         self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
         self.take_in();
         self.recount();

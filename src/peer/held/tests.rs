@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use automerge::{ROOT, transaction::Transactable as _};
+use automerge::{ROOT, ReadDoc as _, transaction::Transactable as _};
 use concord_protocol::{Limits, guard};
 use tokio::sync::mpsc;
 
@@ -25,6 +25,12 @@ fn edit(held: &Held, value: i64) -> ChangeHash {
 fn whole(held: &Held) -> Incoming {
     edit(held, 1);
     Incoming::Snapshot(held.ready().unwrap().doc().save().into())
+}
+
+/// Names what is stored, and loads it if it is to be.
+fn load(held: &Held, chunks: Vec<Incoming>) {
+    held.name(chunks);
+    held.load();
 }
 
 #[test]
@@ -61,17 +67,50 @@ fn what_comes_while_loading_is_taken_in_after_it() {
     assert!(!target.put_in(chunks), "one task is enough");
     target.take_in();
     assert!(target.ready().is_none());
-    target.load(Vec::new());
+    load(&target, Vec::new());
     assert_eq!(*target.phase().borrow(), Phase::Ready);
+}
+
+#[test]
+fn what_came_since_is_there_however_often_what_is_stored_is_named() {
+    let source = held();
+    let stored = vec![whole(&source)];
+    let heads = source.ready().unwrap().doc().get_heads();
+    let news = edit(&source, 2);
+    let news = {
+        let mut source = source.ready().unwrap();
+        let change = source.doc().get_change_by_hash(&automerge::ChangeHash(news.0)).unwrap();
+        Incoming::Change(change.raw_bytes().to_vec().into())
+    };
+    let held = Held::new(source.id.clone(), nobody());
+    assert!(held.name(stored.clone()));
+    held.reset();
+    held.load();
+    assert!(held.is_loading(), "what was named before is not all that there is, or too much");
+    assert!(held.name(stored.clone()) && held.name(stored.clone()));
+    held.put_in([news]);
+    held.load();
+    held.load();
+    assert_eq!(held.ready().unwrap().doc().get_heads(), source.ready().unwrap().doc().get_heads());
+
+    // One that was made while another was named.
+    let earlier = locked(&held.content).naming;
+    held.reset();
+    held.name(stored);
+    held.loaded(Automerge::new(), earlier);
+    assert!(held.is_loading());
+    held.load();
+    assert_eq!(held.ready().unwrap().doc().get_heads(), heads);
 }
 
 #[test]
 fn a_document_that_keeps_breaking_is_given_up() {
     let held = held();
+    held.reset();
     let mut events = held.events();
     for _ in 0..=RELOADS_MAX {
         assert_eq!(held.phase().borrow().reason(), None);
-        held.load(vec![Incoming::Snapshot(bytes::Bytes::from_static(b"broken"))]);
+        load(&held, vec![Incoming::Snapshot(bytes::Bytes::from_static(b"broken"))]);
     }
     assert!(matches!(*held.phase().borrow(), Phase::Broken(_)));
     assert!(matches!(events.try_recv(), Ok(DocumentEvent::Quarantined { .. })));
@@ -87,11 +126,11 @@ fn a_document_that_was_given_up_is_revived_but_not_one_whose_disk_failed() {
     }
     assert_eq!(held.phase().borrow().reason(), Some("whatever"));
     held.revive();
-    held.load(chunks.clone());
+    load(&held, chunks.clone());
     assert!(held.ready().is_some());
     held.fail("the disk");
     held.revive();
-    held.load(chunks);
+    load(&held, chunks);
     assert!(held.ready().is_none());
     assert_eq!(held.phase().borrow().reason(), Some("the disk"));
 }
@@ -106,7 +145,7 @@ fn what_was_blamed_for_a_change_that_is_withheld_is_shown_again() {
     let header = guard::check_change(blamed, &Limits::default()).unwrap();
     let hash = header.hash;
     let shown = || held.ready().unwrap().doc().get_heads().contains(&automerge::ChangeHash(hash.0));
-    let load = || held.load(changes.iter().cloned().map(Incoming::Change).collect());
+    let load = || load(&held, changes.iter().cloned().map(Incoming::Change).collect());
     assert!(locked(&held.content).left_out.add(header));
     held.reset();
     load();
@@ -126,7 +165,7 @@ fn what_breaks_a_document_is_left_out_however_often_it_comes() {
         held.put_in([poison.clone()]);
         held.take_in();
         if held.is_loading() {
-            held.load(chunks.iter().cloned().chain([poison.clone()]).collect());
+            load(&held, chunks.iter().cloned().chain([poison.clone()]).collect());
         }
         edit(&held, 2 + i64::from(n));
     }
