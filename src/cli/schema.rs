@@ -248,9 +248,12 @@ fn kind_json(kind: &Kind) -> Json {
             value["items"] = kind_json(items);
         }
         Kind::Record { fields } => value["fields"] = fields_json(fields),
-        Kind::Reference { to, on_delete } => {
+        Kind::Reference { to, on_delete, acyclic } => {
             value["to"] = json!(to);
             value["on_delete"] = json!(on_delete.name());
+            if *acyclic {
+                value["acyclic"] = json!(true);
+            }
         }
         _ => {}
     }

@@ -120,6 +120,9 @@ pub enum Kind {
         to: String,
         /// What becomes of this when that is deleted.
         on_delete: OnDelete,
+        /// Whether following it never leads back to where one began: the parent of an entity in a
+        /// tree. Only of a field of the entity itself, to its own type.
+        acyclic: bool,
     },
     /// A place in an order that people change: see [`write::place_between`].
     ///
@@ -184,7 +187,7 @@ impl OnDelete {
         }
     }
 
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         let all = [Self::Restrict, Self::Cascade, Self::SetNull, Self::Restore];
         all.into_iter().find(|rule| rule.name() == name)
     }
@@ -274,8 +277,9 @@ impl fmt::Display for Kind {
                 let names: Vec<_> = fields.keys().map(String::as_str).collect();
                 write!(f, "map {{ {} }}", names.join(", "))
             }
-            Self::Reference { to, on_delete } => {
-                write!(f, "reference to {to}, {}", on_delete.name())
+            Self::Reference { to, on_delete, acyclic } => {
+                let acyclic = if *acyclic { ", acyclic" } else { "" };
+                write!(f, "reference to {to}, {}{acyclic}", on_delete.name())
             }
             other => f.write_str(other.name()),
         }

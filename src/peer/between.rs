@@ -52,7 +52,8 @@ impl Peer {
             let document = self.find_within(step.document.as_str(), within).await?;
             let doc = document.read(Clone::clone)?;
             let (id, reason) = (conflict.view.id, reason.clone());
-            let resolution = Resolution::of_fields(&doc, id, &choice, reason, &step.fields)?;
+            let resolution =
+                Resolution::of_fields(&doc, id, &choice, reason, &step.fields, step.without())?;
             document.write_decision(&doc, &resolution).await?;
         }
         Ok(())

@@ -25,7 +25,7 @@ use tokio::{
 
 use self::{
     index::{Change, Index},
-    queue::Queue,
+    queue::{DELAY, Queue},
 };
 use super::{
     hub::{Health, Hub},
@@ -35,7 +35,7 @@ use crate::{
     replica::{JobError, JobOutput},
     review::{
         ConflictId, Facts, Summary,
-        between::{Apart, Between},
+        between::{Apart, Between, Group},
         desk::{Answer, Asked, Question},
     },
     store::{Store, StoreError, Tenant},
@@ -52,6 +52,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const READ_MAX: Duration = Duration::from_secs(30);
 /// Before a document that could not be looked at for the moment is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Before it is done what the schema says of references to what is deleted: what else refers to it,
+/// and is just coming, has a say.
+const RULE_DELAY: Duration = Duration::from_secs(1);
 /// Documents that are asked of the store at once when a relay starts.
 const SWEEP_PAGE: usize = 1_000;
 /// What became of conflicts, kept for each of those who watch.
@@ -75,6 +78,8 @@ struct State {
     index: Index,
     between: Between,
     queue: Queue,
+    /// When what the schema decides between documents may be done.
+    ruled: BTreeMap<Group, Instant>,
     /// Every document that was there at the start is in the queue, or was looked at.
     is_swept: bool,
     looks: u64,
@@ -111,19 +116,35 @@ pub(super) enum NoAnswer {
 }
 
 impl State {
-    /// What a look at a document found. Gives what is new.
+    /// What a look at a document found. Gives what is new, and what the schema decides of what
+    /// this document refers to.
     fn note(
         &mut self,
         document: &DocumentId,
         open: Vec<Summary>,
         more: usize,
         facts: Option<Facts>,
-    ) -> Vec<Change> {
+    ) -> (Vec<Change>, Vec<ConflictId>) {
+        let (now, mut ruled) = (Instant::now(), Vec::new());
         let mut changes = self.index.update(document, open, more);
         for (group, apart) in self.between.update(document, facts) {
             changes.extend(self.index.between(&group, apart.as_ref()));
+            let ruled_first = apart.filter(|apart| apart.rule.is_some());
+            let Some((apart, first)) = ruled_first
+                .and_then(|apart| Some((apart.view.id, apart.documents.first()?.clone())))
+            else {
+                self.ruled.remove(&group);
+                continue;
+            };
+            let due = *self.ruled.entry(group).or_insert(now + RULE_DELAY);
+            if first == *document && self.is_swept && due <= now {
+                ruled.push(apart);
+            } else {
+                // Many may refer to one that is deleted: each has its turn.
+                self.queue.unknown(&first, due.max(now + DELAY));
+            }
         }
-        changes
+        (changes, ruled)
     }
 
     /// A conflict between documents that is open.
@@ -207,13 +228,21 @@ impl Reviewer {
     }
 
     /// Looks at a document, and notes what is open in it.
-    async fn look(&self, shards: &Shards, document: &DocumentId) {
+    async fn look(&self, hub: &Hub, document: &DocumentId) {
+        let shards = &hub.shards;
         let answer = self.ask(shards, document, Question::List).await;
         self.state().looks += 1;
         match answer {
             Ok(Answer::Listed { open, more, facts, settled }) => {
-                for change in self.state().note(document, open, more, facts) {
+                let (changes, ruled) = self.state().note(document, open, more, facts);
+                for change in changes {
                     self.tell(change);
+                }
+                for id in ruled {
+                    match self.carry_out_rule(hub, id).await {
+                        Ok(rule) => self.count_settled(rule),
+                        Err(error) => self.failed(document, &error.to_string()),
+                    }
                 }
                 for (policy, change) in settled {
                     self.settle(shards, document, &policy, change).await;
@@ -242,14 +271,18 @@ impl Reviewer {
     /// Stores what a policy decided.
     async fn settle(&self, shards: &Shards, document: &DocumentId, policy: &str, change: Vec<u8>) {
         match shards.change(document, change.into()).await {
-            Some(Ok(())) => {
-                *self.state().settled.entry(policy.to_owned()).or_default() += 1;
-            }
+            Some(Ok(())) => self.count_settled(Some(policy)),
             Some(Err(error)) => {
                 let reason = format!("what the policy {policy} decided was not stored: {error}");
                 self.failed(document, &reason);
             }
             None => {}
+        }
+    }
+
+    fn count_settled(&self, policy: Option<&str>) {
+        if let Some(policy) = policy {
+            *self.state().settled.entry(policy.to_owned()).or_default() += 1;
         }
     }
 
@@ -322,7 +355,7 @@ async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
         match next {
             Ok(document) => {
                 let start = Instant::now();
-                reviewer.look(&hub.shards, &document).await;
+                reviewer.look(hub, &document).await;
                 let took = start.elapsed();
                 reviewer.state().queue.looked_at(&document, took, Instant::now());
                 sleep((took * (SHARE - 1)).min(PAUSE_MAX)).await;

@@ -1,24 +1,29 @@
-//! Conflicts between documents: two live entities that claim one unique key, and references to what
-//! somebody deleted.
+//! Conflicts between documents: two live entities that claim one unique key, references to what
+//! somebody deleted, and references that go round in a circle.
 //!
 //! [`Between`] is told what each entity says ([`Facts`]) and gives what is open between them. It
 //! depends on nothing but that: whoever has the same documents and the same schema finds the same.
 
+mod apart;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_protocol::DocumentId;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
+use self::apart::side;
+pub use self::apart::{Apart, NotSo, Step};
 use super::{
-    By, Code, ConflictId, SideSummary, SideView, Summary, View,
+    Code, ConflictId, SideView, View,
     conflict::name_of,
-    desk::Wanted,
-    facts::{Claimed, Facts},
+    facts::{Claimed, Facts, Refers},
 };
-use crate::{digest::digest, entity::DELETED_KEY};
+use crate::{digest::digest, entity::OnDelete};
 
 /// Entities of one unique key that are shown: the first by the names of their documents.
 const MEMBERS_MAX: usize = 50;
+/// References that are followed from an entity to see whether they lead back to it.
+const CIRCLE_MAX: usize = 1_000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -26,57 +31,39 @@ pub struct Between {
     facts: BTreeMap<DocumentId, Facts>,
     /// Who claims what.
     claims: BTreeMap<[u8; 16], BTreeSet<DocumentId>>,
-    /// What refers to a document: from which, with which key.
-    referrers: BTreeMap<DocumentId, BTreeSet<(DocumentId, String)>>,
+    /// What refers to a document.
+    referrers: BTreeMap<DocumentId, BTreeSet<Referrer>>,
+    /// Of these, the live ones for which it should not be deleted: until they are dealt with, the
+    /// others stay as they are.
+    holders: BTreeMap<DocumentId, BTreeSet<Referrer>>,
     open: BTreeMap<Group, ConflictId>,
     groups: BTreeMap<ConflictId, Group>,
 }
+
+/// A reference: in which document, with which key, and whether it is one among others there.
+type Referrer = (DocumentId, String, bool);
 
 /// What there can be one conflict about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
     /// A unique key, by its digest.
     Claim([u8; 16]),
-    /// A reference: the document and the key that it is in.
-    Reference(DocumentId, String),
-}
-
-/// A conflict between documents.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Apart {
-    /// With all that is shown of it. Each side says in which document it is.
-    pub view: View,
-    /// The documents, as the sides have them.
-    pub documents: Vec<DocumentId>,
-    /// What it is about.
-    pub group: Group,
-}
-
-/// A change of one document that a decision takes: fields, and what is to be in them; `null` for
-/// nothing. Without fields it says that all is to be as it is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// Which document.
-    pub document: DocumentId,
-    /// Its fields, by their keys.
-    pub fields: Map<String, Json>,
-}
-
-/// Such a decision cannot be made on such a conflict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotSo {
-    /// Of a unique key.
-    #[error(
-        "say which side keeps it (the others' are cleared then), or let it be with now; to give one \
-         of them another value, edit its document"
-    )]
-    Claim,
-    /// Of a reference.
-    #[error(
-        "say side 1 (what is referred to comes back), side 2 (the reference is cleared), a value \
-         for the reference, or let it be with now"
-    )]
-    Reference,
+    /// A reference.
+    Reference {
+        /// The document that it is in.
+        from: DocumentId,
+        /// The key that it is in.
+        key: String,
+        /// To which document, if there may be several.
+        member: Option<DocumentId>,
+    },
+    /// References of one field that lead back to where one began.
+    Circle {
+        /// The key of the field.
+        key: String,
+        /// The first of the documents, by their names.
+        first: DocumentId,
+    },
 }
 
 impl Between {
@@ -87,17 +74,32 @@ impl Between {
         document: &DocumentId,
         facts: Option<Facts>,
     ) -> BTreeMap<Group, Option<Apart>> {
+        let mut groups = self.groups_of(document);
         let old = self.facts.remove(document);
         let was_deleted = old.as_ref().map(|facts| facts.deleted.clone());
         let is_deleted = facts.as_ref().map(|facts| facts.deleted.clone());
-        let mut groups = old.map(|old| self.forget(document, &old)).unwrap_or_default();
-        if let Some(new) = facts {
-            groups.extend(self.note(document, &new));
-            self.facts.insert(document.clone(), new);
+        let both = old.iter().chain(&facts).flat_map(|facts| targets(document, facts));
+        let were_held: BTreeMap<DocumentId, bool> =
+            both.map(|(_, to, _)| (to.clone(), self.holders.contains_key(&to))).collect();
+        if let Some(old) = old {
+            self.forget(document, &old);
         }
+        if let Some(new) = facts {
+            self.note(document, &new);
+            self.facts.insert(document.clone(), new);
+            groups.extend(self.groups_of(document));
+        }
+        // What others refer to, and what becomes of that is another now.
+        let is_other =
+            |(to, was_held): &(DocumentId, bool)| self.holders.contains_key(to) != *was_held;
+        let mut others: BTreeSet<DocumentId> =
+            were_held.into_iter().filter(is_other).map(|(to, _)| to).collect();
         if was_deleted != is_deleted {
-            let referrers = self.referrers.get(document).into_iter().flatten();
-            groups.extend(referrers.map(|(from, key)| Group::Reference(from.clone(), key.clone())));
+            others.insert(document.clone());
+        }
+        for to in &others {
+            let referrers = self.referrers.get(to).into_iter().flatten();
+            groups.extend(referrers.map(|referrer| group_of(referrer, to)));
         }
         let mut found = BTreeMap::new();
         for group in groups {
@@ -114,33 +116,41 @@ impl Between {
         found
     }
 
-    fn note(&mut self, document: &DocumentId, facts: &Facts) -> BTreeSet<Group> {
-        let groups = groups(document, facts);
-        for group in &groups {
-            if let Group::Claim(claim) = group {
-                self.claims.entry(*claim).or_default().insert(document.clone());
-            }
-        }
-        for refers in &facts.references {
-            let Some(to) = refers.target() else { continue };
-            let from = (document.clone(), refers.key.clone());
-            self.referrers.entry(to).or_default().insert(from);
-        }
-        groups
+    /// What there can be conflicts about that this document has a part in.
+    fn groups_of(&self, document: &DocumentId) -> BTreeSet<Group> {
+        let Some(facts) = self.facts.get(document) else { return BTreeSet::new() };
+        let claims = facts.claims.iter().map(|claimed| Group::Claim(digest_of(facts, claimed)));
+        let references = targets(document, facts);
+        let references = references.map(|(referrer, to, _)| group_of(&referrer, &to));
+        let circles =
+            facts.references.iter().filter(|refers| refers.acyclic).filter_map(|refers| {
+                let first = self.circle(document, &refers.key)?.into_iter().min()?;
+                Some(Group::Circle { key: refers.key.clone(), first })
+            });
+        claims.chain(references).chain(circles).collect()
     }
 
-    fn forget(&mut self, document: &DocumentId, facts: &Facts) -> BTreeSet<Group> {
-        let groups = groups(document, facts);
-        for group in &groups {
-            if let Group::Claim(claim) = group {
-                take(&mut self.claims, claim, document);
+    fn note(&mut self, document: &DocumentId, facts: &Facts) {
+        for claimed in &facts.claims {
+            let claim = digest_of(facts, claimed);
+            self.claims.entry(claim).or_default().insert(document.clone());
+        }
+        for (referrer, to, holds) in targets(document, facts) {
+            if holds {
+                self.holders.entry(to.clone()).or_default().insert(referrer.clone());
             }
+            self.referrers.entry(to).or_default().insert(referrer);
         }
-        for refers in &facts.references {
-            let Some(to) = refers.target() else { continue };
-            take(&mut self.referrers, &to, &(document.clone(), refers.key.clone()));
+    }
+
+    fn forget(&mut self, document: &DocumentId, facts: &Facts) {
+        for claimed in &facts.claims {
+            take(&mut self.claims, &digest_of(facts, claimed), document);
         }
-        groups
+        for (referrer, to, _) in targets(document, facts) {
+            take(&mut self.referrers, &to, &referrer);
+            take(&mut self.holders, &to, &referrer);
+        }
     }
 
     /// A conflict that is open.
@@ -156,7 +166,10 @@ impl Between {
     fn look(&self, group: &Group) -> Option<Apart> {
         let apart = match group {
             Group::Claim(claim) => self.claimed_twice(group, claim),
-            Group::Reference(from, key) => self.dangling(group, from, key),
+            Group::Reference { from, key, member } => {
+                self.dangling(group, from, key, member.as_ref())
+            }
+            Group::Circle { key, first } => self.round(group, key, first),
         }?;
         let id = apart.view.id;
         let let_be =
@@ -174,11 +187,8 @@ impl Between {
         let members = self.claims.get(claim)?.iter().filter_map(live);
         let members: Vec<_> = members.take(MEMBERS_MAX).collect();
         let [(first, facts, claimed), _, ..] = members.as_slice() else { return None };
-        let side = |(document, _, claimed): &(DocumentId, &Facts, &Claimed)| SideView {
-            kind: "written".to_owned(),
-            value: Some(Json::Object(claimed.values.clone())),
-            document: Some(document.as_str().to_owned()),
-            by: claimed.by.clone(),
+        let side = |(document, _, claimed): &(DocumentId, &Facts, &Claimed)| {
+            side("written", Some(Json::Object(claimed.values.clone())), document, &claimed.by)
         };
         let problem = format!(
             "{} live entities of type `{}` have the same {}, which is unique",
@@ -189,103 +199,113 @@ impl Between {
         let sides: Vec<SideView> = members.iter().map(side).collect();
         let documents = members.iter().map(|(document, ..)| document.clone()).collect();
         let view = view(Code::Unique, first, claimed.path(), problem, sides);
-        Some(Apart { view, documents, group: group.clone() })
+        Some(Apart { view, documents, group: group.clone(), rule: None })
     }
 
-    fn dangling(&self, group: &Group, from: &DocumentId, key: &str) -> Option<Apart> {
-        let facts = self.facts.get(from).filter(|facts| facts.deleted.is_none())?;
-        let refers = facts.references.iter().find(|refers| refers.key == key)?;
+    fn dangling(
+        &self,
+        group: &Group,
+        from: &DocumentId,
+        key: &str,
+        member: Option<&DocumentId>,
+    ) -> Option<Apart> {
+        let facts = self.live(from)?;
+        let is_it = |refers: &&Refers| {
+            refers.key == key
+                && refers.is_member == member.is_some()
+                && member.is_none_or(|member| refers.target().as_ref() == Some(member))
+        };
+        let refers = facts.references.iter().find(is_it)?;
         let to = refers.target()?;
         let deleted = self.facts.get(&to)?.deleted.as_ref()?;
         let problem = format!(
             "`{key}` refers to an entity that is deleted (the schema says `on_delete = \"{}\"`)",
             refers.on_delete
         );
-        let side =
-            |kind: &str, value: Option<Json>, document: &DocumentId, by: &Vec<By>| SideView {
-                kind: kind.to_owned(),
-                value,
-                document: Some(document.as_str().to_owned()),
-                by: by.clone(),
-            };
-        let value = Json::String(refers.to.clone());
         let sides = vec![
-            side("written", Some(value), from, &refers.by),
+            side("written", Some(Json::String(refers.to.clone())), from, &refers.by),
             side("deleted", None, &to, deleted),
         ];
         let view = view(Code::Dangling, from, key.to_owned(), problem, sides);
-        Some(Apart { view, documents: vec![from.clone(), to], group: group.clone() })
-    }
-}
-
-impl Apart {
-    /// What a decision on it writes, in which documents, and what it is called.
-    ///
-    /// # Errors
-    /// [`NotSo`].
-    pub fn steps(&self, wanted: &Wanted) -> Result<(String, Vec<Step>), NotSo> {
-        let step = |document: &DocumentId, fields| Step { document: document.clone(), fields };
-        let one = |key: &str, value| Map::from_iter([(key.to_owned(), value)]);
-        let [first, second, ..] = self.documents.as_slice() else { return Err(NotSo::Claim) };
-        if *wanted == Wanted::Now {
-            return Ok(("now".to_owned(), vec![step(first, Map::new())]));
-        }
-        match (&self.group, wanted) {
-            (Group::Claim(_), Wanted::Side(keeps)) => {
-                if *keeps == 0 || *keeps > self.documents.len() {
-                    return Err(NotSo::Claim);
-                }
-                let all = (1..).zip(&self.documents).zip(&self.view.sides);
-                let others = all.filter(|((number, _), _)| number != keeps);
-                let clear = |((_, document), side): ((usize, &DocumentId), &SideView)| {
-                    let keys = side.value.iter().filter_map(Json::as_object).flatten();
-                    step(document, keys.map(|(key, _)| (key.clone(), Json::Null)).collect())
-                };
-                Ok((format!("side-{keeps}"), others.map(clear).collect()))
-            }
-            (Group::Claim(_), _) => Err(NotSo::Claim),
-            (Group::Reference(..), Wanted::Side(1)) => {
-                Ok(("side-1".to_owned(), vec![step(second, one(DELETED_KEY, Json::Null))]))
-            }
-            (Group::Reference(_, key), Wanted::Side(2) | Wanted::Delete) => {
-                Ok(("side-2".to_owned(), vec![step(first, one(key, Json::Null))]))
-            }
-            (Group::Reference(_, key), Wanted::Value(value @ Json::String(_))) => {
-                Ok(("value".to_owned(), vec![step(first, one(key, value.clone()))]))
-            }
-            (Group::Reference(..), _) => Err(NotSo::Reference),
-        }
+        let rule = OnDelete::named(&refers.on_delete).filter(|rule| match rule {
+            OnDelete::Restrict => false,
+            OnDelete::Restore => true,
+            // Not while it may come back.
+            OnDelete::Cascade | OnDelete::SetNull => !self.holders.contains_key(&to),
+        });
+        Some(Apart { view, documents: vec![from.clone(), to], group: group.clone(), rule })
     }
 
-    /// In a few words.
-    pub fn summary(&self) -> Summary {
-        let View { id, document, code, path, problem, sides, .. } = &self.view;
-        let by = sides.iter().flat_map(|side| &side.by);
-        let slot = match &self.group {
-            Group::Claim(claim) => digest([claim.as_slice()]),
-            Group::Reference(document, key) => digest([document.as_str(), key]),
+    fn round(&self, group: &Group, key: &str, first: &DocumentId) -> Option<Apart> {
+        // Of one that another has come into, the name is another.
+        let documents = self.circle(first, key)?;
+        documents.iter().all(|document| first <= document).then_some(())?;
+        let side = |document: &DocumentId| {
+            let refers = self.leads_on(document, key)?;
+            Some(side("written", Some(Json::String(refers.to.clone())), document, &refers.by))
         };
-        Summary {
-            id: *id,
-            document: document.clone(),
-            code: code.clone(),
-            path: path.clone(),
-            problem: problem.clone(),
-            slot: format!("{:016x}", u128::from_be_bytes(slot) >> 64),
-            time: by.map(|by| by.time).max().unwrap_or_default(),
-            sides: sides.iter().map(SideSummary::from).collect(),
-            side_count: sides.len(),
+        let sides: Vec<SideView> = documents.iter().map(side).collect::<Option<_>>()?;
+        let problem = format!(
+            "`{key}` goes round in a circle: {} referring to the next, and the last to the first",
+            match documents.len() {
+                1 => "one entity".to_owned(),
+                count => format!("{count} entities, each"),
+            }
+        );
+        let view = view(Code::Move, first, key.to_owned(), problem, sides);
+        Some(Apart { view, documents, group: group.clone(), rule: None })
+    }
+
+    /// The documents of a circle that a reference leads round in, from this one on.
+    fn circle(&self, from: &DocumentId, key: &str) -> Option<Vec<DocumentId>> {
+        let mut passed = vec![from.clone()];
+        let mut seen = BTreeSet::new();
+        let type_name = &self.live(from)?.type_name;
+        let mut at = from.clone();
+        while passed.len() <= CIRCLE_MAX {
+            let to = self.leads_on(&at, key)?.target()?;
+            if to == *from {
+                return Some(passed);
+            }
+            // It may lead into another circle.
+            if self.live(&to)?.type_name != *type_name || !seen.insert(to.clone()) {
+                return None;
+            }
+            passed.push(to.clone());
+            at = to;
         }
+        None
+    }
+
+    /// The reference that leads on from a document, in a field where none may lead back.
+    fn leads_on(&self, document: &DocumentId, key: &str) -> Option<&Refers> {
+        let facts = self.live(document)?;
+        facts.references.iter().find(|refers| refers.acyclic && refers.key == key)
+    }
+
+    /// What an entity says that is not deleted.
+    fn live(&self, document: &DocumentId) -> Option<&Facts> {
+        self.facts.get(document).filter(|facts| facts.deleted.is_none())
     }
 }
 
-/// What there can be conflicts about that this document has a part in.
-fn groups(document: &DocumentId, facts: &Facts) -> BTreeSet<Group> {
-    let claims = facts.claims.iter().map(|claimed| Group::Claim(digest_of(facts, claimed)));
-    let references = facts.references.iter();
-    claims
-        .chain(references.map(|refers| Group::Reference(document.clone(), refers.key.clone())))
-        .collect()
+fn group_of((from, key, is_member): &Referrer, to: &DocumentId) -> Group {
+    let member = is_member.then(|| to.clone());
+    Group::Reference { from: from.clone(), key: key.clone(), member }
+}
+
+/// What a document refers to, and whether that should not be deleted for it.
+fn targets<'a>(
+    document: &'a DocumentId,
+    facts: &'a Facts,
+) -> impl Iterator<Item = (Referrer, DocumentId, bool)> + 'a {
+    facts.references.iter().filter_map(|refers| {
+        let rule = OnDelete::named(&refers.on_delete);
+        let holds = facts.deleted.is_none()
+            && matches!(rule, Some(OnDelete::Restrict | OnDelete::Restore) | None);
+        let referrer = (document.clone(), refers.key.clone(), refers.is_member);
+        Some((referrer, refers.target()?, holds))
+    })
 }
 
 /// Takes a member out of a set, and an empty set away.

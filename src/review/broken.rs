@@ -12,6 +12,7 @@ use concord_protocol::DocumentId;
 
 use super::{
     Code, Conflict, Detector, Kept, Place, Side, SlotKey, causality::ChangeNumber, conflict,
+    policy::is_place,
 };
 use crate::entity::{DELETED_KEY, EntityType, Problem, Schema, is_deleted};
 
@@ -28,6 +29,12 @@ pub fn open(
 ) -> Vec<Conflict> {
     let mut open = detector.open(document);
     if let Some(of) = schema.and_then(|schema| schema.recognise(doc)) {
+        for conflict in open.iter_mut().filter(|conflict| conflict.code == Code::Value) {
+            // By the same name as for those who do not know the schema.
+            if conflict.path(doc).is_some_and(|path| is_place(of, &path)) {
+                conflict.code = Code::Move;
+            }
+        }
         if is_deleted(doc) {
             // What is deleted is not wrong any more, unless it is wrong that it is.
             open.extend(buried(detector, document, of));

@@ -38,6 +38,8 @@ pub enum Code {
     Unique,
     /// A reference to something that is deleted.
     Dangling,
+    /// One thing was moved to two places, or things below each other.
+    Move,
 }
 
 impl Code {
@@ -52,6 +54,7 @@ impl Code {
             Self::Schema => "schema",
             Self::Unique => "unique",
             Self::Dangling => "dangling",
+            Self::Move => "move",
         }
     }
 }

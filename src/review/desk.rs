@@ -56,6 +56,8 @@ pub struct Writing {
     pub reason: Option<String>,
     /// What is to be at which keys of the document; `null` for nothing.
     pub fields: Map<String, Json>,
+    /// A key of the document in which a document is not to be referred to any more.
+    pub without: Option<(String, String)>,
     /// Whose change it is: bytes that nobody else uses.
     pub actor: Vec<u8>,
     /// When, in seconds since 1970.
@@ -197,8 +199,10 @@ fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answe
 }
 
 fn write(doc: &mut Automerge, writing: &Writing) -> Answer {
-    let Writing { conflict, choice, reason, fields, actor, time_s } = writing;
-    let resolution = match Resolution::of_fields(doc, *conflict, choice, reason.clone(), fields) {
+    let Writing { conflict, choice, reason, fields, without, actor, time_s } = writing;
+    let without = without.as_ref().map(|(key, to)| (key.as_str(), to.as_str()));
+    let resolution = Resolution::of_fields(doc, *conflict, choice, reason.clone(), fields, without);
+    let resolution = match resolution {
         Ok(resolution) => resolution,
         Err(refused) => return Answer::Refused(refused.to_string()),
     };

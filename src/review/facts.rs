@@ -1,5 +1,7 @@
 //! What an entity says that concerns others: what it claims alone, and what it refers to.
 
+use std::collections::BTreeMap;
+
 use automerge::{Automerge, ChangeHash, Prop};
 use concord_protocol::{AutomergeUrl, DocumentId};
 use serde::{Deserialize, Serialize};
@@ -7,12 +9,14 @@ use serde_json::{Map, Value as Json};
 
 use super::{ConflictId, Decided, Detector, look::stamp, view::By};
 use crate::{
-    entity::{DELETED_KEY, Entity, EntityType, Kind, OnDelete, Value, is_deleted},
+    entity::{DELETED_KEY, Entity, EntityType, Field, Kind, OnDelete, Value, is_deleted},
     json,
 };
 
 /// Changes that are named for one thing that an entity says.
 const BY_MAX: usize = 8;
+/// References of one entity that are looked at, the first by their fields.
+const REFERENCES_MAX: usize = 1_000;
 /// Decisions that are told of, the last ones.
 const DECIDED_MAX: usize = 100;
 
@@ -49,6 +53,10 @@ pub struct Refers {
     pub to: String,
     /// What the schema says becomes of it when that is deleted, as in the file.
     pub on_delete: String,
+    /// Whether it is one of several that the field may have.
+    pub is_member: bool,
+    /// Whether following it must not lead back.
+    pub acyclic: bool,
     /// Who wrote it last.
     pub by: Vec<By>,
 }
@@ -98,18 +106,59 @@ fn claimed(
 }
 
 fn references(entity: &Entity<'_>, by: impl Fn(&[String]) -> Vec<By>) -> Vec<Refers> {
-    let refers = |(name, field): (&String, &crate::entity::Field)| {
-        let Kind::Reference { on_delete, .. } = &field.kind else { return None };
-        let Some(Value::String(to)) = entity.get(name) else { return None };
-        let AutomergeUrl(to) = to.parse().ok()?;
-        Some(Refers {
+    let of_field = |(name, field): (&String, &Field)| -> Vec<Refers> {
+        let mut found = BTreeMap::new();
+        if let Some(value) = entity.get(name) {
+            gather(&field.kind, value, &mut found);
+        }
+        // Who wrote is asked only where it is about something.
+        let by = if found.is_empty() { Vec::new() } else { by(std::slice::from_ref(&field.slot)) };
+        let is_member = !matches!(field.kind, Kind::Reference { .. });
+        let refers = |(to, (on_delete, acyclic)): (DocumentId, (OnDelete, bool))| Refers {
             key: field.slot.clone(),
             to: to.as_str().to_owned(),
-            on_delete: OnDelete::name(*on_delete).to_owned(),
-            by: by(std::slice::from_ref(&field.slot)),
-        })
+            on_delete: on_delete.name().to_owned(),
+            is_member,
+            acyclic,
+            by: by.clone(),
+        };
+        found.into_iter().map(refers).collect()
     };
-    entity.of.fields.iter().filter_map(refers).collect()
+    entity.of.fields.iter().flat_map(of_field).take(REFERENCES_MAX).collect()
+}
+
+/// What a value refers to, wherever in it, with what is said of that.
+fn gather(kind: &Kind, value: &Value, found: &mut BTreeMap<DocumentId, (OnDelete, bool)>) {
+    match (kind, value) {
+        (Kind::Reference { on_delete, acyclic, .. }, Value::String(to)) => {
+            if let Ok(AutomergeUrl(to)) = to.parse() {
+                found.entry(to).or_insert((*on_delete, *acyclic));
+            }
+        }
+        (Kind::Set { items, .. }, Value::Set(members)) => {
+            for member in members {
+                gather(items, &Value::String(member.clone()), found);
+            }
+        }
+        (Kind::List { items, .. }, Value::List(values)) => {
+            for value in values {
+                gather(items, value, found);
+            }
+        }
+        (Kind::Map { items, .. }, Value::Map(values)) => {
+            for value in values.values() {
+                gather(items, value, found);
+            }
+        }
+        (Kind::Record { fields }, Value::Map(values)) => {
+            for (name, value) in values {
+                if let Some(field) = fields.get(name) {
+                    gather(&field.kind, value, found);
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 impl Claimed {

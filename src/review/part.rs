@@ -8,10 +8,11 @@ use automerge::{
     marks::ExpandMark,
     transaction::{Transactable as _, Transaction},
 };
+use concord_protocol::AutomergeUrl;
 use serde_json::Value as Json;
 
 use super::{Conflict, Content, Place, Refused, SlotKey};
-use crate::json;
+use crate::{entity::DELETED_KEY, json};
 
 /// What is written at one place.
 #[derive(Debug)]
@@ -113,6 +114,9 @@ pub(super) fn fields(
         let mut content =
             Content::of(Cow::Borrowed(&*from), &ROOT, key.as_str()).map_err(unreadable)?;
         let is_there = now.is_some();
+        if let (DELETED_KEY, Content::Single(ScalarValue::Int(time_ms))) = (&*key, &content) {
+            content = Content::Single(ScalarValue::Timestamp(*time_ms));
+        }
         if let Some((now, id)) = now {
             let is_counter = matches!(&now, Value::Scalar(value) if value.is_counter());
             if let (true, Content::Single(ScalarValue::Int(count))) = (is_counter, &content) {
@@ -132,6 +136,54 @@ pub(super) fn fields(
             }
         }
         parts.push(Part::Slot { parent: ROOT, prop: Prop::Map(key), is_there, content });
+    }
+    Ok(parts)
+}
+
+/// Takes all references to a document out of what is at a key: members of sets, and values of lists
+/// and maps.
+pub(super) fn without(doc: &Automerge, key: &str, to: &str) -> Result<Vec<Part>, AutomergeError> {
+    let refers = |text: &str| text.parse().is_ok_and(|AutomergeUrl(id)| id.as_str() == to);
+    let is_it = |value: &Value<'_>| value.as_str().is_some_and(refers);
+    let mut parts = Vec::new();
+    let mut take = |parent: &ObjId, prop: Prop| {
+        let content = Content::Nothing;
+        parts.push(Part::Slot { parent: parent.clone(), prop, is_there: true, content });
+    };
+    let mut left: Vec<(ObjId, ObjType)> = Vec::new();
+    match doc.get(ROOT, key)? {
+        Some((Value::Object(kind), id)) => left.push((id, kind)),
+        Some((value, _)) if is_it(&value) => take(&ROOT, Prop::Map(key.to_owned())),
+        _ => {}
+    }
+    while let Some((object, kind)) = left.pop() {
+        match kind {
+            ObjType::Map | ObjType::Table => {
+                for item in doc.map_range(&object, ..) {
+                    let value: Value<'_> = item.value.clone().into();
+                    match value {
+                        _ if refers(&item.key) => take(&object, Prop::Map(item.key.to_string())),
+                        Value::Object(kind) => left.push((item.id(), kind)),
+                        value if is_it(&value) => {
+                            take(&object, Prop::Map(item.key.to_string()));
+                        }
+                        Value::Scalar(_) => {}
+                    }
+                }
+            }
+            ObjType::List => {
+                // From the end on, so that those before stay where they are.
+                let items: Vec<_> = doc.list_range(&object, ..).collect();
+                for (index, item) in items.into_iter().enumerate().rev() {
+                    match item.value.clone().into() {
+                        Value::Object(kind) => left.push((item.id(), kind)),
+                        value if is_it(&value) => take(&object, Prop::Seq(index)),
+                        Value::Scalar(_) => {}
+                    }
+                }
+            }
+            ObjType::Text => {}
+        }
     }
     Ok(parts)
 }

@@ -4,7 +4,7 @@
 //! which order sides are looked at, nor that some were before others. Where they cannot (a number
 //! and a deletion have no maximum), a person decides.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use automerge::{Automerge, Prop};
 use serde_json::Value as Json;
@@ -183,6 +183,26 @@ pub(super) fn policy_at<'a>(of: &'a EntityType, path: &[Prop]) -> Option<Ruled<'
         }
     }
     Some(Ruled::By(&field.policy))
+}
+
+/// Whether a place in the documents of a type says where something is: a position, or the parent
+/// in a tree.
+pub(super) fn is_place(of: &EntityType, path: &[Prop]) -> bool {
+    let mut steps = path.iter();
+    let Some(Prop::Map(key)) = steps.next() else { return false };
+    let declared = |fields: &BTreeMap<String, Field>, key: &str| {
+        fields.values().find(|field| field.slot == key).map(|field| field.kind.clone())
+    };
+    let kind = steps.try_fold(declared(&of.fields, key), |kind, step| {
+        Some(match (kind?, step) {
+            (Kind::Record { fields }, Prop::Map(key)) => declared(&fields, key),
+            (Kind::Map { items, .. }, Prop::Map(_)) | (Kind::List { items, .. }, Prop::Seq(_)) => {
+                Some(*items)
+            }
+            _ => None,
+        })
+    });
+    matches!(kind, Some(Some(Kind::Position | Kind::Reference { acyclic: true, .. })))
 }
 
 /// What rules over a place.

@@ -165,7 +165,8 @@ impl Resolution {
     }
 
     /// A decision on a conflict between documents, as far as it is about this one: what is to be at
-    /// some of its keys, `null` for nothing.
+    /// some of its keys, `null` for nothing; and a key in which a document is not to be referred to
+    /// any more, by its id.
     ///
     /// # Errors
     /// [`Refused::Unreadable`].
@@ -175,15 +176,19 @@ impl Resolution {
         choice: &str,
         reason: Option<String>,
         fields: &Map<String, Json>,
+        without: Option<(&str, &str)>,
     ) -> Result<Self, Refused> {
         let keys: Vec<String> = fields.keys().cloned().collect();
-        let parts = if keys.is_empty() {
+        let mut parts = if keys.is_empty() {
             Vec::new()
         } else {
             let written = fields.iter().filter(|(_, value)| !value.is_null());
             let content = Content::fields(written, keys.clone()).map_err(unreadable)?;
             part::fields(doc, &keys, content)?
         };
+        if let Some((key, to)) = without {
+            parts.extend(part::without(doc, key, to).map_err(unreadable)?);
+        }
         Ok(Self { conflict, chosen: choice.to_owned(), reason, parts })
     }
 

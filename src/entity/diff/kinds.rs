@@ -102,7 +102,14 @@ fn inside(old: &Kind, new: &Kind, found: &mut Vec<Change>) {
             limit("min", a.as_ref(), c.as_ref(), |old, new| new <= old, found);
             limit("max", b.as_ref(), d.as_ref(), |old, new| new >= old, found);
         }
-        (Kind::Reference { to: a, on_delete: b }, Kind::Reference { to: c, on_delete: d }) => {
+        (
+            Kind::Reference { to: a, on_delete: b, acyclic: was },
+            Kind::Reference { to: c, on_delete: d, acyclic: is },
+        ) => {
+            if was != is {
+                let what = if *is { "is acyclic" } else { "is no longer acyclic" };
+                found.push(change(Impact::Compatible, what.to_owned()));
+            }
             if a != c {
                 found.push(change(Impact::Lossy, format!("refers to {c} instead of {a}")));
             }

@@ -12,11 +12,22 @@ use crate::entity::{
 };
 
 /// The keys of a kind.
-pub(super) const KIND_KEYS: [&str; 10] =
-    ["kind", "max_length", "pattern", "values", "min", "max", "items", "fields", "to", "on_delete"];
+pub(super) const KIND_KEYS: [&str; 11] = [
+    "kind",
+    "max_length",
+    "pattern",
+    "values",
+    "min",
+    "max",
+    "items",
+    "fields",
+    "to",
+    "on_delete",
+    "acyclic",
+];
 
 /// Which kinds a key says something of.
-pub(super) const ONLY_FOR: [(&str, &[&str]); 9] = [
+pub(super) const ONLY_FOR: [(&str, &[&str]); 10] = [
     ("max_length", &["text", "string", "set", "list", "map", "blob"]),
     ("pattern", &["string"]),
     ("values", &["enum"]),
@@ -26,6 +37,7 @@ pub(super) const ONLY_FOR: [(&str, &[&str]); 9] = [
     ("fields", &["map"]),
     ("to", &["reference"]),
     ("on_delete", &["reference"]),
+    ("acyclic", &["reference"]),
 ];
 
 /// Reads a kind that stands for itself: a name, or a table with the keys of a kind only.
@@ -127,7 +139,7 @@ pub(super) fn named(
         "set" => Kind::Set { items: Box::new(members(reader, path, table)?), max_length },
         "list" => Kind::List { items: Box::new(items(reader, path, table)?), max_length },
         "map" => map(reader, path, table, max_length)?,
-        "reference" => reference(reader, table)?,
+        "reference" => reference(reader, path, table)?,
         "position" => Kind::Position,
         "blob" => Kind::Blob { max_length },
         "json" => Kind::Json,
@@ -266,7 +278,7 @@ fn map(
     }
 }
 
-fn reference(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Kind> {
+fn reference(reader: &mut Reader<'_>, path: &Path<'_>, table: &Table<'_>) -> Option<Kind> {
     if !table.has("to") {
         let problem = format!("{} does not say what it refers to", table.what);
         reader.wrong(table.at(), problem, "add `to = \"project\"`, or another type");
@@ -275,7 +287,14 @@ fn reference(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Kind> {
     let on_delete = table.word(reader, "on_delete", &OnDelete::NAMES, named).unwrap_or_default();
     let to = table.text(reader, "to")?.to_owned();
     reader.references.push((table.at_value("to"), table.what.clone(), to.clone()));
-    Some(Kind::Reference { to, on_delete })
+    let acyclic = table.boolean(reader, "acyclic").unwrap_or(false);
+    if acyclic && (to != path.type_name || path.names.contains('.')) {
+        let problem = format!("{} is `acyclic`, and no way back could lead over it", table.what);
+        let fix =
+            format!("leave it out; it is for fields of `{}` that refer to one", path.type_name);
+        reader.wrong(table.at_key("acyclic"), problem, fix);
+    }
+    Some(Kind::Reference { to, on_delete, acyclic })
 }
 
 /// Fields, as [`field::fields`] gives them.

@@ -43,7 +43,7 @@ fn the_example_is_read() {
     assert_eq!((task.fields["labels"].since, task.fields["labels"].slot.as_str()), (2, "labels"));
     assert_eq!(task.fields["effort"].slot, "effort", "a register stays one");
     assert!(matches!(&task.fields["status"].policy, Policy::Ladder(order) if order.len() == 3));
-    let Kind::Reference { to, on_delete } = &task.fields["project"].kind else { panic!() };
+    let Kind::Reference { to, on_delete, .. } = &task.fields["project"].kind else { panic!() };
     assert_eq!((to.as_str(), *on_delete), ("project", OnDelete::Restrict));
     assert!(matches!(task.migrations[0].step, Step::Add { .. }));
     assert_eq!(task.gone.len(), 1);
@@ -138,6 +138,25 @@ fn one_mistake_is_one_error() {
              character 3: unknown '= ': compare with `==`",
             "line 5: field `due` of type `a` has the kind \"datetime\", which is not known: did you \
              mean `timestamp`?",
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_lead_back_is_not_acyclic() {
+    let found = errors(
+        "[types.a.fields]\nup = { kind = 'reference', to = 'a', acyclic = true }\n\
+         to = { kind = 'reference', to = 'b', acyclic = true }\n\
+         some = { kind = 'set', items = { kind = 'reference', to = 'a', acyclic = true } }\n\
+         [types.b.fields]\nn = 'integer'\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "line 3: field `to` of type `a` is `acyclic`, and no way back could lead over it: leave \
+             it out; it is for fields of `a` that refer to one",
+            "line 4: `items` of field `some` of type `a` is `acyclic`, and no way back could lead \
+             over it: leave it out; it is for fields of `a` that refer to one",
         ]
     );
 }

@@ -94,19 +94,48 @@ impl Reviewer {
         apart: &Apart,
         decision: Decision,
     ) -> Result<Vec<Decided>, Undecided> {
-        let conflict = apart.view.id;
         let (choice, steps) = (apart.steps(&decision.choice))
             .map_err(|reason| Undecided::Refused(reason.to_string()))?;
-        let mut decided = Vec::with_capacity(steps.len());
-        for Step { document, fields } in steps {
-            let (choice, reason) = (choice.clone(), decision.reason.clone());
-            let (actor, time_s) = (actor()?, now_s(hub));
-            let writing = Writing { conflict, choice, reason, fields, actor, time_s };
-            decided.push(self.carry_out(hub, document, Question::Write(writing)).await?);
-        }
+        let decided =
+            self.write_steps(hub, apart, &choice, decision.reason.as_ref(), steps).await?;
         let closed = self.state().index.between(&apart.group, None);
         for change in closed {
             self.tell(change);
+        }
+        Ok(decided)
+    }
+
+    /// Does what the schema's rule says, if that is still to be done. Gives what it is called.
+    pub(super) async fn carry_out_rule(
+        &self,
+        hub: &Hub,
+        id: ConflictId,
+    ) -> Result<Option<&'static str>, Undecided> {
+        let _turn = self.deciding.lock().await;
+        let Some(apart) = self.state().apart(&id) else { return Ok(None) };
+        let (Some(rule), Some((choice, steps))) = (apart.rule, apart.by_rule()) else {
+            return Ok(None);
+        };
+        self.write_steps(hub, &apart, &choice, None, steps).await?;
+        Ok(Some(rule.name()))
+    }
+
+    async fn write_steps(
+        &self,
+        hub: &Hub,
+        apart: &Apart,
+        choice: &str,
+        reason: Option<&String>,
+        steps: Vec<Step>,
+    ) -> Result<Vec<Decided>, Undecided> {
+        let conflict = apart.view.id;
+        let mut decided = Vec::with_capacity(steps.len());
+        for Step { document, fields, without } in steps {
+            let (choice, reason) = (choice.to_owned(), reason.cloned());
+            let without = without.map(|(key, to)| (key, to.as_str().to_owned()));
+            let (actor, time_s) = (actor()?, now_s(hub));
+            let writing = Writing { conflict, choice, reason, fields, without, actor, time_s };
+            decided.push(self.carry_out(hub, document, Question::Write(writing)).await?);
         }
         Ok(decided)
     }

@@ -8,7 +8,7 @@ use std::{
 use concord_protocol::DocumentId;
 
 /// From a change to the look at it: what is written together is looked at together.
-const DELAY: Duration = Duration::from_millis(200);
+pub(super) const DELAY: Duration = Duration::from_millis(200);
 /// A document rests so many times as long as looking at it took.
 const REST: u32 = 20;
 
@@ -29,9 +29,9 @@ impl Queue {
         self.add(document, rested.map_or(now + DELAY, |rested| rested.max(now + DELAY)));
     }
 
-    /// A document may have been changed while nobody looked.
-    pub(super) fn unknown(&mut self, document: &DocumentId, now: Instant) {
-        self.add(document, now);
+    /// A document is to be looked at then, whether it was changed or not.
+    pub(super) fn unknown(&mut self, document: &DocumentId, at: Instant) {
+        self.add(document, at);
     }
 
     fn add(&mut self, document: &DocumentId, at: Instant) {
