@@ -9,6 +9,7 @@ mod open;
 mod output;
 mod past;
 mod path;
+mod policy;
 mod schema;
 mod serve;
 mod summary;
@@ -53,6 +54,9 @@ enum Command {
     /// List, show and decide what could not be merged without losing somebody's intent
     #[command(after_help = EXIT_CODES)]
     Conflicts(conflicts::ConflictsArgs),
+    /// Say what the policies of a schema would have done with what people decided
+    #[command(after_help = EXIT_CODES)]
+    Policy(policy::PolicyArgs),
     /// Check, show and compare schema files: the types of entities, their fields and rules
     #[command(after_help = EXIT_CODES)]
     Schema(schema::SchemaArgs),
@@ -90,6 +94,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
+        Command::Policy(args) => (args.common.json, asynchronously(policy::run(args))),
         Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),
         Command::Sync(args) => (args.common.json, asynchronously(sync::run(args))),
         Command::Bench(args) => (args.json, asynchronously(bench(args))),

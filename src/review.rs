@@ -32,6 +32,7 @@ mod part;
 pub mod policy;
 mod resolution;
 mod settle;
+pub mod simulate;
 mod summary;
 mod view;
 
