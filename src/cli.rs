@@ -2,6 +2,7 @@
 
 mod config;
 mod conflicts;
+mod deletion;
 mod doc;
 mod edit;
 mod failure;

@@ -26,6 +26,7 @@ mod confirm;
 mod conflicts;
 mod content;
 mod core;
+mod deletion;
 mod dialer;
 mod document;
 mod edit;
@@ -78,6 +79,7 @@ use self::{
 pub use self::{
     builder::PeerBuilder,
     conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
+    deletion::DeleteError,
     document::{Changed, Document, Watcher},
     entity::EntityError,
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},

@@ -28,7 +28,7 @@ mod follower;
 pub mod history;
 mod look;
 mod operation;
-mod part;
+pub(crate) mod part;
 pub mod policy;
 mod resolution;
 mod settle;

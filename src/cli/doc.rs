@@ -17,7 +17,7 @@ use concord_protocol::DocumentId;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Failure,
+    Failure, deletion,
     open::{self, Common},
     output, past,
     path::DocPath,
@@ -76,6 +76,8 @@ enum DocCommand {
     },
     #[command(flatten)]
     Past(past::PastCommand),
+    #[command(flatten)]
+    Deletion(deletion::DeletionCommand),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,7 +88,11 @@ enum Format {
 
 pub(super) async fn run(args: DocArgs) -> Result<(), Failure> {
     let DocArgs { common, command } = args;
-    let peer = open::peer(&common).await?;
+    let schema = match &command {
+        DocCommand::Deletion(command) => command.schema()?,
+        _ => None,
+    };
+    let peer = open::peer_under(&common, schema).await?;
     let done = match command {
         DocCommand::Ls { ids } => list(&peer, &common, ids).await,
         DocCommand::Get { doc, path } => get(&peer, &common, &doc, &path).await,
@@ -96,6 +102,7 @@ pub(super) async fn run(args: DocArgs) -> Result<(), Failure> {
         }
         DocCommand::Import { file } => import(&peer, &common, &file).await,
         DocCommand::Past(command) => past::run(&peer, &common, command).await,
+        DocCommand::Deletion(command) => deletion::run(&peer, &common, command).await,
     };
     peer.close().await?;
     done
@@ -132,6 +139,7 @@ async fn list(peer: &Peer, common: &Common, only_ids: bool) -> Result<(), Failur
                 "changes": row.changes,
                 "time": row.time,
                 "preview": row.preview,
+                "deleted": row.is_deleted,
             }));
         } else {
             let changed = if row.changes == 0 {
@@ -158,6 +166,7 @@ struct Row {
     changes: usize,
     time: i64,
     preview: String,
+    is_deleted: bool,
 }
 
 impl Row {
@@ -166,7 +175,10 @@ impl Row {
         let latest = heads.iter().filter_map(|head| doc.get_change_meta_by_hash(head));
         let time = latest.map(|change| change.timestamp).max().unwrap_or(0);
         let changes = usize::try_from(doc.stats().num_changes).unwrap_or(usize::MAX);
-        Self { changes, time, preview: preview(doc) }
+        let is_deleted = concord::entity::is_deleted(doc);
+        let preview = preview(doc);
+        let preview = if is_deleted { format!("(deleted) {preview}") } else { preview };
+        Self { changes, time, preview, is_deleted }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use concord::{
     history::HistoryError,
     json::JsonError,
-    peer::{ChangeError, ConfirmError, FindError, PastError, PeerError, ReviewError},
+    peer::{ChangeError, ConfirmError, DeleteError, FindError, PastError, PeerError, ReviewError},
     store::StoreError,
 };
 
@@ -136,6 +136,17 @@ impl From<ReviewError> for Failure {
             error @ (ReviewError::Refused(_) | ReviewError::NotAgain(_)) => {
                 Self::usage(error.to_string())
             }
+            error => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<DeleteError> for Failure {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::Find(error) => error.into(),
+            DeleteError::Change(error) => error.into(),
+            DeleteError::Review(error) => error.into(),
             error => Self::failed(error.to_string()),
         }
     }

@@ -19,9 +19,14 @@ impl Peer {
     /// [`ReviewError::Find`] and [`ReviewError::Documents`] if the peer is closed or its store cannot
     /// be read.
     pub async fn conflicts_between(&self) -> Result<Vec<Apart>, ReviewError> {
+        Ok(self.between().await?.open().collect())
+    }
+
+    /// What the documents that are stored here say that concerns others.
+    pub(super) async fn between(&self) -> Result<Between, ReviewError> {
         let mut between = Between::default();
         if self.0.schema.is_none() {
-            return Ok(Vec::new());
+            return Ok(between);
         }
         for id in self.documents().await? {
             match self.find_within(id.as_str(), Duration::from_millis(FIND_MS)).await {
@@ -32,7 +37,7 @@ impl Peer {
                 Err(error) => tracing::warn!(document = %id, %error, "passed over"),
             }
         }
-        Ok(between.open().collect())
+        Ok(between)
     }
 
     /// Decides a conflict between documents: a change in each that it concerns, on disk when this

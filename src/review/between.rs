@@ -5,6 +5,7 @@
 //! depends on nothing but that: whoever has the same documents and the same schema finds the same.
 
 mod apart;
+mod deletion;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,10 @@ use concord_protocol::DocumentId;
 use serde_json::Value as Json;
 
 use self::apart::side;
-pub use self::apart::{Apart, NotSo, Step};
+pub use self::{
+    apart::{Apart, NotSo, Step},
+    deletion::{Deletion, Needed},
+};
 use super::{
     Code, ConflictId, SideView, View,
     conflict::name_of,

@@ -3,8 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use automerge::{
-    Automerge, AutomergeError, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc as _, ScalarValue,
-    Value,
+    Automerge, AutomergeError, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, Value,
     marks::ExpandMark,
     transaction::{Transactable as _, Transaction},
 };
@@ -16,7 +15,7 @@ use crate::{entity::DELETED_KEY, json};
 
 /// What is written at one place.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Slot {
         parent: ObjId,
         prop: Prop,
@@ -32,7 +31,7 @@ pub(super) enum Part {
 
 impl Part {
     /// Writes it. Whether there was something to write.
-    pub(super) fn write(&self, tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
+    pub(crate) fn write(&self, tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
         let (parent, prop, is_there, content) = match self {
             Self::Slot { parent, prop, is_there, content } => (parent, prop, *is_there, content),
             Self::Text { text, becomes } => {
@@ -142,7 +141,11 @@ pub(super) fn fields(
 
 /// Takes all references to a document out of what is at a key: members of sets, and values of lists
 /// and maps.
-pub(super) fn without(doc: &Automerge, key: &str, to: &str) -> Result<Vec<Part>, AutomergeError> {
+pub(crate) fn without(
+    doc: &impl ReadDoc,
+    key: &str,
+    to: &str,
+) -> Result<Vec<Part>, AutomergeError> {
     let refers = |text: &str| text.parse().is_ok_and(|AutomergeUrl(id)| id.as_str() == to);
     let is_it = |value: &Value<'_>| value.as_str().is_some_and(refers);
     let mut parts = Vec::new();

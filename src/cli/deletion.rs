@@ -1,0 +1,104 @@
+//! `concord doc delete | undelete`: a mark in the document, which stays and can be taken back.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use concord::{entity::Schema, peer::Peer};
+use concord_protocol::DocumentId;
+use serde_json::json;
+
+use super::{Failure, open::Common, output, schema, sync, waiting};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeletionCommand {
+    /// Mark a document as deleted, and do what the schema says of references to it. What it says
+    /// stays in it, and undelete takes the mark away
+    Delete {
+        /// The document's id or automerge: URL
+        doc: String,
+        /// The schema in force: it says what becomes of references
+        #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
+        schema: Option<PathBuf>,
+    },
+    /// Take back that a document was deleted
+    Undelete {
+        /// The document's id or automerge: URL
+        doc: String,
+    },
+}
+
+impl DeletionCommand {
+    /// The schema that it is to be done under.
+    pub(super) fn schema(&self) -> Result<Option<Schema>, Failure> {
+        match self {
+            Self::Delete { schema, .. } => schema.as_deref().map(schema::read).transpose(),
+            Self::Undelete { .. } => Ok(None),
+        }
+    }
+}
+
+pub(super) async fn run(
+    peer: &Peer,
+    common: &Common,
+    command: DeletionCommand,
+) -> Result<(), Failure> {
+    match command {
+        DeletionCommand::Delete { doc, .. } => delete(peer, common, &doc).await,
+        DeletionCommand::Undelete { doc } => undelete(peer, common, &doc).await,
+    }
+}
+
+async fn delete(peer: &Peer, common: &Common, doc: &str) -> Result<(), Failure> {
+    let document = waiting::find(peer, common, doc).await?;
+    let deleting = peer.delete_entity(&document);
+    let deletion = waiting::here(common, "looking at what refers to it", deleting).await?;
+    let mut confirmed = sync::confirm(peer, common, &document).await;
+    let cleared = deletion.cleared.iter().map(|(from, ..)| from);
+    for other in deletion.with.iter().chain(cleared) {
+        let other = waiting::find(peer, common, other.as_str()).await?;
+        let this = sync::confirm(peer, common, &other).await;
+        if !matches!(confirmed, Some(Err(_))) {
+            confirmed = this;
+        }
+    }
+    if common.json {
+        let with: Vec<&str> = deletion.with.iter().map(DocumentId::as_str).collect();
+        let cleared = deletion.cleared.iter().map(
+            |(from, key, to)| json!({ "document": from.as_str(), "key": key, "to": to.as_str() }),
+        );
+        output::json(&json!({
+            "deleted": document.id().as_str(),
+            "with": with,
+            "cleared": cleared.collect::<Vec<_>>(),
+            "durable": true,
+            "confirmed": confirmed.as_ref().map(Result::is_ok),
+        }))?;
+    } else {
+        output::line(format_args!("deleted {}", document.url()))?;
+        for with in &deletion.with {
+            output::line(format_args!("deleted automerge:{} with it", with.as_str()))?;
+        }
+        for (from, key, _) in &deletion.cleared {
+            output::line(format_args!("cleared {key} of automerge:{}", from.as_str()))?;
+        }
+        output::line(sync::where_it_is(confirmed.as_ref()))?;
+    }
+    confirmed.unwrap_or(Ok(()))
+}
+
+async fn undelete(peer: &Peer, common: &Common, doc: &str) -> Result<(), Failure> {
+    let document = waiting::find(peer, common, doc).await?;
+    peer.restore_entity(&document).await?;
+    let confirmed = sync::confirm(peer, common, &document).await;
+    if common.json {
+        output::json(&json!({
+            "restored": document.id().as_str(),
+            "durable": true,
+            "confirmed": confirmed.as_ref().map(Result::is_ok),
+        }))?;
+    } else {
+        output::line(format_args!("{} is there again", document.url()))?;
+        output::line(sync::where_it_is(confirmed.as_ref()))?;
+    }
+    confirmed.unwrap_or(Ok(()))
+}

@@ -1,0 +1,60 @@
+//! `concord doc delete | undelete`, with and without a schema that says what becomes of references.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
+mod cli;
+
+use std::fs;
+
+use serde_json::json;
+
+use self::cli::{fails, json_of, ok};
+
+const SCHEMA: &str = r#"
+[types.project.fields]
+title = "string"
+
+[types.task.fields]
+title = "string"
+project = { kind = "reference", to = "project", on_delete = "cascade" }
+also = { kind = "set", items = { kind = "reference", to = "project", on_delete = "set_null" } }
+parent = { kind = "reference", to = "task", on_delete = "restrict", acyclic = true }
+"#;
+
+#[test]
+fn what_is_deleted_takes_with_it_what_the_schema_says_and_nothing_else() {
+    let home = tempfile::tempdir().unwrap();
+    let (dir, schema) = (home.path().join("ann"), home.path().join("schema.toml"));
+    fs::write(&schema, SCHEMA).unwrap();
+    let schema = schema.to_str().unwrap();
+    let create = |content: serde_json::Value| ok(&dir, &["doc", "create", &content.to_string()]);
+    let id = |url: &str| url.trim_start_matches("automerge:").to_owned();
+    let roof = create(json!({"type": "project", "title": "Roof"}));
+    let task = create(json!({"type": "task", "title": "Tiles", "project": roof}));
+    let part = create(json!({"type": "task", "title": "Nails", "parent": task}));
+    let also = create(json!({"type": "task", "title": "Wood", "also": {&*roof: true}}));
+
+    let (code, words) = fails(&dir, &["doc", "delete", &roof, "--schema", schema]);
+    assert_eq!(code, 1);
+    let needed =
+        format!("it is needed: {} is referred to by {} (field `parent`)", id(&task), id(&part));
+    assert!(words.contains(&needed), "{words}");
+    let listed = ok(&dir, &["doc", "ls"]);
+    assert!(!listed.contains("(deleted)"), "nothing was done: {listed}");
+
+    ok(&dir, &["edit", &part, "parent", "--delete"]);
+    let done = json_of(&dir, &["doc", "delete", &roof, "--schema", schema, "--json"]);
+    assert_eq!((&done["with"], &done["deleted"]), (&json!([id(&task)]), &json!(id(&roof))));
+    assert_eq!(done["cleared"], json!([{"document": id(&also), "key": "also", "to": id(&roof)}]));
+    assert_eq!(json_of(&dir, &["doc", "get", &also, "--json"])["also"], json!({}));
+    let listed = json_of(&dir, &["doc", "ls", "--json"]);
+    let deleted = listed.as_array().unwrap().iter().filter(|row| row["deleted"] == true).count();
+    assert_eq!(deleted, 2);
+    assert!(ok(&dir, &["doc", "log", &task]).contains(&format!("because {}", id(&roof))));
+
+    let words = ok(&dir, &["doc", "undelete", &roof]);
+    assert!(words.contains("is there again"), "{words}");
+    // Without a schema nobody knows of references.
+    ok(&dir, &["doc", "delete", &part]);
+    assert!(ok(&dir, &["doc", "ls"]).contains("(deleted) Nails"));
+}
