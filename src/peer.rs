@@ -44,6 +44,7 @@ pub mod simulation;
 mod socket;
 mod status;
 mod transport;
+mod triage;
 
 use std::{
     fmt,
@@ -85,6 +86,7 @@ pub use self::{
     history::PastError,
     status::Status,
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
+    triage::TriageError,
 };
 use crate::{
     entity::Schema,
@@ -111,6 +113,7 @@ struct Inner {
     session: SessionId,
     next_broadcast: AtomicU64,
     schema: Option<Arc<Schema>>,
+    author: Option<String>,
 }
 
 impl Drop for Inner {

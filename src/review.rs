@@ -8,7 +8,8 @@
 //! left, there is a conflict; what is found does not depend on the order in which changes came.
 //!
 //! Under a schema there is more that cannot be kept together: rules that a merge breaks and values
-//! that cannot be read ([`open`]), and what several documents claim or refer to ([`between`]).
+//! that cannot be read ([`open`]), and what several documents claim or refer to ([`between`]). Who looks after a conflict, and what they
+//! say of it, is no part of it and replicates beside it ([`triage`]).
 //!
 //! Nothing here does I/O or changes a document: [`Detector`] reads changes, [`Conflict`] says what
 //! it found, and [`Resolution`] is applied in a transaction of the caller.
@@ -33,6 +34,7 @@ pub mod policy;
 mod resolution;
 mod settle;
 mod summary;
+pub mod triage;
 mod view;
 
 pub use self::{

@@ -1,17 +1,22 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
 mod decisions;
+mod triage;
 
 use std::{cell::Cell, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use concord::{
     peer::{Document, Peer},
-    review::{Choice, Conflict, ConflictId, Content, SideView, View, between::Apart, desk::Wanted},
+    review::{
+        Choice, Conflict, ConflictId, Content, SideView, View, between::Apart,
+        desk::Wanted as WantedValue, triage::Shown,
+    },
 };
 use concord_protocol::{AutomergeUrl, DocumentId};
 use serde_json::{Value as Json, json};
 
+use self::triage::{ActCommand, Wanted};
 use super::{
     Failure,
     open::{self, Common},
@@ -23,6 +28,8 @@ const ID_SHOWN: usize = 8;
 /// Characters of a value in a list, and of one alone.
 const SHORT: usize = 28;
 const LONG: usize = 200;
+/// Which column of a list says who looks after a conflict.
+const WHO: usize = 4;
 
 #[derive(Debug, Args)]
 pub(super) struct ConflictsArgs {
@@ -41,6 +48,15 @@ enum ConflictsCommand {
     Ls {
         /// Only of these documents (ids or automerge: URLs); of all that are stored here otherwise
         docs: Vec<String>,
+        /// Which of them
+        #[arg(long, value_enum, default_value = "pending")]
+        state: Wanted,
+        /// Those that need no decision; as --state dismissed
+        #[arg(long, conflicts_with = "state")]
+        dismissed: bool,
+        /// Only those that this person should look after
+        #[arg(long, value_name = "NAME")]
+        assignee: Option<String>,
     },
     /// Show a conflict: what was there, what each side wants, and who wrote it
     Show {
@@ -61,6 +77,8 @@ enum ConflictsCommand {
         #[arg(long)]
         reason: Option<String>,
     },
+    #[command(flatten)]
+    Act(ActCommand),
     /// List the decisions that people and policies made
     Log {
         /// Only of these documents (ids or automerge: URLs); of all that are stored here otherwise
@@ -103,11 +121,15 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
     let schema = schema.as_deref().map(schema::read).transpose()?;
     let peer = open::peer_under(&common, schema).await?;
     let done = match command {
-        ConflictsCommand::Ls { docs } => list(&peer, &common, docs).await,
+        ConflictsCommand::Ls { docs, state, dismissed, assignee } => {
+            let state = if dismissed { Wanted::Dismissed } else { state };
+            list(&peer, &common, docs, state, assignee).await
+        }
         ConflictsCommand::Show { doc, id } => show(&peer, &common, &doc, &id).await,
         ConflictsCommand::Resolve { doc, id, chosen, reason } => {
             resolve(&peer, &common, &doc, &id, chosen, reason).await
         }
+        ConflictsCommand::Act(command) => triage::run(&peer, &common, command).await,
         ConflictsCommand::Log { docs } => decisions::log(&peer, &common, docs).await,
         ConflictsCommand::Revert { doc, id, reason } => {
             decisions::revert(&peer, &common, &doc, &id, reason).await
@@ -117,19 +139,25 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
     done
 }
 
-async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
+async fn list(
+    peer: &Peer,
+    common: &Common,
+    docs: Vec<String>,
+    state: Wanted,
+    assignee: Option<String>,
+) -> Result<(), Failure> {
+    let about = peer.review_document().await?;
     let named: Vec<DocumentId> = docs.iter().filter_map(|doc| id_of(doc)).collect();
     let docs = all_unless(peer, docs).await?;
-    let (mut rows, mut shown, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-    let (done, total) = (Cell::new(0), docs.len());
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    // Where all else is said is looked at, and is no document of the user's.
+    let total = docs.iter().filter(|doc| id_of(doc).as_ref() != Some(about.id())).count();
+    let done = Cell::new(0);
     let finding = async {
         for doc in docs {
             // One that cannot be opened does not hide the others' conflicts.
             match of_one(peer, common, &doc).await {
-                Ok(found) => {
-                    rows.extend(found.iter().map(to_row));
-                    shown.extend(found);
-                }
+                Ok(views) => found.extend(views),
                 Err(failure) => failed.push(failure),
             }
             done.set(done.get() + 1);
@@ -139,17 +167,36 @@ async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Fai
     waiting::with(common, words, finding).await;
     for apart in peer.conflicts_between().await? {
         if apart.documents.iter().any(|document| named.is_empty() || named.contains(document)) {
-            rows.push(to_row(&apart.view));
-            shown.push(apart.view);
+            found.push(apart.view);
+        }
+    }
+    let now = output::now();
+    let (mut rows, mut shown, mut others) = (Vec::new(), Vec::new(), 0);
+    for view in found {
+        let said = triage::of(peer, view.id).await;
+        let shows = Shown::of(view, said, now);
+        let to = shows.triage.assigned.as_ref().map(|assigned| &assigned.to);
+        if assignee.is_some() && assignee.as_ref() != to {
+            continue;
+        }
+        if state.takes(shows.state) {
+            rows.push(to_row(&shows));
+            shown.push(shows);
+        } else {
+            others += 1;
         }
     }
     if common.json {
         output::json(&json!(shown))?;
     } else if !rows.is_empty() {
-        output::table(&["ID", "KIND", "WHERE", "SIDES", "DOCUMENT"], &rows)?;
+        table(rows)?;
     } else if failed.is_empty() {
         let documents = if total == 1 { "document" } else { "documents" };
-        output::line(format_args!("no open conflicts in {total} {documents}"))?;
+        let which = if state == Wanted::Pending { "open" } else { "such" };
+        output::line(format_args!("no {which} conflicts in {total} {documents}"))?;
+    }
+    if !common.json && others > 0 && state == Wanted::Pending {
+        output::line(format_args!("{others} more are put off or dismissed: --state all"))?;
     }
     let others = failed.len().saturating_sub(1);
     match failed.pop() {
@@ -157,6 +204,18 @@ async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Fai
         Some(failure) if others == 0 => Err(failure),
         Some(failure) => Err(failure.and(&format!("{others} more documents cannot be opened"))),
     }
+}
+
+/// Prints conflicts; who looks after them only where anybody does.
+fn table(mut rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    let mut headings = vec!["ID", "KIND", "WHERE", "SIDES", "WHO", "DOCUMENT"];
+    if rows.iter().all(|row| row[WHO].is_empty()) {
+        headings.remove(WHO);
+        for row in &mut rows {
+            row.remove(WHO);
+        }
+    }
+    output::table(&headings, &rows)
 }
 
 async fn of_one(peer: &Peer, common: &Common, doc: &str) -> Result<Vec<View>, Failure> {
@@ -173,10 +232,13 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
         Found::In(document, conflict) => view(&document, &conflict)?,
         Found::Between(apart) => apart.view,
     };
-    if common.json {
-        return output::json(&json!(view));
-    }
     let now = output::now();
+    let said = triage::of(peer, view.id).await;
+    let shown = Shown::of(view, said, now);
+    if common.json {
+        return output::json(&json!(shown));
+    }
+    let Shown { view, triage: said, .. } = shown;
     output::line(format_args!(
         "conflict {} ({}) at {}",
         short_id(view.id),
@@ -209,6 +271,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     if !is_between {
         output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
     }
+    triage::lines(&said)?;
     let others = if is_between { "--now" } else { "--now, --before, --delete, --value" };
     output::line(format_args!(
         "decide with: concord conflicts resolve {doc} {} --side 1 (or {others})",
@@ -338,16 +401,16 @@ async fn find(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<Found
 
 impl Chosen {
     /// As it is asked of conflicts between documents.
-    fn wanted(self) -> Wanted {
+    fn wanted(self) -> WantedValue {
         let Self { side, before, now, value, delete: _ } = self;
         match (side, value) {
-            (Some(side), _) => Wanted::Side(side),
+            (Some(side), _) => WantedValue::Side(side),
             (_, Some(typed)) => {
-                Wanted::Value(serde_json::from_str(&typed).unwrap_or(Json::String(typed)))
+                WantedValue::Value(serde_json::from_str(&typed).unwrap_or(Json::String(typed)))
             }
-            _ if before => Wanted::Before,
-            _ if now => Wanted::Now,
-            _ => Wanted::Delete,
+            _ if before => WantedValue::Before,
+            _ if now => WantedValue::Now,
+            _ => WantedValue::Delete,
         }
     }
 
@@ -376,13 +439,15 @@ impl Chosen {
     }
 }
 
-fn to_row(view: &View) -> Vec<String> {
+fn to_row(shown: &Shown) -> Vec<String> {
+    let view = &shown.view;
     let sides: Vec<String> = view.sides.iter().map(|side| in_words(side, SHORT)).collect();
     vec![
         short_id(view.id),
         view.code.clone(),
         output::short(place(view), LONG),
         sides.join(" | "),
+        triage::in_short(&shown.triage, shown.state),
         view.document.clone(),
     ]
 }

@@ -4,10 +4,13 @@
 //! All of it is found anew from the documents after a restart: nothing about conflicts is stored
 //! that is not in them.
 
+mod acts;
 mod decide;
 mod http;
 mod index;
 mod queue;
+mod standings;
+mod triage;
 
 use std::{
     collections::BTreeMap,
@@ -26,8 +29,10 @@ use tokio::{
 use self::{
     index::{Change, Index},
     queue::Queue,
+    standings::Standings,
 };
 use super::{
+    clock::Clock,
     hub::{Health, Hub},
     shard::Shards,
 };
@@ -37,6 +42,7 @@ use crate::{
         ConflictId, Facts, Summary,
         between::{Apart, Between},
         desk::{Answer, Asked, Question},
+        triage::{State as Triaged, review_document_id},
     },
     store::{Store, StoreError, Tenant},
     worker::{Materialiser, WorkerJob},
@@ -52,6 +58,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const READ_MAX: Duration = Duration::from_secs(30);
 /// Before a document that could not be looked at for the moment is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How often what is long over is forgotten.
+const FORGET_EVERY: Duration = Duration::from_hours(1);
+/// Whose documents they are: without accounts everything is of one tenant.
+const TENANT: &str = "default";
 /// Documents that are asked of the store at once when a relay starts.
 const SWEEP_PAGE: usize = 1_000;
 /// What became of conflicts, kept for each of those who watch.
@@ -63,6 +73,9 @@ pub(super) struct Reviewer {
     materialiser: Arc<dyn Materialiser>,
     /// The text of the schema file in force.
     schema: Option<String>,
+    clock: Clock,
+    /// Where it is said who looks after which conflicts.
+    triage_document: DocumentId,
     state: Mutex<State>,
     changed: Notify,
     told: broadcast::Sender<Arc<Change>>,
@@ -73,6 +86,7 @@ pub(super) struct Reviewer {
 #[derive(Debug, Default)]
 struct State {
     index: Index,
+    standings: Standings,
     between: Between,
     queue: Queue,
     /// Every document that was there at the start is in the queue, or was looked at.
@@ -88,6 +102,8 @@ struct State {
 pub(super) struct ReviewStatus {
     /// Open conflicts, by code.
     pub(super) open: Vec<(String, usize)>,
+    /// The same, by who looks after them.
+    pub(super) states: BTreeMap<Triaged, usize>,
     /// Open ones that are not listed.
     pub(super) unlisted: usize,
     /// Documents that wait to be looked at.
@@ -126,6 +142,17 @@ impl State {
         changes
     }
 
+    /// How it stands now with a conflict that is open.
+    fn triaged(&self, id: &ConflictId, now_s: i64) -> Option<Change> {
+        let (document, _) = self.index.find(id).filter(|_| self.index.is_open(id))?;
+        Some(Change::Triaged {
+            id: *id,
+            document: document.as_str().to_owned(),
+            state: self.standings.state(id, now_s),
+            triage: self.standings.of(id).cloned(),
+        })
+    }
+
     /// A conflict between documents that is open.
     fn apart(&self, id: &ConflictId) -> Option<Apart> {
         self.between.find(id).filter(|_| self.index.is_open(id))
@@ -143,11 +170,14 @@ impl Reviewer {
         store: Arc<dyn Store>,
         materialiser: Arc<dyn Materialiser>,
         schema: Option<String>,
+        clock: Clock,
     ) -> Self {
         Self {
             store,
             materialiser,
             schema,
+            clock,
+            triage_document: review_document_id(TENANT),
             state: Mutex::default(),
             changed: Notify::new(),
             told: broadcast::Sender::new(TOLD),
@@ -171,6 +201,7 @@ impl Reviewer {
         let codes = state.index.codes().iter();
         ReviewStatus {
             open: codes.map(|(code, count)| (code.to_string(), *count)).collect(),
+            states: state.standings.count(&state.index, self.clock.now_s()),
             unlisted: state.index.unlisted(),
             waiting: state.queue.len(),
             looks: state.looks,
@@ -207,7 +238,11 @@ impl Reviewer {
     }
 
     /// Looks at a document, and notes what is open in it.
-    async fn look(&self, shards: &Shards, document: &DocumentId) {
+    async fn look(&self, hub: &Hub, document: &DocumentId) {
+        let shards = &hub.shards;
+        if *document == self.triage_document {
+            self.look_at_triage(hub).await;
+        }
         let answer = self.ask(shards, document, Question::List).await;
         self.state().looks += 1;
         match answer {
@@ -316,13 +351,14 @@ pub(super) async fn run(hub: Arc<Hub>, reviewer: Arc<Reviewer>) {
 }
 
 async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
+    let mut forget_at = Instant::now();
     loop {
         let changed = reviewer.changed.notified();
         let next = reviewer.state().queue.next(Instant::now());
         match next {
             Ok(document) => {
                 let start = Instant::now();
-                reviewer.look(&hub.shards, &document).await;
+                reviewer.look(hub, &document).await;
                 let took = start.elapsed();
                 reviewer.state().queue.looked_at(&document, took, Instant::now());
                 sleep((took * (SHARE - 1)).min(PAUSE_MAX)).await;
@@ -330,7 +366,16 @@ async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
             Err(Some(at)) => {
                 let _ = timeout(at.saturating_duration_since(Instant::now()), changed).await;
             }
-            Err(None) => changed.await,
+            Err(None) => {
+                let is_swept = reviewer.state().is_swept;
+                if is_swept && forget_at <= Instant::now() {
+                    reviewer.forget(hub).await;
+                    forget_at = Instant::now() + FORGET_EVERY;
+                }
+                // The first time it is not known yet whether all documents were seen.
+                let pause = if is_swept { FORGET_EVERY } else { PAUSE_MAX };
+                let _ = timeout(pause, changed).await;
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     Choice, Conflict, ConflictId, Content, Detector, Facts, NotAgain, Resolution, Summary,
-    Unreadable, View, history, open, settle,
+    Unreadable, View, history, open, settle, triage,
 };
 use crate::{
     entity::{Schema, SchemaErrors},
@@ -43,6 +43,8 @@ pub enum Question {
     DecideAgain(Order),
     /// How is this written that is decided between documents?
     Write(Writing),
+    /// Of the review document: who looks after conflicts?
+    Triage(triage::desk::Question),
 }
 
 /// A part of a decision between documents that is to be made into a change of this one.
@@ -128,6 +130,8 @@ pub enum Answer {
     NotOpen(Option<ConflictId>),
     /// The decision cannot be written, for a reason that is the asker's.
     Refused(String),
+    /// To [`Question::Triage`].
+    Triage(triage::desk::Answer),
 }
 
 /// No answer can be given.
@@ -142,6 +146,9 @@ pub enum DeskError {
     /// The schema is none.
     #[error(transparent)]
     Schema(#[from] SchemaErrors),
+    /// See the error of automerge.
+    #[error(transparent)]
+    Automerge(#[from] automerge::AutomergeError),
     /// No document has such a name.
     #[error("{0:?} is not the id of a document")]
     Document(String),
@@ -184,6 +191,7 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
         Question::Decide(order) => decide(doc, &find(doc)?, order),
         Question::DecideAgain(order) => decide_again(doc, &document, schema, order),
         Question::Write(writing) => Ok(write(doc, writing)),
+        Question::Triage(question) => Ok(Answer::Triage(triage::desk::answer(doc, question)?)),
     }
 }
 

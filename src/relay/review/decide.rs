@@ -23,6 +23,8 @@ pub(super) enum Undecided {
     NotOpen(Option<ConflictId>),
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Held(String),
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
     #[error("the decision was not stored: {0}")]
@@ -125,7 +127,7 @@ impl Reviewer {
                 self.changed(&document);
                 return Err(Undecided::NotOpen(successor));
             }
-            Answer::Listed { .. } | Answer::Shown(_) => {
+            Answer::Listed { .. } | Answer::Shown(_) | Answer::Triage(_) => {
                 let other = JobError::Base("another question was answered".to_owned());
                 return Err(NoAnswer::from(other).into());
             }
@@ -146,6 +148,6 @@ fn actor() -> Result<Vec<u8>, getrandom::Error> {
     Ok(actor)
 }
 
-fn now_s(hub: &Hub) -> i64 {
-    i64::try_from(hub.clock.now().wall_ms / 1_000).unwrap_or(i64::MAX)
+pub(super) fn now_s(hub: &Hub) -> i64 {
+    hub.clock.now_s()
 }

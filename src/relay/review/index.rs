@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use concord_protocol::DocumentId;
 use serde::Serialize;
 
+use super::standings::{Standings, Wanted};
 use crate::review::{
     ConflictId, Summary,
     between::{Apart, Group},
+    triage::{Standing, State},
 };
 
 /// Conflicts that are held at once. Each takes at most about 2 KB.
@@ -36,6 +38,17 @@ pub(super) enum Change {
         document: String,
         /// The one that is open in its place now.
         successor: Option<ConflictId>,
+    },
+    /// Somebody did something about it, without deciding it.
+    Triaged {
+        /// Which.
+        id: ConflictId,
+        /// In which document.
+        document: String,
+        /// How it stands now.
+        state: State,
+        /// Who looks after it.
+        triage: Option<Standing>,
     },
 }
 
@@ -86,13 +99,17 @@ struct Closed {
 pub(super) struct Filter {
     pub(super) code: Option<String>,
     pub(super) document: Option<DocumentId>,
+    pub(super) state: Wanted,
+    pub(super) assignee: Option<String>,
+    /// The time at which it is asked, in seconds since 1970.
+    pub(super) now_s: i64,
 }
 
 /// A part of a listing.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Page {
     /// JSON objects.
-    pub(super) conflicts: Vec<Box<str>>,
+    pub(super) conflicts: Vec<String>,
     /// Where the next page begins, if there is one.
     pub(super) next: Option<Mark>,
 }
@@ -221,14 +238,27 @@ impl Index {
     }
 
     /// A page of what is open, newest first.
-    pub(super) fn list(&self, filter: &Filter, after: Option<Mark>, limit: usize) -> Page {
+    pub(super) fn list(
+        &self,
+        filter: &Filter,
+        standings: &Standings,
+        after: Option<Mark>,
+        limit: usize,
+    ) -> Page {
         let mut page = Page::default();
+        let now_s = filter.now_s;
         let mut take = |mark: Mark, entry: &Entry| {
             if filter.code.as_deref().is_some_and(|code| *code != *entry.code) {
                 return true;
             }
+            let assignee = standings.of(&mark.1).and_then(|of| of.assignee.as_ref());
+            if filter.assignee.as_ref().is_some_and(|wanted| Some(wanted) != assignee)
+                || !filter.state.takes(standings.state(&mark.1, now_s))
+            {
+                return true;
+            }
             if page.conflicts.len() < limit {
-                page.conflicts.push(entry.json.clone());
+                page.conflicts.push(standings.with(&mark.1, &entry.json, now_s));
                 page.next = Some(mark);
                 return true;
             }
@@ -336,7 +366,7 @@ mod tests {
         let all = |filter: &Filter| {
             let (mut found, mut after) = (Vec::new(), None);
             loop {
-                let page = index.list(filter, after, 4);
+                let page = index.list(filter, &Standings::default(), after, 4);
                 found.extend(ids(&page));
                 after = page.next;
                 if after.is_none() {
@@ -346,10 +376,10 @@ mod tests {
         };
         let every: Vec<u32> = [100].into_iter().chain((0..25).rev()).collect();
         assert_eq!(all(&Filter::default()), every);
-        let twins = Filter { code: Some("twin".to_owned()), document: None };
+        let twins = Filter { code: Some("twin".to_owned()), ..Filter::default() };
         assert_eq!(all(&twins), [24, 21, 18, 15, 12, 9, 6, 3, 0]);
         assert_eq!(index.codes()["twin"], 9);
-        let one = Filter { code: None, document: Some(document(7)) };
+        let one = Filter { document: Some(document(7)), ..Filter::default() };
         assert_eq!(all(&one), [100, 7]);
         assert_eq!(index.count(), 26);
     }
@@ -372,7 +402,9 @@ mod tests {
         assert_eq!(index.count(), 1);
         assert_eq!(index.update(&document(1), Vec::new(), 0).len(), 1);
         assert_eq!((index.count(), index.codes()["value"]), (0, 0));
-        assert!(index.list(&Filter::default(), None, 10).conflicts.is_empty());
+        assert!(
+            index.list(&Filter::default(), &Standings::default(), None, 10).conflicts.is_empty()
+        );
     }
 
     #[test]
