@@ -43,6 +43,7 @@ mod registry;
 pub mod simulation;
 mod socket;
 mod status;
+mod suggest;
 mod transport;
 mod triage;
 

@@ -20,6 +20,7 @@
 
 pub mod between;
 mod broken;
+pub mod bulk;
 mod causality;
 mod conflict;
 pub mod desk;
@@ -30,9 +31,11 @@ pub mod history;
 mod look;
 mod operation;
 mod part;
+mod pick;
 pub mod policy;
 mod resolution;
 mod settle;
+pub mod suggest;
 mod summary;
 pub mod triage;
 mod view;
@@ -45,6 +48,7 @@ pub use self::{
     follower::{Follower, News},
     history::{NotAgain, Past},
     look::Content,
+    pick::NoChoice,
     resolution::{Choice, Decided, Refused, Resolution},
     settle::{Settled, settle},
     summary::{SideSummary, Summary},

@@ -1,5 +1,6 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
+mod bulk;
 mod decisions;
 mod triage;
 
@@ -9,14 +10,17 @@ use clap::{Args, Subcommand};
 use concord::{
     peer::{Document, Peer},
     review::{
-        Choice, Conflict, ConflictId, Content, SideView, View, between::Apart,
-        desk::Wanted as WantedValue, triage::Shown,
+        Conflict, ConflictId, SideView, View, between::Apart, desk::Wanted as WantedValue,
+        triage::Shown,
     },
 };
 use concord_protocol::{AutomergeUrl, DocumentId};
 use serde_json::{Value as Json, json};
 
-use self::triage::{ActCommand, Wanted};
+use self::{
+    bulk::BulkArgs,
+    triage::{ActCommand, Wanted},
+};
 use super::{
     Failure,
     open::{self, Common},
@@ -77,6 +81,8 @@ enum ConflictsCommand {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Decide many conflicts in one way: shows what would become of them, and asks
+    Bulk(BulkArgs),
     #[command(flatten)]
     Act(ActCommand),
     /// List the decisions that people and policies made
@@ -102,6 +108,12 @@ struct Chosen {
     /// Take what this side wants, by its number
     #[arg(long, value_name = "N")]
     side: Option<usize>,
+    /// Take what was written last
+    #[arg(long)]
+    latest: bool,
+    /// Take what this person wants
+    #[arg(long, value_name = "NAME")]
+    of: Option<String>,
     /// Take what was there before
     #[arg(long)]
     before: bool,
@@ -129,6 +141,7 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
         ConflictsCommand::Resolve { doc, id, chosen, reason } => {
             resolve(&peer, &common, &doc, &id, chosen, reason).await
         }
+        ConflictsCommand::Bulk(args) => bulk::run(&peer, &common, args).await,
         ConflictsCommand::Act(command) => triage::run(&peer, &common, command).await,
         ConflictsCommand::Log { docs } => decisions::log(&peer, &common, docs).await,
         ConflictsCommand::Revert { doc, id, reason } => {
@@ -228,17 +241,21 @@ fn view(document: &Document, conflict: &Conflict) -> Result<View, Failure> {
 }
 
 async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), Failure> {
-    let view = match find(peer, common, doc, id).await? {
-        Found::In(document, conflict) => view(&document, &conflict)?,
-        Found::Between(apart) => apart.view,
+    let (view, suggestion) = match find(peer, common, doc, id).await? {
+        Found::In(document, conflict) => {
+            let looking = peer.suggestion(&document, &conflict);
+            let suggestion = waiting::here(common, "looking at past decisions", looking).await?;
+            (view(&document, &conflict)?, suggestion)
+        }
+        Found::Between(apart) => (apart.view, None),
     };
     let now = output::now();
     let said = triage::of(peer, view.id).await;
-    let shown = Shown::of(view, said, now);
+    let shown = Shown { suggestion, ..Shown::of(view, said, now) };
     if common.json {
         return output::json(&json!(shown));
     }
-    let Shown { view, triage: said, .. } = shown;
+    let Shown { view, triage: said, suggestion, .. } = shown;
     output::line(format_args!(
         "conflict {} ({}) at {}",
         short_id(view.id),
@@ -271,6 +288,10 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     if !is_between {
         output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
     }
+    if let Some(suggestion) = suggestion {
+        let suggestion = output::short(&suggestion.to_string(), LONG);
+        output::line(format_args!("  so far   {suggestion}"))?;
+    }
     triage::lines(&said)?;
     let others = if is_between { "--now" } else { "--now, --before, --delete, --value" };
     output::line(format_args!(
@@ -293,7 +314,8 @@ async fn resolve(
             return resolve_between(peer, common, &apart, chosen, reason).await;
         }
     };
-    let choice = chosen.choice(&conflict)?;
+    let choice = document.read(|doc| chosen.wanted().choice(doc, &conflict))?;
+    let choice = choice.map_err(|error| Failure::usage(error.to_string()))?;
     document.resolve(&conflict, &choice, reason).await?;
     let confirmed = sync::confirm(peer, common, &document).await;
     let (now, left) = (
@@ -400,41 +422,19 @@ async fn find(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<Found
 }
 
 impl Chosen {
-    /// As it is asked of conflicts between documents.
+    /// As it is asked.
     fn wanted(self) -> WantedValue {
-        let Self { side, before, now, value, delete: _ } = self;
-        match (side, value) {
-            (Some(side), _) => WantedValue::Side(side),
-            (_, Some(typed)) => {
+        let Self { side, latest, of, before, now, value, delete: _ } = self;
+        match (side, of, value) {
+            (Some(side), ..) => WantedValue::Side(side),
+            (_, Some(author), _) => WantedValue::Author(author),
+            (.., Some(typed)) => {
                 WantedValue::Value(serde_json::from_str(&typed).unwrap_or(Json::String(typed)))
             }
+            _ if latest => WantedValue::Latest,
             _ if before => WantedValue::Before,
             _ if now => WantedValue::Now,
             _ => WantedValue::Delete,
-        }
-    }
-
-    fn choice(self, conflict: &Conflict) -> Result<Choice, Failure> {
-        let Self { side, before, now, value, delete } = self;
-        if let Some(side) = side {
-            let number = side.checked_sub(1).filter(|number| *number < conflict.sides.len());
-            let number = number.ok_or_else(|| {
-                Failure::usage(format!("the conflict has sides 1 to {}", conflict.sides.len()))
-            })?;
-            return Ok(Choice::Side(number));
-        }
-        if before {
-            return Ok(Choice::Before);
-        }
-        if now {
-            return Ok(Choice::Now);
-        }
-        match value {
-            Some(typed) if !delete => {
-                let value = serde_json::from_str(&typed).unwrap_or(Json::String(typed));
-                Ok(Choice::value(value, conflict)?)
-            }
-            _ => Ok(Choice::Other(Content::Nothing)),
         }
     }
 }

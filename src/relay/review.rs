@@ -5,9 +5,12 @@
 //! that is not in them.
 
 mod acts;
+mod bulk;
+mod bulks;
 mod decide;
 mod http;
 mod index;
+mod past;
 mod queue;
 mod standings;
 mod triage;
@@ -27,7 +30,9 @@ use tokio::{
 };
 
 use self::{
+    bulks::Bulks,
     index::{Change, Index},
+    past::Past,
     queue::Queue,
     standings::Standings,
 };
@@ -87,6 +92,8 @@ pub(super) struct Reviewer {
 struct State {
     index: Index,
     standings: Standings,
+    bulks: Bulks,
+    past: Past,
     between: Between,
     queue: Queue,
     /// Every document that was there at the start is in the queue, or was looked at.
@@ -225,8 +232,14 @@ impl Reviewer {
         };
         // With a schema, also what one person wrote alone may be wrong.
         if question == Question::List && self.schema.is_none() && is_linear(&base) {
-            let (open, settled) = (Vec::new(), Vec::new());
-            return Ok(Answer::Listed { open, more: 0, facts: None, settled });
+            return Ok(Answer::Listed {
+                open: Vec::new(),
+                more: 0,
+                facts: None,
+                settled: Vec::new(),
+                bulks: Vec::new(),
+                chosen: Vec::new(),
+            });
         }
         let (document, schema) = (document.as_str().to_owned(), self.schema.clone());
         let asked = Asked { document, schema, question };
@@ -246,7 +259,12 @@ impl Reviewer {
         let answer = self.ask(shards, document, Question::List).await;
         self.state().looks += 1;
         match answer {
-            Ok(Answer::Listed { open, more, facts, settled }) => {
+            Ok(Answer::Listed { open, more, facts, settled, bulks, chosen }) => {
+                {
+                    let mut state = self.state();
+                    state.bulks.update(document, bulks);
+                    state.past.update(document, chosen);
+                }
                 for change in self.state().note(document, open, more, facts) {
                     self.tell(change);
                 }

@@ -26,7 +26,7 @@ mod write;
 
 use serde::{Deserialize, Serialize};
 
-use super::View;
+use super::{View, suggest::Suggestion};
 
 pub use self::{
     document::{begin, lacking, review_document_id},
@@ -235,12 +235,15 @@ pub struct Shown {
     pub state: State,
     /// Who looks after it, and what they say.
     pub triage: Triage,
+    /// What people chose of conflicts like it.
+    #[serde(default)]
+    pub suggestion: Option<Suggestion>,
 }
 
 impl Shown {
     /// What there is to show at this time, in seconds since 1970.
     pub fn of(view: View, triage: Triage, now_s: i64) -> Self {
-        Self { view, state: triage.state(now_s), triage }
+        Self { view, state: triage.state(now_s), triage, suggestion: None }
     }
 }
 

@@ -197,21 +197,24 @@ pub(super) async fn of(peer: &Peer, id: ConflictId) -> Triage {
     })
 }
 
+/// How long something is, in seconds: `30m`, `2h`, `3d`, `1w`.
+pub(super) fn span_s(text: &str) -> Option<i64> {
+    let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return None,
+    };
+    let count: i64 = count.parse().ok().filter(|count| *count > 0)?;
+    count.checked_mul(seconds)
+}
+
 /// A time to come, in seconds since 1970.
 fn until_s(text: &str) -> Result<i64, Failure> {
-    let span = || {
-        let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let seconds = match unit {
-            "m" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            "w" => 7 * 86_400,
-            _ => return None,
-        };
-        let count: i64 = count.parse().ok().filter(|count| *count > 0)?;
-        output::now().checked_add(count.checked_mul(seconds)?)
-    };
-    span().or_else(|| output::time(text)).ok_or_else(|| {
+    let span = span_s(text).and_then(|span| output::now().checked_add(span));
+    span.or_else(|| output::time(text)).ok_or_else(|| {
         Failure::usage(format!(
             "{text:?} is no time: give 2026-11-30, '2026-11-30 18:00', or 30m, 2h, 3d, 1w"
         ))

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
-    Change, NoAnswer, Reviewer, acts,
+    Change, NoAnswer, Reviewer, acts, bulk,
     decide::{Decided, Undecided, now_s},
     index::{Filter, Mark},
     standings::Wanted as WantedState,
@@ -58,6 +58,8 @@ pub(in crate::relay) fn routes(hub: Arc<Hub>, reviewer: Arc<Reviewer>) -> Router
     Router::new()
         .route("/v1/conflicts", get(list))
         .route("/v1/conflicts/events", get(watch))
+        .route("/v1/conflicts/bulk", post(bulk::decide))
+        .route("/v1/conflicts/bulk/revert", post(bulk::revert))
         .route("/v1/conflicts/{id}", get(show))
         .route("/v1/conflicts/{id}/resolve", post(resolve))
         .route("/v1/conflicts/{id}/revert", post(revert))
@@ -172,14 +174,14 @@ async fn list(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-fn document(name: &str) -> Result<DocumentId, Problem> {
+pub(super) fn document(name: &str) -> Result<DocumentId, Problem> {
     match name.parse() {
         Ok(AutomergeUrl(id)) => Ok(id),
         Err(error) => Err(Problem::bad(format!("document: {error}"))),
     }
 }
 
-fn read_mark(text: &str) -> Result<Mark, Problem> {
+pub(super) fn read_mark(text: &str) -> Result<Mark, Problem> {
     let mark =
         text.split_once('.').and_then(|(time, id)| Some((time.parse().ok()?, id.parse().ok()?)));
     mark.ok_or_else(|| Problem::bad("after is what an earlier page gave as next"))
@@ -192,20 +194,21 @@ pub(super) fn read_id(text: &str) -> Result<ConflictId, Problem> {
 async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = read_id(&id)?;
     let apart = desk.reviewer.state().apart(&id);
-    let view = if let Some(apart) = apart {
-        apart.view
+    let (view, likeness) = if let Some(apart) = apart {
+        (apart.view, None)
     } else {
         let found = desk.reviewer.state().index.find(&id);
         let (document, _) = found.ok_or(Undecided::Unknown)?;
         let asking = desk.reviewer.ask(&desk.hub.shards, &document, Question::Show(id));
         match asking.await.map_err(Undecided::from)? {
-            Answer::Shown(view) => *view,
+            Answer::Shown { view, likeness } => (*view, likeness),
             _ => return Err(Undecided::NotOpen(None).into()),
         }
     };
     let asking = desk.reviewer.triage(&desk.hub.shards, id);
     let triage = asking.await.map_err(Undecided::from)?;
-    let shown = Shown::of(view, triage, now_s(&desk.hub));
+    let mut shown = Shown::of(view, triage, now_s(&desk.hub));
+    shown.suggestion = likeness.and_then(|like| desk.reviewer.state().past.suggest(&like));
     Ok(([(header::ETAG, format!("\"{id}\""))], Json(shown)).into_response())
 }
 

@@ -9,6 +9,7 @@ use super::standings::{Standings, Wanted};
 use crate::review::{
     ConflictId, Summary,
     between::{Apart, Group},
+    bulk::Filter as BulkFilter,
     triage::{Standing, State},
 };
 
@@ -17,6 +18,9 @@ const ENTRIES_MAX: usize = 250_000;
 /// Conflicts of which it is remembered that they were open: whoever decides one too late is told
 /// what came after it.
 const CLOSED_MAX: usize = 10_000;
+
+/// Conflicts that are looked at for one call that decides many: a fraction of a second.
+const LOOKED_AT_MAX: usize = 20_000;
 
 /// Where a listing goes on: after this one. Newest first.
 pub(super) type Mark = (i64, ConflictId);
@@ -111,6 +115,14 @@ pub(super) struct Page {
     /// JSON objects.
     pub(super) conflicts: Vec<String>,
     /// Where the next page begins, if there is one.
+    pub(super) next: Option<Mark>,
+}
+
+/// What is decided in one go.
+#[derive(Debug, Default)]
+pub(super) struct Matching {
+    pub(super) conflicts: Vec<(ConflictId, DocumentId)>,
+    /// Where to go on, if that was not all.
     pub(super) next: Option<Mark>,
 }
 
@@ -286,6 +298,43 @@ impl Index {
         page
     }
 
+    /// Conflicts that a filter takes and somebody has yet to decide, newest first; of one document
+    /// each, for those between several are decided one by one. Looks at so many at most.
+    pub(super) fn matching(
+        &self,
+        filter: &BulkFilter,
+        standings: &Standings,
+        now_s: i64,
+        (after, limit): (Option<Mark>, usize),
+    ) -> Matching {
+        let marks = match after {
+            Some(after) => self.order.range(..after),
+            None => self.order.range::<Mark, _>(..),
+        };
+        let mut found = Matching::default();
+        for (looked_at, mark) in (0..).zip(marks.rev()) {
+            if looked_at == LOOKED_AT_MAX || found.conflicts.len() == limit {
+                return found;
+            }
+            found.next = Some(*mark);
+            let Some(entry) = self.open.get(&mark.1) else { continue };
+            let is_other = filter.code.as_deref().is_some_and(|code| *code != *entry.code)
+                || filter.document.as_deref().is_some_and(|id| id != entry.document.as_str())
+                || !standings.state(&mark.1, now_s).is_pending()
+                || !entry.documents.is_empty();
+            // What is listed was made of such a summary.
+            if !is_other
+                && let Ok(summary) = serde_json::from_str::<Summary>(&entry.json)
+                && filter.takes(&summary, now_s)
+            {
+                found.conflicts.push((mark.1, entry.document.clone()));
+            }
+        }
+        // That was all.
+        found.next = None;
+        found
+    }
+
     /// How many are open, listed or not.
     pub(super) fn count(&self) -> usize {
         self.open.len() + self.unlisted
@@ -336,6 +385,7 @@ mod tests {
         Summary {
             id: format!("{n:032x}").parse().unwrap(),
             document: self::document(document).as_str().to_owned(),
+            type_name: None,
             code: code.to_owned(),
             path: Some("title".to_owned()),
             problem: None,
