@@ -4,6 +4,7 @@ mod config;
 mod conflicts;
 mod doc;
 mod edit;
+mod entity;
 mod failure;
 mod open;
 mod output;

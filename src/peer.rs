@@ -35,6 +35,7 @@ mod error;
 mod event;
 mod held;
 mod history;
+mod hold;
 mod home;
 mod left_out;
 mod link;

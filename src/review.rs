@@ -28,6 +28,7 @@ mod detector;
 mod facts;
 mod follower;
 pub mod history;
+pub mod hold;
 mod look;
 mod operation;
 mod part;

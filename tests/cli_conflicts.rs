@@ -169,6 +169,8 @@ async fn who_looks_after_a_conflict_is_seen_by_others() {
     let said = act(ann, "ann", &["claim"]);
     assert!(said.contains("is claimed") && said.contains("claimed  by ann"), "{said}");
     act(ann, "ann", &["comment", "which \u{1b}[31mone?"]);
+    // Who claims within the same second is first by chance.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     act(ben, "ben", &["claim"]);
     meet();
     let words = ok(ben, &["conflicts", "show", doc, id]);
@@ -269,5 +271,44 @@ async fn many_are_decided_at_once_and_taken_back() {
     assert_eq!(exit, 3, "it is taken back");
     let (exit, _) = cli::fails(ann, &["conflicts", "bulk", "--take", "newest"]);
     assert_eq!(exit, 2);
+    relay.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_is_held_is_in_review_until_it_is_decided() {
+    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
+    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
+    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
+    let url = format!("ws://{}", relay.addr());
+    let home = tempfile::tempdir().unwrap();
+    let (ann, ben) = (&home.path().join("ann"), &home.path().join("ben"));
+    let schema = home.path().join("schema.toml");
+    let text =
+        "[types.trip.fields]\ncount = { kind = \"integer\", hold = true }\ndays = \"integer\"";
+    std::fs::write(&schema, text).unwrap();
+    let schema = schema.to_str().unwrap();
+    let doc = &ok(ann, &["doc", "create", r#"{"type":"trip","count":1,"days":2}"#, "--url", &url]);
+    ok(ben, &["doc", "get", doc, "--url", &url]);
+    ok(ann, &["edit", doc, "count", "5"]);
+    ok(ben, &["edit", doc, "count", "7"]);
+    for who in [ann, ben, ann] {
+        ok(who, &["sync", "--url", &url]);
+    }
+    let read = |who: &Path| json_of(who, &["doc", "entity", doc, "--schema", schema, "--json"]);
+    let open = conflicts(ann);
+    assert_eq!(read(ann)["in_review"], json!({ "count": [id(&open[0])] }));
+    assert!(read(ann)["values"]["count"].is_i64(), "what stands until then can be read");
+    let words = ok(ann, &["doc", "entity", doc, "--schema", schema]);
+    assert!(words.contains(&format!("in review: {}", &id(&open[0])[..8])), "{words}");
+
+    ok(ann, &["conflicts", "dismiss", doc, id(&open[0]), "--author", "ann"]);
+    assert_eq!(read(ann)["in_review"], json!({}), "it needs no decision");
+    ok(ann, &["conflicts", "reopen", doc, id(&open[0]), "--author", "ann"]);
+    assert_eq!(read(ann)["in_review"].as_object().unwrap().len(), 1);
+    ok(ann, &["conflicts", "resolve", doc, id(&open[0]), "--side", "1"]);
+    assert_eq!((&read(ann)["in_review"], &read(ann)["type"]), (&json!({}), &json!("trip")));
+    let none = ok(ann, &["doc", "create", r#"{"count":1}"#]);
+    let (exit, words) = cli::fails(ann, &["doc", "entity", &none, "--schema", schema]);
+    assert!(exit == 2 && words.contains("`type` names none"), "{words}");
     relay.shutdown().await.unwrap();
 }

@@ -18,6 +18,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     Failure,
+    entity::{self, EntityArgs},
     open::{self, Common},
     output, past,
     path::DocPath,
@@ -53,6 +54,8 @@ enum DocCommand {
         #[arg(default_value = "")]
         path: DocPath,
     },
+    /// Show a document as its type has it, and which of its fields are in review
+    Entity(EntityArgs),
     /// Make a document, empty or of a JSON object
     Create {
         /// Its content, as in '{"title": "Shopping"}'
@@ -86,8 +89,13 @@ enum Format {
 
 pub(super) async fn run(args: DocArgs) -> Result<(), Failure> {
     let DocArgs { common, command } = args;
+    if let DocCommand::Entity(args) = &command {
+        return entity::run(&common, args).await;
+    }
     let peer = open::peer(&common).await?;
     let done = match command {
+        // See above.
+        DocCommand::Entity(_) => Ok(()),
         DocCommand::Ls { ids } => list(&peer, &common, ids).await,
         DocCommand::Get { doc, path } => get(&peer, &common, &doc, &path).await,
         DocCommand::Create { content } => create(&peer, &common, content).await,

@@ -313,10 +313,11 @@ mod tests {
             let field = (*g.choose(&["a", "b"]).unwrap()).to_owned();
             let (values, authors) = (few(g, &["number", "string"]), few(g, &["ann", "ben"]));
             let all = [Took::Latest, Took::Before, Took::Value, Took::Author("ann".to_owned())];
-            let took = (0..=usize::arbitrary(g) % 2).map(|_| g.choose(&all).unwrap().clone());
+            let count = usize::arbitrary(g) % 2;
+            let took = (0..=count).map(|_| g.choose(&all).unwrap().clone()).collect();
             Self {
                 conflict: format!("{:032x}", u64::arbitrary(g)).parse().unwrap(),
-                took: took.collect(),
+                took,
                 likeness: Likeness { field, values, authors },
             }
         }
