@@ -8,6 +8,7 @@ use std::{cell::Cell, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use concord::{
+    entity::ROOT_KEY,
     peer::{Document, Peer},
     review::{
         Conflict, ConflictId, SideView, View, between::Apart, desk::Wanted as WantedValue,
@@ -131,6 +132,7 @@ struct Chosen {
 pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
     let ConflictsArgs { common, schema, command } = args;
     let schema = schema.as_deref().map(schema::read).transpose()?;
+    let root_key = schema.as_ref().map_or(ROOT_KEY, |schema| &schema.root_key).to_owned();
     let peer = open::peer_under(&common, schema).await?;
     let done = match command {
         ConflictsCommand::Ls { docs, state, dismissed, assignee } => {
@@ -141,7 +143,7 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
         ConflictsCommand::Resolve { doc, id, chosen, reason } => {
             resolve(&peer, &common, &doc, &id, chosen, reason).await
         }
-        ConflictsCommand::Bulk(args) => bulk::run(&peer, &common, args).await,
+        ConflictsCommand::Bulk(args) => bulk::run(&peer, &common, &root_key, args).await,
         ConflictsCommand::Act(command) => triage::run(&peer, &common, command).await,
         ConflictsCommand::Log { docs } => decisions::log(&peer, &common, docs).await,
         ConflictsCommand::Revert { doc, id, reason } => {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use automerge::Automerge;
+
 use super::{Document, FIND_MS, FindError, Peer, ReviewError};
 use crate::{
     entity::{ROOT_KEY, type_of},
     review::{
-        Conflict,
+        Conflict, history,
         suggest::{Chosen, Likeness, Suggestion, chosen, suggest},
     },
 };
@@ -46,8 +48,11 @@ impl Document {
     /// The decisions that people made in it, as examples.
     fn chosen(&self) -> Result<Vec<Chosen>, FindError> {
         let root_key = self.root_key();
-        // What is long to look at is not waited for: edits go on meanwhile.
-        let doc = self.read(Clone::clone)?;
+        let has_any = |doc: &Automerge| !history::decisions(doc).is_empty();
+        // What is long to look at is looked at in a copy: edits go on meanwhile.
+        let Some(doc) = self.read(|doc| has_any(doc).then(|| doc.clone()))? else {
+            return Ok(Vec::new());
+        };
         Ok(chosen(&doc, self.id(), self.schema(), type_of(&doc, root_key).as_deref()))
     }
 

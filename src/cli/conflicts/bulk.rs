@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 use concord::{
-    entity::{ROOT_KEY, type_of},
+    entity::type_of,
     peer::{Document, Peer},
     review::{
         Choice, Conflict, ConflictId, Summary,
@@ -66,6 +66,13 @@ pub(super) struct BulkArgs {
     revert: Option<String>,
 }
 
+/// Which conflicts are to be decided, and how.
+struct Which<'a> {
+    root_key: &'a str,
+    filter: Filter,
+    wanted: &'a Wanted,
+}
+
 /// A conflict that is to be decided.
 struct Todo {
     document: Document,
@@ -74,7 +81,12 @@ struct Todo {
     becomes: Result<Option<Json>, String>,
 }
 
-pub(super) async fn run(peer: &Peer, common: &Common, args: BulkArgs) -> Result<(), Failure> {
+pub(super) async fn run(
+    peer: &Peer,
+    common: &Common,
+    root_key: &str,
+    args: BulkArgs,
+) -> Result<(), Failure> {
     if let Some(id) = args.revert {
         let bulk: BulkId = id.parse().map_err(Failure::usage)?;
         return revert(peer, common, bulk, args.document, args.reason, args.yes).await;
@@ -97,14 +109,15 @@ pub(super) async fn run(peer: &Peer, common: &Common, args: BulkArgs) -> Result<
         older_than_s: older_than_s.transpose()?,
     };
     let docs = all_unless(peer, args.document.into_iter().collect()).await?;
-    let found = find(peer, common, docs, &filter, &wanted).await?;
+    let which = Which { root_key, filter, wanted: &wanted };
+    let (found, unopened) = find(peer, common, docs, &which).await?;
     let (todo, refused): (Vec<Todo>, Vec<Todo>) =
         found.into_iter().partition(|todo| todo.becomes.is_ok());
     if args.dry_run {
-        return preview(common, &todo, &refused);
+        return preview(common, &todo, &refused, &unopened);
     }
     if !common.json {
-        preview(common, &todo, &refused)?;
+        preview(common, &todo, &refused, &unopened)?;
     }
     if todo.is_empty() {
         if common.json {
@@ -121,16 +134,23 @@ async fn find(
     peer: &Peer,
     common: &Common,
     docs: Vec<String>,
-    filter: &Filter,
-    wanted: &Wanted,
-) -> Result<Vec<Todo>, Failure> {
+    Which { root_key, filter, wanted }: &Which<'_>,
+) -> Result<(Vec<Todo>, Vec<String>), Failure> {
     let said = peer.triages().await?;
     let now = output::now();
     let (done, total) = (Cell::new(0), docs.len());
     let finding = async {
-        let mut found = Vec::new();
+        let (mut found, mut unopened) = (Vec::new(), Vec::new());
         for doc in docs {
-            let document = peer.find_within(&doc, common.within()).await?;
+            done.set(done.get() + 1);
+            // One that cannot be opened does not keep the others waiting.
+            let document = match peer.find_within(&doc, common.within()).await {
+                Ok(document) => document,
+                Err(error) => {
+                    unopened.push(error.to_string());
+                    continue;
+                }
+            };
             for conflict in document.conflicts()? {
                 let state = said.get(&conflict.id).map(|standing| standing.state(now));
                 // Somebody put it off, or said that it needs no decision.
@@ -138,7 +158,7 @@ async fn find(
                     continue;
                 }
                 let looked_at = document.read(|doc| {
-                    let of = type_of(doc, ROOT_KEY);
+                    let of = type_of(doc, root_key);
                     let summary = Summary::of(doc, document.id(), of.as_deref(), &conflict);
                     let is_wanted = filter.takes(&summary, now);
                     is_wanted.then(|| (summary.path, becomes(doc, &conflict, wanted)))
@@ -146,15 +166,19 @@ async fn find(
                 let Some((path, becomes)) = looked_at else { continue };
                 found.push(Todo { document: document.clone(), conflict, path, becomes });
             }
-            done.set(done.get() + 1);
         }
-        Ok::<_, Failure>(found)
+        Ok::<_, Failure>((found, unopened))
     };
     let words = || format!("looked at {} of {total} documents", done.get());
     waiting::with(common, words, finding).await
 }
 
-fn preview(common: &Common, todo: &[Todo], refused: &[Todo]) -> Result<(), Failure> {
+fn preview(
+    common: &Common,
+    todo: &[Todo],
+    refused: &[Todo],
+    unopened: &[String],
+) -> Result<(), Failure> {
     if common.json {
         let shown = todo.iter().chain(refused).map(|todo| {
             json!({
@@ -170,7 +194,11 @@ fn preview(common: &Common, todo: &[Todo], refused: &[Todo]) -> Result<(), Failu
             "matching": todo.len() + refused.len(),
             "decidable": todo.len(),
             "conflicts": shown.collect::<Vec<_>>(),
+            "unopened": unopened,
         }));
+    }
+    for reason in unopened {
+        output::line(format_args!("left out: {}", output::short(reason, LONG)))?;
     }
     if todo.is_empty() && refused.is_empty() {
         return output::line("no open conflict is one of those");
@@ -259,7 +287,7 @@ async fn revert(
 ) -> Result<(), Failure> {
     let mut made: Vec<(Document, ConflictId)> = Vec::new();
     for doc in all_unless(peer, document.into_iter().collect()).await? {
-        let document = peer.find_within(&doc, common.within()).await?;
+        let document = waiting::find(peer, common, &doc).await?;
         let of_it = document.bulks()?.into_iter().filter(|(of, _)| *of == bulk);
         made.extend(of_it.map(|(_, id)| (document.clone(), id)));
     }
