@@ -176,6 +176,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_message_of_a_decision_names_what_it_was_made_together_with() {
+        use crate::review::Decided;
+        let id = "12".repeat(16);
+        let read =
+            |words: &str| Decided::read(&format!("concord:resolve {id} side-1{words}")).unwrap();
+        let bulk = BulkId::new([9; 8]);
+        let decided = read(" bulk-0909090909090909\nboth lines\nof it");
+        assert_eq!((decided.bulk, decided.choice.as_str()), (Some(bulk), "side-1"));
+        assert_eq!(decided.reason.as_deref(), Some("both lines\nof it"));
+        for other in [
+            "",
+            " ",
+            " bulk-",
+            " bulk-09",
+            " later bulk-0909090909090909",
+            "\nbulk-0909090909090909",
+        ] {
+            assert_eq!(read(other).bulk, None, "{other:?}");
+        }
+    }
+
     quickcheck! {
         fn any_path_can_be_looked_at(path: String) -> bool {
             without_indexes(&path).len() <= path.len() && is_at(&path, &path)

@@ -34,7 +34,7 @@ use crate::{
     review::{
         ConflictId,
         desk::{Answer, Decision, Question, Wanted},
-        triage::{Shown, State as Triaged},
+        triage::{Shown, State as Triaged, Triage},
     },
 };
 
@@ -205,8 +205,11 @@ async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Respon
             _ => return Err(Undecided::NotOpen(None).into()),
         }
     };
-    let asking = desk.reviewer.triage(&desk.hub.shards, id);
-    let triage = asking.await.map_err(Undecided::from)?;
+    // What it is about is shown, also where it is not known who looks after it.
+    let triage = desk.reviewer.triage(&desk.hub.shards, id).await.unwrap_or_else(|error| {
+        tracing::warn!(%id, %error, "cannot read who looks after a conflict");
+        Triage::default()
+    });
     let mut shown = Shown::of(view, triage, now_s(&desk.hub));
     shown.suggestion = likeness.and_then(|like| desk.reviewer.state().past.suggest(&like));
     Ok(([(header::ETAG, format!("\"{id}\""))], Json(shown)).into_response())

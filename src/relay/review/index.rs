@@ -1,15 +1,16 @@
 //! The conflicts that are open in all documents, in memory, ready to be listed.
 
+mod listing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use concord_protocol::DocumentId;
 use serde::Serialize;
 
-use super::standings::{Standings, Wanted};
+pub(super) use self::listing::{Filter, Matching};
 use crate::review::{
     ConflictId, Summary,
     between::{Apart, Group},
-    bulk::Filter as BulkFilter,
     triage::{Standing, State},
 };
 
@@ -18,9 +19,6 @@ const ENTRIES_MAX: usize = 250_000;
 /// Conflicts of which it is remembered that they were open: whoever decides one too late is told
 /// what came after it.
 const CLOSED_MAX: usize = 10_000;
-
-/// Conflicts that are looked at for one call that decides many: a fraction of a second.
-const LOOKED_AT_MAX: usize = 20_000;
 
 /// Where a listing goes on: after this one. Newest first.
 pub(super) type Mark = (i64, ConflictId);
@@ -96,34 +94,6 @@ struct Listed {
 struct Closed {
     slots: BTreeMap<ConflictId, (DocumentId, Box<str>)>,
     order: VecDeque<ConflictId>,
-}
-
-/// Which conflicts are wanted.
-#[derive(Debug, Default)]
-pub(super) struct Filter {
-    pub(super) code: Option<String>,
-    pub(super) document: Option<DocumentId>,
-    pub(super) state: Wanted,
-    pub(super) assignee: Option<String>,
-    /// The time at which it is asked, in seconds since 1970.
-    pub(super) now_s: i64,
-}
-
-/// A part of a listing.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Page {
-    /// JSON objects.
-    pub(super) conflicts: Vec<String>,
-    /// Where the next page begins, if there is one.
-    pub(super) next: Option<Mark>,
-}
-
-/// What is decided in one go.
-#[derive(Debug, Default)]
-pub(super) struct Matching {
-    pub(super) conflicts: Vec<(ConflictId, DocumentId)>,
-    /// Where to go on, if that was not all.
-    pub(super) next: Option<Mark>,
 }
 
 impl Index {
@@ -249,92 +219,6 @@ impl Index {
         Some((document.clone(), slot.to_string()))
     }
 
-    /// A page of what is open, newest first.
-    pub(super) fn list(
-        &self,
-        filter: &Filter,
-        standings: &Standings,
-        after: Option<Mark>,
-        limit: usize,
-    ) -> Page {
-        let mut page = Page::default();
-        let now_s = filter.now_s;
-        let mut take = |mark: Mark, entry: &Entry| {
-            if filter.code.as_deref().is_some_and(|code| *code != *entry.code) {
-                return true;
-            }
-            let assignee = standings.of(&mark.1).and_then(|of| of.assignee.as_ref());
-            if filter.assignee.as_ref().is_some_and(|wanted| Some(wanted) != assignee)
-                || !filter.state.takes(standings.state(&mark.1, now_s))
-            {
-                return true;
-            }
-            if page.conflicts.len() < limit {
-                page.conflicts.push(standings.with(&mark.1, &entry.json, now_s));
-                page.next = Some(mark);
-                return true;
-            }
-            false
-        };
-        let is_cut = if let Some(document) = &filter.document {
-            let listed = self.documents.get(document);
-            let ids = listed.into_iter().flat_map(|listed| &listed.ids);
-            let ids = ids.chain(self.parts.get(document).into_iter().flatten());
-            let mut marks: Vec<(Mark, &Entry)> = ids
-                .filter_map(|id| self.open.get(id).map(|entry| ((entry.time, *id), entry)))
-                .filter(|(mark, _)| after.is_none_or(|after| *mark < after))
-                .collect();
-            marks.sort_unstable_by_key(|(mark, _)| std::cmp::Reverse(*mark));
-            !marks.into_iter().all(|(mark, entry)| take(mark, entry))
-        } else {
-            let marks = match after {
-                Some(after) => self.order.range(..after),
-                None => self.order.range::<Mark, _>(..),
-            };
-            let mut marks = marks.rev();
-            !marks.all(|mark| self.open.get(&mark.1).is_none_or(|entry| take(*mark, entry)))
-        };
-        page.next = page.next.filter(|_| is_cut);
-        page
-    }
-
-    /// Conflicts that a filter takes and somebody has yet to decide, newest first; of one document
-    /// each, for those between several are decided one by one. Looks at so many at most.
-    pub(super) fn matching(
-        &self,
-        filter: &BulkFilter,
-        standings: &Standings,
-        now_s: i64,
-        (after, limit): (Option<Mark>, usize),
-    ) -> Matching {
-        let marks = match after {
-            Some(after) => self.order.range(..after),
-            None => self.order.range::<Mark, _>(..),
-        };
-        let mut found = Matching::default();
-        for (looked_at, mark) in (0..).zip(marks.rev()) {
-            if looked_at == LOOKED_AT_MAX || found.conflicts.len() == limit {
-                return found;
-            }
-            found.next = Some(*mark);
-            let Some(entry) = self.open.get(&mark.1) else { continue };
-            let is_other = filter.code.as_deref().is_some_and(|code| *code != *entry.code)
-                || filter.document.as_deref().is_some_and(|id| id != entry.document.as_str())
-                || !standings.state(&mark.1, now_s).is_pending()
-                || !entry.documents.is_empty();
-            // What is listed was made of such a summary.
-            if !is_other
-                && let Ok(summary) = serde_json::from_str::<Summary>(&entry.json)
-                && filter.takes(&summary, now_s)
-            {
-                found.conflicts.push((mark.1, entry.document.clone()));
-            }
-        }
-        // That was all.
-        found.next = None;
-        found
-    }
-
     /// How many are open, listed or not.
     pub(super) fn count(&self) -> usize {
         self.open.len() + self.unlisted
@@ -375,7 +259,7 @@ impl Closed {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::standings::Standings, listing::Page, *};
 
     fn document(n: u8) -> DocumentId {
         DocumentId::from_bytes(&[n; 16])
