@@ -80,7 +80,8 @@ enum ConflictsCommand {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Decide many conflicts in one way: shows what would become of them, and asks
+    /// Decide many conflicts in one way: shows what would become of them, and asks; those between
+    /// documents are left alone
     Bulk(BulkArgs),
     #[command(flatten)]
     Act(ActCommand),

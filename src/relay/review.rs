@@ -238,7 +238,7 @@ impl Reviewer {
                 facts: None,
                 settled: Vec::new(),
                 bulks: Vec::new(),
-                chosen: Vec::new(),
+                decisions: None,
             });
         }
         let (document, schema) = (document.as_str().to_owned(), self.schema.clone());
@@ -251,7 +251,9 @@ impl Reviewer {
     }
 
     /// Looks at a document, and notes what is open in it.
-    async fn look(&self, hub: &Hub, document: &DocumentId) {
+    /// Gives which decisions were made in it, if those are others than before: what was chosen is
+    /// to be found out.
+    async fn look(&self, hub: &Hub, document: &DocumentId) -> Option<String> {
         let shards = &hub.shards;
         if *document == self.triage_document {
             self.look_at_triage(hub).await;
@@ -259,20 +261,17 @@ impl Reviewer {
         let answer = self.ask(shards, document, Question::List).await;
         self.state().looks += 1;
         match answer {
-            Ok(Answer::Listed { open, more, facts, settled, bulks, chosen }) => {
-                {
-                    let mut state = self.state();
-                    state.bulks.update(document, bulks);
-                    state.past.update(document, chosen);
-                }
+            Ok(Answer::Listed { open, more, facts, settled, bulks, decisions }) => {
+                self.state().bulks.update(document, bulks);
                 for change in self.state().note(document, open, more, facts) {
                     self.tell(change);
                 }
                 for (policy, change) in settled {
                     self.settle(shards, document, &policy, change).await;
                 }
+                self.state().past.news(document, decisions)
             }
-            Ok(_) => {}
+            Ok(_) => None,
             Err(error) => {
                 self.failed(document, &error.to_string());
                 if matches!(
@@ -281,7 +280,18 @@ impl Reviewer {
                 ) {
                     self.state().queue.unknown(document, Instant::now() + AGAIN);
                 }
+                None
             }
+        }
+    }
+
+    /// Finds out what was chosen in a document, whose decisions are these.
+    async fn look_back(&self, hub: &Hub, document: &DocumentId, decisions: String) {
+        match self.ask(&hub.shards, document, Question::Chosen).await {
+            Ok(Answer::Chosen(chosen)) => self.state().past.update(document, decisions, chosen),
+            Ok(_) => {}
+            // It is an example less, and no conflict is missed for it.
+            Err(error) => tracing::debug!(%document, %error, "cannot look back"),
         }
     }
 
@@ -376,10 +386,13 @@ async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
         match next {
             Ok(document) => {
                 let start = Instant::now();
-                reviewer.look(hub, &document).await;
+                let decisions = reviewer.look(hub, &document).await;
                 let took = start.elapsed();
                 reviewer.state().queue.looked_at(&document, took, Instant::now());
-                sleep((took * (SHARE - 1)).min(PAUSE_MAX)).await;
+                if let Some(decisions) = decisions {
+                    reviewer.look_back(hub, &document, decisions).await;
+                }
+                sleep((start.elapsed() * (SHARE - 1)).min(PAUSE_MAX)).await;
             }
             Err(Some(at)) => {
                 let _ = timeout(at.saturating_duration_since(Instant::now()), changed).await;

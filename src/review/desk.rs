@@ -46,6 +46,8 @@ pub enum Question {
     Decide(Order),
     /// How is this decided otherwise, which was decided before?
     DecideAgain(Order),
+    /// What did people choose? Takes much longer than the other questions.
+    Chosen,
     /// What would become of these?
     Preview {
         /// Which.
@@ -142,10 +144,13 @@ pub enum Answer {
         /// Decisions that stand and were made together with others, the last [`LISTED_MAX`].
         #[serde(default)]
         bulks: Vec<(BulkId, ConflictId)>,
-        /// What people chose, as examples.
+        /// Which decisions stand, in a word: what [`Question::Chosen`] says is the same while this
+        /// is. `None` if there are none.
         #[serde(default)]
-        chosen: Vec<Chosen>,
+        decisions: Option<String>,
     },
+    /// To [`Question::Chosen`].
+    Chosen(Vec<Chosen>),
     /// To [`Question::Preview`].
     Previewed(Vec<Preview>),
     /// To [`Question::Show`].
@@ -213,12 +218,12 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
             let summary = |conflict| Summary::of(doc, &document, of_type.as_deref(), conflict);
             let listed = shown.map(summary).collect();
             let bulks = history::bulks(doc, LISTED_MAX);
-            let chosen = suggest::chosen(doc, &document, schema, of_type.as_deref());
+            let decisions = suggest::mark(doc);
             let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
             let of = schema.and_then(|schema| schema.recognise(&*doc));
             let facts = of.map(|of| Facts::of(doc, &detector, of));
-            Ok(Answer::Listed { open: listed, more, facts, settled, bulks, chosen })
+            Ok(Answer::Listed { open: listed, more, facts, settled, bulks, decisions })
         }
         Question::Show(id) => match find(doc)?.iter().find(|conflict| conflict.id == *id) {
             Some(conflict) => {
@@ -229,6 +234,10 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
             }
             None => Ok(Answer::NotOpen(None)),
         },
+        Question::Chosen => {
+            let of = type_name(doc, root_key, None);
+            Ok(Answer::Chosen(suggest::chosen(doc, &document, schema, of.as_deref())))
+        }
         Question::Preview { conflicts, wanted } => {
             let open = find(doc)?;
             let preview = |id: &ConflictId| preview(doc, &document, &open, *id, wanted);

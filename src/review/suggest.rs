@@ -12,10 +12,10 @@ use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Conflict, ConflictId, Kept, Side, bulk::without_indexes, history, look::latest,
+    Conflict, ConflictId, Kept, Past, Side, bulk::without_indexes, history, look::latest,
     pick::latest_side, summary::shortened,
 };
-use crate::entity::Schema;
+use crate::{digest::digest, entity::Schema};
 
 /// Decisions of one document that are looked at again, the last ones: for each, the document is
 /// opened as it was then.
@@ -120,11 +120,8 @@ pub fn chosen(
     schema: Option<&Schema>,
     type_name: Option<&str>,
 ) -> Vec<Chosen> {
-    let decisions = history::decisions(doc);
-    let is_long = doc.get_changes_meta(&[]).len() > CHANGES_MAX;
-    let mut seen = BTreeSet::new();
-    let standing = decisions.iter().rev().filter(|past| seen.insert(past.decided.conflict));
-    let made = standing.filter(|past| !past.is_automatic() && !is_long).take(DECISIONS_MAX);
+    let made = made(doc);
+    let made = made.iter();
     made.filter_map(|past| {
         let id = past.decided.conflict;
         let (conflict, then) = history::decided(doc, document, schema, id).ok()?;
@@ -133,6 +130,25 @@ pub fn chosen(
         Some(Chosen { conflict: id, likeness, took })
     })
     .collect()
+}
+
+/// What [`chosen`] says, in a word: while this is the same, that is. `None` if it says nothing.
+pub fn mark(doc: &Automerge) -> Option<String> {
+    let made = made(doc);
+    let changes = made.iter().map(|past| past.who.change.to_string());
+    let mark = u128::from_be_bytes(digest(changes));
+    (!made.is_empty()).then(|| format!("{mark:032x}"))
+}
+
+/// The last decisions of people that stand.
+fn made(doc: &Automerge) -> Vec<Past> {
+    if doc.get_changes_meta(&[]).len() > CHANGES_MAX {
+        return Vec::new();
+    }
+    let mut seen = BTreeSet::new();
+    let standing = history::decisions(doc).into_iter().rev();
+    let standing = standing.filter(|past| seen.insert(past.decided.conflict));
+    standing.filter(|past| !past.is_automatic()).take(DECISIONS_MAX).collect()
 }
 
 /// All the ways in which a choice can be said, of a conflict of this document.

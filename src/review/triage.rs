@@ -7,6 +7,11 @@
 //! who has seen it. So there is nothing in it that two people could disagree on: what is shown is
 //! worked out from the notes that are there, and whoever has the same notes sees the same.
 //!
+//! A note is a string in the map `notes` of the document, JSON with `who`, `at` (seconds since 1970)
+//! and what belongs to it (`text`, `to`, `until`). Its key is the conflict's id, a blank, a letter
+//! (`a`ssign, `c`laim, `t`ext, `d`ismiss, `s`nooze), a blank, and 32 hexadecimal digits that were
+//! drawn for it.
+//!
 //! Two who claim one conflict, not knowing of each other, have both claimed it. The one who did so
 //! first by the clock holds it, and of two at the same second the one whose note has the lesser key;
 //! the others are named beside them, to everybody ([`Triage::claims`]). Of other notes that say

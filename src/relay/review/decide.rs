@@ -178,6 +178,7 @@ impl Reviewer {
                 return Err(Undecided::NotOpen(successor));
             }
             Answer::Listed { .. }
+            | Answer::Chosen(_)
             | Answer::Previewed(_)
             | Answer::Shown { .. }
             | Answer::Triage(_) => {
