@@ -5,6 +5,7 @@ mod conflicts;
 mod deletion;
 mod doc;
 mod edit;
+mod entity;
 mod failure;
 mod open;
 mod output;

@@ -37,7 +37,7 @@ pub use self::{
     identity::{document_id, generated_key},
     migration::{Migration, Step},
     policy::Policy,
-    read::{Entity, Misfit},
+    read::{Entity, Misfit, type_of},
     rule::Rule,
     schema::{EditsOfDeleted, EntityType, Priority, ROOT_KEY, Schema},
     tombstone::{DELETED_KEY, delete, is_deleted, restore},

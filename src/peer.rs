@@ -36,6 +36,7 @@ mod error;
 mod event;
 mod held;
 mod history;
+mod hold;
 mod home;
 mod left_out;
 mod link;
@@ -44,7 +45,9 @@ mod registry;
 pub mod simulation;
 mod socket;
 mod status;
+mod suggest;
 mod transport;
+mod triage;
 
 use std::{
     fmt,
@@ -87,6 +90,7 @@ pub use self::{
     history::PastError,
     status::Status,
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
+    triage::TriageError,
 };
 use crate::{
     entity::Schema,
@@ -113,6 +117,7 @@ struct Inner {
     session: SessionId,
     next_broadcast: AtomicU64,
     schema: Option<Arc<Schema>>,
+    author: Option<String>,
 }
 
 impl Drop for Inner {

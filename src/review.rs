@@ -8,7 +8,8 @@
 //! left, there is a conflict; what is found does not depend on the order in which changes came.
 //!
 //! Under a schema there is more that cannot be kept together: rules that a merge breaks and values
-//! that cannot be read ([`open`]), and what several documents claim or refer to ([`between`]).
+//! that cannot be read ([`open`]), and what several documents claim or refer to ([`between`]). Who looks after a conflict, and what they
+//! say of it, is no part of it and replicates beside it ([`triage`]).
 //!
 //! Nothing here does I/O or changes a document: [`Detector`] reads changes, [`Conflict`] says what
 //! it found, and [`Resolution`] is applied in a transaction of the caller.
@@ -19,6 +20,7 @@
 
 pub mod between;
 mod broken;
+pub mod bulk;
 mod causality;
 mod conflict;
 pub mod desk;
@@ -26,14 +28,18 @@ mod detector;
 mod facts;
 mod follower;
 pub mod history;
+pub mod hold;
 mod look;
 mod operation;
 pub(crate) mod part;
+mod pick;
 pub mod policy;
 mod resolution;
 mod settle;
 pub mod simulate;
+pub mod suggest;
 mod summary;
+pub mod triage;
 mod view;
 
 pub use self::{
@@ -44,6 +50,7 @@ pub use self::{
     follower::{Follower, News},
     history::{NotAgain, Past},
     look::Content,
+    pick::NoChoice,
     resolution::{Choice, Decided, Refused, Resolution},
     settle::{Settled, settle},
     summary::{SideSummary, Summary},

@@ -313,7 +313,8 @@ fn a_person_s_decision_builds_on_nothing_that_a_policy_has_yet_to_write() {
     let is_title = |open: &&Conflict| open.path(&doc).unwrap()[0].to_string() == "title";
     let conflict = open.iter().find(is_title).unwrap().id;
     let decision = Decision { choice: Wanted::Side(1), reason: None };
-    let order = Order { conflict, slot: None, decision, actor: vec![9; 16], time_s: 30 };
+    let order =
+        Order { conflict, slot: None, decision, actor: vec![9; 16], time_s: 30, bulk: None };
     let asked = Asked {
         document: id().as_str().to_owned(),
         schema: Some(SCHEMA.to_owned()),

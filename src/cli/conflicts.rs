@@ -1,17 +1,28 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
+mod bulk;
 mod decisions;
+mod list;
+mod triage;
 
-use std::{cell::Cell, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use concord::{
+    entity::ROOT_KEY,
     peer::{Document, Peer},
-    review::{Choice, Conflict, ConflictId, Content, SideView, View, between::Apart, desk::Wanted},
+    review::{
+        Conflict, ConflictId, SideView, View, between::Apart, desk::Wanted as WantedValue,
+        triage::Shown,
+    },
 };
 use concord_protocol::{AutomergeUrl, DocumentId};
 use serde_json::{Value as Json, json};
 
+use self::{
+    bulk::BulkArgs,
+    triage::{ActCommand, Wanted},
+};
 use super::{
     Failure,
     open::{self, Common},
@@ -23,7 +34,6 @@ const ID_SHOWN: usize = 8;
 /// Characters of a value in a list, and of one alone.
 const SHORT: usize = 28;
 const LONG: usize = 200;
-
 #[derive(Debug, Args)]
 pub(super) struct ConflictsArgs {
     #[command(flatten)]
@@ -41,6 +51,15 @@ enum ConflictsCommand {
     Ls {
         /// Only of these documents (ids or automerge: URLs); of all that are stored here otherwise
         docs: Vec<String>,
+        /// Which of them
+        #[arg(long, value_enum, default_value = "pending")]
+        state: Wanted,
+        /// Those that need no decision; as --state dismissed
+        #[arg(long, conflicts_with = "state")]
+        dismissed: bool,
+        /// Only those that this person should look after
+        #[arg(long, value_name = "NAME")]
+        assignee: Option<String>,
     },
     /// Show a conflict: what was there, what each side wants, and who wrote it
     Show {
@@ -61,6 +80,11 @@ enum ConflictsCommand {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Decide many conflicts in one way: shows what would become of them, and asks; those between
+    /// documents are left alone
+    Bulk(BulkArgs),
+    #[command(flatten)]
+    Act(ActCommand),
     /// List the decisions that people and policies made
     Log {
         /// Only of these documents (ids or automerge: URLs); of all that are stored here otherwise
@@ -84,6 +108,12 @@ struct Chosen {
     /// Take what this side wants, by its number
     #[arg(long, value_name = "N")]
     side: Option<usize>,
+    /// Take what was written last
+    #[arg(long)]
+    latest: bool,
+    /// Take what this person wants
+    #[arg(long, value_name = "NAME")]
+    of: Option<String>,
     /// Take what was there before
     #[arg(long)]
     before: bool,
@@ -101,13 +131,19 @@ struct Chosen {
 pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
     let ConflictsArgs { common, schema, command } = args;
     let schema = schema.as_deref().map(schema::read).transpose()?;
+    let root_key = schema.as_ref().map_or(ROOT_KEY, |schema| &schema.root_key).to_owned();
     let peer = open::peer_under(&common, schema).await?;
     let done = match command {
-        ConflictsCommand::Ls { docs } => list(&peer, &common, docs).await,
+        ConflictsCommand::Ls { docs, state, dismissed, assignee } => {
+            let state = if dismissed { Wanted::Dismissed } else { state };
+            list::list(&peer, &common, docs, state, assignee).await
+        }
         ConflictsCommand::Show { doc, id } => show(&peer, &common, &doc, &id).await,
         ConflictsCommand::Resolve { doc, id, chosen, reason } => {
             resolve(&peer, &common, &doc, &id, chosen, reason).await
         }
+        ConflictsCommand::Bulk(args) => bulk::run(&peer, &common, &root_key, args).await,
+        ConflictsCommand::Act(command) => triage::run(&peer, &common, command).await,
         ConflictsCommand::Log { docs } => decisions::log(&peer, &common, docs).await,
         ConflictsCommand::Revert { doc, id, reason } => {
             decisions::revert(&peer, &common, &doc, &id, reason).await
@@ -117,66 +153,26 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
     done
 }
 
-async fn list(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
-    let named: Vec<DocumentId> = docs.iter().filter_map(|doc| id_of(doc)).collect();
-    let docs = all_unless(peer, docs).await?;
-    let (mut rows, mut shown, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-    let (done, total) = (Cell::new(0), docs.len());
-    let finding = async {
-        for doc in docs {
-            // One that cannot be opened does not hide the others' conflicts.
-            match of_one(peer, common, &doc).await {
-                Ok(found) => {
-                    rows.extend(found.iter().map(to_row));
-                    shown.extend(found);
-                }
-                Err(failure) => failed.push(failure),
-            }
-            done.set(done.get() + 1);
-        }
-    };
-    let words = || format!("looked at {} of {total} documents", done.get());
-    waiting::with(common, words, finding).await;
-    for apart in peer.conflicts_between().await? {
-        if apart.documents.iter().any(|document| named.is_empty() || named.contains(document)) {
-            rows.push(to_row(&apart.view));
-            shown.push(apart.view);
-        }
-    }
-    if common.json {
-        output::json(&json!(shown))?;
-    } else if !rows.is_empty() {
-        output::table(&["ID", "KIND", "WHERE", "SIDES", "DOCUMENT"], &rows)?;
-    } else if failed.is_empty() {
-        let documents = if total == 1 { "document" } else { "documents" };
-        output::line(format_args!("no open conflicts in {total} {documents}"))?;
-    }
-    let others = failed.len().saturating_sub(1);
-    match failed.pop() {
-        None => Ok(()),
-        Some(failure) if others == 0 => Err(failure),
-        Some(failure) => Err(failure.and(&format!("{others} more documents cannot be opened"))),
-    }
-}
-
-async fn of_one(peer: &Peer, common: &Common, doc: &str) -> Result<Vec<View>, Failure> {
-    let document = peer.find_within(doc, common.within()).await?;
-    document.conflicts()?.iter().map(|conflict| view(&document, conflict)).collect()
-}
-
 fn view(document: &Document, conflict: &Conflict) -> Result<View, Failure> {
     Ok(document.read(|content| View::of(content, document.id(), conflict))??)
 }
 
 async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), Failure> {
-    let view = match find(peer, common, doc, id).await? {
-        Found::In(document, conflict) => view(&document, &conflict)?,
-        Found::Between(apart) => apart.view,
+    let (view, suggestion) = match find(peer, common, doc, id).await? {
+        Found::In(document, conflict) => {
+            let looking = peer.suggestion(&document, &conflict);
+            let suggestion = waiting::here(common, "looking at past decisions", looking).await?;
+            (view(&document, &conflict)?, suggestion)
+        }
+        Found::Between(apart) => (apart.view, None),
     };
-    if common.json {
-        return output::json(&json!(view));
-    }
     let now = output::now();
+    let said = triage::of(peer, view.id).await;
+    let shown = Shown { suggestion, ..Shown::of(view, said, now) };
+    if common.json {
+        return output::json(&json!(shown));
+    }
+    let Shown { view, triage: said, suggestion, .. } = shown;
     output::line(format_args!(
         "conflict {} ({}) at {}",
         short_id(view.id),
@@ -209,6 +205,11 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     if !is_between {
         output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
     }
+    if let Some(suggestion) = suggestion {
+        let suggestion = output::short(&suggestion.to_string(), LONG);
+        output::line(format_args!("  so far   {suggestion}"))?;
+    }
+    triage::lines(&said)?;
     let others = if is_between { "--now" } else { "--now, --before, --delete, --value" };
     output::line(format_args!(
         "decide with: concord conflicts resolve {doc} {} --side 1 (or {others})",
@@ -230,7 +231,8 @@ async fn resolve(
             return resolve_between(peer, common, &apart, chosen, reason).await;
         }
     };
-    let choice = chosen.choice(&conflict)?;
+    let choice = document.read(|doc| chosen.wanted().choice(doc, &conflict))?;
+    let choice = choice.map_err(|error| Failure::usage(error.to_string()))?;
     document.resolve(&conflict, &choice, reason).await?;
     let confirmed = sync::confirm(peer, common, &document).await;
     let (now, left) = (
@@ -337,54 +339,21 @@ async fn find(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<Found
 }
 
 impl Chosen {
-    /// As it is asked of conflicts between documents.
-    fn wanted(self) -> Wanted {
-        let Self { side, before, now, value, delete: _ } = self;
-        match (side, value) {
-            (Some(side), _) => Wanted::Side(side),
-            (_, Some(typed)) => {
-                Wanted::Value(serde_json::from_str(&typed).unwrap_or(Json::String(typed)))
+    /// As it is asked.
+    fn wanted(self) -> WantedValue {
+        let Self { side, latest, of, before, now, value, delete: _ } = self;
+        match (side, of, value) {
+            (Some(side), ..) => WantedValue::Side(side),
+            (_, Some(author), _) => WantedValue::Author(author),
+            (.., Some(typed)) => {
+                WantedValue::Value(serde_json::from_str(&typed).unwrap_or(Json::String(typed)))
             }
-            _ if before => Wanted::Before,
-            _ if now => Wanted::Now,
-            _ => Wanted::Delete,
+            _ if latest => WantedValue::Latest,
+            _ if before => WantedValue::Before,
+            _ if now => WantedValue::Now,
+            _ => WantedValue::Delete,
         }
     }
-
-    fn choice(self, conflict: &Conflict) -> Result<Choice, Failure> {
-        let Self { side, before, now, value, delete } = self;
-        if let Some(side) = side {
-            let number = side.checked_sub(1).filter(|number| *number < conflict.sides.len());
-            let number = number.ok_or_else(|| {
-                Failure::usage(format!("the conflict has sides 1 to {}", conflict.sides.len()))
-            })?;
-            return Ok(Choice::Side(number));
-        }
-        if before {
-            return Ok(Choice::Before);
-        }
-        if now {
-            return Ok(Choice::Now);
-        }
-        match value {
-            Some(typed) if !delete => {
-                let value = serde_json::from_str(&typed).unwrap_or(Json::String(typed));
-                Ok(Choice::value(value, conflict)?)
-            }
-            _ => Ok(Choice::Other(Content::Nothing)),
-        }
-    }
-}
-
-fn to_row(view: &View) -> Vec<String> {
-    let sides: Vec<String> = view.sides.iter().map(|side| in_words(side, SHORT)).collect();
-    vec![
-        short_id(view.id),
-        view.code.clone(),
-        output::short(place(view), LONG),
-        sides.join(" | "),
-        view.document.clone(),
-    ]
 }
 
 fn place(view: &View) -> &str {

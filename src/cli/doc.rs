@@ -18,6 +18,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     Failure, deletion,
+    entity::{self, EntityArgs},
     open::{self, Common},
     output, past,
     path::DocPath,
@@ -53,6 +54,8 @@ enum DocCommand {
         #[arg(default_value = "")]
         path: DocPath,
     },
+    /// Show a document as its type has it, and which of its fields are in review
+    Entity(EntityArgs),
     /// Make a document, empty or of a JSON object
     Create {
         /// Its content, as in '{"title": "Shopping"}'
@@ -88,12 +91,17 @@ enum Format {
 
 pub(super) async fn run(args: DocArgs) -> Result<(), Failure> {
     let DocArgs { common, command } = args;
+    if let DocCommand::Entity(args) = &command {
+        return entity::run(&common, args).await;
+    }
     let schema = match &command {
         DocCommand::Deletion(command) => command.schema()?,
         _ => None,
     };
     let peer = open::peer_under(&common, schema).await?;
     let done = match command {
+        // See above.
+        DocCommand::Entity(_) => Ok(()),
         DocCommand::Ls { ids } => list(&peer, &common, ids).await,
         DocCommand::Get { doc, path } => get(&peer, &common, &doc, &path).await,
         DocCommand::Create { content } => create(&peer, &common, content).await,

@@ -5,7 +5,10 @@ use std::{io, process::ExitCode};
 use concord::{
     history::HistoryError,
     json::JsonError,
-    peer::{ChangeError, ConfirmError, DeleteError, FindError, PastError, PeerError, ReviewError},
+    peer::{
+        ChangeError, ConfirmError, DeleteError, EntityError, FindError, PastError, PeerError,
+        ReviewError, TriageError,
+    },
     store::StoreError,
 };
 
@@ -147,6 +150,31 @@ impl From<DeleteError> for Failure {
             DeleteError::Find(error) => error.into(),
             DeleteError::Change(error) => error.into(),
             DeleteError::Review(error) => error.into(),
+            error => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<EntityError> for Failure {
+    fn from(error: EntityError) -> Self {
+        match error {
+            EntityError::Find(error) => error.into(),
+            EntityError::Change(error) => error.into(),
+            error => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<TriageError> for Failure {
+    fn from(error: TriageError) -> Self {
+        match error {
+            TriageError::Open(error) => error.into(),
+            TriageError::Find(error) => error.into(),
+            TriageError::Change(error) => error.into(),
+            error @ TriageError::NoAuthor => {
+                Self::usage(format!("{error}: --author ann@example.org or CONCORD_AUTHOR"))
+            }
+            error @ TriageError::Refused(_) => Self::usage(error.to_string()),
             error => Self::failed(error.to_string()),
         }
     }

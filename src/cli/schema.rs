@@ -198,7 +198,12 @@ fn field_row(field: &Field) -> Vec<String> {
     vec![
         field.name.clone(),
         output::short(&field.kind.to_string(), 48),
-        if field.required { "required".to_owned() } else { String::new() },
+        match (field.required, field.hold) {
+            (true, true) => "required, held".to_owned(),
+            (true, false) => "required".to_owned(),
+            (false, true) => "held".to_owned(),
+            (false, false) => String::new(),
+        },
         field.policy.to_string(),
         output::short(&default, 20),
         field.since.to_string(),
@@ -229,6 +234,7 @@ fn fields_json(fields: &std::collections::BTreeMap<String, Field>) -> Json {
             "kind": kind_json(&field.kind),
             "required": field.required,
             "policy": field.policy.to_string(),
+            "hold": field.hold,
             "since": field.since,
             "slot": field.slot,
         });

@@ -21,6 +21,8 @@ pub struct Field {
     pub default: Option<Literal>,
     /// What becomes of values written at the same time.
     pub policy: Policy,
+    /// Whether readers are told that it is in review while people disagree about it.
+    pub hold: bool,
     /// The key that it is kept under in a document: the name that it began with. A field that is
     /// renamed stays where it is, so that old and new versions edit the same value.
     pub slot: String,

@@ -40,6 +40,11 @@ impl Schema {
     }
 }
 
+/// What a document says that its type is, at this key; `None` if nothing that is a name.
+pub fn type_of(doc: &impl ReadDoc, root_key: &str) -> Option<String> {
+    type_name(doc, root_key, None)
+}
+
 /// What a document says that its type is, now or at some heads; `None` if nothing that is a name.
 pub(crate) fn type_name(
     doc: &impl ReadDoc,

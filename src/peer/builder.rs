@@ -191,6 +191,7 @@ impl PeerBuilder {
             session,
             next_broadcast: AtomicU64::new(1),
             schema: self.schema,
+            author: self.author,
         }));
         for relay in &self.relays {
             peer.connect(relay)?;

@@ -8,7 +8,7 @@ use concord_protocol::ChangeHash;
 use super::{ChangeError, Document, FindError, PeerError, Watcher, locked};
 use crate::review::{
     self, Choice, Conflict, ConflictId, NotAgain, Past, Refused, Resolution, Unreadable,
-    between::NotSo, history,
+    between::NotSo, bulk::BulkId, history,
 };
 
 /// A conflict was not found or not decided.
@@ -100,6 +100,39 @@ impl Document {
         choice: &Choice,
         reason: Option<String>,
     ) -> Result<(), ReviewError> {
+        self.decide(conflict, choice, reason, None).await
+    }
+
+    /// As [`Document::resolve`], as one of many decisions that are made together: they have a name
+    /// in common, by which [`Document::bulks`] finds those that stand.
+    ///
+    /// # Errors
+    /// As [`Document::resolve`].
+    pub async fn resolve_in_bulk(
+        &self,
+        conflict: &Conflict,
+        choice: &Choice,
+        reason: Option<String>,
+        bulk: BulkId,
+    ) -> Result<(), ReviewError> {
+        self.decide(conflict, choice, reason, Some(bulk)).await
+    }
+
+    /// The decisions that were made together with others, and that nobody decided otherwise since.
+    ///
+    /// # Errors
+    /// [`ReviewError::Find`].
+    pub fn bulks(&self) -> Result<Vec<(BulkId, ConflictId)>, ReviewError> {
+        Ok(self.read(|doc| history::bulks(doc, usize::MAX))?)
+    }
+
+    async fn decide(
+        &self,
+        conflict: &Conflict,
+        choice: &Choice,
+        reason: Option<String>,
+        bulk: Option<BulkId>,
+    ) -> Result<(), ReviewError> {
         let (doc, resolution) = {
             let mut follower = locked(&self.held().follower);
             let (doc, news) = self.read(|doc| (doc.clone(), follower.news(doc)))?;
@@ -109,7 +142,7 @@ impl Document {
                 return Err(ReviewError::NotOpen(conflict.id));
             }
             let resolution = Resolution::prepare(&doc, conflict, choice, reason)?;
-            (doc, resolution)
+            (doc, resolution.in_bulk(bulk))
         };
         self.write_decision(&doc, &resolution).await
     }

@@ -54,6 +54,11 @@ impl Document {
         &self.held
     }
 
+    /// Whose document it is.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// Its name.
     pub fn id(&self) -> &DocumentId {
         &self.held.id

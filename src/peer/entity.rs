@@ -7,7 +7,7 @@ use super::{ChangeError, Document, FindError, Peer, held::Phase};
 use crate::entity::{EntityType, document_id};
 
 /// Whose entities a peer opens: without accounts everything is of one tenant.
-const TENANT: &str = "default";
+pub(super) const TENANT: &str = "default";
 
 /// An entity was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ impl Peer {
     }
 
     /// Whether something of a document is stored here, once that is known.
-    async fn known(&self, document: &Document) -> Result<bool, FindError> {
+    pub(super) async fn known(&self, document: &Document) -> Result<bool, FindError> {
         let mut phase = document.held().phase();
         loop {
             match phase.borrow_and_update().clone() {

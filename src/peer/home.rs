@@ -93,6 +93,11 @@ impl Home {
         self.surroundings.seconds()
     }
 
+    /// Bytes that nobody had before.
+    pub(super) fn fresh(&self) -> [u8; 16] {
+        self.surroundings.name()
+    }
+
     /// The name of a writer that has written nothing yet.
     pub(super) fn actor(&self) -> ActorId {
         ActorId::from(self.surroundings.name())

@@ -28,6 +28,11 @@ impl Clock {
         Now { mono_ms: self.mono_ms(), wall_ms: wall.map_or(0, saturating_ms) }
     }
 
+    /// Seconds since 1970.
+    pub(super) fn now_s(self) -> i64 {
+        i64::try_from(self.now().wall_ms / 1_000).unwrap_or(i64::MAX)
+    }
+
     /// When `mono_ms` is, for a timer. Far futures are capped at a day: the timer is set again.
     pub(super) fn instant(self, mono_ms: u64) -> Instant {
         const DAY_MS: u64 = 24 * 60 * 60 * 1_000;

@@ -86,13 +86,19 @@ fn workers(e: &mut DescriptorEncoder<'_>, status: &PoolStatus) -> fmt::Result {
 }
 
 fn review(e: &mut DescriptorEncoder<'_>, status: &ReviewStatus) -> fmt::Result {
-    let ReviewStatus { open, unlisted, waiting, looks, failures, settled } = status;
+    let ReviewStatus { open, states, unlisted, waiting, looks, failures, settled } = status;
     let by_code = Family::<ByCode, Gauge>::default();
     for (code, open) in open {
         by_code.get_or_create(&ByCode { code: code.clone() }).set(count(*open));
     }
     let help = "Conflicts that are open and listed";
     metric(e, "conflicts_open", help, None, &by_code)?;
+    let by_state = Family::<ByState, Gauge>::default();
+    for (state, open) in states {
+        by_state.get_or_create(&ByState { state: state.as_str().to_owned() }).set(count(*open));
+    }
+    let help = "Conflicts that are not decided, by who looks after them";
+    metric(e, "conflicts_undecided", help, None, &by_state)?;
     let help = "Conflicts that are open and not listed: of documents with very many";
     gauge(e, "conflicts_unlisted", help, None, count(*unlisted))?;
     let help = "Documents that wait to be looked at for conflicts";
@@ -112,6 +118,12 @@ fn review(e: &mut DescriptorEncoder<'_>, status: &ReviewStatus) -> fmt::Result {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByCode {
     code: String,
+}
+
+/// So are the states of conflicts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: String,
 }
 
 /// So are policies.

@@ -4,10 +4,16 @@
 //! All of it is found anew from the documents after a restart: nothing about conflicts is stored
 //! that is not in them.
 
+mod acts;
+mod bulk;
+mod bulks;
 mod decide;
 mod http;
 mod index;
+mod past;
 mod queue;
+mod standings;
+mod triage;
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +30,14 @@ use tokio::{
 };
 
 use self::{
+    bulks::Bulks,
     index::{Change, Index},
+    past::Past,
     queue::{DELAY, Queue},
+    standings::Standings,
 };
 use super::{
+    clock::Clock,
     hub::{Health, Hub},
     shard::Shards,
 };
@@ -37,6 +47,7 @@ use crate::{
         ConflictId, Facts, Summary,
         between::{Apart, Between, Group},
         desk::{Answer, Asked, Question},
+        triage::{State as Triaged, review_document_id},
     },
     store::{Store, StoreError, Tenant},
     worker::{Materialiser, WorkerJob},
@@ -55,6 +66,10 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Before it is done what the schema says of references to what is deleted: what else refers to it,
 /// and is just coming, has a say.
 const RULE_DELAY: Duration = Duration::from_secs(1);
+/// How often what is long over is forgotten.
+const FORGET_EVERY: Duration = Duration::from_hours(1);
+/// Whose documents they are: without accounts everything is of one tenant.
+const TENANT: &str = "default";
 /// Documents that are asked of the store at once when a relay starts.
 const SWEEP_PAGE: usize = 1_000;
 /// What became of conflicts, kept for each of those who watch.
@@ -66,6 +81,9 @@ pub(super) struct Reviewer {
     materialiser: Arc<dyn Materialiser>,
     /// The text of the schema file in force.
     schema: Option<String>,
+    clock: Clock,
+    /// Where it is said who looks after which conflicts.
+    triage_document: DocumentId,
     state: Mutex<State>,
     changed: Notify,
     told: broadcast::Sender<Arc<Change>>,
@@ -76,6 +94,9 @@ pub(super) struct Reviewer {
 #[derive(Debug, Default)]
 struct State {
     index: Index,
+    standings: Standings,
+    bulks: Bulks,
+    past: Past,
     between: Between,
     queue: Queue,
     /// When what the schema decides between documents may be done.
@@ -93,6 +114,8 @@ struct State {
 pub(super) struct ReviewStatus {
     /// Open conflicts, by code.
     pub(super) open: Vec<(String, usize)>,
+    /// The same, by who looks after them.
+    pub(super) states: BTreeMap<Triaged, usize>,
     /// Open ones that are not listed.
     pub(super) unlisted: usize,
     /// Documents that wait to be looked at.
@@ -147,6 +170,17 @@ impl State {
         (changes, ruled)
     }
 
+    /// How it stands now with a conflict that is open.
+    fn triaged(&self, id: &ConflictId, now_s: i64) -> Option<Change> {
+        let (document, _) = self.index.find(id).filter(|_| self.index.is_open(id))?;
+        Some(Change::Triaged {
+            id: *id,
+            document: document.as_str().to_owned(),
+            state: self.standings.state(id, now_s),
+            triage: self.standings.of(id).cloned(),
+        })
+    }
+
     /// A conflict between documents that is open.
     fn apart(&self, id: &ConflictId) -> Option<Apart> {
         self.between.find(id).filter(|_| self.index.is_open(id))
@@ -164,11 +198,14 @@ impl Reviewer {
         store: Arc<dyn Store>,
         materialiser: Arc<dyn Materialiser>,
         schema: Option<String>,
+        clock: Clock,
     ) -> Self {
         Self {
             store,
             materialiser,
             schema,
+            clock,
+            triage_document: review_document_id(TENANT),
             state: Mutex::default(),
             changed: Notify::new(),
             told: broadcast::Sender::new(TOLD),
@@ -192,6 +229,7 @@ impl Reviewer {
         let codes = state.index.codes().iter();
         ReviewStatus {
             open: codes.map(|(code, count)| (code.to_string(), *count)).collect(),
+            states: state.standings.count(&state.index, self.clock.now_s()),
             unlisted: state.index.unlisted(),
             waiting: state.queue.len(),
             looks: state.looks,
@@ -215,8 +253,14 @@ impl Reviewer {
         };
         // With a schema, also what one person wrote alone may be wrong.
         if question == Question::List && self.schema.is_none() && is_linear(&base) {
-            let (open, settled) = (Vec::new(), Vec::new());
-            return Ok(Answer::Listed { open, more: 0, facts: None, settled });
+            return Ok(Answer::Listed {
+                open: Vec::new(),
+                more: 0,
+                facts: None,
+                settled: Vec::new(),
+                bulks: Vec::new(),
+                decisions: None,
+            });
         }
         let (document, schema) = (document.as_str().to_owned(), self.schema.clone());
         let asked = Asked { document, schema, question };
@@ -228,12 +272,18 @@ impl Reviewer {
     }
 
     /// Looks at a document, and notes what is open in it.
-    async fn look(&self, hub: &Hub, document: &DocumentId) {
+    /// Gives which decisions were made in it, if those are others than before: what was chosen is
+    /// to be found out.
+    async fn look(&self, hub: &Hub, document: &DocumentId) -> Option<String> {
         let shards = &hub.shards;
+        if *document == self.triage_document {
+            self.look_at_triage(hub).await;
+        }
         let answer = self.ask(shards, document, Question::List).await;
         self.state().looks += 1;
         match answer {
-            Ok(Answer::Listed { open, more, facts, settled }) => {
+            Ok(Answer::Listed { open, more, facts, settled, bulks, decisions }) => {
+                self.state().bulks.update(document, bulks);
                 let (changes, ruled) = self.state().note(document, open, more, facts);
                 for change in changes {
                     self.tell(change);
@@ -247,8 +297,9 @@ impl Reviewer {
                 for (policy, change) in settled {
                     self.settle(shards, document, &policy, change).await;
                 }
+                self.state().past.news(document, decisions)
             }
-            Ok(_) => {}
+            Ok(_) => None,
             Err(error) => {
                 self.failed(document, &error.to_string());
                 if matches!(
@@ -257,7 +308,18 @@ impl Reviewer {
                 ) {
                     self.state().queue.unknown(document, Instant::now() + AGAIN);
                 }
+                None
             }
+        }
+    }
+
+    /// Finds out what was chosen in a document, whose decisions are these.
+    async fn look_back(&self, hub: &Hub, document: &DocumentId, decisions: String) {
+        match self.ask(&hub.shards, document, Question::Chosen).await {
+            Ok(Answer::Chosen(chosen)) => self.state().past.update(document, decisions, chosen),
+            Ok(_) => {}
+            // It is an example less, and no conflict is missed for it.
+            Err(error) => tracing::debug!(%document, %error, "cannot look back"),
         }
     }
 
@@ -349,21 +411,34 @@ pub(super) async fn run(hub: Arc<Hub>, reviewer: Arc<Reviewer>) {
 }
 
 async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
+    let mut forget_at = Instant::now();
     loop {
         let changed = reviewer.changed.notified();
         let next = reviewer.state().queue.next(Instant::now());
         match next {
             Ok(document) => {
                 let start = Instant::now();
-                reviewer.look(hub, &document).await;
+                let decisions = reviewer.look(hub, &document).await;
                 let took = start.elapsed();
                 reviewer.state().queue.looked_at(&document, took, Instant::now());
-                sleep((took * (SHARE - 1)).min(PAUSE_MAX)).await;
+                if let Some(decisions) = decisions {
+                    reviewer.look_back(hub, &document, decisions).await;
+                }
+                sleep((start.elapsed() * (SHARE - 1)).min(PAUSE_MAX)).await;
             }
             Err(Some(at)) => {
                 let _ = timeout(at.saturating_duration_since(Instant::now()), changed).await;
             }
-            Err(None) => changed.await,
+            Err(None) => {
+                let is_swept = reviewer.state().is_swept;
+                if is_swept && forget_at <= Instant::now() {
+                    reviewer.forget(hub).await;
+                    forget_at = Instant::now() + FORGET_EVERY;
+                }
+                // The first time it is not known yet whether all documents were seen.
+                let pause = if is_swept { FORGET_EVERY } else { PAUSE_MAX };
+                let _ = timeout(pause, changed).await;
+            }
         }
     }
 }

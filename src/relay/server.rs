@@ -157,14 +157,15 @@ impl Relay {
         if let Some(schema) = &config.schema {
             Schema::parse(schema)?;
         }
+        let clock = Clock::start();
         let reviewing = || {
             let (store, materialiser) = (Arc::clone(&store), Arc::clone(&materialiser));
-            Arc::new(Reviewer::new(store, materialiser, config.schema.clone()))
+            Arc::new(Reviewer::new(store, materialiser, config.schema.clone(), clock))
         };
         let reviewer = config.review.then(reviewing);
         let gathered = Gathered::of(&store, &materialiser, reviewer.clone());
         let surroundings = Surroundings {
-            clock: Clock::start(),
+            clock,
             metrics: Arc::new(Metrics::new(gathered)),
             store: store.clone(),
             materialiser,

@@ -7,11 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Choice, Conflict, ConflictId, Content, Detector, Facts, NotAgain, Resolution, Summary,
-    Unreadable, View, history, open, settle,
+    Choice, Conflict, ConflictId, Detector, Facts, NoChoice, NotAgain, Resolution, Summary,
+    Unreadable, View,
+    bulk::{BulkId, Preview},
+    history, open, settle,
+    suggest::{self, Chosen, Likeness},
+    summary::shortened,
+    triage,
 };
 use crate::{
-    entity::{Schema, SchemaErrors},
+    entity::{ROOT_KEY, Schema, SchemaErrors, type_name},
     json::JsonError,
 };
 
@@ -41,8 +46,19 @@ pub enum Question {
     Decide(Order),
     /// How is this decided otherwise, which was decided before?
     DecideAgain(Order),
+    /// What did people choose? Takes much longer than the other questions.
+    Chosen,
+    /// What would become of these?
+    Preview {
+        /// Which.
+        conflicts: Vec<ConflictId>,
+        /// What is wanted.
+        wanted: Wanted,
+    },
     /// How is this written that is decided between documents?
     Write(Writing),
+    /// Of the review document: who looks after conflicts?
+    Triage(triage::desk::Question),
 }
 
 /// A part of a decision between documents that is to be made into a change of this one.
@@ -77,6 +93,9 @@ pub struct Order {
     pub actor: Vec<u8>,
     /// The time of the change, in seconds since 1970.
     pub time_s: i64,
+    /// What it is decided together with. If it was decided before: only as a part of that.
+    #[serde(default)]
+    pub bulk: Option<BulkId>,
 }
 
 /// What somebody decided.
@@ -96,6 +115,10 @@ pub struct Decision {
 pub enum Wanted {
     /// What this side wants, by its number from 1.
     Side(usize),
+    /// What the side wants that was written last.
+    Latest,
+    /// What the only side wants that this author has a part in.
+    Author(String),
     /// What was there before.
     Before,
     /// What is shown until somebody decides.
@@ -120,9 +143,25 @@ pub enum Answer {
         facts: Option<Facts>,
         /// What was decided: under which policy, with which change.
         settled: Vec<(String, Vec<u8>)>,
+        /// Decisions that stand and were made together with others, the last [`LISTED_MAX`].
+        #[serde(default)]
+        bulks: Vec<(BulkId, ConflictId)>,
+        /// Which decisions stand, in a word: what [`Question::Chosen`] says is the same while this
+        /// is. `None` if there are none.
+        #[serde(default)]
+        decisions: Option<String>,
     },
+    /// To [`Question::Chosen`].
+    Chosen(Vec<Chosen>),
+    /// To [`Question::Preview`].
+    Previewed(Vec<Preview>),
     /// To [`Question::Show`].
-    Shown(Box<View>),
+    Shown {
+        /// It.
+        view: Box<View>,
+        /// What it is about, for suggestions.
+        likeness: Option<Likeness>,
+    },
     /// To [`Question::Decide`]: the change that is to be stored, as a chunk.
     Decided(Vec<u8>),
     /// There is no such conflict, or not any more; what is open in its place now, if that is
@@ -130,6 +169,8 @@ pub enum Answer {
     NotOpen(Option<ConflictId>),
     /// The decision cannot be written, for a reason that is the asker's.
     Refused(String),
+    /// To [`Question::Triage`].
+    Triage(triage::desk::Answer),
 }
 
 /// No answer can be given.
@@ -144,6 +185,9 @@ pub enum DeskError {
     /// The schema is none.
     #[error(transparent)]
     Schema(#[from] SchemaErrors),
+    /// See the error of automerge.
+    #[error(transparent)]
+    Automerge(#[from] automerge::AutomergeError),
     /// No document has such a name.
     #[error("{0:?} is not the id of a document")]
     Document(String),
@@ -158,6 +202,7 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
         asked.document.parse().map_err(|_| DeskError::Document(asked.document.clone()))?;
     let schema = asked.schema.as_deref().map(Schema::parse).transpose()?;
     let schema = schema.as_ref();
+    let root_key = schema.map_or(ROOT_KEY, |schema| &schema.root_key);
     let find = |doc: &Automerge| {
         let detector = Detector::of(&doc.get_changes(&[]))?;
         Ok::<_, DeskError>(open(doc, &detector, &document, schema))
@@ -171,21 +216,40 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
             };
             let open = open(doc, &detector, &document, schema);
             let shown = open.iter().take(LISTED_MAX);
-            let listed = shown.map(|conflict| Summary::of(doc, &document, conflict)).collect();
+            let of_type = type_name(doc, root_key, None);
+            let summary = |conflict| Summary::of(doc, &document, of_type.as_deref(), conflict);
+            let listed = shown.map(summary).collect();
+            let bulks = history::bulks(doc, LISTED_MAX);
+            let decisions = suggest::mark(doc);
             let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
             let of = schema.and_then(|schema| schema.recognise(&*doc));
             let facts = of.map(|of| Facts::of(doc, &detector, of));
-            Ok(Answer::Listed { open: listed, more, facts, settled })
+            Ok(Answer::Listed { open: listed, more, facts, settled, bulks, decisions })
         }
         Question::Show(id) => match find(doc)?.iter().find(|conflict| conflict.id == *id) {
-            Some(conflict) => Ok(Answer::Shown(Box::new(View::of(doc, &document, conflict)?))),
+            Some(conflict) => {
+                let of = type_name(doc, root_key, None);
+                let likeness = Likeness::of(doc, of.as_deref(), conflict);
+                let view = Box::new(View::of(doc, &document, conflict)?);
+                Ok(Answer::Shown { view, likeness })
+            }
             None => Ok(Answer::NotOpen(None)),
         },
+        Question::Chosen => {
+            let of = type_name(doc, root_key, None);
+            Ok(Answer::Chosen(suggest::chosen(doc, &document, schema, of.as_deref())))
+        }
+        Question::Preview { conflicts, wanted } => {
+            let open = find(doc)?;
+            let preview = |id: &ConflictId| preview(doc, &document, &open, *id, wanted);
+            Ok(Answer::Previewed(conflicts.iter().map(preview).collect()))
+        }
         // On what is stored, and not on what policies have yet to decide.
         Question::Decide(order) => decide(doc, &find(doc)?, order),
         Question::DecideAgain(order) => decide_again(doc, &document, schema, order),
         Question::Write(writing) => Ok(write(doc, writing)),
+        Question::Triage(question) => Ok(Answer::Triage(triage::desk::answer(doc, question)?)),
     }
 }
 
@@ -215,6 +279,11 @@ fn decide_again(
     schema: Option<&Schema>,
     order: &Order,
 ) -> Result<Answer, DeskError> {
+    if let Some(bulk) = order.bulk
+        && !history::bulks(doc, usize::MAX).contains(&(bulk, order.conflict))
+    {
+        return Ok(Answer::Refused("somebody decided it otherwise since".to_owned()));
+    }
     match history::decided(doc, document, schema, order.conflict) {
         Ok((conflict, then)) => carry_out(Some(&then), doc, &conflict, order),
         Err(NotAgain::Unreadable(error)) => Err(error.into()),
@@ -230,11 +299,16 @@ fn carry_out(
     conflict: &Conflict,
     order: &Order,
 ) -> Result<Answer, DeskError> {
-    let Some(choice) = choice(&order.decision.choice, conflict)? else {
-        return Ok(Answer::Refused("sides have numbers from 1".to_owned()));
+    // It is decided in what is there now, and chosen of what was there when it was open.
+    let choice = match order.decision.choice.choice(then.unwrap_or(doc), conflict) {
+        Ok(choice) => choice,
+        Err(NoChoice::Json(error)) => return Err(error.into()),
+        Err(error) => return Ok(Answer::Refused(error.to_string())),
     };
     let reason = order.decision.reason.clone();
     let resolution = match Resolution::since(then, doc, conflict, &choice, reason) {
+        // What is taken back is no part of it any more.
+        Ok(resolution) if then.is_none() => resolution.in_bulk(order.bulk),
         Ok(resolution) => resolution,
         Err(refused) => return Ok(Answer::Refused(refused.to_string())),
     };
@@ -250,14 +324,55 @@ fn made(doc: &mut Automerge, resolution: &Resolution, actor: &[u8], time_s: i64)
     }
 }
 
-/// What is wanted; `None` for a side that nobody has.
-fn choice(wanted: &Wanted, conflict: &Conflict) -> Result<Option<Choice>, JsonError> {
-    Ok(Some(match wanted {
-        Wanted::Side(0) => return Ok(None),
-        Wanted::Side(number) => Choice::Side(number - 1),
-        Wanted::Before => Choice::Before,
-        Wanted::Now => Choice::Now,
-        Wanted::Delete => Choice::Other(Content::Nothing),
-        Wanted::Value(value) => Choice::value(value.clone(), conflict)?,
-    }))
+/// What would become of a conflict.
+fn preview(
+    doc: &Automerge,
+    document: &DocumentId,
+    open: &[Conflict],
+    id: ConflictId,
+    wanted: &Wanted,
+) -> Preview {
+    let mut preview = Preview {
+        id,
+        document: document.as_str().to_owned(),
+        path: None,
+        becomes: None,
+        refused: None,
+    };
+    let Some(conflict) = open.iter().find(|conflict| conflict.id == id) else {
+        preview.refused = Some("it is not open any more".to_owned());
+        return preview;
+    };
+    preview.path = conflict.path_text(doc).map(|path| shortened(&path));
+    match becomes(doc, conflict, wanted) {
+        Ok(becomes) => preview.becomes = becomes.map(|json| shortened(&json.to_string())),
+        Err(reason) => preview.refused = Some(reason),
+    }
+    preview
+}
+
+/// What would be at the place of a conflict; an error is why it cannot be decided so.
+///
+/// # Errors
+/// Why it cannot be decided so, in words.
+pub fn becomes(
+    doc: &Automerge,
+    conflict: &Conflict,
+    wanted: &Wanted,
+) -> Result<Option<Json>, String> {
+    let choice = wanted.choice(doc, conflict).map_err(|error| error.to_string())?;
+    // What cannot be written is found out by preparing it.
+    Resolution::prepare(doc, conflict, &choice, None).map_err(|refused| refused.to_string())?;
+    let content = match choice {
+        Choice::Side(number) => {
+            let side =
+                conflict.sides.get(number).ok_or_else(|| "there is no such side".to_owned())?;
+            side.content(doc, &conflict.place)
+        }
+        Choice::Before => conflict.base(doc),
+        Choice::Now => conflict.provisional(doc),
+        Choice::Other(content) => Ok(content),
+    };
+    let content = content.map_err(|error| error.to_string())?;
+    content.to_json().map_err(|error| error.to_string())
 }

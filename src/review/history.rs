@@ -1,11 +1,13 @@
 //! Decisions that were made, by people and by policies: read from the history, and overturned.
 
+use std::collections::BTreeSet;
+
 use automerge::{Automerge, ChangeHash};
 use concord_protocol::DocumentId;
 
 use super::{
-    Choice, Conflict, ConflictId, Decided, Detector, Refused, Resolution, Unreadable, look::stamp,
-    open,
+    Choice, Conflict, ConflictId, Decided, Detector, Refused, Resolution, Unreadable, bulk::BulkId,
+    look::stamp, open,
 };
 use crate::{entity::Schema, history::Stamp};
 
@@ -57,6 +59,17 @@ pub fn decisions(doc: &Automerge) -> Vec<Past> {
             Some(Past { decided, who, knew: change.deps })
         })
         .collect()
+}
+
+/// The decisions that stand (nobody decided the same conflict later) and were made together with
+/// others: with which, and on what. The last so many.
+pub fn bulks(doc: &Automerge, max: usize) -> Vec<(BulkId, ConflictId)> {
+    let mut last = BTreeSet::new();
+    let standing = decisions(doc).into_iter().rev().filter_map(|past| {
+        let Decided { conflict, bulk, .. } = past.decided;
+        last.insert(conflict).then_some((bulk?, conflict))
+    });
+    standing.take(max).collect()
 }
 
 /// The conflict that was decided, as it was then, in the document as it was then; under the schema

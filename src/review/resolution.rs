@@ -10,11 +10,14 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     Conflict, ConflictId, Content, SlotKey,
+    bulk::BulkId,
     part::{self, Part, has_element, unreadable},
 };
 
 /// The first word of the message of a change that decides a conflict.
 const WORD: &str = "concord:resolve";
+/// Before the name of what it was made together with, in a word after the choice.
+const BULK: &str = "bulk-";
 
 /// What somebody chose.
 #[derive(Debug, Clone)]
@@ -36,6 +39,7 @@ pub struct Resolution {
     conflict: ConflictId,
     chosen: String,
     reason: Option<String>,
+    bulk: Option<BulkId>,
     parts: Vec<Part>,
 }
 
@@ -78,6 +82,8 @@ pub struct Decided {
     pub choice: String,
     /// Why, if a reason was given.
     pub reason: Option<String>,
+    /// What it was made together with, if it was one of many.
+    pub bulk: Option<BulkId>,
 }
 
 impl Decided {
@@ -95,7 +101,9 @@ impl Decided {
         let mut words = line.split(' ');
         (words.next() == Some(WORD)).then_some(())?;
         let conflict = words.next()?.parse().ok()?;
-        Some(Self { conflict, choice: words.next()?.to_owned(), reason })
+        let choice = words.next()?.to_owned();
+        let bulk = words.next().and_then(|word| word.strip_prefix(BULK)?.parse().ok());
+        Some(Self { conflict, choice, reason, bulk })
     }
 }
 
@@ -161,7 +169,7 @@ impl Resolution {
             Some(keys) => part::fields(doc, &keys, of_these(content, conflict, &keys))?,
             None => vec![part::slot(doc, conflict, content)?],
         };
-        Ok(Self { conflict: conflict.id, chosen, reason, parts })
+        Ok(Self { conflict: conflict.id, chosen, reason, bulk: None, parts })
     }
 
     /// A decision on a conflict between documents, as far as it is about this one: what is to be at
@@ -189,13 +197,21 @@ impl Resolution {
         if let Some((key, to)) = without {
             parts.extend(part::without(doc, key, to).map_err(unreadable)?);
         }
-        Ok(Self { conflict, chosen: choice.to_owned(), reason, parts })
+        Ok(Self { conflict, chosen: choice.to_owned(), reason, bulk: None, parts })
+    }
+
+    /// The same, as one of many that are made together.
+    #[must_use]
+    pub fn in_bulk(mut self, bulk: Option<BulkId>) -> Self {
+        self.bulk = bulk;
+        self
     }
 
     /// The message for the change that the decision is written in: it names the conflict, which
     /// is what closes it.
     pub fn message(&self) -> String {
         let line = format!("{WORD} {} {}", self.conflict, self.chosen);
+        let line = self.bulk.iter().fold(line, |line, bulk| format!("{line} {BULK}{bulk}"));
         self.reason.iter().fold(line, |line, reason| format!("{line}\n{reason}"))
     }
 

@@ -21,6 +21,9 @@ pub struct Summary {
     pub id: ConflictId,
     /// The document that it is in.
     pub document: String,
+    /// The type that the document says it is of.
+    #[serde(default, rename = "type")]
+    pub type_name: Option<String>,
     /// What kind it is of.
     pub code: String,
     /// Where in the document it is; `null` if what it is in is gone.
@@ -51,12 +54,18 @@ pub struct SideSummary {
 }
 
 impl Summary {
-    /// What there is to say of a conflict of this document.
-    pub fn of(doc: &Automerge, document: &DocumentId, conflict: &Conflict) -> Self {
+    /// What there is to say of a conflict of this document, which says that it is of this type.
+    pub fn of(
+        doc: &Automerge,
+        document: &DocumentId,
+        type_name: Option<&str>,
+        conflict: &Conflict,
+    ) -> Self {
         let sides = conflict.sides.iter().take(SIDES_MAX);
         Self {
             id: conflict.id,
             document: document.as_str().to_owned(),
+            type_name: type_name.map(shortened),
             code: conflict.code.to_string(),
             path: conflict.path_text(doc).map(|path| shortened(&path)),
             problem: conflict.problem.as_deref().map(shortened),
@@ -103,7 +112,7 @@ fn summary(doc: &Automerge, place: &Place, side: &Side) -> SideSummary {
 }
 
 /// Cut after so many characters, and said so.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(TEXT_MAX) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -27,6 +27,7 @@ pub(super) async fn log(peer: &Peer, common: &Common, docs: Vec<String>) -> Resu
                 "choice": past.decided.choice,
                 "automatic": past.is_automatic(),
                 "reason": past.decided.reason,
+                "bulk": past.decided.bulk,
                 "by": By::from(past.who.clone()),
             })
         });

@@ -49,6 +49,10 @@ pub(super) fn changes(old: &Field, new: &Field, retyped: bool) -> Vec<Change> {
         let what = format!("default {} became {}", shown(old), shown(new));
         found.push(change(Impact::Compatible, what));
     }
+    if old.hold != new.hold {
+        let what = if new.hold { "is held while people disagree" } else { "is not held any more" };
+        found.push(change(Impact::Compatible, what));
+    }
     if old.policy != new.policy {
         let what = format!("policy {} became {}", old.policy, new.policy);
         found.push(change(Impact::Compatible, what));

@@ -9,7 +9,8 @@ use super::{
 use crate::entity::{Field, Kind, Literal, OnDelete, Policy, limits, words::quoted};
 
 /// The keys of a field beside those of its kind.
-pub(super) const FIELD_KEYS: [&str; 5] = ["required", "default", "policy", "ladder", "roles"];
+pub(super) const FIELD_KEYS: [&str; 6] =
+    ["required", "default", "policy", "ladder", "roles", "hold"];
 
 /// Reads the fields of a type, or of a map.
 pub(super) fn fields(reader: &mut Reader<'_>, path: &Path<'_>, table: &Table<'_>) -> Fields {
@@ -54,6 +55,15 @@ fn field(
         Some(kind) => (default(reader, kind, table), policy(reader, kind, table)),
         None => (None, Policy::Review),
     };
+    let hold = table.boolean(reader, "hold").unwrap_or(false);
+    if hold && !matches!(policy, Policy::Review | Policy::Merge) {
+        let problem = format!(
+            "{} is held for people, and decided by the policy `{}`",
+            table.what,
+            policy.name()
+        );
+        reader.wrong(table.at_value("hold"), problem, "leave `hold` or `policy` out");
+    }
     if let Some(Kind::Reference { on_delete: OnDelete::SetNull, .. }) = &kind
         && required
     {
@@ -70,6 +80,7 @@ fn field(
         required,
         default,
         policy,
+        hold,
         slot: name.to_owned(),
         since: 1,
     }

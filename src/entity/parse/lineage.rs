@@ -149,9 +149,9 @@ impl Lineage<'_> {
             Origin::Gone(kind) => {
                 let policy = if kind.is_register() { Policy::Review } else { Policy::Merge };
                 let name = name.to_owned();
-                let (required, default) = (false, None);
+                let (required, default, hold) = (false, None, false);
                 let since = version;
-                self.gone.push(Field { name, kind, required, default, policy, slot, since });
+                self.gone.push(Field { name, kind, required, default, policy, hold, slot, since });
             }
         }
     }

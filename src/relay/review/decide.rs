@@ -10,7 +10,8 @@ use crate::{
     review::{
         ConflictId,
         between::{Apart, Step},
-        desk::{Answer, Decision, Order, Question, Writing},
+        bulk::BulkId,
+        desk::{Answer, Decision, Order, Question, Wanted, Writing},
     },
 };
 
@@ -23,6 +24,8 @@ pub(super) enum Undecided {
     NotOpen(Option<ConflictId>),
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Held(String),
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
     #[error("the decision was not stored: {0}")]
@@ -40,6 +43,16 @@ pub(super) struct Decided {
     pub(super) change: ChangeHash,
 }
 
+/// What is known of a conflict that is decided.
+#[derive(Debug)]
+struct Place {
+    document: DocumentId,
+    /// The slot that it is or was about.
+    slot: Option<String>,
+    /// What it is or was decided together with.
+    bulk: Option<BulkId>,
+}
+
 impl Reviewer {
     /// Decides a conflict: all that it takes is on disk when this returns.
     pub(super) async fn decide(
@@ -50,10 +63,46 @@ impl Reviewer {
     ) -> Result<Vec<Decided>, Undecided> {
         let _turn = self.deciding.lock().await;
         let apart = self.state().apart(&id);
-        match apart {
-            Some(apart) => self.decide_between(hub, &apart, decision).await,
-            None => Ok(vec![self.decide_one(hub, id, decision, Question::Decide).await?]),
+        if let Some(apart) = apart {
+            return self.decide_between(hub, &apart, decision).await;
         }
+        let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
+        let place = Place { document, slot: Some(slot), bulk: None };
+        Ok(vec![self.decide_one(hub, id, place, decision, Question::Decide).await?])
+    }
+
+    /// Decides a conflict of one document together with others.
+    pub(super) async fn decide_in_bulk(
+        &self,
+        hub: &Hub,
+        id: ConflictId,
+        decision: Decision,
+        bulk: BulkId,
+    ) -> Result<Decided, Undecided> {
+        let _turn = self.deciding.lock().await;
+        let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
+        let place = Place { document, slot: Some(slot), bulk: Some(bulk) };
+        let decided = self.decide_one(hub, id, place, decision, Question::Decide).await?;
+        self.state().bulks.note(&decided.document, bulk, id);
+        Ok(decided)
+    }
+
+    /// Takes a decision back that was made together with others, unless somebody decided otherwise
+    /// since.
+    pub(super) async fn revert_of_bulk(
+        &self,
+        hub: &Hub,
+        id: ConflictId,
+        document: DocumentId,
+        reason: Option<String>,
+        bulk: BulkId,
+    ) -> Result<Decided, Undecided> {
+        let _turn = self.deciding.lock().await;
+        let place = Place { document, slot: None, bulk: Some(bulk) };
+        let decision = Decision { choice: Wanted::Now, reason };
+        let decided = self.decide_one(hub, id, place, decision, Question::DecideAgain).await?;
+        self.state().bulks.forget(&decided.document, bulk, id);
+        Ok(decided)
     }
 
     /// Decides once more on what was decided.
@@ -64,7 +113,9 @@ impl Reviewer {
         decision: Decision,
     ) -> Result<Decided, Undecided> {
         let _turn = self.deciding.lock().await;
-        self.decide_one(hub, id, decision, Question::DecideAgain).await
+        let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
+        let place = Place { document, slot: Some(slot), bulk: None };
+        self.decide_one(hub, id, place, decision, Question::DecideAgain).await
     }
 
     /// Decides on a conflict of one document.
@@ -72,12 +123,13 @@ impl Reviewer {
         &self,
         hub: &Hub,
         id: ConflictId,
+        place: Place,
         decision: Decision,
         ask: fn(Order) -> Question,
     ) -> Result<Decided, Undecided> {
-        let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
+        let Place { document, slot, bulk } = place;
         let (actor, time_s) = (actor()?, now_s(hub));
-        let order = Order { conflict: id, slot: Some(slot), decision, actor, time_s };
+        let order = Order { conflict: id, slot, decision, actor, time_s, bulk };
         let decided = self.carry_out(hub, document, ask(order)).await?;
         let closed = self.state().index.decided(&id);
         if let Some(change) = closed {
@@ -154,7 +206,11 @@ impl Reviewer {
                 self.changed(&document);
                 return Err(Undecided::NotOpen(successor));
             }
-            Answer::Listed { .. } | Answer::Shown(_) => {
+            Answer::Listed { .. }
+            | Answer::Chosen(_)
+            | Answer::Previewed(_)
+            | Answer::Shown { .. }
+            | Answer::Triage(_) => {
                 let other = JobError::Base("another question was answered".to_owned());
                 return Err(NoAnswer::from(other).into());
             }
@@ -175,6 +231,6 @@ fn actor() -> Result<Vec<u8>, getrandom::Error> {
     Ok(actor)
 }
 
-fn now_s(hub: &Hub) -> i64 {
-    i64::try_from(hub.clock.now().wall_ms / 1_000).unwrap_or(i64::MAX)
+pub(super) fn now_s(hub: &Hub) -> i64 {
+    hub.clock.now_s()
 }

@@ -23,16 +23,18 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
-    Change, NoAnswer, Reviewer,
-    decide::{Decided, Undecided},
+    Change, NoAnswer, Reviewer, acts, bulk,
+    decide::{Decided, Undecided, now_s},
     index::{Filter, Mark},
+    standings::Wanted as WantedState,
 };
 use crate::{
     relay::hub::{Health, Hub},
     replica::JobError,
     review::{
-        ConflictId, View,
+        ConflictId,
         desk::{Answer, Decision, Question, Wanted},
+        triage::{Shown, State as Triaged, Triage},
     },
 };
 
@@ -45,9 +47,9 @@ const FAILED_MAX: usize = 10;
 const DECISION_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
-struct Desk {
-    hub: Arc<Hub>,
-    reviewer: Arc<Reviewer>,
+pub(super) struct Desk {
+    pub(super) hub: Arc<Hub>,
+    pub(super) reviewer: Arc<Reviewer>,
 }
 
 /// What is served below `/v1/conflicts`.
@@ -56,9 +58,12 @@ pub(in crate::relay) fn routes(hub: Arc<Hub>, reviewer: Arc<Reviewer>) -> Router
     Router::new()
         .route("/v1/conflicts", get(list))
         .route("/v1/conflicts/events", get(watch))
+        .route("/v1/conflicts/bulk", post(bulk::decide))
+        .route("/v1/conflicts/bulk/revert", post(bulk::revert))
         .route("/v1/conflicts/{id}", get(show))
         .route("/v1/conflicts/{id}/resolve", post(resolve))
         .route("/v1/conflicts/{id}/revert", post(revert))
+        .route("/v1/conflicts/{id}/{act}", post(acts::act))
         .layer(DefaultBodyLimit::max(DECISION_BYTES_MAX))
         .layer(middleware::from_fn_with_state(desk.clone(), only_known_pages))
         .with_state(desk)
@@ -66,7 +71,7 @@ pub(in crate::relay) fn routes(hub: Arc<Hub>, reviewer: Arc<Reviewer>) -> Router
 
 /// An error, as RFC 9457 has it.
 #[derive(Debug)]
-struct Problem {
+pub(super) struct Problem {
     status: StatusCode,
     title: &'static str,
     detail: String,
@@ -74,11 +79,11 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, detail: detail.into(), more: None }
     }
 
-    fn bad(detail: impl Into<String>) -> Self {
+    pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "not understood", detail)
     }
 }
@@ -124,6 +129,8 @@ async fn only_known_pages(State(desk): State<Desk>, request: Request, next: Next
 struct Listing {
     code: Option<String>,
     document: Option<String>,
+    state: Option<String>,
+    assignee: Option<String>,
     limit: Option<usize>,
     after: Option<String>,
 }
@@ -136,9 +143,18 @@ async fn list(
     let document = listing.document.map(|name| document(&name)).transpose()?;
     let after = listing.after.map(|mark| read_mark(&mark)).transpose()?;
     let limit = listing.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
+    let wanted =
+        listing.state.map_or(Some(WantedState::default()), |state| WantedState::parse(&state));
+    let wanted = wanted.ok_or_else(|| {
+        Problem::bad("state is pending, all, open, claimed, snoozed or dismissed")
+    })?;
+    let (code, assignee, now_s) = (listing.code, listing.assignee, now_s(&desk.hub));
+    let filter = Filter { code, document, state: wanted, assignee, now_s };
     let state = desk.reviewer.state();
-    let page = state.index.list(&Filter { code: listing.code, document }, after, limit);
-    let (open, unlisted) = (state.index.count(), state.index.unlisted());
+    let page = state.index.list(&filter, &state.standings, after, limit);
+    let states = state.standings.count(&state.index, now_s);
+    let dismissed = states.get(&Triaged::Dismissed).copied().unwrap_or_default();
+    let (open, unlisted) = (state.index.count() - dismissed, state.index.unlisted());
     let failed: Vec<Value> = (state.index.failures(FAILED_MAX).into_iter())
         .map(|(document, reason)| json!({ "document": document.as_str(), "reason": reason }))
         .collect();
@@ -147,6 +163,7 @@ async fn list(
     let rest = json!({
         "next": page.next.map(|(time, id)| format!("{time}.{id}")),
         "open": open,
+        "states": states,
         "unlisted": unlisted,
         "waiting": waiting,
         "complete": is_complete && waiting == 0,
@@ -157,37 +174,45 @@ async fn list(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-fn document(name: &str) -> Result<DocumentId, Problem> {
+pub(super) fn document(name: &str) -> Result<DocumentId, Problem> {
     match name.parse() {
         Ok(AutomergeUrl(id)) => Ok(id),
         Err(error) => Err(Problem::bad(format!("document: {error}"))),
     }
 }
 
-fn read_mark(text: &str) -> Result<Mark, Problem> {
+pub(super) fn read_mark(text: &str) -> Result<Mark, Problem> {
     let mark =
         text.split_once('.').and_then(|(time, id)| Some((time.parse().ok()?, id.parse().ok()?)));
     mark.ok_or_else(|| Problem::bad("after is what an earlier page gave as next"))
 }
 
-fn read_id(text: &str) -> Result<ConflictId, Problem> {
+pub(super) fn read_id(text: &str) -> Result<ConflictId, Problem> {
     text.parse().map_err(Problem::bad)
 }
 
 async fn show(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = read_id(&id)?;
-    let shown =
-        |view: Box<View>| ([(header::ETAG, format!("\"{id}\""))], Json(view)).into_response();
-    if let Some(apart) = desk.reviewer.state().apart(&id) {
-        return Ok(shown(Box::new(apart.view)));
-    }
-    let found = desk.reviewer.state().index.find(&id);
-    let (document, _) = found.ok_or(Undecided::Unknown)?;
-    let asking = desk.reviewer.ask(&desk.hub.shards, &document, Question::Show(id));
-    match asking.await.map_err(Undecided::from)? {
-        Answer::Shown(view) => Ok(shown(view)),
-        _ => Err(Undecided::NotOpen(None).into()),
-    }
+    let apart = desk.reviewer.state().apart(&id);
+    let (view, likeness) = if let Some(apart) = apart {
+        (apart.view, None)
+    } else {
+        let found = desk.reviewer.state().index.find(&id);
+        let (document, _) = found.ok_or(Undecided::Unknown)?;
+        let asking = desk.reviewer.ask(&desk.hub.shards, &document, Question::Show(id));
+        match asking.await.map_err(Undecided::from)? {
+            Answer::Shown { view, likeness } => (*view, likeness),
+            _ => return Err(Undecided::NotOpen(None).into()),
+        }
+    };
+    // What it is about is shown, also where it is not known who looks after it.
+    let triage = desk.reviewer.triage(&desk.hub.shards, id).await.unwrap_or_else(|error| {
+        tracing::warn!(%id, %error, "cannot read who looks after a conflict");
+        Triage::default()
+    });
+    let mut shown = Shown::of(view, triage, now_s(&desk.hub));
+    shown.suggestion = likeness.and_then(|like| desk.reviewer.state().past.suggest(&like));
+    Ok(([(header::ETAG, format!("\"{id}\""))], Json(shown)).into_response())
 }
 
 async fn resolve(
@@ -269,6 +294,7 @@ impl From<Undecided> for Problem {
                 problem.more = Some(("successor", json!(successor)));
                 problem
             }
+            Undecided::Held(_) => Self::new(StatusCode::CONFLICT, "claimed already", detail),
             Undecided::Refused(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "cannot be decided so", detail)
             }
@@ -299,6 +325,7 @@ async fn watch(State(desk): State<Desk>) -> Sse<impl Stream<Item = Result<Event,
                 let name = match &*change {
                     Change::Opened { .. } => "opened",
                     Change::Closed { .. } => "closed",
+                    Change::Triaged { .. } => "triaged",
                 };
                 Event::default().event(name).json_data(&*change).unwrap_or_default()
             }

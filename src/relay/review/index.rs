@@ -1,13 +1,17 @@
 //! The conflicts that are open in all documents, in memory, ready to be listed.
 
+mod listing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use concord_protocol::DocumentId;
 use serde::Serialize;
 
+pub(super) use self::listing::{Filter, Matching};
 use crate::review::{
     ConflictId, Summary,
     between::{Apart, Group},
+    triage::{Standing, State},
 };
 
 /// Conflicts that are held at once. Each takes at most about 2 KB.
@@ -36,6 +40,17 @@ pub(super) enum Change {
         document: String,
         /// The one that is open in its place now.
         successor: Option<ConflictId>,
+    },
+    /// Somebody did something about it, without deciding it.
+    Triaged {
+        /// Which.
+        id: ConflictId,
+        /// In which document.
+        document: String,
+        /// How it stands now.
+        state: State,
+        /// Who looks after it.
+        triage: Option<Standing>,
     },
 }
 
@@ -79,22 +94,6 @@ struct Listed {
 struct Closed {
     slots: BTreeMap<ConflictId, (DocumentId, Box<str>)>,
     order: VecDeque<ConflictId>,
-}
-
-/// Which conflicts are wanted.
-#[derive(Debug, Default)]
-pub(super) struct Filter {
-    pub(super) code: Option<String>,
-    pub(super) document: Option<DocumentId>,
-}
-
-/// A part of a listing.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Page {
-    /// JSON objects.
-    pub(super) conflicts: Vec<Box<str>>,
-    /// Where the next page begins, if there is one.
-    pub(super) next: Option<Mark>,
 }
 
 impl Index {
@@ -220,42 +219,6 @@ impl Index {
         Some((document.clone(), slot.to_string()))
     }
 
-    /// A page of what is open, newest first.
-    pub(super) fn list(&self, filter: &Filter, after: Option<Mark>, limit: usize) -> Page {
-        let mut page = Page::default();
-        let mut take = |mark: Mark, entry: &Entry| {
-            if filter.code.as_deref().is_some_and(|code| *code != *entry.code) {
-                return true;
-            }
-            if page.conflicts.len() < limit {
-                page.conflicts.push(entry.json.clone());
-                page.next = Some(mark);
-                return true;
-            }
-            false
-        };
-        let is_cut = if let Some(document) = &filter.document {
-            let listed = self.documents.get(document);
-            let ids = listed.into_iter().flat_map(|listed| &listed.ids);
-            let ids = ids.chain(self.parts.get(document).into_iter().flatten());
-            let mut marks: Vec<(Mark, &Entry)> = ids
-                .filter_map(|id| self.open.get(id).map(|entry| ((entry.time, *id), entry)))
-                .filter(|(mark, _)| after.is_none_or(|after| *mark < after))
-                .collect();
-            marks.sort_unstable_by_key(|(mark, _)| std::cmp::Reverse(*mark));
-            !marks.into_iter().all(|(mark, entry)| take(mark, entry))
-        } else {
-            let marks = match after {
-                Some(after) => self.order.range(..after),
-                None => self.order.range::<Mark, _>(..),
-            };
-            let mut marks = marks.rev();
-            !marks.all(|mark| self.open.get(&mark.1).is_none_or(|entry| take(*mark, entry)))
-        };
-        page.next = page.next.filter(|_| is_cut);
-        page
-    }
-
     /// How many are open, listed or not.
     pub(super) fn count(&self) -> usize {
         self.open.len() + self.unlisted
@@ -296,7 +259,7 @@ impl Closed {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::standings::Standings, listing::Page, *};
 
     fn document(n: u8) -> DocumentId {
         DocumentId::from_bytes(&[n; 16])
@@ -306,6 +269,7 @@ mod tests {
         Summary {
             id: format!("{n:032x}").parse().unwrap(),
             document: self::document(document).as_str().to_owned(),
+            type_name: None,
             code: code.to_owned(),
             path: Some("title".to_owned()),
             problem: None,
@@ -336,7 +300,7 @@ mod tests {
         let all = |filter: &Filter| {
             let (mut found, mut after) = (Vec::new(), None);
             loop {
-                let page = index.list(filter, after, 4);
+                let page = index.list(filter, &Standings::default(), after, 4);
                 found.extend(ids(&page));
                 after = page.next;
                 if after.is_none() {
@@ -346,10 +310,10 @@ mod tests {
         };
         let every: Vec<u32> = [100].into_iter().chain((0..25).rev()).collect();
         assert_eq!(all(&Filter::default()), every);
-        let twins = Filter { code: Some("twin".to_owned()), document: None };
+        let twins = Filter { code: Some("twin".to_owned()), ..Filter::default() };
         assert_eq!(all(&twins), [24, 21, 18, 15, 12, 9, 6, 3, 0]);
         assert_eq!(index.codes()["twin"], 9);
-        let one = Filter { code: None, document: Some(document(7)) };
+        let one = Filter { document: Some(document(7)), ..Filter::default() };
         assert_eq!(all(&one), [100, 7]);
         assert_eq!(index.count(), 26);
     }
@@ -372,7 +336,9 @@ mod tests {
         assert_eq!(index.count(), 1);
         assert_eq!(index.update(&document(1), Vec::new(), 0).len(), 1);
         assert_eq!((index.count(), index.codes()["value"]), (0, 0));
-        assert!(index.list(&Filter::default(), None, 10).conflicts.is_empty());
+        assert!(
+            index.list(&Filter::default(), &Standings::default(), None, 10).conflicts.is_empty()
+        );
     }
 
     #[test]

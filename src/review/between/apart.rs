@@ -172,6 +172,7 @@ impl Apart {
         Summary {
             id: *id,
             document: document.clone(),
+            type_name: None,
             code: code.clone(),
             path: path.clone(),
             problem: problem.clone(),

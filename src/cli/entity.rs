@@ -1,0 +1,91 @@
+//! `concord doc entity`: a document as its type has it, and what of that is in review.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use concord::{
+    entity::Schema,
+    peer::Peer,
+    review::{ConflictId, hold::Reviewed},
+};
+use serde_json::{Map, Value as Json, json};
+
+use super::{
+    Failure,
+    open::{self, Common},
+    output, schema, waiting,
+};
+
+/// Characters of a value that are shown in a table.
+const SHOWN: usize = 60;
+/// And of the id of a conflict: as `concord conflicts ls` shows it.
+const ID_SHOWN: usize = 8;
+
+#[derive(Debug, Args)]
+pub(super) struct EntityArgs {
+    /// The document's id or automerge: URL
+    doc: String,
+    /// The schema that says what it is
+    #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
+    schema: PathBuf,
+}
+
+pub(super) async fn run(common: &Common, args: &EntityArgs) -> Result<(), Failure> {
+    let schema = schema::read(&args.schema)?;
+    let peer = open::peer_under(common, Some(schema.clone())).await?;
+    let done = show(&peer, common, args, &schema).await;
+    peer.close().await?;
+    done
+}
+
+async fn show(
+    peer: &Peer,
+    common: &Common,
+    args: &EntityArgs,
+    schema: &Schema,
+) -> Result<(), Failure> {
+    let document = waiting::find(peer, common, &args.doc).await?;
+    let of = document.read(|doc| schema.recognise(doc))?.ok_or_else(|| {
+        Failure::usage(format!(
+            "the document is of no type of {}: its key `{}` names none",
+            args.schema.display(),
+            schema.root_key
+        ))
+    })?;
+    let Reviewed { entity, in_review } = document.reviewed(of).await?;
+    if common.json {
+        let values: Map<String, Json> =
+            entity.values.iter().map(|(name, value)| (name.clone(), value.to_json())).collect();
+        let misfits: Vec<String> = entity.misfits.iter().map(ToString::to_string).collect();
+        return output::json(&json!({
+            "document": document.id().as_str(),
+            "type": of.name,
+            "values": values,
+            "in_review": in_review,
+            "misfits": misfits,
+        }));
+    }
+    // What is held inside a field is shown with the field.
+    let held = |name: &str| {
+        let ids = in_review.iter().filter(|(field, _)| {
+            field.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        let ids: Vec<String> = ids.flat_map(|(_, ids)| ids).map(short).collect();
+        if ids.is_empty() { String::new() } else { format!("in review: {}", ids.join(", ")) }
+    };
+    let row = |name: &String| {
+        let value = entity.values.get(name);
+        let value = value.map(|value| value.to_json().to_string()).unwrap_or_default();
+        vec![name.clone(), output::short(&value, SHOWN), held(name)]
+    };
+    let rows: Vec<Vec<String>> = of.fields.keys().map(row).collect();
+    output::table(&["FIELD", "VALUE", ""], &rows)?;
+    entity
+        .misfits
+        .iter()
+        .try_for_each(|misfit| output::line(output::short(&misfit.to_string(), 2 * SHOWN)))
+}
+
+fn short(id: &ConflictId) -> String {
+    id.to_string()[..ID_SHOWN].to_owned()
+}

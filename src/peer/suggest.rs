@@ -1,0 +1,63 @@
+//! What people chose of conflicts like one that is open, in the documents that are stored here.
+
+use std::time::Duration;
+
+use automerge::Automerge;
+
+use super::{Document, FIND_MS, FindError, Peer, ReviewError};
+use crate::{
+    entity::{ROOT_KEY, type_of},
+    review::{
+        Conflict, history,
+        suggest::{Chosen, Likeness, Suggestion, chosen, suggest},
+    },
+};
+
+/// Documents that are looked through for one suggestion, the first by their names.
+const DOCUMENTS_MAX: usize = 500;
+
+impl Peer {
+    /// What people chose most often of conflicts like this one, in the documents that are stored
+    /// here. It is told, and applied by nobody. Opens up to 500 documents.
+    ///
+    /// # Errors
+    /// [`ReviewError::Find`] and [`ReviewError::Documents`].
+    pub async fn suggestion(
+        &self,
+        document: &Document,
+        conflict: &Conflict,
+    ) -> Result<Option<Suggestion>, ReviewError> {
+        let likeness = document.read(|doc| {
+            let of = type_of(doc, document.root_key());
+            Likeness::of(doc, of.as_deref(), conflict)
+        })?;
+        let Some(likeness) = likeness else { return Ok(None) };
+        let mut past: Vec<Chosen> = Vec::new();
+        for id in self.documents().await?.into_iter().take(DOCUMENTS_MAX) {
+            match self.find_within(id.as_str(), Duration::from_millis(FIND_MS)).await {
+                Ok(other) => past.extend(other.chosen()?),
+                Err(error @ FindError::Closed) => return Err(error.into()),
+                Err(error) => tracing::warn!(document = %id, %error, "passed over"),
+            }
+        }
+        Ok(suggest(&likeness, &past))
+    }
+}
+
+impl Document {
+    /// The decisions that people made in it, as examples.
+    fn chosen(&self) -> Result<Vec<Chosen>, FindError> {
+        let root_key = self.root_key();
+        let has_any = |doc: &Automerge| !history::decisions(doc).is_empty();
+        // What is long to look at is looked at in a copy: edits go on meanwhile.
+        let Some(doc) = self.read(|doc| has_any(doc).then(|| doc.clone()))? else {
+            return Ok(Vec::new());
+        };
+        Ok(chosen(&doc, self.id(), self.schema(), type_of(&doc, root_key).as_deref()))
+    }
+
+    /// The key that names the type of a document.
+    fn root_key(&self) -> &str {
+        self.schema().map_or(ROOT_KEY, |schema| &schema.root_key)
+    }
+}
