@@ -1,8 +1,10 @@
 //! `concord conflicts`: what could not be merged without losing somebody's intent, and decisions.
 
 mod bulk;
+mod columns;
 mod decisions;
 mod list;
+mod review;
 mod triage;
 
 use std::path::PathBuf;
@@ -12,7 +14,7 @@ use concord::{
     entity::ROOT_KEY,
     peer::{Document, Peer},
     review::{
-        Conflict, ConflictId, SideView, View, between::Apart, desk::Wanted as WantedValue,
+        By, Conflict, ConflictId, SideView, View, between::Apart, desk::Wanted as WantedValue,
         triage::Shown,
     },
 };
@@ -80,6 +82,13 @@ enum ConflictsCommand {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Go through the open conflicts at a terminal: each with its sides beside each other, and one
+    /// key for each choice
+    Review {
+        /// Only those of these documents (ids or automerge: URLs); of all that are stored here
+        /// otherwise
+        docs: Vec<String>,
+    },
     /// Decide many conflicts in one way: shows what would become of them, and asks; those between
     /// documents are left alone
     Bulk(BulkArgs),
@@ -134,6 +143,7 @@ pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
     let root_key = schema.as_ref().map_or(ROOT_KEY, |schema| &schema.root_key).to_owned();
     let peer = open::peer_under(&common, schema).await?;
     let done = match command {
+        ConflictsCommand::Review { docs } => review::run(&peer, &common, docs).await,
         ConflictsCommand::Ls { docs, state, dismissed, assignee } => {
             let state = if dismissed { Wanted::Dismissed } else { state };
             list::list(&peer, &common, docs, state, assignee).await
@@ -182,6 +192,30 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
     if let Some(problem) = &view.problem {
         output::line(format_args!("  problem  {}", output::short(problem, LONG)))?;
     }
+    let term = console::Term::stdout();
+    let width = usize::from(term.size().1);
+    let beside =
+        term.is_term().then(|| columns::render(&view, width, console::colors_enabled(), now));
+    match beside.flatten() {
+        Some(shown) => output::line(shown)?,
+        None => in_lines(&view)?,
+    }
+    if let Some(suggestion) = suggestion {
+        let suggestion = output::short(&suggestion.to_string(), LONG);
+        output::line(format_args!("  so far   {suggestion}"))?;
+    }
+    triage::lines(&said)?;
+    let is_between = view.sides.iter().any(|side| side.document.is_some());
+    let others = if is_between { "--now" } else { "--now, --before, --delete, --value" };
+    output::line(format_args!(
+        "decide with: concord conflicts resolve {doc} {} --side 1 (or {others})",
+        short_id(view.id),
+    ))
+}
+
+/// A conflict from top to bottom.
+fn in_lines(view: &View) -> Result<(), Failure> {
+    let now = output::now();
     let is_between = view.sides.iter().any(|side| side.document.is_some());
     if !is_between {
         output::line(format_args!("  before   {}", words(view.before.as_ref(), LONG)))?;
@@ -192,29 +226,26 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
             output::line(format_args!("           in automerge:{document}"))?;
         }
         for who in &side.by {
-            let name = who.author.as_deref().unwrap_or(&who.actor);
-            let name = output::short(name, 16);
-            let said = who.message.as_deref().unwrap_or_default();
-            let said = output::short(said, 60);
-            let when = output::ago(who.time, now);
-            output::line(
-                format_args!("           by {name}, {when}  {said}").to_string().trim_end(),
-            )?;
+            output::line(format_args!("           {}", by_whom(who, now)))?;
         }
     }
     if !is_between {
         output::line(format_args!("  now      {}", words(view.now.as_ref(), LONG)))?;
     }
-    if let Some(suggestion) = suggestion {
-        let suggestion = output::short(&suggestion.to_string(), LONG);
-        output::line(format_args!("  so far   {suggestion}"))?;
-    }
-    triage::lines(&said)?;
-    let others = if is_between { "--now" } else { "--now, --before, --delete, --value" };
-    output::line(format_args!(
-        "decide with: concord conflicts resolve {doc} {} --side 1 (or {others})",
-        short_id(view.id),
-    ))
+    Ok(())
+}
+
+/// Who wanted something, when, and what they said of it.
+fn by_whom(who: &By, now: i64) -> String {
+    let name = output::short(who.author.as_deref().unwrap_or(&who.actor), 16);
+    let said = output::short(who.message.as_deref().unwrap_or_default(), 60);
+    let when = output::ago(who.time, now);
+    format!("by {name}, {when}  {said}").trim_end().to_owned()
+}
+
+/// What is said of a side that wants nothing to be there.
+fn deleted_or(side: &SideView) -> Option<&'static str> {
+    (side.kind == "deleted").then_some("deleted")
 }
 
 async fn resolve(

@@ -1,0 +1,286 @@
+//! `concord conflicts review`: one conflict after another at a terminal, and one key for each choice.
+
+use std::io::{self, IsTerminal as _};
+
+use concord::{
+    peer::{Document, Peer},
+    review::{Choice, Conflict, ConflictId, between::Apart, desk::Wanted},
+};
+use console::{Key, Term};
+
+use super::{LONG, all_unless, columns, id_of, place, short_id, view};
+use crate::cli::{Failure, open::Common, output, sync, waiting};
+
+/// The keys, where one asks for them.
+const HELP: &str = "\
+  1-9  take what this side wants          n  take what is shown now
+  b    take what was there before         d  take nothing: it is deleted
+  v    take something else, and write it  r  say why, with the next decision
+  u    take the last decision back        s  leave this one open
+  q    end; what was decided is on disk";
+
+/// A conflict that is to be looked at.
+enum Item {
+    In(Document, ConflictId),
+    Between(Box<Apart>),
+}
+
+/// What somebody wants done with a conflict.
+enum Wish {
+    Decide(Wanted),
+    Skip,
+    Undo,
+    End,
+}
+
+/// What was done.
+#[derive(Default)]
+struct Done {
+    decided: usize,
+    skipped: usize,
+    reason: Option<String>,
+    /// The last decision that can be taken back.
+    last: Option<(Document, ConflictId)>,
+    /// Documents that were changed.
+    changed: Vec<Document>,
+}
+
+pub(super) async fn run(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
+    let term = Term::stdout();
+    if common.json || !term.is_term() || !io::stdin().is_terminal() {
+        return Err(Failure::usage(
+            "this asks at a terminal: programs use concord conflicts ls and resolve",
+        ));
+    }
+    let items = waiting::here(common, "looking for conflicts", find(peer, common, docs)).await?;
+    let (total, mut done) = (items.len(), Done::default());
+    if total == 0 {
+        return output::line("no open conflicts");
+    }
+    for (number, item) in (1..).zip(items) {
+        let at = format!("{number} of {total}");
+        if !one(peer, &term, &at, item, &mut done).await? {
+            break;
+        }
+    }
+    let (decided, left) = (done.decided, total.saturating_sub(done.decided));
+    output::line(format_args!("decided {decided}, left {left} open"))?;
+    let mut confirmed = Ok(());
+    for document in &done.changed {
+        if let Some(Err(failure)) = sync::confirm(peer, common, document).await {
+            confirmed = Err(failure);
+        }
+    }
+    confirmed
+}
+
+async fn find(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<Vec<Item>, Failure> {
+    let named: Vec<_> = docs.iter().filter_map(|doc| id_of(doc)).collect();
+    let mut items = Vec::new();
+    for doc in all_unless(peer, docs).await? {
+        let document = peer.find_within(&doc, common.within()).await?;
+        let open = document.conflicts()?;
+        items.extend(open.into_iter().map(|conflict| Item::In(document.clone(), conflict.id)));
+    }
+    let between = peer.conflicts_between().await?.into_iter();
+    let is_wanted = |apart: &Apart| {
+        named.is_empty() || apart.documents.iter().any(|document| named.contains(document))
+    };
+    items.extend(between.filter(is_wanted).map(|apart| Item::Between(Box::new(apart))));
+    Ok(items)
+}
+
+/// One conflict, until it is decided or left. Whether to go on.
+async fn one(
+    peer: &Peer,
+    term: &Term,
+    at: &str,
+    item: Item,
+    done: &mut Done,
+) -> Result<bool, Failure> {
+    loop {
+        // What came meanwhile may have closed it, or made it another one.
+        let found = match &item {
+            Item::In(document, id) => {
+                let open = document.conflicts()?;
+                let Some(conflict) = open.into_iter().find(|conflict| conflict.id == *id) else {
+                    output::line(format_args!("{at}: closed meanwhile"))?;
+                    return Ok(true);
+                };
+                (view(document, &conflict)?, Some(conflict))
+            }
+            Item::Between(apart) => (apart.view.clone(), None),
+        };
+        let (view, conflict) = found;
+        let width = usize::from(term.size().1);
+        let is_coloured = console::colors_enabled();
+        output::line(format_args!(
+            "\n{at}: {} ({}) at {} in automerge:{}",
+            short_id(view.id),
+            view.code,
+            output::short(place(&view), LONG),
+            view.document
+        ))?;
+        if let Some(problem) = &view.problem {
+            output::line(output::short(problem, LONG))?;
+        }
+        match columns::render(&view, width, is_coloured, output::now()) {
+            Some(shown) => output::line(shown)?,
+            None => super::in_lines(&view)?,
+        }
+        let (sides, undo) = (view.sides.len(), done.last.is_some());
+        match ask(term, sides, conflict.is_some(), undo, &mut done.reason).await? {
+            Wish::End => return Ok(false),
+            Wish::Skip => {
+                done.skipped += 1;
+                return Ok(true);
+            }
+            Wish::Undo => {
+                if let Some((document, id)) = done.last.take() {
+                    document.decide_again(id, &Choice::Now, None).await?;
+                    done.decided = done.decided.saturating_sub(1);
+                    output::line(format_args!("took {} back", short_id(id)))?;
+                }
+            }
+            Wish::Decide(wanted) => {
+                let reason = done.reason.take();
+                let decided = match (&item, &conflict) {
+                    (Item::In(document, _), Some(conflict)) => {
+                        decide(document, conflict, &wanted, reason, done).await
+                    }
+                    (Item::Between(apart), _) => between(peer, apart, &wanted, reason, done).await,
+                    (Item::In(..), None) => return Ok(true),
+                };
+                match decided {
+                    Ok(()) => {
+                        done.decided += 1;
+                        output::line(format_args!("decided {}", short_id(view.id)))?;
+                        return Ok(true);
+                    }
+                    // What cannot be so is said, and asked again.
+                    Err(failure) => output::line(failure.to_string())?,
+                }
+            }
+        }
+    }
+}
+
+async fn decide(
+    document: &Document,
+    conflict: &Conflict,
+    wanted: &Wanted,
+    reason: Option<String>,
+    done: &mut Done,
+) -> Result<(), Failure> {
+    let choice = document.read(|doc| wanted.choice(doc, conflict))?;
+    let choice = choice.map_err(|error| Failure::usage(error.to_string()))?;
+    document.resolve(conflict, &choice, reason).await?;
+    done.last = Some((document.clone(), conflict.id));
+    done.changed.push(document.clone());
+    Ok(())
+}
+
+async fn between(
+    peer: &Peer,
+    apart: &Apart,
+    wanted: &Wanted,
+    reason: Option<String>,
+    done: &mut Done,
+) -> Result<(), Failure> {
+    peer.resolve_between(apart, wanted, reason).await?;
+    done.last = None;
+    for id in &apart.documents {
+        done.changed.push(peer.find(id.as_str()).await?);
+    }
+    Ok(())
+}
+
+/// Asks until there is an answer.
+async fn ask(
+    term: &Term,
+    sides: usize,
+    is_in_one: bool,
+    may_undo: bool,
+    reason: &mut Option<String>,
+) -> Result<Wish, Failure> {
+    let mut offered = vec![match sides {
+        1 => "[1]".to_owned(),
+        sides => format!("[1-{}]", sides.min(9)),
+    }];
+    let words = ["[b]efore", "[n]ow", "[d]elete", "[v]alue", "[r]eason", "[s]kip", "[q]uit", "[?]"];
+    let only = |word: &&str| is_in_one || *word != "[b]efore";
+    offered.extend(words.into_iter().filter(only).map(str::to_owned));
+    if may_undo {
+        offered.push("[u]ndo".to_owned());
+    }
+    loop {
+        term.write_str(&format!("{}: ", offered.join(" ")))?;
+        let key = read(term, Term::read_key).await;
+        let key = match key {
+            Ok(key) => key,
+            // Ctrl-C, or the terminal is gone.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted
+                        | io::ErrorKind::NotConnected
+                        | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                output::line("")?;
+                return Ok(Wish::End);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let said = if let Key::Char(c) = key { c.to_string() } else { String::new() };
+        output::line(&said)?;
+        return Ok(match key {
+            Key::Char(c @ '1'..='9') => {
+                let number = c.to_digit(10).and_then(|digit| usize::try_from(digit).ok());
+                match number.filter(|number| *number <= sides) {
+                    Some(number) => Wish::Decide(Wanted::Side(number)),
+                    None => continue,
+                }
+            }
+            Key::Char('b') if is_in_one => Wish::Decide(Wanted::Before),
+            Key::Char('n') => Wish::Decide(Wanted::Now),
+            Key::Char('d') => Wish::Decide(Wanted::Delete),
+            Key::Char('v') => {
+                let typed =
+                    line(term, "value (JSON, or text as it is; empty to go back): ").await?;
+                match typed {
+                    Some(typed) => Wish::Decide(Wanted::Value(
+                        serde_json::from_str(&typed).unwrap_or(serde_json::Value::String(typed)),
+                    )),
+                    None => continue,
+                }
+            }
+            Key::Char('r') => {
+                *reason = line(term, "why: ").await?;
+                continue;
+            }
+            Key::Char('u') if may_undo => Wish::Undo,
+            Key::Char('s' | ' ') => Wish::Skip,
+            Key::Char('q' | '\u{3}' | '\u{4}') | Key::Escape | Key::CtrlC => Wish::End,
+            _ => {
+                output::line(HELP)?;
+                continue;
+            }
+        });
+    }
+}
+
+async fn line(term: &Term, prompt: &str) -> Result<Option<String>, Failure> {
+    term.write_str(prompt)?;
+    let typed = read(term, Term::read_line).await?;
+    Ok(Some(typed.trim().to_owned()).filter(|typed| !typed.is_empty()))
+}
+
+/// Waits for somebody beside what else goes on: documents come in meanwhile.
+async fn read<T: Send + 'static>(
+    term: &Term,
+    reading: fn(&Term) -> io::Result<T>,
+) -> io::Result<T> {
+    let term = term.clone();
+    tokio::task::spawn_blocking(move || reading(&term)).await.map_err(io::Error::other)?
+}
