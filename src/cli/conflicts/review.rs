@@ -37,7 +37,7 @@ enum Wish {
 #[derive(Default)]
 struct Done {
     decided: usize,
-    skipped: usize,
+    taken_back: usize,
     reason: Option<String>,
     /// The last decision that can be taken back.
     last: Option<(Document, ConflictId)>,
@@ -63,8 +63,12 @@ pub(super) async fn run(peer: &Peer, common: &Common, docs: Vec<String>) -> Resu
             break;
         }
     }
-    let (decided, left) = (done.decided, total.saturating_sub(done.decided));
-    output::line(format_args!("decided {decided}, left {left} open"))?;
+    let left = total.saturating_sub(done.decided + done.taken_back);
+    let back = match done.taken_back {
+        0 => String::new(),
+        back => format!(", took {back} back"),
+    };
+    output::line(format_args!("decided {}{back}, left {left} open", done.decided))?;
     let mut confirmed = Ok(());
     for document in &done.changed {
         if let Some(Err(failure)) = sync::confirm(peer, common, document).await {
@@ -131,15 +135,16 @@ async fn one(
         let (sides, undo) = (view.sides.len(), done.last.is_some());
         match ask(term, sides, conflict.is_some(), undo, &mut done.reason).await? {
             Wish::End => return Ok(false),
-            Wish::Skip => {
-                done.skipped += 1;
-                return Ok(true);
-            }
+            Wish::Skip => return Ok(true),
             Wish::Undo => {
                 if let Some((document, id)) = done.last.take() {
                     document.decide_again(id, &Choice::Now, None).await?;
                     done.decided = done.decided.saturating_sub(1);
-                    output::line(format_args!("took {} back", short_id(id)))?;
+                    done.taken_back += 1;
+                    output::line(format_args!(
+                        "took {} back: what was shown before it is there again",
+                        short_id(id)
+                    ))?;
                 }
             }
             Wish::Decide(wanted) => {
