@@ -215,6 +215,7 @@ fn side_by_side(columns: &[Column], width: usize, is_coloured: bool) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "quickcheck gives values")]
 mod tests {
     use serde_json::json;
 
