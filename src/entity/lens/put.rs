@@ -1,0 +1,178 @@
+//! Writing through lenses: new fields as the older ones say, and older ones as the new ones do.
+
+use std::collections::BTreeSet;
+
+use automerge::{
+    AutomergeError, ObjType, Prop, ROOT, ScalarValue, Value as Stored, transaction::Transactable,
+};
+
+use super::{
+    Chain, Kept, Lens, Made, Stands,
+    standing::{meant, tokens},
+};
+use crate::entity::{Kind, Value, write};
+
+impl Chain {
+    /// Writes the newer fields as the older ones say, where those stand. Nothing where they cannot be
+    /// read.
+    ///
+    /// # Errors
+    /// Those of the transaction.
+    pub(crate) fn bring(&self, tx: &mut impl Transactable) -> Result<(), AutomergeError> {
+        let found = self.standing(tx);
+        for (lens, stands) in self.lenses.iter().zip(&found.lenses) {
+            if *stands != Stands::Older {
+                continue;
+            }
+            for kept in &lens.newer {
+                if let Some(Ok(value)) = found.values.get(&kept.slot) {
+                    let now = tx.get(ROOT, kept.slot.as_str())?;
+                    if value.is_some() || now.is_some() {
+                        put(tx, kept, value.as_ref())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the older fields as the newest ones are now, and marks that they are. What is in
+    /// another place than `written` and cannot be read, or is apart, stays as it is and goes on being
+    /// so; without `written`, what is newest decides.
+    ///
+    /// # Errors
+    /// Those of the transaction.
+    pub(crate) fn align(
+        &self,
+        tx: &mut impl Transactable,
+        written: Option<&str>,
+        before: &Standings,
+    ) -> Result<(), AutomergeError> {
+        let found = self.standing(tx);
+        let mut values = found.values;
+        let mut done = BTreeSet::new();
+        for (number, lens) in self.lenses.iter().enumerate().rev() {
+            let is_open = before.0.get(number).copied().unwrap_or(false);
+            let is_alone = lens.newer.len() == 1;
+            let is_written =
+                |slot: &str| lens.newer.iter().any(|kept| kept.slot == slot) && is_alone;
+            if is_open && !written.is_none_or(is_written) {
+                continue;
+            }
+            let own = |kept: &Kept| own(tx, kept, self.is_newest(&kept.slot), &values);
+            let newer: Vec<Option<Value>> = lens.newer.iter().map(own).collect();
+            for (kept, made) in lens.older.iter().zip(lens.backward(&newer)) {
+                companion(tx, kept, &made)?;
+                if let Ok(value) = made {
+                    values.insert(kept.slot.clone(), Ok(value));
+                }
+            }
+            done.insert(number);
+        }
+        for number in done {
+            if let Some(lens) = self.lenses.get(number) {
+                lens.put_mark(tx, &self.before(number))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which lenses are open: of what cannot be read, and what is apart.
+    pub(crate) fn open_lenses(&self, doc: &impl automerge::ReadDoc) -> Standings {
+        let found = self.standing(doc);
+        let open = self.lenses.iter().zip(&found.lenses).map(|(lens, stands)| {
+            let is_unread = |kept: &Kept| matches!(found.values.get(&kept.slot), Some(Err(_)));
+            match stands {
+                Stands::Newer => false,
+                Stands::Older => lens.newer.iter().any(is_unread),
+                Stands::Apart => true,
+            }
+        });
+        Standings(open.collect())
+    }
+}
+
+/// Of each lens, whether it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standings(Vec<bool>);
+
+impl Standings {
+    /// Whether any is.
+    pub(crate) fn any(&self) -> bool {
+        self.0.iter().any(|is_open| *is_open)
+    }
+}
+
+/// What a place means: what is there, if it is one of the last version; else what was worked out.
+fn own(
+    tx: &impl automerge::ReadDoc,
+    kept: &Kept,
+    is_newest: bool,
+    values: &std::collections::BTreeMap<String, Made>,
+) -> Option<Value> {
+    if !is_newest {
+        return values.get(&kept.slot).cloned().and_then(Result::ok).flatten();
+    }
+    let (value, id) = tx.get(ROOT, kept.slot.as_str()).ok().flatten()?;
+    meant(tx, &kept.kind, &value, &id).ok().flatten()
+}
+
+impl Lens {
+    /// Marks what the older fields are now; earlier marks that are known go.
+    fn put_mark(
+        &self,
+        tx: &mut impl Transactable,
+        before: &BTreeSet<&str>,
+    ) -> Result<(), AutomergeError> {
+        let named = tokens(tx, before);
+        let prefix = self.mark();
+        // An operation has one name, and what it wrote is marked once: nobody else writes this key.
+        let key = format!("{prefix}{}", named.first().map_or("", String::as_str));
+        let text = named.join(" ");
+        for old in self.marks(tx).keys.into_iter().filter(|old| *old != key) {
+            tx.delete(ROOT, old.as_str())?;
+        }
+        tx.put(ROOT, key.as_str(), text)
+    }
+}
+
+/// Writes what an older field is then. There is always a write, so that who overwrites it is known to
+/// have seen this; what has no counterpart stays as it was.
+fn companion(tx: &mut impl Transactable, kept: &Kept, made: &Made) -> Result<(), AutomergeError> {
+    let slot = kept.slot.as_str();
+    if matches!(kept.kind, Kind::Text { .. }) {
+        return match made {
+            Ok(value) => put(tx, kept, value.as_ref()),
+            Err(_) => Ok(()),
+        };
+    }
+    let scalar = match made {
+        Ok(value) => value.as_ref().and_then(write::scalar).unwrap_or(ScalarValue::Null),
+        Err(_) => match tx.get(ROOT, slot)? {
+            Some((Stored::Scalar(value), _)) => value.into_owned(),
+            // A text that JavaScript wrote for a string.
+            Some((Stored::Object(ObjType::Text), text)) => {
+                ScalarValue::Str(tx.text(&text)?.as_str().into())
+            }
+            _ => ScalarValue::Null,
+        },
+    };
+    // Writing what is there already would be no operation.
+    let same = matches!(tx.get(ROOT, slot)?, Some((Stored::Scalar(now), _)) if *now == scalar);
+    if same {
+        tx.delete(ROOT, slot)?;
+    }
+    tx.put(ROOT, slot, scalar)
+}
+
+fn put(
+    tx: &mut impl Transactable,
+    kept: &Kept,
+    value: Option<&Value>,
+) -> Result<(), AutomergeError> {
+    let prop = Prop::Map(kept.slot.clone());
+    match value {
+        Some(value) => write::set(tx, &ROOT, &prop, &kept.kind, value),
+        None => write::clear(tx, &ROOT, &prop, &kept.kind),
+    }
+}
