@@ -19,6 +19,7 @@
 
 pub mod between;
 mod broken;
+mod carried;
 mod causality;
 mod conflict;
 pub mod desk;
@@ -37,6 +38,7 @@ mod view;
 
 pub use self::{
     broken::open,
+    carried::Through,
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
     facts::{Claimed, Facts, Refers},

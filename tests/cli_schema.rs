@@ -164,7 +164,7 @@ kind = "text"
             "lossy old removed; what was written stays in documents",
             "compatible color new field, string",
             "migrated name renamed from title",
-            "migrated size integer became number",
+            "migrated size integer became number; version 1 goes on with integer, as far as it can",
             "lossy state no longer a",
             "compatible state also c",
             "migrated tags added, set of string",

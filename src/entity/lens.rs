@@ -30,12 +30,17 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use automerge::ReadDoc;
+
 use self::convert::convert;
 pub(super) use self::{
     convert::{Passage, is_total, passage},
     standing::{Standing, Stands},
 };
-pub(crate) use self::{put::Standings, standing::is_mark};
+pub(crate) use self::{
+    put::{Brought, Standings},
+    standing::is_mark,
+};
 use super::{Kind, Value};
 
 /// What the keys of marks begin with, at the root of a document. No field is called so.
@@ -227,6 +232,30 @@ impl Chain {
         chains
     }
 
+    /// What is left over of it in a document.
+    pub(crate) fn parked(&self, doc: &impl ReadDoc) -> Vec<Parked> {
+        self.standing(doc).parked
+    }
+
+    /// What the fields of the version in force are; nothing for what cannot be read.
+    pub(crate) fn meaning(&self, doc: &impl ReadDoc) -> Vec<Option<Value>> {
+        let values = self.standing(doc).values;
+        let newest = values.into_iter().filter(|(slot, _)| self.is_newest(slot));
+        newest.map(|(_, value)| value.unwrap_or(None)).collect()
+    }
+
+    /// The places of the version in force of which it is known what they mean.
+    pub(crate) fn readable(&self, doc: &impl ReadDoc) -> Vec<String> {
+        let values = self.standing(doc).values;
+        let newest = values.into_iter().filter(|(slot, _)| self.is_newest(slot));
+        newest.filter(|(_, value)| value.is_ok()).map(|(slot, _)| slot).collect()
+    }
+
+    /// Whether there is something in a document that a later version cannot read.
+    pub(crate) fn is_unread(&self, doc: &impl ReadDoc) -> bool {
+        self.parked(doc).iter().any(|parked| matches!(parked.why, Why::Unreadable(_)))
+    }
+
     /// Whether something is kept there.
     pub(crate) fn has(&self, slot: &str) -> bool {
         self.slots.contains_key(slot)
@@ -240,6 +269,16 @@ impl Chain {
     /// Whether a place is one of the version in force.
     pub(crate) fn is_newest(&self, slot: &str) -> bool {
         self.newest.contains(slot)
+    }
+
+    /// Whether a place is one of earlier versions.
+    pub(crate) fn has_older(&self, slot: &str) -> bool {
+        self.has(slot) && !self.is_newest(slot)
+    }
+
+    /// What the keys of its marks begin with, of each lens.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = String> {
+        self.lenses.iter().map(Lens::mark)
     }
 
     /// Every place that a lens looks back on: what its older fields are, and what they came of.

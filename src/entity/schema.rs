@@ -41,7 +41,7 @@ pub struct EntityType {
     /// What changed with each version, in order.
     pub migrations: Vec<Migration>,
     /// The fields that earlier versions have elsewhere.
-    pub(crate) chains: Vec<Arc<Chain>>,
+    pub(super) chains: Vec<Arc<Chain>>,
 }
 
 /// How soon documents of a type are brought to a peer.
@@ -83,6 +83,13 @@ impl Schema {
     /// ```
     pub fn parse(text: &str) -> Result<Self, SchemaErrors> {
         parse::schema(text)
+    }
+}
+
+impl EntityType {
+    /// The fields that earlier versions have elsewhere.
+    pub(crate) fn chains(&self) -> &[Arc<Chain>] {
+        &self.chains
     }
 }
 

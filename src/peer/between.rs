@@ -53,6 +53,7 @@ impl Peer {
             let doc = document.read(Clone::clone)?;
             let (id, reason) = (conflict.view.id, reason.clone());
             let resolution = Resolution::of_fields(&doc, id, &choice, reason, &step.fields)?;
+            let resolution = resolution.under(&doc, document.schema());
             document.write_decision(&doc, &resolution).await?;
         }
         Ok(())

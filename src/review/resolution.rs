@@ -1,17 +1,20 @@
 //! Decisions: what becomes of a slot, written as a change that has seen all sides and names the
 //! conflict.
 
+use std::{borrow::Cow, sync::Arc};
+
 use automerge::{
-    Automerge, AutomergeError, Change, ReadDoc as _,
+    Automerge, AutomergeError, Change, ROOT, ReadDoc as _,
     transaction::{CommitOptions, Transaction},
 };
 
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Conflict, ConflictId, Content, SlotKey,
-    part::{self, Part, has_element, unreadable},
+    Conflict, ConflictId, Content, SlotKey, Through,
+    part::{self, By, Carried, Part, has_element, unreadable},
 };
+use crate::entity::{Chain, Schema};
 
 /// The first word of the message of a change that decides a conflict.
 const WORD: &str = "concord:resolve";
@@ -109,6 +112,66 @@ fn of_these(content: Content, conflict: &Conflict, written: &[String]) -> Conten
     }
 }
 
+/// The fields of versions that are apart, as they are shown.
+fn apart(doc: &Automerge, through: &Through) -> Vec<Part> {
+    let is_apart = |chain: &&Arc<Chain>| chain.open_lenses(doc).any();
+    let known = |chain: &Arc<Chain>| {
+        // What cannot be read is let be.
+        let (chain, keys) = (Arc::clone(chain), chain.readable(doc));
+        Part::Carried(Carried { chain, by: By::Newest, keys })
+    };
+    through.0.iter().filter(is_apart).map(known).collect()
+}
+
+/// Whether two documents say the same at a key.
+fn is_same(one: &Automerge, other: &Automerge, key: &str) -> bool {
+    let says = |doc: &Automerge| {
+        let content = Content::of(Cow::Borrowed(doc), &ROOT, key).ok()?;
+        content.to_json().ok()
+    };
+    says(one) == says(other)
+}
+
+/// Fields that a conflict is about, for all versions.
+fn carried(
+    doc: &Automerge,
+    conflict: &Conflict,
+    keys: &[String],
+    mut content: Content,
+) -> Result<Vec<Part>, Refused> {
+    let (mut carried, mut is_let_be) = (Vec::new(), false);
+    for chain in &conflict.through.0 {
+        let is_newest = |key: &String| chain.is_newest(key);
+        let by = match &mut content {
+            Content::Fields { doc: then, keys } => {
+                if chain.is_unread(&**then) {
+                    // Nothing is known of the newer ones there.
+                    keys.retain(|key| !is_newest(key));
+                    let mut older = keys.iter().filter(|key| chain.has(key));
+                    if older.all(|key| is_same(then, doc, key)) {
+                        is_let_be = true;
+                        keys.retain(|key| !chain.has(key));
+                        continue;
+                    }
+                }
+                if keys.iter().any(is_newest) { By::Newest } else { By::Older }
+            }
+            _ => By::Newest,
+        };
+        let keys = match &content {
+            Content::Fields { keys, .. } => keys.clone(),
+            _ => keys.to_vec(),
+        };
+        carried.push(Part::Carried(Carried { chain: Arc::clone(chain), by, keys }));
+    }
+    if is_let_be && matches!(&content, Content::Fields { keys, .. } if keys.is_empty()) {
+        return Ok(Vec::new());
+    }
+    let mut parts = part::fields(doc, keys, content)?;
+    parts.extend(carried);
+    Ok(parts)
+}
+
 impl Resolution {
     /// Prepares a decision on a conflict of this document.
     ///
@@ -156,10 +219,25 @@ impl Resolution {
             Choice::Other(content) => ("value".to_owned(), content.clone()),
         };
         let parts = match conflict.place.key.keys() {
-            // Whatever was written once more would be wrong once more.
-            Some(_) if stays => Vec::new(),
-            Some(keys) => part::fields(doc, &keys, of_these(content, conflict, &keys))?,
-            None => vec![part::slot(doc, conflict, content)?],
+            // Whatever was written once more would be wrong once more; but all versions are to show
+            // what is shown here.
+            Some(_) if stays => apart(doc, &conflict.through),
+            Some(keys) => carried(doc, conflict, &keys, of_these(content, conflict, &keys))?,
+            None => {
+                let mut parts = vec![part::slot(doc, conflict, content)?];
+                let keys = match &conflict.place.key {
+                    SlotKey::Map(key) => vec![key.clone()],
+                    _ => Vec::new(),
+                };
+                for chain in &conflict.through.0 {
+                    let is_newest =
+                        matches!(&conflict.place.key, SlotKey::Map(key) if chain.is_newest(key));
+                    let by = if is_newest { By::Newest } else { By::Older };
+                    let (chain, keys) = (Arc::clone(chain), keys.clone());
+                    parts.push(Part::Carried(Carried { chain, by, keys }));
+                }
+                parts
+            }
         };
         Ok(Self { conflict: conflict.id, chosen, reason, parts })
     }
@@ -187,6 +265,20 @@ impl Resolution {
         Ok(Self { conflict, chosen: choice.to_owned(), reason, parts })
     }
 
+    /// The same under the schema that is in force: what other versions of it have elsewhere is
+    /// written there, too.
+    #[must_use]
+    pub fn under(mut self, doc: &Automerge, schema: Option<&Schema>) -> Self {
+        if let Some(of) = schema.and_then(|schema| schema.recognise(doc)) {
+            let keys: Vec<String> = self.parts.iter().filter_map(Part::root_key).collect();
+            let by = By::Newest;
+            let chains = Through::of(of, &keys).0.into_iter();
+            let carried = |chain| Part::Carried(Carried { chain, by, keys: keys.clone() });
+            self.parts.extend(chains.map(carried));
+        }
+        self
+    }
+
     /// The message for the change that the decision is written in: it names the conflict, which
     /// is what closes it.
     pub fn message(&self) -> String {
@@ -205,11 +297,7 @@ impl Resolution {
     /// # Errors
     /// Those of the transaction.
     pub fn write(&self, tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
-        let mut is_written = false;
-        for part in &self.parts {
-            is_written |= part.write(tx)?;
-        }
-        Ok(is_written)
+        part::write(&self.parts, tx)
     }
 
     /// Writes the decision as a change of this document, which is given.

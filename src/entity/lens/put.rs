@@ -8,37 +8,39 @@ use automerge::{
 
 use super::{
     Chain, Kept, Lens, Made, Stands,
-    standing::{meant, tokens},
+    standing::{BROUGHT, meant, tokens},
 };
 use crate::entity::{Kind, Value, write};
 
 impl Chain {
     /// Writes the newer fields as the older ones say, where those stand. Nothing where they cannot be
-    /// read.
+    /// read. Gives the texts that it wrote in.
     ///
     /// # Errors
     /// Those of the transaction.
-    pub(crate) fn bring(&self, tx: &mut impl Transactable) -> Result<(), AutomergeError> {
+    pub(crate) fn bring(&self, tx: &mut impl Transactable) -> Result<Brought, AutomergeError> {
         let found = self.standing(tx);
+        let mut texts = BTreeSet::new();
         for (lens, stands) in self.lenses.iter().zip(&found.lenses) {
             if *stands != Stands::Older {
                 continue;
             }
             for kept in &lens.newer {
-                if let Some(Ok(value)) = found.values.get(&kept.slot) {
-                    let now = tx.get(ROOT, kept.slot.as_str())?;
-                    if value.is_some() || now.is_some() {
-                        put(tx, kept, value.as_ref())?;
+                let Some(Ok(value)) = found.values.get(&kept.slot) else { continue };
+                if own(tx, kept, true, &found.values) != *value {
+                    put(tx, kept, value.as_ref())?;
+                    if matches!(kept.kind, Kind::Text { .. }) {
+                        texts.insert(kept.slot.clone());
                     }
                 }
             }
         }
-        Ok(())
+        Ok(Brought(texts))
     }
 
-    /// Writes the older fields as the newest ones are now, and marks that they are. What is in
-    /// another place than `written` and cannot be read, or is apart, stays as it is and goes on being
-    /// so; without `written`, what is newest decides.
+    /// Writes the older fields as the newest ones are now, and marks that they are. Lenses that are
+    /// `open` stay as they are, but for one whose only newer field was `written`. `brought` is what
+    /// [`Chain::bring`] gave before, in the same change.
     ///
     /// # Errors
     /// Those of the transaction.
@@ -46,17 +48,18 @@ impl Chain {
         &self,
         tx: &mut impl Transactable,
         written: Option<&str>,
-        before: &Standings,
+        open: &Standings,
+        brought: &Brought,
     ) -> Result<(), AutomergeError> {
         let found = self.standing(tx);
         let mut values = found.values;
         let mut done = BTreeSet::new();
         for (number, lens) in self.lenses.iter().enumerate().rev() {
-            let is_open = before.0.get(number).copied().unwrap_or(false);
+            let is_open = open.0.get(number).copied().unwrap_or(false);
             let is_alone = lens.newer.len() == 1;
             let is_written =
                 |slot: &str| lens.newer.iter().any(|kept| kept.slot == slot) && is_alone;
-            if is_open && !written.is_none_or(is_written) {
+            if is_open && !written.is_some_and(is_written) {
                 continue;
             }
             let own = |kept: &Kept| own(tx, kept, self.is_newest(&kept.slot), &values);
@@ -71,10 +74,36 @@ impl Chain {
         }
         for number in done {
             if let Some(lens) = self.lenses.get(number) {
-                lens.put_mark(tx, &self.before(number))?;
+                let brought = lens.newer.iter().any(|kept| brought.0.contains(&kept.slot));
+                lens.put_mark(tx, &self.before(number), brought)?;
             }
         }
         Ok(())
+    }
+
+    /// Which lenses are open for what cannot be read, and have none of these places.
+    pub(crate) fn unread_besides(
+        &self,
+        doc: &impl automerge::ReadDoc,
+        keys: &[String],
+    ) -> Standings {
+        let found = self.standing(doc);
+        let open = self.lenses.iter().map(|lens| {
+            let mut newer = lens.newer.iter();
+            newer.all(|kept| !keys.contains(&kept.slot))
+                && lens.newer.iter().any(|it| matches!(found.values.get(&it.slot), Some(Err(_))))
+        });
+        Standings(open.collect())
+    }
+
+    /// Whether what is at a place of the version in force counts no more: who wrote an older one later
+    /// knew of it.
+    pub(crate) fn is_overwritten(&self, doc: &impl automerge::ReadDoc, slot: &str) -> bool {
+        let found = self.standing(doc);
+        let mut all = self.lenses.iter().zip(&found.lenses);
+        all.any(|(lens, stands)| {
+            *stands == Stands::Older && lens.newer.iter().any(|kept| kept.slot == slot)
+        })
     }
 
     /// Which lenses are open: of what cannot be read, and what is apart.
@@ -92,8 +121,12 @@ impl Chain {
     }
 }
 
+/// The texts that were written as older fields say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Brought(BTreeSet<String>);
+
 /// Of each lens, whether it is open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standings(Vec<bool>);
 
 impl Standings {
@@ -123,12 +156,16 @@ impl Lens {
         &self,
         tx: &mut impl Transactable,
         before: &BTreeSet<&str>,
+        brought: bool,
     ) -> Result<(), AutomergeError> {
         let named = tokens(tx, before);
         let prefix = self.mark();
         // An operation has one name, and what it wrote is marked once: nobody else writes this key.
         let key = format!("{prefix}{}", named.first().map_or("", String::as_str));
-        let text = named.join(" ");
+        let mut text = named.join(" ");
+        if brought {
+            text.extend([" ", BROUGHT]);
+        }
         for old in self.marks(tx).keys.into_iter().filter(|old| *old != key) {
             tx.delete(ROOT, old.as_str())?;
         }

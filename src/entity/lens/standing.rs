@@ -55,6 +55,19 @@ type Raw = Vec<Seen>;
 pub(super) struct Marks {
     pub(super) keys: Vec<String>,
     named: BTreeSet<String>,
+    /// How many were made while a text was written as the older fields say.
+    brought: usize,
+}
+
+/// What a mark says beside names: that a text was written as the older fields say.
+pub(super) const BROUGHT: &str = "brought";
+
+impl Marks {
+    /// Whether nobody who carried knew of a value, or several wrote it into one text, where it is
+    /// twice now.
+    fn is_apart(&self, seen: &Seen) -> bool {
+        self.brought > 1 || !self.named.contains(&seen.token)
+    }
 }
 
 impl Chain {
@@ -111,6 +124,7 @@ impl Lens {
                 && let Some(text) = value.as_str()
             {
                 marks.named.extend(text.split(' ').map(str::to_owned));
+                marks.brought += usize::from(text.ends_with(BROUGHT));
             }
         }
         marks
@@ -183,6 +197,9 @@ enum Since {
 fn since(marks: &Marks, raw: &Raw) -> Since {
     let is_named = |seen: &&Seen| marks.named.contains(&seen.token);
     let (named, all) = (raw.iter().filter(is_named).count(), raw.len());
+    if marks.brought > 1 {
+        return Since::Apart;
+    }
     if named > 0 && named == all {
         return Since::Nothing;
     }
@@ -243,7 +260,7 @@ fn agree(
     };
     lens.older.iter().enumerate().all(|(at, kept)| {
         let seen = raw.get(kept.slot.as_str()).into_iter().flatten();
-        let mut apart = seen.filter(|seen| !marks.named.contains(&seen.token));
+        let mut apart = seen.filter(|seen| marks.is_apart(seen));
         apart.all(|seen| {
             let mut with = older.to_vec();
             if let Some(it) = with.get_mut(at) {
@@ -258,7 +275,7 @@ fn agree(
 fn unseen(lens: &Lens, marks: &Marks, raw: &BTreeMap<&str, Raw>) -> Vec<Parked> {
     let of = |kept: &Kept| {
         let seen = raw.get(kept.slot.as_str()).into_iter().flatten();
-        let apart = seen.filter(|seen| !marks.named.contains(&seen.token));
+        let apart = seen.filter(|seen| marks.is_apart(seen));
         apart.map(|seen| lens.parked(kept, &seen.raw, Why::Apart)).collect::<Vec<_>>()
     };
     lens.older.iter().flat_map(of).collect()

@@ -150,13 +150,13 @@ impl<'a, T: Transactable> Writer<'a, T> {
         if !open.any() && chain.standing(self.tx).is_now(slot, value) {
             return Ok(());
         }
-        chain.bring(self.tx)?;
+        let brought = chain.bring(self.tx)?;
         let prop = Prop::Map(slot.to_owned());
         match value {
             Some(value) => value::set(self.tx, &ROOT, &prop, kind, value)?,
             None => value::clear(self.tx, &ROOT, &prop, kind)?,
         }
-        Ok(chain.align(self.tx, Some(slot), &open)?)
+        Ok(chain.align(self.tx, Some(slot), &open, &brought)?)
     }
 
     /// Adds a member to a set. It stays, whoever removes it at the same time: what is there already
