@@ -47,6 +47,6 @@ pub use self::{
     value::Value,
 };
 pub(crate) use self::{
-    lens::{Brought, Chain, Standings, is_mark},
+    lens::{Brought, Chain, Meant, Standings, is_mark},
     read::type_name,
 };

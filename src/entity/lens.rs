@@ -9,7 +9,8 @@
 //!
 //! - every old value is named by a mark: the new fields stand;
 //! - none is: somebody who had seen the mark wrote over its companion, so the old fields stand, and
-//!   the new ones are what the lens makes of them;
+//!   the new ones are what the lens makes of them (unless somebody wrote in those without a mark,
+//!   which the mark tells too, for it also names the new values);
 //! - some are: somebody wrote the old fields without knowing of the new. Where both mean the same
 //!   that is so; else they are *apart*: the new ones are shown, the old ones are parked, and it is
 //!   a conflict.
@@ -38,7 +39,7 @@ pub(super) use self::{
     standing::{Standing, Stands},
 };
 pub(crate) use self::{
-    put::{Brought, Standings},
+    put::{Brought, Meant, Standings},
     standing::is_mark,
 };
 use super::{Kind, Value};
@@ -244,11 +245,14 @@ impl Chain {
         newest.map(|(_, value)| value.unwrap_or(None)).collect()
     }
 
-    /// The places of the version in force of which it is known what they mean.
-    pub(crate) fn readable(&self, doc: &impl ReadDoc) -> Vec<String> {
-        let values = self.standing(doc).values;
-        let newest = values.into_iter().filter(|(slot, _)| self.is_newest(slot));
-        newest.filter(|(_, value)| value.is_ok()).map(|(slot, _)| slot).collect()
+    /// What every place means, old ones too.
+    pub(crate) fn meant(&self, doc: &impl ReadDoc) -> Meant {
+        Meant(self.standing(doc).values)
+    }
+
+    /// Whether versions were written otherwise at once.
+    pub(crate) fn is_apart(&self, doc: &impl ReadDoc) -> bool {
+        self.standing(doc).lenses.contains(&Stands::Apart)
     }
 
     /// Whether there is something in a document that a later version cannot read.
@@ -276,9 +280,10 @@ impl Chain {
         self.has(slot) && !self.is_newest(slot)
     }
 
-    /// What the keys of its marks begin with, of each lens.
-    pub(crate) fn marks(&self) -> impl Iterator<Item = String> {
-        self.lenses.iter().map(Lens::mark)
+    /// What the keys of marks begin with that are made where an older place is carried on.
+    pub(crate) fn mark_of(&self, slot: &str) -> Option<String> {
+        let is_older = |lens: &&Lens| lens.older.iter().any(|kept| kept.slot == slot);
+        self.lenses.iter().find(is_older).map(Lens::mark)
     }
 
     /// Every place that a lens looks back on: what its older fields are, and what they came of.

@@ -82,21 +82,21 @@ pub(super) fn between_versions(
 ) -> Vec<Conflict> {
     let mut open: Vec<Conflict> = open.into_iter().map(|it| attached(it, of)).collect();
     for chain in of.chains() {
-        let carriers = carriers(detector, chain);
         let is_in = |conflict: &Conflict| root_key(conflict).is_some_and(|key| chain.has(key));
         open.retain(|conflict| {
             let Some(key) = root_key(conflict).filter(|key| chain.has(key)) else { return true };
             if chain.is_newest(key) {
                 return !chain.is_overwritten(doc, key);
             }
+            let carriers = carriers(detector, chain, key);
             let mut changes = conflict.sides.iter().flat_map(|side| &side.changes);
             changes.all(|change| !carriers.contains(change))
         });
-        let is_mixed = is_mixed(doc, detector, chain, &carriers);
+        let is_mixed = is_mixed(doc, detector, chain);
         let parked = chain.parked(doc).into_iter();
         let parked: Vec<Parked> =
             parked.filter(|parked| !matches!(parked.why, Why::Behind(_))).collect();
-        if is_mixed || !parked.is_empty() {
+        if is_mixed || !parked.is_empty() || chain.is_apart(doc) {
             open.retain(|conflict| !is_in(conflict));
             open.extend(versions(detector, document, of, chain, &parked));
         }
@@ -137,14 +137,10 @@ fn root_key(conflict: &Conflict) -> Option<&str> {
 
 /// Whether somebody wrote an older field who did not know of one who knows the newer ones, nor that
 /// one of them, and it means something else.
-fn is_mixed(
-    doc: &Automerge,
-    detector: &Detector,
-    chain: &Chain,
-    carriers: &BTreeSet<ChangeHash>,
-) -> bool {
-    let older = chain.slots().filter(|slot| !chain.is_newest(slot));
-    older.into_iter().any(|slot| {
+fn is_mixed(doc: &Automerge, detector: &Detector, chain: &Chain) -> bool {
+    let mut older = chain.slots().filter(|slot| !chain.is_newest(slot));
+    older.any(|slot| {
+        let carriers = carriers(detector, chain, slot);
         let (knowing, others): (Vec<ChangeHash>, Vec<ChangeHash>) =
             detector.writers_of(slot).into_iter().partition(|change| carriers.contains(change));
         let means_other = |change: &ChangeHash| {
@@ -155,7 +151,8 @@ fn is_mixed(
     })
 }
 
-/// The changes whose writers know the chain.
-fn carriers(detector: &Detector, chain: &Chain) -> BTreeSet<ChangeHash> {
-    chain.marks().flat_map(|prefix| detector.writers_of_keys(&prefix)).collect()
+/// The changes whose writers know what became of an older place.
+fn carriers(detector: &Detector, chain: &Chain, slot: &str) -> BTreeSet<ChangeHash> {
+    let marks = chain.mark_of(slot).map(|prefix| detector.writers_of_keys(&prefix));
+    marks.into_iter().flatten().collect()
 }

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::{Conflict, Content, Place, Refused, SlotKey};
 use crate::{
-    entity::{Brought, Chain, Standings},
+    entity::{Brought, Chain, Meant, Standings},
     json,
 };
 
@@ -32,6 +32,11 @@ pub(super) enum Part {
     },
     /// What other versions of the schema have then of what is written.
     Carried(Carried),
+    /// What several versions have, as it was.
+    Imposed {
+        chain: Arc<Chain>,
+        meant: Meant,
+    },
 }
 
 /// Fields that several versions of a schema have, each elsewhere.
@@ -121,6 +126,10 @@ impl Part {
             }
             // It is written by what is written before and after it.
             Self::Carried(_) => return Ok(false),
+            Self::Imposed { chain, meant } => {
+                chain.impose(tx, meant)?;
+                return Ok(true);
+            }
         };
         // Writing what is there already is no operation at all, and somebody else's concurrent
         // decision would then be the only one: so it is taken away first.

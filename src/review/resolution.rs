@@ -1,10 +1,10 @@
 //! Decisions: what becomes of a slot, written as a change that has seen all sides and names the
 //! conflict.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use automerge::{
-    Automerge, AutomergeError, Change, ROOT, ReadDoc as _,
+    Automerge, AutomergeError, Change, ReadDoc as _,
     transaction::{CommitOptions, Transaction},
 };
 
@@ -112,62 +112,41 @@ fn of_these(content: Content, conflict: &Conflict, written: &[String]) -> Conten
     }
 }
 
-/// The fields of versions that are apart, as they are shown.
-fn apart(doc: &Automerge, through: &Through) -> Vec<Part> {
-    let is_apart = |chain: &&Arc<Chain>| chain.open_lenses(doc).any();
-    let known = |chain: &Arc<Chain>| {
-        // What cannot be read is let be.
-        let (chain, keys) = (Arc::clone(chain), chain.readable(doc));
-        Part::Carried(Carried { chain, by: By::Newest, keys })
-    };
-    through.0.iter().filter(is_apart).map(known).collect()
-}
-
-/// Whether two documents say the same at a key.
-fn is_same(one: &Automerge, other: &Automerge, key: &str) -> bool {
-    let says = |doc: &Automerge| {
-        let content = Content::of(Cow::Borrowed(doc), &ROOT, key).ok()?;
-        content.to_json().ok()
-    };
-    says(one) == says(other)
-}
-
-/// Fields that a conflict is about, for all versions.
+/// Fields that a conflict is about, for all versions: as they were in a document, if one is given.
 fn carried(
     doc: &Automerge,
     conflict: &Conflict,
     keys: &[String],
+    as_in: Option<&Automerge>,
     mut content: Content,
 ) -> Result<Vec<Part>, Refused> {
     let (mut carried, mut is_let_be) = (Vec::new(), false);
     for chain in &conflict.through.0 {
-        let is_newest = |key: &String| chain.is_newest(key);
-        let by = match &mut content {
-            Content::Fields { doc: then, keys } => {
-                if chain.is_unread(&**then) {
-                    // Nothing is known of the newer ones there.
-                    keys.retain(|key| !is_newest(key));
-                    let mut older = keys.iter().filter(|key| chain.has(key));
-                    if older.all(|key| is_same(then, doc, key)) {
-                        is_let_be = true;
-                        keys.retain(|key| !chain.has(key));
-                        continue;
-                    }
-                }
-                if keys.iter().any(is_newest) { By::Newest } else { By::Older }
+        let chain = Arc::clone(chain);
+        if let (Some(then), Content::Fields { keys, .. }) = (as_in, &mut content) {
+            keys.retain(|key| !chain.has(key));
+            let meant = chain.meant(then);
+            // What cannot be read would be written as it is there.
+            if meant.is_unread() && meant == chain.meant(doc) && !chain.is_apart(doc) {
+                is_let_be = true;
+            } else {
+                carried.push(Part::Imposed { chain, meant });
             }
-            _ => By::Newest,
-        };
+            continue;
+        }
         let keys = match &content {
             Content::Fields { keys, .. } => keys.clone(),
             _ => keys.to_vec(),
         };
-        carried.push(Part::Carried(Carried { chain: Arc::clone(chain), by, keys }));
+        let by = if keys.iter().any(|it| chain.is_newest(it)) { By::Newest } else { By::Older };
+        carried.push(Part::Carried(Carried { chain, by, keys }));
     }
-    if is_let_be && matches!(&content, Content::Fields { keys, .. } if keys.is_empty()) {
-        return Ok(Vec::new());
-    }
-    let mut parts = part::fields(doc, keys, content)?;
+    let is_all = matches!(&content, Content::Fields { keys, .. } if keys.is_empty());
+    let mut parts = if is_all && (is_let_be || !carried.is_empty() && as_in.is_some()) {
+        Vec::new()
+    } else {
+        part::fields(doc, keys, content)?
+    };
     parts.extend(carried);
     Ok(parts)
 }
@@ -221,8 +200,26 @@ impl Resolution {
         let parts = match conflict.place.key.keys() {
             // Whatever was written once more would be wrong once more; but all versions are to show
             // what is shown here.
-            Some(_) if stays => apart(doc, &conflict.through),
-            Some(keys) => carried(doc, conflict, &keys, of_these(content, conflict, &keys))?,
+            Some(_) if stays => {
+                let apart = conflict.through.0.iter().filter(|chain| chain.is_apart(doc));
+                let imposed = |chain: &Arc<Chain>| {
+                    let meant = chain.meant(doc);
+                    Part::Imposed { chain: Arc::clone(chain), meant }
+                };
+                apart.map(imposed).collect()
+            }
+            Some(keys) => {
+                let as_in = match choice {
+                    Choice::Side(number) => conflict.sides.get(*number).map(|side| &*side.changes),
+                    Choice::Before => Some(&*conflict.before),
+                    Choice::Now | Choice::Other(_) => None,
+                };
+                let as_in = as_in.map(|heads| then.fork_at(heads)).transpose();
+                let as_in = as_in.map_err(unreadable)?;
+                let as_in = as_in.as_ref().or(matches!(choice, Choice::Now).then_some(then));
+                let content = of_these(content, conflict, &keys);
+                carried(doc, conflict, &keys, as_in, content)?
+            }
             None => {
                 let mut parts = vec![part::slot(doc, conflict, content)?];
                 let keys = match &conflict.place.key {

@@ -1,6 +1,6 @@
 //! Writing through lenses: new fields as the older ones say, and older ones as the new ones do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::{
     AutomergeError, ObjType, Prop, ROOT, ScalarValue, Value as Stored, transaction::Transactable,
@@ -10,7 +10,10 @@ use super::{
     Chain, Kept, Lens, Made, Stands,
     standing::{BROUGHT, meant, tokens},
 };
-use crate::entity::{Kind, Value, write};
+use crate::{
+    digest::digest,
+    entity::{Kind, Value, write},
+};
 
 impl Chain {
     /// Writes the newer fields as the older ones say, where those stand. Nothing where they cannot be
@@ -81,6 +84,37 @@ impl Chain {
         Ok(())
     }
 
+    /// Makes every place mean this; what cannot be read stays unread.
+    ///
+    /// # Errors
+    /// Those of the transaction.
+    pub(crate) fn impose(
+        &self,
+        tx: &mut impl Transactable,
+        meant: &Meant,
+    ) -> Result<(), AutomergeError> {
+        let now = self.standing(tx).values;
+        let is_known = |kept: &Kept| !matches!(meant.0.get(&kept.slot), Some(Err(_)));
+        for kept in self.slots.values() {
+            match meant.0.get(&kept.slot) {
+                Some(Ok(None)) if self.is_newest(&kept.slot) => put(tx, kept, None)?,
+                Some(made @ Ok(_)) => companion(tx, kept, made)?,
+                Some(Err(_)) | None => {}
+            }
+        }
+        for (number, lens) in self.lenses.iter().enumerate() {
+            if lens.newer.iter().all(is_known) {
+                // Should somebody else do the same at once, the text is there twice.
+                let brought = lens.newer.iter().any(|kept| {
+                    matches!(kept.kind, Kind::Text { .. })
+                        && now.get(&kept.slot) != meant.0.get(&kept.slot)
+                });
+                lens.put_mark(tx, &self.before(number), brought)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Which lenses are open for what cannot be read, and have none of these places.
     pub(crate) fn unread_besides(
         &self,
@@ -94,6 +128,14 @@ impl Chain {
                 && lens.newer.iter().any(|it| matches!(found.values.get(&it.slot), Some(Err(_))))
         });
         Standings(open.collect())
+    }
+
+    /// Whether a write at this place settles what is open.
+    pub(crate) fn is_to_settle(&self, slot: &str, open: &Standings) -> bool {
+        self.lenses
+            .iter()
+            .zip(&open.0)
+            .any(|(lens, is_open)| *is_open && matches!(&*lens.newer, [only] if only.slot == slot))
     }
 
     /// Whether what is at a place of the version in force counts no more: who wrote an older one later
@@ -121,6 +163,17 @@ impl Chain {
     }
 }
 
+/// What every place of a chain means, or why it means nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Meant(pub(super) BTreeMap<String, Made>);
+
+impl Meant {
+    /// Whether some of it cannot be read.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.0.values().any(Result::is_err)
+    }
+}
+
 /// The texts that were written as older fields say.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Brought(BTreeSet<String>);
@@ -129,19 +182,13 @@ pub(crate) struct Brought(BTreeSet<String>);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standings(Vec<bool>);
 
-impl Standings {
-    /// Whether any is.
-    pub(crate) fn any(&self) -> bool {
-        self.0.iter().any(|is_open| *is_open)
-    }
-}
 
 /// What a place means: what is there, if it is one of the last version; else what was worked out.
 fn own(
     tx: &impl automerge::ReadDoc,
     kept: &Kept,
     is_newest: bool,
-    values: &std::collections::BTreeMap<String, Made>,
+    values: &BTreeMap<String, Made>,
 ) -> Option<Value> {
     if !is_newest {
         return values.get(&kept.slot).cloned().and_then(Result::ok).flatten();
@@ -160,12 +207,19 @@ impl Lens {
     ) -> Result<(), AutomergeError> {
         let named = tokens(tx, before);
         let prefix = self.mark();
-        // An operation has one name, and what it wrote is marked once: nobody else writes this key.
-        let key = format!("{prefix}{}", named.first().map_or("", String::as_str));
-        let mut text = named.join(" ");
-        if brought {
-            text.extend([" ", BROUGHT]);
+        let mut words = named;
+        for kept in &self.newer {
+            let slot = kept.slot.as_str();
+            let newer = tokens(tx, &BTreeSet::from([slot]));
+            words.extend(newer.into_iter().map(|token| format!("{slot}={token}")));
         }
+        if brought {
+            words.push(BROUGHT.to_owned());
+        }
+        let text = words.join(" ");
+        // Nobody writes something else there, so that marks are never at odds with each other.
+        let name = u128::from_be_bytes(digest(["concord mark 1", &text])) >> 64;
+        let key = format!("{prefix}{name:016x}");
         for old in self.marks(tx).keys.into_iter().filter(|old| *old != key) {
             tx.delete(ROOT, old.as_str())?;
         }

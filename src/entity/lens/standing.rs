@@ -37,8 +37,6 @@ pub(in crate::entity) struct Standing {
 struct Seen {
     /// The operation that wrote it; of a text, with what it says.
     token: String,
-    /// The counter of that operation.
-    counter: u64,
     /// As it is.
     raw: Value,
     /// As its kind means it.
@@ -55,6 +53,8 @@ type Raw = Vec<Seen>;
 pub(super) struct Marks {
     pub(super) keys: Vec<String>,
     named: BTreeSet<String>,
+    /// The same of the newer fields, each with its place.
+    newer: BTreeSet<(String, String)>,
     /// How many were made while a text was written as the older fields say.
     brought: usize,
 }
@@ -63,10 +63,35 @@ pub(super) struct Marks {
 pub(super) const BROUGHT: &str = "brought";
 
 impl Marks {
+    fn read(&mut self, text: &str) {
+        for word in text.split(' ') {
+            match word.split_once('=') {
+                Some((slot, token)) => {
+                    self.newer.insert((slot.to_owned(), token.to_owned()));
+                }
+                None if word == BROUGHT => self.brought += 1,
+                None => {
+                    self.named.insert(word.to_owned());
+                }
+            }
+        }
+    }
+
     /// Whether nobody who carried knew of a value, or several wrote it into one text, where it is
     /// twice now.
     fn is_apart(&self, seen: &Seen) -> bool {
         self.brought > 1 || !self.named.contains(&seen.token)
+    }
+
+    /// Whether something was written in a newer place without a mark.
+    fn is_besides(&self, slot: &str, raw: &Raw) -> bool {
+        let is_named = |seen: &Seen| self.newer.contains(&(slot.to_owned(), seen.token.clone()));
+        // What several wrote in one text is none that one of them left.
+        let is_mixed = |seen: &Seen| seen.is_text && self.keys.len() > 1;
+        if raw.is_empty() {
+            return self.newer.iter().any(|(named, _)| named == slot);
+        }
+        !raw.iter().all(|seen| is_named(seen) || is_mixed(seen))
     }
 }
 
@@ -123,8 +148,7 @@ impl Lens {
             if let Stored::Scalar(value) = Stored::from(item.value.clone())
                 && let Some(text) = value.as_str()
             {
-                marks.named.extend(text.split(' ').map(str::to_owned));
-                marks.brought += usize::from(text.ends_with(BROUGHT));
+                marks.read(text);
             }
         }
         marks
@@ -153,11 +177,10 @@ fn raw(doc: &impl ReadDoc, kept: &Kept) -> Raw {
     let mut seen: Vec<(bool, Seen)> = (all.into_iter())
         .map(|(value, id)| {
             let token = token(doc, &value, &id);
-            let counter = token.split('@').next().and_then(|it| it.parse().ok()).unwrap_or(0);
             let is_text = matches!(kept.kind, Kind::Text { .. }) && value.is_object();
             let raw = read::anything(doc, &value, &id);
             let meant = meant(doc, &kept.kind, &value, &id);
-            (shown.as_ref() == Some(&id), Seen { token, counter, raw, value: meant, is_text })
+            (shown.as_ref() == Some(&id), Seen { token, raw, value: meant, is_text })
         })
         .collect();
     seen.sort_by_key(|(is_shown, _)| *is_shown);
@@ -230,19 +253,12 @@ fn stand(lens: &Lens, marks: &Marks, before: &BTreeSet<&str>, raw: &BTreeMap<&st
     if all.iter().all(|since| matches!(since, Since::Nothing)) {
         return Stands::Newer;
     }
-    // Whoever overwrote a companion had seen all of its change, and counts on from there. Where the
-    // newer ones are later still, somebody wrote both without a mark: a program that knows no
-    // lenses, or one that brought back an earlier state.
-    let last = |all: &[&Raw], of: &dyn Fn(&&Seen) -> bool| {
-        all.iter().flat_map(|raw| raw.iter()).filter(of).map(|seen| seen.counter).max()
+    // Whoever overwrote a companion had seen all of its change. What was written in the newer fields
+    // without a mark is another matter: it may be earlier, later or neither.
+    let besides = |kept: &Kept| {
+        raw.get(kept.slot.as_str()).is_some_and(|raw| marks.is_besides(&kept.slot, raw))
     };
-    let is_unnamed = |seen: &&Seen| !marks.named.contains(&seen.token);
-    // The operation of a text says nothing of when somebody wrote in it.
-    let has_text = older.iter().flat_map(|raw| raw.iter()).any(|it| it.is_text && is_unnamed(&it));
-    match (last(&older, &is_unnamed), last(&newer, &|seen| !seen.is_text)) {
-        (Some(unnamed), Some(written)) if written > unnamed && !has_text => Stands::Newer,
-        _ => Stands::Older,
-    }
+    if lens.newer.iter().any(besides) { Stands::Apart } else { Stands::Older }
 }
 
 /// Whether what was written apart means the same.
@@ -258,6 +274,11 @@ fn agree(
         let older: Result<Vec<_>, _> = older.iter().cloned().collect();
         older.is_ok_and(|older| lens.forward(&older) == newer)
     };
+    // Somebody took the older one away.
+    let is_gone = |kept: &Kept| raw.get(kept.slot.as_str()).is_none_or(Vec::is_empty);
+    if !marks.keys.is_empty() && lens.older.iter().any(is_gone) && !same(older) {
+        return false;
+    }
     lens.older.iter().enumerate().all(|(at, kept)| {
         let seen = raw.get(kept.slot.as_str()).into_iter().flatten();
         let mut apart = seen.filter(|seen| marks.is_apart(seen));

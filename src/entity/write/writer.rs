@@ -147,7 +147,7 @@ impl<'a, T: Transactable> Writer<'a, T> {
         value: Option<&Value>,
     ) -> Result<(), WriteError> {
         let open = chain.open_lenses(self.tx);
-        if !open.any() && chain.standing(self.tx).is_now(slot, value) {
+        if !chain.is_to_settle(slot, &open) && chain.standing(self.tx).is_now(slot, value) {
             return Ok(());
         }
         let brought = chain.bring(self.tx)?;
