@@ -1,13 +1,5 @@
 //! A value of one kind as one of another: what `retype` does, both ways.
-//!
-//! | from \ to     | text, string  | enum          | integer   | number    | boolean   | timestamp |
-//! | ------------- | ------------- | ------------- | --------- | --------- | --------- | --------- |
-//! | text, string  | as it is      | if one of its | decimal   | decimal   | true/false| RFC 3339  |
-//! | enum          | as it is      | if one of its | decimal   | decimal   | true/false| RFC 3339  |
-//! | integer       | decimal       | decimal       | as it is  | to 2^53   | 0 or 1    | ms        |
-//! | number        | decimal       | decimal       | if whole  | as it is  | 0 or 1    | whole ms  |
-//! | boolean       | true/false    | true/false    | 0 or 1    | 0 or 1    | as it is  | none      |
-//! | timestamp     | RFC 3339      | RFC 3339      | ms        | to 2^53   | none      | as it is  |
+//! [`Step::Retype`](crate::entity::Step::Retype) has the table.
 //!
 //! Nothing is rounded: a value that has no exact counterpart has none.
 

@@ -30,9 +30,16 @@ impl Chain {
             }
             for kept in &lens.newer {
                 let Some(Ok(value)) = found.values.get(&kept.slot) else { continue };
-                if own(tx, kept, true, &found.values) != *value {
+                let is_text = matches!(kept.kind, Kind::Text { .. });
+                if value.is_none() && !is_text {
+                    // That there is none is said, too: somebody may be writing one.
+                    let now = tx.get(ROOT, kept.slot.as_str())?;
+                    if !now.is_some_and(|(now, _)| now.is_null()) {
+                        tx.put(ROOT, kept.slot.as_str(), ScalarValue::Null)?;
+                    }
+                } else if own(tx, kept, true, &found.values) != *value {
                     put(tx, kept, value.as_ref())?;
-                    if matches!(kept.kind, Kind::Text { .. }) {
+                    if is_text {
                         texts.insert(kept.slot.clone());
                     }
                 }
@@ -181,7 +188,6 @@ pub(crate) struct Brought(BTreeSet<String>);
 /// Of each lens, whether it is open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standings(Vec<bool>);
-
 
 /// What a place means: what is there, if it is one of the last version; else what was worked out.
 fn own(

@@ -309,6 +309,19 @@ fn what_two_write_at_once_who_have_other_versions_is_apart_unless_it_is_the_same
 }
 
 #[test]
+fn a_part_that_is_taken_away_is_so_for_whoever_writes_it_at_once() {
+    let (first, second) = (of(FIRST), of(SECOND));
+    let mut ann = begun();
+    set(&mut ann, &first, "name", &text("Ann Lee"));
+    let mut ben = ann.fork().with_actor(actor(2));
+    set(&mut ann, &first, "name", &text("Ann"));
+    set(&mut ann, &second, "first", &text("Eva"));
+    set(&mut ben, &second, "last", &text("Major"));
+    ann.merge(&mut ben).unwrap();
+    assert_eq!(ann.get_all(ROOT, "last").unwrap().len(), 2, "that there is none is one of them");
+}
+
+#[test]
 fn steps_chain_over_versions() {
     let (first, second, third) = (of(FIRST), of(SECOND), of(&third()));
     let mut doc = begun();

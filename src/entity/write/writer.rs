@@ -147,11 +147,16 @@ impl<'a, T: Transactable> Writer<'a, T> {
         value: Option<&Value>,
     ) -> Result<(), WriteError> {
         let open = chain.open_lenses(self.tx);
-        if !chain.is_to_settle(slot, &open) && chain.standing(self.tx).is_now(slot, value) {
+        let is_now = chain.standing(self.tx).is_now(slot, value);
+        if is_now && !chain.is_to_settle(slot, &open) {
             return Ok(());
         }
         let brought = chain.bring(self.tx)?;
         let prop = Prop::Map(slot.to_owned());
+        if is_now && kind.is_register() && self.tx.get(ROOT, slot)?.is_some() {
+            // Writing what is there already would be no operation, and nobody would hear of it.
+            self.tx.delete(ROOT, slot)?;
+        }
         match value {
             Some(value) => value::set(self.tx, &ROOT, &prop, kind, value)?,
             None => value::clear(self.tx, &ROOT, &prop, kind)?,
