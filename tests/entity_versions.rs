@@ -464,6 +464,102 @@ fn no_write_is_lost_between_versions() {
     QuickCheck::new().tests(200).quickcheck(law as fn(usize, Vec<Step>) -> Result<bool, String>);
 }
 
+/// What the law found before it held.
+#[test]
+fn no_write_is_lost_that_was_lost_once() {
+    let step = |(who, field, value, hears): (usize, usize, u8, Option<usize>)| Step {
+        who,
+        field,
+        value,
+        hears,
+    };
+    let cases: [(usize, &[(usize, usize, u8, Option<usize>)]); 10] = [
+        (
+            2,
+            &[
+                (2, 2, 1, None),
+                (1, 2, 1, Some(1)),
+                (1, 3, 5, Some(2)),
+                (0, 2, 0, Some(1)),
+                (2, 1, 5, Some(0)),
+            ],
+        ),
+        (
+            1,
+            &[
+                (0, 4, 4, None),
+                (0, 1, 3, None),
+                (2, 5, 5, Some(0)),
+                (1, 2, 0, None),
+                (2, 1, 1, Some(1)),
+            ],
+        ),
+        (
+            0,
+            &[
+                (1, 4, 0, None),
+                (2, 4, 4, None),
+                (0, 0, 5, Some(2)),
+                (0, 4, 2, Some(1)),
+                (2, 4, 5, None),
+            ],
+        ),
+        (0, &[(2, 3, 2, None), (1, 3, 3, None)]),
+        (1, &[(2, 1, 0, Some(0)), (1, 1, 4, Some(2)), (0, 1, 2, None), (2, 1, 3, Some(0))]),
+        (
+            3,
+            &[
+                (0, 2, 3, None),
+                (1, 3, 4, Some(0)),
+                (1, 1, 2, Some(2)),
+                (1, 1, 1, None),
+                (0, 4, 3, None),
+                (2, 1, 3, Some(0)),
+                (1, 2, 3, None),
+            ],
+        ),
+        (0, &[(0, 2, 2, Some(2)), (2, 2, 2, None), (1, 3, 5, Some(0)), (1, 1, 0, None)]),
+        (
+            0,
+            &[
+                (2, 4, 3, None),
+                (0, 4, 5, None),
+                (2, 4, 3, Some(0)),
+                (1, 2, 2, Some(0)),
+                (1, 4, 5, None),
+            ],
+        ),
+        (
+            3,
+            &[
+                (2, 3, 0, None),
+                (2, 2, 1, None),
+                (0, 1, 3, Some(1)),
+                (2, 4, 2, Some(0)),
+                (1, 2, 3, Some(0)),
+                (1, 1, 2, None),
+                (0, 1, 3, Some(1)),
+                (2, 1, 5, None),
+            ],
+        ),
+        (
+            0,
+            &[
+                (1, 3, 0, None),
+                (0, 3, 2, Some(1)),
+                (0, 3, 0, None),
+                (2, 3, 4, None),
+                (1, 1, 0, Some(0)),
+                (1, 3, 0, None),
+            ],
+        ),
+    ];
+    for (versions, steps) in cases {
+        let steps: Vec<Step> = steps.iter().copied().map(step).collect();
+        nothing_is_lost(VERSIONS[versions], &steps).unwrap();
+    }
+}
+
 #[test]
 fn whatever_is_decided_all_versions_see_the_same_then() {
     fn law(versions: usize, steps: Vec<Step>, choices: Vec<u8>) -> Result<bool, String> {

@@ -288,13 +288,32 @@ impl Chain {
 
     /// Every place that a lens looks back on: what its older fields are, and what they came of.
     fn before(&self, number: usize) -> BTreeSet<&str> {
+        self.passed(number, |_| true, |_, _| {})
+    }
+
+    /// The places that say what the older fields of a lens are: where what those came of makes of
+    /// them stands, that does, and not they.
+    fn sources(&self, number: usize, is_older: impl Fn(usize) -> bool) -> BTreeSet<&str> {
+        self.passed(number, is_older, |lens, all| {
+            all.retain(|slot| !lens.newer.iter().any(|kept| kept.slot == *slot));
+        })
+    }
+
+    fn passed(
+        &self,
+        number: usize,
+        is_passed: impl Fn(usize) -> bool,
+        pass: impl Fn(&Lens, &mut BTreeSet<&str>),
+    ) -> BTreeSet<&str> {
         let (earlier, rest) = self.lenses.split_at(number.min(self.lenses.len()));
         let mut all: BTreeSet<&str> = BTreeSet::new();
         all.extend(
             rest.first().into_iter().flat_map(|lens| &lens.older).map(|it| it.slot.as_str()),
         );
-        for lens in earlier.iter().rev() {
-            if lens.newer.iter().any(|kept| all.contains(kept.slot.as_str())) {
+        for (number, lens) in earlier.iter().enumerate().rev() {
+            let is_met = lens.newer.iter().any(|kept| all.contains(kept.slot.as_str()));
+            if is_met && is_passed(number) {
+                pass(lens, &mut all);
                 all.extend(lens.older.iter().map(|kept| kept.slot.as_str()));
             }
         }

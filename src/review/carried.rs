@@ -11,7 +11,7 @@ use automerge::{Automerge, ChangeHash};
 use concord_protocol::DocumentId;
 
 use super::{Code, Conflict, Detector, Place, SlotKey, broken::of_all};
-use crate::entity::{Chain, EntityType, Parked, Why};
+use crate::entity::{Chain, EntityType, Parked, Standings, Why};
 
 /// How fields that a conflict is about are carried between versions of a schema, if they are.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +30,7 @@ impl Through {
         for chain in &self.0 {
             let mut tx = doc.transaction();
             // What cannot be brought is shown where it is.
-            if chain.bring(&mut tx).is_ok() {
+            if chain.bring(&mut tx, &Standings::default()).is_ok() {
                 tx.commit();
             } else {
                 tx.rollback();

@@ -62,7 +62,7 @@ impl Carried {
     fn bring(&self, tx: &mut Transaction<'_>) -> Result<(Standings, Brought), AutomergeError> {
         let unread = self.chain.unread_besides(tx, &self.keys);
         let brought = match self.by {
-            By::Newest => self.chain.bring(tx)?,
+            By::Newest => self.chain.bring(tx, &Standings::default())?,
             By::Older => Brought::default(),
         };
         Ok((unread, brought))
@@ -75,7 +75,7 @@ impl Carried {
         (unread, mut brought): (Standings, Brought),
     ) -> Result<bool, AutomergeError> {
         if self.by == By::Older {
-            brought = self.chain.bring(tx)?;
+            brought = self.chain.bring(tx, &Standings::default())?;
             if self.chain.is_unread(tx) {
                 // It is as it would be had somebody of that version written it.
                 return Ok(false);

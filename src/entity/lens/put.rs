@@ -17,15 +17,21 @@ use crate::{
 
 impl Chain {
     /// Writes the newer fields as the older ones say, where those stand. Nothing where they cannot be
-    /// read. Gives the texts that it wrote in.
+    /// read, nor of lenses that are `open` and have several newer ones: whoever writes one of them
+    /// says nothing of the others. Gives the texts that it wrote in.
     ///
     /// # Errors
     /// Those of the transaction.
-    pub(crate) fn bring(&self, tx: &mut impl Transactable) -> Result<Brought, AutomergeError> {
+    pub(crate) fn bring(
+        &self,
+        tx: &mut impl Transactable,
+        open: &Standings,
+    ) -> Result<Brought, AutomergeError> {
         let found = self.standing(tx);
         let mut texts = BTreeSet::new();
-        for (lens, stands) in self.lenses.iter().zip(&found.lenses) {
-            if *stands != Stands::Older {
+        for (number, (lens, stands)) in self.lenses.iter().zip(&found.lenses).enumerate() {
+            let is_open = open.0.get(number).copied().unwrap_or(false);
+            if *stands != Stands::Older || is_open && lens.newer.len() > 1 {
                 continue;
             }
             for kept in &lens.newer {
@@ -155,14 +161,16 @@ impl Chain {
         })
     }
 
-    /// Which lenses are open: of what cannot be read, and what is apart.
+    /// Which lenses are open: of what cannot be read, what is apart, and what is a conflict of an
+    /// earlier version.
     pub(crate) fn open_lenses(&self, doc: &impl automerge::ReadDoc) -> Standings {
         let found = self.standing(doc);
-        let open = self.lenses.iter().zip(&found.lenses).map(|(lens, stands)| {
+        let all = self.lenses.iter().zip(&found.lenses).zip(&found.disputed);
+        let open = all.map(|((lens, stands), is_disputed)| {
             let is_unread = |kept: &Kept| matches!(found.values.get(&kept.slot), Some(Err(_)));
             match stands {
                 Stands::Newer => false,
-                Stands::Older => lens.newer.iter().any(is_unread),
+                Stands::Older => *is_disputed || lens.newer.iter().any(is_unread),
                 Stands::Apart => true,
             }
         });

@@ -28,6 +28,8 @@ pub(in crate::entity) struct Standing {
     pub(in crate::entity) values: BTreeMap<String, Made>,
     /// Of each lens.
     pub(in crate::entity) lenses: Vec<Stands>,
+    /// Of each lens, whether several wrote its older fields otherwise.
+    pub(in crate::entity) disputed: Vec<bool>,
     /// What is left over.
     pub(in crate::entity) parked: Vec<Parked>,
 }
@@ -103,13 +105,14 @@ impl Chain {
         let own = |slot: &str| shown(raw.get(slot));
         let mut values: BTreeMap<String, Made> =
             self.slots.keys().map(|slot| (slot.clone(), own(slot))).collect();
-        let (mut stands, mut parked) = (Vec::new(), Vec::new());
+        let (mut stands, mut parked, mut disputed) = (Vec::new(), Vec::new(), Vec::new());
         for (number, lens) in self.lenses.iter().enumerate() {
             let marks = lens.marks(doc);
-            let before = self.before(number);
+            // Where an older field is what it came of makes of it, that counts.
+            let before = self.sources(number, |it| stands.get(it) == Some(&Stands::Older));
             let older: Vec<Made> = lens.older.iter().map(|it| taken(&values, &it.slot)).collect();
             let mut found = stand(lens, &marks, &before, &raw);
-            if found == Stands::Apart && agree(lens, &marks, &older, &values, &raw) {
+            if found == Stands::Apart && agree(lens, &marks, &before, &older, &values, &raw) {
                 found = Stands::Newer;
             }
             match found {
@@ -123,8 +126,11 @@ impl Chain {
                 Stands::Apart => parked.extend(unseen(lens, &marks, &raw)),
             }
             stands.push(found);
+            let differ = |raw: &Raw| raw.windows(2).any(|pair| pair[0].value != pair[1].value);
+            let older = lens.older.iter().filter_map(|kept| raw.get(kept.slot.as_str()));
+            disputed.push(older.into_iter().any(differ));
         }
-        Standing { values, lenses: stands, parked }
+        Standing { values, lenses: stands, disputed, parked }
     }
 }
 
@@ -265,6 +271,7 @@ fn stand(lens: &Lens, marks: &Marks, before: &BTreeSet<&str>, raw: &BTreeMap<&st
 fn agree(
     lens: &Lens,
     marks: &Marks,
+    before: &BTreeSet<&str>,
     older: &[Made],
     values: &BTreeMap<String, Made>,
     raw: &BTreeMap<&str, Raw>,
@@ -276,7 +283,10 @@ fn agree(
     };
     // Somebody took the older one away.
     let is_gone = |kept: &Kept| raw.get(kept.slot.as_str()).is_none_or(Vec::is_empty);
-    if !marks.keys.is_empty() && lens.older.iter().any(is_gone) && !same(older) {
+    let is_made = |kept: &Kept| !before.contains(kept.slot.as_str());
+    let is_by_itself = !lens.older.iter().any(is_made);
+    let is_taken = !marks.keys.is_empty() && lens.older.iter().any(is_gone);
+    if (is_taken || !is_by_itself) && !same(older) {
         return false;
     }
     lens.older.iter().enumerate().all(|(at, kept)| {

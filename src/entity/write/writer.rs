@@ -151,14 +151,20 @@ impl<'a, T: Transactable> Writer<'a, T> {
         if is_now && !chain.is_to_settle(slot, &open) {
             return Ok(());
         }
-        let brought = chain.bring(self.tx)?;
+        let brought = chain.bring(self.tx, &open)?;
         let prop = Prop::Map(slot.to_owned());
-        if is_now && kind.is_register() && self.tx.get(ROOT, slot)?.is_some() {
+        let there = self.tx.get(ROOT, slot)?.map(|(value, _)| value.into_owned());
+        let same = there.as_ref().and_then(Stored::as_scalar) == value.and_then(scalar).as_ref();
+        if kind.is_register() && same {
             // Writing what is there already would be no operation, and nobody would hear of it.
-            self.tx.delete(ROOT, slot)?;
+            match value {
+                Some(_) => self.tx.delete(ROOT, slot)?,
+                None => self.tx.put(ROOT, slot, ScalarValue::Null)?,
+            }
         }
         match value {
             Some(value) => value::set(self.tx, &ROOT, &prop, kind, value)?,
+            None if kind.is_register() && there.is_none() => {}
             None => value::clear(self.tx, &ROOT, &prop, kind)?,
         }
         Ok(chain.align(self.tx, Some(slot), &open, &brought)?)
