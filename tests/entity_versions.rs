@@ -464,16 +464,14 @@ fn no_write_is_lost_between_versions() {
     QuickCheck::new().tests(200).quickcheck(law as fn(usize, Vec<Step>) -> Result<bool, String>);
 }
 
+/// Who, what, and whom they hear from first, as in a [`Step`].
+type Told = (usize, usize, u8, Option<usize>);
+
 /// What the law found before it held.
 #[test]
 fn no_write_is_lost_that_was_lost_once() {
-    let step = |(who, field, value, hears): (usize, usize, u8, Option<usize>)| Step {
-        who,
-        field,
-        value,
-        hears,
-    };
-    let cases: [(usize, &[(usize, usize, u8, Option<usize>)]); 10] = [
+    let step = |(who, field, value, hears): Told| Step { who, field, value, hears };
+    let cases: [(usize, &[Told]); 10] = [
         (
             2,
             &[

@@ -89,13 +89,11 @@ impl Carried {
 
 /// Writes all of it. Whether there was something to write.
 pub(super) fn write(parts: &[Part], tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
-    let carried = |part| match part {
-        &Part::Carried(ref carried) => Some(carried),
-        _ => None,
-    };
     let mut before = Vec::new();
-    for carried in parts.iter().filter_map(carried) {
-        before.push((carried, carried.bring(tx)?));
+    for part in parts {
+        if let Part::Carried(carried) = part {
+            before.push((carried, carried.bring(tx)?));
+        }
     }
     let mut is_written = false;
     for part in parts {

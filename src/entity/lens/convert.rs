@@ -61,18 +61,17 @@ fn is_carried(kind: &Kind) -> bool {
     )
 }
 
-/// Whether every value of one kind is one of the other.
+/// Whether every value of one kind is one of the other; few numbers are beyond 2^53.
 pub(in crate::entity) fn is_total(from: &Kind, to: &Kind) -> bool {
-    match (from, to) {
-        (_, Kind::Text { max_length: None } | Kind::String { max_length: None, pattern: None }) => {
-            true
-        }
-        // Beyond 2^53 a number is not exact; few count so far.
-        (Kind::Integer { .. } | Kind::Timestamp { .. }, Kind::Number { min: None, max: None })
-        | (Kind::Boolean | Kind::Timestamp { .. }, Kind::Integer { min: None, max: None })
-        | (Kind::Boolean, Kind::Number { min: None, max: None }) => true,
-        _ => false,
-    }
+    matches!(
+        (from, to),
+        (_, Kind::Text { max_length: None } | Kind::String { max_length: None, pattern: None })
+            | (
+                Kind::Integer { .. } | Kind::Timestamp { .. } | Kind::Boolean,
+                Kind::Number { min: None, max: None },
+            )
+            | (Kind::Boolean | Kind::Timestamp { .. }, Kind::Integer { min: None, max: None })
+    )
 }
 
 /// What a value is as one of another kind.

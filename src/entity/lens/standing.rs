@@ -295,7 +295,7 @@ fn agree(
         apart.all(|seen| {
             let mut with = older.to_vec();
             if let Some(it) = with.get_mut(at) {
-                *it = seen.value.clone();
+                it.clone_from(&seen.value);
             }
             same(&with)
         })
