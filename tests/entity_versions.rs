@@ -293,6 +293,23 @@ fn a_text_that_two_bring_up_to_date_at_once_is_not_there_twice_unseen() {
     assert_eq!(first.read(&base).get("title"), Some(&text("Bye.")));
 }
 
+#[test]
+fn history_tells_of_what_was_written_once_and_not_of_what_was_carried() {
+    let (first, second) = (of(1), of(2));
+    let [mut ann] = apart();
+    let before: Vec<_> =
+        ann.get_heads().iter().map(|it| concord_protocol::ChangeHash(it.0)).collect();
+    set(&mut ann, &second, "effort", &Value::Number(2.0));
+    set(&mut ann, &first, "effort", &Value::Integer(3));
+    let told = concord::history::events(&ann, Some(&schema(2)), &before, 10).unwrap();
+    let told: Vec<_> =
+        told.events.iter().map(|event| (event.name.as_str(), event.after.clone())).collect();
+    assert_eq!(
+        told,
+        [("person.effort_set", Some(json!(2.0))), ("person.effort_changed", Some(json!(3)))]
+    );
+}
+
 /// What somebody does: who, what, and whom they hear from first.
 #[derive(Debug, Clone)]
 struct Step {
