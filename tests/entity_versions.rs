@@ -310,6 +310,26 @@ fn history_tells_of_what_was_written_once_and_not_of_what_was_carried() {
     );
 }
 
+#[test]
+fn what_is_brought_back_is_what_it_was_in_both_versions() {
+    let (first, second) = (of(1), of(2));
+    let [mut ann] = apart();
+    set(&mut ann, &second, "effort", &Value::Number(2.0));
+    let heads = ann.get_heads();
+    let then: Vec<_> = heads.iter().map(|it| concord_protocol::ChangeHash(it.0)).collect();
+    for later in [&first, &second] {
+        let mut doc = ann.clone();
+        let nine = if later.version == 1 { Value::Integer(9) } else { Value::Number(9.0) };
+        set(&mut doc, later, "effort", &nine);
+        let mut tx = doc.transaction();
+        concord::history::restore(&mut tx, &then, &[]).unwrap();
+        tx.commit();
+        let read = second.read(&doc);
+        assert_eq!((read.get("effort"), &*read.parked), (Some(&Value::Number(2.0)), &[][..]));
+        assert_eq!(first.read(&doc).get("effort"), Some(&Value::Integer(2)));
+    }
+}
+
 /// What somebody does: who, what, and whom they hear from first.
 #[derive(Debug, Clone)]
 struct Step {
