@@ -15,6 +15,7 @@ mod field;
 mod fits;
 mod genesis;
 mod identity;
+mod lens;
 pub mod limits;
 mod migration;
 mod parse;
@@ -29,12 +30,12 @@ mod value;
 mod words;
 pub mod write;
 
-pub(crate) use self::read::type_name;
 pub use self::{
     diff::{Difference, Impact},
     error::{SchemaError, SchemaErrors},
     field::{Field, Kind, Literal, OnDelete, Pattern},
     identity::{document_id, generated_key},
+    lens::{Parked, Why},
     migration::{Migration, Step},
     policy::Policy,
     read::{Entity, Misfit, type_of},
@@ -44,4 +45,8 @@ pub use self::{
     typed::TypedError,
     validate::{Invalid, Problem},
     value::Value,
+};
+pub(crate) use self::{
+    lens::{Brought, Chain, Meant, Standings, is_mark},
+    read::type_name,
 };

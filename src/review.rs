@@ -21,6 +21,7 @@
 pub mod between;
 mod broken;
 pub mod bulk;
+mod carried;
 mod causality;
 mod conflict;
 pub mod desk;
@@ -44,6 +45,7 @@ mod view;
 
 pub use self::{
     broken::open,
+    carried::Through,
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
     facts::{Claimed, Facts, Refers},

@@ -164,11 +164,82 @@ kind = "text"
             "lossy old removed; what was written stays in documents",
             "compatible color new field, string",
             "migrated name renamed from title",
-            "migrated size integer became number",
+            "migrated size integer became number; version 1 goes on with integer, as far as it can",
             "lossy state no longer a",
             "compatible state also c",
             "migrated tags added, set of string",
         ]
     );
     assert_eq!(ok(home.path(), &["schema", "diff", old, old]), "the schemas declare the same");
+}
+
+const FIRST: &str = r#"[types.task.fields]
+size = "string"
+effort = "integer"
+name = "string"
+"#;
+
+const SECOND: &str = r#"[types.task]
+version = 2
+[types.task.fields]
+size = "integer"
+effort = "string"
+first = "string"
+last = "string"
+[[types.task.migrations]]
+version = 2
+retype = "size"
+kind = "string"
+[[types.task.migrations]]
+version = 2
+retype = "effort"
+kind = "integer"
+[[types.task.migrations]]
+version = 2
+split = "name"
+into = ["first", "last"]
+"#;
+
+#[test]
+fn a_diff_says_what_goes_on_in_both_versions() {
+    let home = tempfile::tempdir().unwrap();
+    let (old, new) = (file(home.path(), "old.toml", FIRST), file(home.path(), "new.toml", SECOND));
+    let rows = json_of(home.path(), &["schema", "diff", &old, &new, "--json"]);
+    let word = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let rows: Vec<String> = (rows.as_array().unwrap().iter())
+        .map(|row| format!("{} {} {}", word(row, "impact"), word(row, "field"), word(row, "what")))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            "compatible  version 1 became 2",
+            "migrated name split into first, last; older versions go on with name",
+            "migrated effort integer became string; version 1 goes on with integer, as far as it can",
+            "migrated first split from name, string",
+            "migrated last split from name, string",
+            "lossy size string became integer; what does not fit stays in documents; version 1 goes \
+             on with string",
+        ]
+    );
+}
+
+#[test]
+fn an_entity_of_another_version_is_shown_with_what_is_parked() {
+    let home = tempfile::tempdir().unwrap();
+    let schema = file(home.path(), "schema.toml", SECOND);
+    let content = r#"{"type":"task","size":"many","effort":3,"name":"Ann Lee"}"#;
+    let doc = ok(home.path(), &["doc", "create", content]);
+    let shown = json_of(home.path(), &["doc", "get", &doc, "--schema", &schema, "--json"]);
+    assert_eq!(shown["fields"], json!({"effort": "3", "first": "Ann", "last": "Lee"}));
+    let parked = "field `size` of version 1 is \"many\", which is no whole number";
+    assert_eq!(
+        shown["parked"],
+        json!([{"field": "size", "version": 1, "value": "many", "why": parked}])
+    );
+    assert_eq!(shown["problems"].as_array().unwrap().len(), 1);
+    let said = ok(home.path(), &["doc", "get", &doc, "--schema", &schema]);
+    assert!(said.starts_with("task, version 2\n") && said.ends_with(&format!("parked: {parked}")));
+    let other = file(home.path(), "other.toml", &FIRST.replace("task", "note"));
+    let (code, _, words) = failing(home.path(), &["doc", "get", &doc, "--schema", &other]);
+    assert!(code == 1 && words.contains("is of no type that"), "{words}");
 }

@@ -252,20 +252,6 @@ impl Kind {
             _ => None,
         }
     }
-
-    /// Whether a field of one can become the other where it is: what was written as one is a value
-    /// of the other kind, or of none, and no object has to be made.
-    pub(super) fn is_kept_like(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Record { .. }, _) | (_, Self::Record { .. }) => false,
-            (Self::Set { .. }, Self::Set { .. })
-            | (Self::Map { .. }, Self::Map { .. })
-            | (Self::List { .. }, Self::List { .. })
-            | (Self::Text { .. }, Self::Text { .. })
-            | (Self::Counter, Self::Counter) => true,
-            (one, other) => one.is_register() && other.is_register(),
-        }
-    }
 }
 
 impl fmt::Display for Kind {

@@ -34,14 +34,29 @@ pub enum Step {
         /// What it is called.
         to: String,
     },
-    /// A field became another kind.
+    /// A field became another kind, in a place of its own unless values of both are kept alike. Each
+    /// version writes its own, and whoever knows both carries values on and back: nothing is
+    /// rounded, and what has no counterpart is [`Parked`](super::Parked).
+    ///
+    /// | from \ to     | text, string | enum          | integer  | number   | boolean    | timestamp |
+    /// | ------------- | ------------ | ------------- | -------- | -------- | ---------- | --------- |
+    /// | text, string  | as it is     | if one of its | decimal  | decimal  | true/false | RFC 3339  |
+    /// | enum          | as it is     | if one of its | decimal  | decimal  | true/false | RFC 3339  |
+    /// | integer       | decimal      | decimal       | as it is | to 2^53  | 0 or 1     | ms        |
+    /// | number        | decimal      | decimal       | if whole | as it is | 0 or 1     | whole ms  |
+    /// | boolean       | true/false   | true/false    | 0 or 1   | 0 or 1   | as it is   | refused   |
+    /// | timestamp     | RFC 3339     | RFC 3339      | ms       | to 2^53  | refused    | as it is  |
+    ///
+    /// Of all other kinds, only those become each other whose values are kept alike: strings, enums,
+    /// references and places; sets; lists and maps of such. The rest is refused in the schema file.
     Retype {
         /// Which.
         field: String,
         /// The kind that it had.
         from: super::Kind,
     },
-    /// One field became several: its words, cut at a separator.
+    /// One field became several: its words, cut at a separator. The last has what is left over, and
+    /// where there are too few, the others have no value. All are strings or texts.
     Split {
         /// Which.
         field: String,
@@ -52,7 +67,8 @@ pub enum Step {
         /// What stood between.
         separator: String,
     },
-    /// Several fields became one: joined with a separator.
+    /// Several fields became one: joined with a separator, without those that have no value. All
+    /// are strings or texts.
     Merge {
         /// Which.
         fields: Vec<String>,

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::{ChangeHash, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value as Stored};
 
-use super::{EntityType, Field, Kind, Literal, Schema, Value, fits::too_long, limits};
+use super::{
+    EntityType, Field, Kind, Literal, Parked, Schema, Value, fits::too_long, lens::Standing, limits,
+};
 
 /// What a document says as an entity of a type.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +21,9 @@ pub struct Entity<'t> {
     pub values: BTreeMap<String, Value>,
     /// What does not fit.
     pub misfits: Vec<Misfit>,
+    /// What earlier versions of the type have and this one cannot, or the other way round. It stays
+    /// in the document; what cannot be read is among the misfits, too.
+    pub parked: Vec<Parked>,
 }
 
 /// Something in a document that does not fit its field.
@@ -71,9 +76,44 @@ impl EntityType {
     /// Reads a document, or a transaction in one, as an entity of this type.
     pub fn read(&self, doc: &impl ReadDoc) -> Entity<'_> {
         let mut reader = Reader { doc, misfits: Vec::new() };
-        let values = reader.fields(&ROOT, &self.fields, "");
-        Entity { of: self, values, misfits: reader.misfits }
+        let mut values = reader.fields(&ROOT, &self.fields, "");
+        let mut parked = Vec::new();
+        for chain in &self.chains {
+            let standing = chain.standing(doc);
+            for (name, field) in self.fields.iter().filter(|(_, field)| chain.has(&field.slot)) {
+                reader.carried(name, field, &standing, &mut values);
+            }
+            parked.extend(standing.parked);
+        }
+        Entity { of: self, values, misfits: reader.misfits, parked }
     }
+}
+
+/// What a stored value is as one of a kind; `None` if that is nothing.
+///
+/// # Errors
+/// Why it is none, as the end of a sentence.
+pub(super) fn alone(
+    doc: &impl ReadDoc,
+    kind: &Kind,
+    value: &Stored<'_>,
+    id: &ObjId,
+) -> Result<Option<Value>, String> {
+    let mut reader = Reader { doc, misfits: Vec::new() };
+    match reader.value(kind, value, id, "") {
+        Some(value) => Ok(Some(value)),
+        None if value.as_scalar().is_some_and(ScalarValue::is_null) => Ok(None),
+        None => {
+            let found = reader.misfits.pop().map(|misfit| misfit.found);
+            Err(format!("which {}", found.unwrap_or_else(|| "cannot be read".to_owned())))
+        }
+    }
+}
+
+/// A stored value as it is, to a depth.
+pub(super) fn anything(doc: &impl ReadDoc, value: &Stored<'_>, id: &ObjId) -> Value {
+    let mut reader = Reader { doc, misfits: Vec::new() };
+    reader.json(value, id, "", limits::JSON_DEPTH_MAX).unwrap_or(Value::Null)
 }
 
 /// What each element of a list is, as its kind means it; `None` where it does not fit.
@@ -111,6 +151,58 @@ impl<D: ReadDoc> Reader<'_, D> {
             }
         }
         values
+    }
+
+    /// A field that earlier versions have elsewhere, by what stands there.
+    fn carried(
+        &mut self,
+        name: &str,
+        field: &Field,
+        standing: &Standing,
+        values: &mut BTreeMap<String, Value>,
+    ) {
+        let own = match self.doc.get(ROOT, &*field.slot).ok().flatten() {
+            Some((value, id)) => alone(self.doc, &field.kind, &value, &id),
+            None => Ok(None),
+        };
+        let is_time = matches!(field.kind, Kind::Timestamp { .. });
+        let default = || field.default.as_ref().map(|default| of_default(default, is_time));
+        let value = match standing.values.get(&field.slot) {
+            // It is where it belongs, and was read there.
+            Some(value) if *value == own => return,
+            // A text without a letter is there all the same.
+            Some(Ok(None)) if matches!(field.kind, Kind::Text { .. }) => {
+                Some(Value::String(String::new()))
+            }
+            Some(Ok(value)) => {
+                self.misfits.retain(|misfit| misfit.field != name);
+                value.as_ref().and_then(|value| self.fitting(&field.kind, value, name))
+            }
+            Some(Err(why)) => {
+                self.misfits.retain(|misfit| misfit.field != name);
+                let found = format!("cannot be read from an earlier version: it has a value {why}");
+                let wanted = format!("write what a field of kind `{}` may have", field.kind.name());
+                self.misfits.push(Misfit { field: name.to_owned(), found, wanted });
+                None
+            }
+            None => return,
+        };
+        match value.or_else(default) {
+            Some(value) => values.insert(name.to_owned(), value),
+            None => values.remove(name),
+        };
+    }
+
+    /// A value that came through a lens.
+    fn fitting(&mut self, kind: &Kind, value: &Value, path: &str) -> Option<Value> {
+        let literal = match value {
+            Value::Boolean(yes) => Literal::Boolean(*yes),
+            Value::Integer(number) | Value::Timestamp(number) => Literal::Integer(*number),
+            Value::Number(number) => Literal::Number(*number),
+            Value::String(text) => Literal::String(text.clone()),
+            _ => return None,
+        };
+        self.single(kind, &literal, path)
     }
 
     fn value(&mut self, kind: &Kind, value: &Stored<'_>, id: &ObjId, path: &str) -> Option<Value> {

@@ -1,8 +1,8 @@
 //! A schema: the types of entities, as a file declares them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Field, Migration, Rule, SchemaErrors, parse};
+use super::{Field, Migration, Rule, SchemaErrors, lens::Chain, parse};
 
 /// The key of a document that names its type, where a schema does not say another.
 pub const ROOT_KEY: &str = "type";
@@ -40,6 +40,8 @@ pub struct EntityType {
     pub edits_of_deleted: EditsOfDeleted,
     /// What changed with each version, in order.
     pub migrations: Vec<Migration>,
+    /// The fields that earlier versions have elsewhere.
+    pub(super) chains: Vec<Arc<Chain>>,
 }
 
 /// How soon documents of a type are brought to a peer.
@@ -81,6 +83,13 @@ impl Schema {
     /// ```
     pub fn parse(text: &str) -> Result<Self, SchemaErrors> {
         parse::schema(text)
+    }
+}
+
+impl EntityType {
+    /// The fields that earlier versions have elsewhere.
+    pub(crate) fn chains(&self) -> &[Arc<Chain>] {
+        &self.chains
     }
 }
 

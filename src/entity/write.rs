@@ -11,5 +11,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(super) use value::{clear, set};
+pub(super) use writer::scalar;
+
 pub use place::{NoPlace, is_place, place_between};
 pub use writer::{WriteError, Writer};

@@ -13,7 +13,7 @@ use super::{
     state::find,
 };
 use crate::{
-    entity::{EntityType, Kind, ROOT_KEY, Schema, limits::NAME_BYTES_MAX, type_name},
+    entity::{EntityType, Kind, ROOT_KEY, Schema, is_mark, limits::NAME_BYTES_MAX, type_name},
     json::to_json_at,
 };
 
@@ -167,8 +167,21 @@ fn of_change(
     if is_first {
         tell(None, Happened::Created, Rest::default());
     }
+    let key_of = |path: &[Prop]| match path.first() {
+        Some(Prop::Map(key)) => Some(key.clone()),
+        _ => None,
+    };
+    let carries = differences.iter().any(|it| key_of(&it.path).is_some_and(|it| is_mark(&it)));
     for difference in differences {
         let Difference { path, what } = difference;
+        // What is written for other versions of a type says nothing that is not said for this one.
+        let is_carried = |key: &String| {
+            let older = |of: &EntityType| of.chains().iter().any(|it| it.has_older(key));
+            is_mark(key) || carries && declared.is_some_and(older)
+        };
+        if key_of(&path).as_ref().is_some_and(is_carried) {
+            continue;
+        }
         let field = path.first().map(|step| field_name(step, declared));
         let kind = declared.and_then(|of| kind_of(of, path.first()?));
         let is_inside = path.len() > 1;

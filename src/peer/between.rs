@@ -59,6 +59,7 @@ impl Peer {
             let (id, reason) = (conflict.view.id, reason.clone());
             let resolution =
                 Resolution::of_fields(&doc, id, &choice, reason, &step.fields, step.without())?;
+            let resolution = resolution.under(&doc, document.schema());
             document.write_decision(&doc, &resolution).await?;
         }
         Ok(())

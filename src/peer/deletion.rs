@@ -54,10 +54,7 @@ impl Peer {
         for (from, key, to) in &deletion.cleared {
             let from = self.stored(from).await?;
             let clear = from.change_with(Some(&because), |tx| {
-                for part in part::without(tx, key, to.as_str())? {
-                    part.write(tx)?;
-                }
-                Ok(())
+                Ok(part::clear_references(tx, key, to.as_str())?)
             });
             clear.await?;
         }

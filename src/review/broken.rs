@@ -11,10 +11,10 @@ use automerge::{Automerge, ROOT, ReadDoc as _, Value};
 use concord_protocol::DocumentId;
 
 use super::{
-    Code, Conflict, Detector, Kept, Place, Side, SlotKey, causality::ChangeNumber, conflict,
-    policy::is_place,
+    Code, Conflict, Detector, Kept, Place, Side, SlotKey, Through, carried::between_versions,
+    causality::ChangeNumber, conflict, policy::is_place,
 };
-use crate::entity::{DELETED_KEY, EntityType, Problem, Schema, is_deleted};
+use crate::entity::{DELETED_KEY, EntityType, Problem, Schema, is_deleted, is_mark};
 
 /// Of a document in which more is wrong than this, the rest is found when this is put right.
 const PROBLEMS_MAX: usize = 100;
@@ -29,6 +29,7 @@ pub fn open(
 ) -> Vec<Conflict> {
     let mut open = detector.open(document);
     if let Some(of) = schema.and_then(|schema| schema.recognise(doc)) {
+        open = between_versions(doc, detector, document, of, open);
         for conflict in open.iter_mut().filter(|conflict| conflict.code == Code::Value) {
             // By the same name as for those who do not know the schema.
             if conflict.path(doc).is_some_and(|path| is_place(of, &path)) {
@@ -59,7 +60,8 @@ fn broken(
     // Nobody wrote what a document begins with.
     let begun = of.begun().unwrap_or_default();
     let conflict = |problem: &Problem| {
-        let (name, keys) = about(of, problem)?;
+        let (name, keys) = about(doc, of, problem)?;
+        let through = Through::of(of, &keys);
         let parties = detector.last_writers(&keys, &begun);
         if parties.is_empty() {
             return None;
@@ -70,7 +72,8 @@ fn broken(
             }
             _ => Code::Invariant,
         };
-        let place = Place { object: "_root".to_owned(), key: SlotKey::Rule { name, keys } };
+        let place =
+            Place { object: "_root".to_owned(), key: SlotKey::Rule { name, keys, through } };
         of_all(detector, document, code, place, &parties, problem.to_string())
     };
     problems.iter().take(PROBLEMS_MAX).filter_map(conflict).collect()
@@ -82,8 +85,12 @@ pub(super) fn buried(
     document: &DocumentId,
     of: &EntityType,
 ) -> Option<Conflict> {
-    let (mut parties, edited) =
+    let (mut parties, mut edited) =
         detector.edited_meanwhile(DELETED_KEY, &of.begun().unwrap_or_default());
+    for keys in edited.values_mut() {
+        keys.retain(|key| !is_mark(key));
+    }
+    edited.retain(|_, keys| !keys.is_empty());
     if edited.is_empty() {
         return None;
     }
@@ -100,7 +107,7 @@ pub(super) fn buried(
 }
 
 /// A conflict of these changes, each of which is a side; unless it was decided.
-fn of_all(
+pub(super) fn of_all(
     detector: &Detector,
     document: &DocumentId,
     code: Code,
@@ -120,11 +127,16 @@ fn of_all(
         return None;
     }
     let before = detector.causality.seen_by_all(parties);
-    Some(Conflict { id, code, place, sides, before, problem: Some(problem) })
+    let through = match &place.key {
+        SlotKey::Rule { through, .. } => through.clone(),
+        _ => Through::default(),
+    };
+    Some(Conflict { id, code, place, sides, before, problem: Some(problem), through })
 }
 
-/// What a problem is called, and the keys that it is about. `None` if it is about none.
-fn about(of: &EntityType, problem: &Problem) -> Option<(String, Vec<String>)> {
+/// What a problem is called, and the keys that it is about. `None` if it is about none, or is told of
+/// as a conflict between versions of the schema.
+fn about(doc: &Automerge, of: &EntityType, problem: &Problem) -> Option<(String, Vec<String>)> {
     let (name, fields): (_, BTreeSet<&str>) = match problem {
         Problem::Misfit(misfit) => {
             (format!("field {}", misfit.field), BTreeSet::from([outermost(&misfit.field)]))
@@ -136,9 +148,19 @@ fn about(of: &EntityType, problem: &Problem) -> Option<(String, Vec<String>)> {
         // It says nothing of the entity.
         Problem::Unsettled { .. } => return None,
     };
-    let slots = fields.into_iter().filter_map(|field| Some(of.fields.get(field)?.slot.clone()));
-    let mut keys: Vec<String> = slots.collect();
+    let mut keys = Vec::new();
+    for field in fields.into_iter().filter_map(|field| of.fields.get(field)) {
+        // What earlier versions have elsewhere was written there, too.
+        match of.chains().iter().find(|chain| chain.has(&field.slot)) {
+            Some(chain) if matches!(problem, Problem::Misfit(_)) && chain.is_unread(doc) => {
+                return None;
+            }
+            Some(chain) => keys.extend(chain.slots().map(str::to_owned)),
+            None => keys.push(field.slot.clone()),
+        }
+    }
     keys.sort_unstable();
+    keys.dedup();
     Some((name, keys)).filter(|(_, keys)| !keys.is_empty())
 }
 

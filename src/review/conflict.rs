@@ -12,6 +12,7 @@ use concord_protocol::DocumentId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{
+    Through,
     causality::ChangeNumber,
     detector::{Detector, State},
     operation::{Id, Key, Slot, What},
@@ -125,6 +126,8 @@ pub enum SlotKey {
         name: String,
         /// Which keys, sorted.
         keys: Vec<String>,
+        /// How they are carried between versions of the schema.
+        through: Through,
     },
     /// Whether the entity is deleted, and what was edited meanwhile.
     Tombstone {
@@ -184,6 +187,8 @@ pub struct Conflict {
     pub before: Vec<ChangeHash>,
     /// What a schema says that is not so, in words.
     pub problem: Option<String>,
+    /// How what it is about is carried between versions of the schema.
+    pub(super) through: Through,
 }
 
 impl Detector {
@@ -227,7 +232,8 @@ impl Detector {
             return None;
         }
         let before = self.causality.seen_by_all(&parties);
-        Some(Conflict { id, code, place, sides, before, problem: None })
+        let through = Through::default();
+        Some(Conflict { id, code, place, sides, before, problem: None, through })
     }
 
     /// Whether somebody decided this who had seen all of it.

@@ -248,7 +248,7 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
         // On what is stored, and not on what policies have yet to decide.
         Question::Decide(order) => decide(doc, &find(doc)?, order),
         Question::DecideAgain(order) => decide_again(doc, &document, schema, order),
-        Question::Write(writing) => Ok(write(doc, writing)),
+        Question::Write(writing) => Ok(write(doc, schema, writing)),
         Question::Triage(question) => Ok(Answer::Triage(triage::desk::answer(doc, question)?)),
     }
 }
@@ -262,12 +262,12 @@ fn decide(doc: &mut Automerge, open: &[Conflict], order: &Order) -> Result<Answe
     carry_out(None, doc, conflict, order)
 }
 
-fn write(doc: &mut Automerge, writing: &Writing) -> Answer {
+fn write(doc: &mut Automerge, schema: Option<&Schema>, writing: &Writing) -> Answer {
     let Writing { conflict, choice, reason, fields, without, actor, time_s } = writing;
     let without = without.as_ref().map(|(key, to)| (key.as_str(), to.as_str()));
     let resolution = Resolution::of_fields(doc, *conflict, choice, reason.clone(), fields, without);
     let resolution = match resolution {
-        Ok(resolution) => resolution,
+        Ok(resolution) => resolution.under(doc, schema),
         Err(refused) => return Answer::Refused(refused.to_string()),
     };
     made(doc, &resolution, actor, *time_s)

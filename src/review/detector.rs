@@ -151,6 +151,26 @@ impl Detector {
         self.causality.last_of(&all)
     }
 
+    /// The changes that wrote a key of the document, and that no other that wrote it has seen.
+    pub(super) fn writers_of(&self, key: &str) -> Vec<ChangeHash> {
+        let slot = Slot { object: None, key: Key::Map(key.into()) };
+        let writes = self.slots.get(&slot).into_iter().flat_map(|state| &state.writes);
+        writes.map(|write| self.causality.hash(write.change)).collect()
+    }
+
+    /// The changes that wrote a key of the document that begins so.
+    pub(super) fn writers_of_keys(&self, prefix: &str) -> Vec<ChangeHash> {
+        let first = Slot { object: None, key: Key::Map(prefix.into()) };
+        let starts = |slot: &Slot| match &slot.key {
+            Key::Map(key) => slot.object.is_none() && key.starts_with(prefix),
+            Key::Element(_) => false,
+        };
+        let states = self.slots.range(first..).take_while(|(slot, _)| starts(slot));
+        let writes = states.flat_map(|(_, state)| state.writes.iter().chain(&state.past));
+        let puts = writes.filter(|write| matches!(write.what, What::Put(_)));
+        puts.map(|write| self.causality.hash(write.change)).collect()
+    }
+
     /// The changes that deleted something at this key of the document, and those that edited any
     /// other key without knowing of one of those; each with the keys.
     pub(super) fn edited_meanwhile(

@@ -66,7 +66,11 @@ impl Facts {
     pub fn of(doc: &Automerge, detector: &Detector, of: &EntityType) -> Self {
         let begun = of.begun().unwrap_or_default();
         let by = |keys: &[String]| -> Vec<By> {
-            let mut changes: Vec<ChangeHash> = (detector.last_writers(keys, &begun).into_iter())
+            // What earlier versions have elsewhere may have been written there.
+            let chains = of.chains().iter().filter(|chain| keys.iter().any(|key| chain.has(key)));
+            let older = chains.flat_map(|chain| chain.slots().map(str::to_owned));
+            let keys: Vec<String> = keys.iter().cloned().chain(older).collect();
+            let mut changes: Vec<ChangeHash> = (detector.last_writers(&keys, &begun).into_iter())
                 .map(|change| detector.causality.hash(change))
                 .collect();
             changes.sort_unstable();

@@ -184,7 +184,11 @@ fn path_in(doc: &Automerge, place: &Place) -> Option<Vec<Prop>> {
 
 fn content_at(doc: Cow<'_, Automerge>, place: &Place) -> Result<Content, AutomergeError> {
     if let Some(keys) = place.key.shown() {
-        return Ok(Content::Fields { doc: Box::new(doc.into_owned()), keys });
+        let doc = match &place.key {
+            SlotKey::Rule { through, .. } => through.brought(doc.into_owned()),
+            _ => doc.into_owned(),
+        };
+        return Ok(Content::Fields { doc: Box::new(doc), keys });
     }
     let Ok(Found { parent, prop }) = find(&doc, place) else {
         // What it is in was not there yet.

@@ -1,6 +1,6 @@
 //! What a decision writes: at the place of a conflict, or in the fields that a rule is about.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use automerge::{
     Automerge, AutomergeError, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, Value,
@@ -11,11 +11,14 @@ use concord_protocol::AutomergeUrl;
 use serde_json::Value as Json;
 
 use super::{Conflict, Content, Place, Refused, SlotKey};
-use crate::{entity::DELETED_KEY, json};
+use crate::{
+    entity::{Brought, Chain, DELETED_KEY, Meant, Standings},
+    json,
+};
 
 /// What is written at one place.
 #[derive(Debug)]
-pub(crate) enum Part {
+pub(super) enum Part {
     Slot {
         parent: ObjId,
         prop: Prop,
@@ -27,15 +30,102 @@ pub(crate) enum Part {
         text: ObjId,
         becomes: String,
     },
+    /// What other versions of the schema have then of what is written.
+    Carried(Carried),
+    /// What several versions have, as it was.
+    Imposed {
+        chain: Arc<Chain>,
+        meant: Meant,
+    },
+}
+
+/// Fields that several versions of a schema have, each elsewhere.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) chain: Arc<Chain>,
+    pub(super) by: By,
+    /// The keys that are written.
+    pub(super) keys: Vec<String>,
+}
+
+/// Which fields say what the others are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// Those of the version in force.
+    Newest,
+    /// Those of earlier ones.
+    Older,
+}
+
+impl Carried {
+    /// What has to be before anything else is written: what later versions have not written yet.
+    fn bring(&self, tx: &mut Transaction<'_>) -> Result<(Standings, Brought), AutomergeError> {
+        let unread = self.chain.unread_besides(tx, &self.keys);
+        let brought = match self.by {
+            By::Newest => self.chain.bring(tx, &Standings::default())?,
+            By::Older => Brought::default(),
+        };
+        Ok((unread, brought))
+    }
+
+    /// Writes what the other fields are then. Whether there was something to write.
+    fn align(
+        &self,
+        tx: &mut Transaction<'_>,
+        (unread, mut brought): (Standings, Brought),
+    ) -> Result<bool, AutomergeError> {
+        if self.by == By::Older {
+            brought = self.chain.bring(tx, &Standings::default())?;
+            if self.chain.is_unread(tx) {
+                // It is as it would be had somebody of that version written it.
+                return Ok(false);
+            }
+        }
+        let unread = if self.by == By::Older { Standings::default() } else { unread };
+        self.chain.align(tx, None, &unread, &brought)?;
+        Ok(true)
+    }
+}
+
+/// Writes all of it. Whether there was something to write.
+pub(super) fn write(parts: &[Part], tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
+    let mut before = Vec::new();
+    for part in parts {
+        if let Part::Carried(carried) = part {
+            before.push((carried, carried.bring(tx)?));
+        }
+    }
+    let mut is_written = false;
+    for part in parts {
+        is_written |= part.write(tx)?;
+    }
+    for (carried, before) in before {
+        is_written |= carried.align(tx, before)?;
+    }
+    Ok(is_written)
 }
 
 impl Part {
+    /// The key of the document that it is about, if it is about one.
+    pub(super) fn root_key(&self) -> Option<String> {
+        match self {
+            Self::Slot { parent, prop: Prop::Map(key), .. } if *parent == ROOT => Some(key.clone()),
+            _ => None,
+        }
+    }
+
     /// Writes it. Whether there was something to write.
-    pub(crate) fn write(&self, tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
+    fn write(&self, tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
         let (parent, prop, is_there, content) = match self {
             Self::Slot { parent, prop, is_there, content } => (parent, prop, *is_there, content),
             Self::Text { text, becomes } => {
                 tx.update_text(text, becomes)?;
+                return Ok(true);
+            }
+            // It is written by what is written before and after it.
+            Self::Carried(_) => return Ok(false),
+            Self::Imposed { chain, meant } => {
+                chain.impose(tx, meant)?;
                 return Ok(true);
             }
         };
@@ -139,9 +229,19 @@ pub(super) fn fields(
     Ok(parts)
 }
 
+/// Takes all references to a document out of what is at a key, there and then.
+pub(crate) fn clear_references(
+    tx: &mut Transaction<'_>,
+    key: &str,
+    to: &str,
+) -> Result<bool, AutomergeError> {
+    let parts = without(tx, key, to)?;
+    write(&parts, tx)
+}
+
 /// Takes all references to a document out of what is at a key: members of sets, and values of lists
 /// and maps.
-pub(crate) fn without(
+pub(super) fn without(
     doc: &impl ReadDoc,
     key: &str,
     to: &str,

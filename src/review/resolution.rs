@@ -1,6 +1,8 @@
 //! Decisions: what becomes of a slot, written as a change that has seen all sides and names the
 //! conflict.
 
+use std::sync::Arc;
+
 use automerge::{
     Automerge, AutomergeError, Change, ReadDoc as _,
     transaction::{CommitOptions, Transaction},
@@ -9,10 +11,11 @@ use automerge::{
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Conflict, ConflictId, Content, SlotKey,
+    Conflict, ConflictId, Content, SlotKey, Through,
     bulk::BulkId,
-    part::{self, Part, has_element, unreadable},
+    part::{self, By, Carried, Part, has_element, unreadable},
 };
+use crate::entity::{Chain, Schema};
 
 /// The first word of the message of a change that decides a conflict.
 const WORD: &str = "concord:resolve";
@@ -117,6 +120,45 @@ fn of_these(content: Content, conflict: &Conflict, written: &[String]) -> Conten
     }
 }
 
+/// Fields that a conflict is about, for all versions: as they were in a document, if one is given.
+fn carried(
+    doc: &Automerge,
+    conflict: &Conflict,
+    keys: &[String],
+    as_in: Option<&Automerge>,
+    mut content: Content,
+) -> Result<Vec<Part>, Refused> {
+    let (mut carried, mut is_let_be) = (Vec::new(), false);
+    for chain in &conflict.through.0 {
+        let chain = Arc::clone(chain);
+        if let (Some(then), Content::Fields { keys, .. }) = (as_in, &mut content) {
+            keys.retain(|key| !chain.has(key));
+            let meant = chain.meant(then);
+            // What cannot be read would be written as it is there.
+            if meant.is_unread() && meant == chain.meant(doc) && !chain.is_apart(doc) {
+                is_let_be = true;
+            } else {
+                carried.push(Part::Imposed { chain, meant });
+            }
+            continue;
+        }
+        let keys = match &content {
+            Content::Fields { keys, .. } => keys.clone(),
+            _ => keys.to_vec(),
+        };
+        let by = if keys.iter().any(|it| chain.is_newest(it)) { By::Newest } else { By::Older };
+        carried.push(Part::Carried(Carried { chain, by, keys }));
+    }
+    let is_all = matches!(&content, Content::Fields { keys, .. } if keys.is_empty());
+    let mut parts = if is_all && (is_let_be || !carried.is_empty() && as_in.is_some()) {
+        Vec::new()
+    } else {
+        part::fields(doc, keys, content)?
+    };
+    parts.extend(carried);
+    Ok(parts)
+}
+
 impl Resolution {
     /// Prepares a decision on a conflict of this document.
     ///
@@ -164,10 +206,43 @@ impl Resolution {
             Choice::Other(content) => ("value".to_owned(), content.clone()),
         };
         let parts = match conflict.place.key.keys() {
-            // Whatever was written once more would be wrong once more.
-            Some(_) if stays => Vec::new(),
-            Some(keys) => part::fields(doc, &keys, of_these(content, conflict, &keys))?,
-            None => vec![part::slot(doc, conflict, content)?],
+            // Whatever was written once more would be wrong once more; but all versions are to show
+            // what is shown here.
+            Some(_) if stays => {
+                let apart = conflict.through.0.iter().filter(|chain| chain.is_apart(doc));
+                let imposed = |chain: &Arc<Chain>| {
+                    let meant = chain.meant(doc);
+                    Part::Imposed { chain: Arc::clone(chain), meant }
+                };
+                apart.map(imposed).collect()
+            }
+            Some(keys) => {
+                let as_in = match choice {
+                    Choice::Side(number) => conflict.sides.get(*number).map(|side| &*side.changes),
+                    Choice::Before => Some(&*conflict.before),
+                    Choice::Now | Choice::Other(_) => None,
+                };
+                let as_in = as_in.map(|heads| then.fork_at(heads)).transpose();
+                let as_in = as_in.map_err(unreadable)?;
+                let as_in = as_in.as_ref().or(matches!(choice, Choice::Now).then_some(then));
+                let content = of_these(content, conflict, &keys);
+                carried(doc, conflict, &keys, as_in, content)?
+            }
+            None => {
+                let mut parts = vec![part::slot(doc, conflict, content)?];
+                let keys = match &conflict.place.key {
+                    SlotKey::Map(key) => vec![key.clone()],
+                    _ => Vec::new(),
+                };
+                for chain in &conflict.through.0 {
+                    let is_newest =
+                        matches!(&conflict.place.key, SlotKey::Map(key) if chain.is_newest(key));
+                    let by = if is_newest { By::Newest } else { By::Older };
+                    let (chain, keys) = (Arc::clone(chain), keys.clone());
+                    parts.push(Part::Carried(Carried { chain, by, keys }));
+                }
+                parts
+            }
         };
         Ok(Self { conflict: conflict.id, chosen, reason, bulk: None, parts })
     }
@@ -207,6 +282,20 @@ impl Resolution {
         self
     }
 
+    /// The same under the schema that is in force: what other versions of it have elsewhere is
+    /// written there, too.
+    #[must_use]
+    pub fn under(mut self, doc: &Automerge, schema: Option<&Schema>) -> Self {
+        if let Some(of) = schema.and_then(|schema| schema.recognise(doc)) {
+            let keys: Vec<String> = self.parts.iter().filter_map(Part::root_key).collect();
+            let by = By::Newest;
+            let chains = Through::of(of, &keys).0.into_iter();
+            let carried = |chain| Part::Carried(Carried { chain, by, keys: keys.clone() });
+            self.parts.extend(chains.map(carried));
+        }
+        self
+    }
+
     /// The message for the change that the decision is written in: it names the conflict, which
     /// is what closes it.
     pub fn message(&self) -> String {
@@ -226,11 +315,7 @@ impl Resolution {
     /// # Errors
     /// Those of the transaction.
     pub fn write(&self, tx: &mut Transaction<'_>) -> Result<bool, AutomergeError> {
-        let mut is_written = false;
-        for part in &self.parts {
-            is_written |= part.write(tx)?;
-        }
-        Ok(is_written)
+        part::write(&self.parts, tx)
     }
 
     /// Writes the decision as a change of this document, which is given.

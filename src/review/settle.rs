@@ -8,7 +8,8 @@ use automerge::{ActorId, Automerge, ChangeHash};
 use concord_protocol::DocumentId;
 
 use super::{
-    Choice, Conflict, ConflictId, Content, Detector, Resolution, broken::buried, policy::policy_at,
+    Choice, Conflict, ConflictId, Content, Detector, Resolution, broken::buried, carried::attached,
+    policy::policy_at,
 };
 use crate::{
     digest::digest,
@@ -48,7 +49,7 @@ pub fn settle(
         let keeps = of.edits_of_deleted == EditsOfDeleted::Keep && is_deleted(&*doc);
         let buried = if keeps { buried(detector, document, of) } else { None };
         let made: Vec<Settled> = (detector.open(document).iter())
-            .filter_map(|conflict| decision(doc, of, conflict))
+            .filter_map(|conflict| decision(doc, of, &attached(conflict.clone(), of)))
             .chain(buried.and_then(|conflict| kept(doc, &conflict)))
             .filter(|made| doc.get_change_meta_by_hash(&made.change).is_none())
             .collect();

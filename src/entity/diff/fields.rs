@@ -13,7 +13,14 @@ struct Followed<'a> {
     made: BTreeMap<String, String>,
     retyped: BTreeSet<String>,
     /// What migrations took away, and why.
-    gone: Vec<(String, String)>,
+    gone: Vec<(String, Why)>,
+}
+
+/// Why a field is gone.
+struct Why {
+    what: String,
+    /// Its values are carried on, and back.
+    is_carried: bool,
 }
 
 pub(super) fn differences(old: &EntityType, new: &EntityType) -> Vec<Difference> {
@@ -31,7 +38,8 @@ pub(super) fn differences(old: &EntityType, new: &EntityType) -> Vec<Difference>
         found.push(Difference { type_name, field, impact, what, fix });
     };
     for (field, why) in gone {
-        note(&field, Impact::Lossy, format!("{why}; what was written stays in documents"), None);
+        let impact = if why.is_carried { Impact::Migrated } else { Impact::Lossy };
+        note(&field, impact, why.what, None);
     }
     let next = new.version.max(old.version + 1);
     for (name, field) in &new.fields {
@@ -58,7 +66,7 @@ pub(super) fn differences(old: &EntityType, new: &EntityType) -> Vec<Difference>
         if before.name != *name {
             note(name, Impact::Migrated, format!("renamed from {}", before.name), None);
         }
-        for change in kinds::changes(before, field, retyped.contains(name)) {
+        for change in kinds::changes(before, field, retyped.contains(name), old.version) {
             let fix = (change.impact == Impact::NeedsMigration).then(|| match &change.fix {
                 Some(fix) => fix.clone(),
                 None => format!(
@@ -104,7 +112,10 @@ impl Followed<'_> {
             Step::Add { field } => {
                 self.made.insert(field.clone(), "added".to_owned());
             }
-            Step::Remove { field, .. } => self.take(field, "removed"),
+            Step::Remove { field, .. } => {
+                let what = "removed; what was written stays in documents".to_owned();
+                self.take(field, Why { what, is_carried: false });
+            }
             Step::Rename { from, to } => {
                 if let Some(field) = self.live.remove(from) {
                     self.live.insert(to.clone(), field);
@@ -117,24 +128,27 @@ impl Followed<'_> {
                 self.retyped.insert(field.clone());
             }
             Step::Split { field, into, .. } => {
-                self.take(field, &format!("split into {}", into.join(", ")));
+                let into_all = into.join(", ");
+                let what = format!("split into {into_all}; older versions go on with {field}");
+                self.take(field, Why { what, is_carried: true });
                 for name in into {
                     self.made.insert(name.clone(), format!("split from {field}"));
                 }
             }
             Step::Merge { fields, into, .. } => {
                 for field in fields {
-                    self.take(field, &format!("merged into {into}"));
+                    let what = format!("merged into {into}; older versions go on with {field}");
+                    self.take(field, Why { what, is_carried: true });
                 }
                 self.made.insert(into.clone(), format!("merged from {}", fields.join(", ")));
             }
         }
     }
 
-    fn take(&mut self, name: &str, why: &str) {
+    fn take(&mut self, name: &str, why: Why) {
         self.made.remove(name);
         if self.live.remove(name).is_some() {
-            self.gone.push((name.to_owned(), why.to_owned()));
+            self.gone.push((name.to_owned(), why));
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What it means that a field's declaration changed.
 
 use super::Impact;
-use crate::entity::{Field, Kind};
+use crate::entity::{
+    Field, Kind,
+    lens::{Passage, is_total, passage},
+};
 
 pub(super) struct Change {
     pub(super) impact: Impact,
@@ -13,20 +16,28 @@ fn change(impact: Impact, what: impl Into<String>) -> Change {
     Change { impact, what: what.into(), fix: None }
 }
 
-/// What changed in one field. `retyped`: a migration says so.
-pub(super) fn changes(old: &Field, new: &Field, retyped: bool) -> Vec<Change> {
+/// What changed in one field since a version. `retyped`: a migration says so.
+pub(super) fn changes(old: &Field, new: &Field, retyped: bool, version: u32) -> Vec<Change> {
     let mut found = Vec::new();
     if old.kind.name() != new.kind.name() || is_other_map(&old.kind, &new.kind) {
         let what = format!("{} became {}", old.kind, new.kind);
-        found.push(if retyped && keeps_all(&old.kind, &new.kind) {
-            change(Impact::Migrated, what)
+        // What only the newer one can have, peers of the older do not see.
+        let back = match passage(&old.kind, &new.kind) {
+            Passage::Lens if !is_total(&new.kind, &old.kind) => {
+                format!("; version {version} goes on with {}, as far as it can", old.kind.name())
+            }
+            Passage::Lens => format!("; version {version} goes on with {}", old.kind.name()),
+            _ => String::new(),
+        };
+        found.push(if retyped && is_total(&old.kind, &new.kind) {
+            change(Impact::Migrated, what + &back)
         } else if retyped {
-            change(Impact::Lossy, format!("{what}; what does not fit stays in documents"))
+            change(Impact::Lossy, format!("{what}; what does not fit stays in documents{back}"))
         } else {
             change(Impact::NeedsMigration, what)
         });
     } else {
-        inside(&old.kind, &new.kind, &mut found);
+        inside(&old.kind, &new.kind, version, &mut found);
     }
     if new.required && !old.required {
         if new.default.is_some() {
@@ -67,25 +78,8 @@ fn is_other_map(old: &Kind, new: &Kind) -> bool {
     )
 }
 
-/// Whether every value of one kind is one of the other.
-fn keeps_all(old: &Kind, new: &Kind) -> bool {
-    matches!(
-        (old, new),
-        (Kind::Integer { .. }, Kind::Number { min: None, max: None })
-            | (
-                Kind::Text { .. }
-                    | Kind::Enum { .. }
-                    | Kind::Reference { .. }
-                    | Kind::Position
-                    | Kind::String { .. },
-                Kind::Text { max_length: None } | Kind::String { max_length: None, pattern: None },
-            )
-            | (_, Kind::Json)
-    )
-}
-
 /// Changes within one kind.
-fn inside(old: &Kind, new: &Kind, found: &mut Vec<Change>) {
+fn inside(old: &Kind, new: &Kind, version: u32, found: &mut Vec<Change>) {
     match (old, new) {
         (Kind::Enum { values: old }, Kind::Enum { values: new }) => {
             let less: Vec<_> = old.iter().filter(|value| !new.contains(value)).cloned().collect();
@@ -126,7 +120,7 @@ fn inside(old: &Kind, new: &Kind, found: &mut Vec<Change>) {
             for (name, field) in old {
                 match new.get(name) {
                     Some(now) => found.extend(
-                        changes(field, now, false)
+                        changes(field, now, false, version)
                             .into_iter()
                             .map(|it| Change { what: format!("{name}: {}", it.what), ..it }),
                     ),
@@ -147,7 +141,7 @@ fn inside(old: &Kind, new: &Kind, found: &mut Vec<Change>) {
         _ => {
             if let (Some(a), Some(b)) = (items(old), items(new)) {
                 if a.name() == b.name() {
-                    inside(a, b, found);
+                    inside(a, b, version, found);
                 } else {
                     let what = format!("{old} became {new}; what does not fit stays in documents");
                     found.push(change(Impact::Lossy, what));

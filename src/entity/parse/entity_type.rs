@@ -7,7 +7,8 @@ use toml::de::DeValue;
 use super::{
     field,
     kind::{Fields, Path},
-    lineage, migration,
+    lineage::{self, Traced},
+    migration,
     reader::{Reader, Span, Table},
 };
 use crate::entity::{EditsOfDeleted, EntityType, Kind, Priority, Rule, limits, words::instead};
@@ -48,7 +49,7 @@ pub(super) fn entity_type(
     let unique = unique(reader, table, &fields);
     let invariants = invariants(reader, table, &fields);
     let steps = migration::migrations(reader, &path, table, version);
-    let gone = lineage::trace(reader, what, &mut fields, &steps);
+    let Traced { gone, chains } = lineage::trace(reader, what, &mut fields, &steps);
     EntityType {
         name: name.to_owned(),
         root_key: root_key.to_owned(),
@@ -60,6 +61,7 @@ pub(super) fn entity_type(
         priority,
         edits_of_deleted,
         migrations: steps.into_iter().map(|(_, step)| step).collect(),
+        chains,
     }
 }
 

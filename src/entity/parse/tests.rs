@@ -41,13 +41,14 @@ fn the_example_is_read() {
     assert_eq!(task.version, 3);
     assert_eq!(task.fields["summary"].slot, "title", "what is renamed stays where it is");
     assert_eq!((task.fields["labels"].since, task.fields["labels"].slot.as_str()), (2, "labels"));
-    assert_eq!(task.fields["effort"].slot, "effort", "a register stays one");
+    let effort = &task.fields["effort"];
+    assert_eq!((effort.slot.as_str(), effort.since), ("effort@3", 3), "no integer can be 2.5");
     assert!(matches!(&task.fields["status"].policy, Policy::Ladder(order) if order.len() == 3));
     let Kind::Reference { to, on_delete, .. } = &task.fields["project"].kind else { panic!() };
     assert_eq!((to.as_str(), *on_delete), ("project", OnDelete::Restrict));
     assert!(matches!(task.migrations[0].step, Step::Add { .. }));
-    assert_eq!(task.gone.len(), 1);
-    assert_eq!(task.gone[0].slot, "notes");
+    let gone: Vec<_> = task.gone.iter().map(|field| field.slot.as_str()).collect();
+    assert_eq!(gone, ["effort", "notes"]);
     let kinds: std::collections::BTreeSet<_> =
         schema.types.values().flat_map(|it| it.fields.values()).map(|it| it.kind.name()).collect();
     assert_eq!(kinds.len(), Kind::NAMES.len(), "every kind is shown: {kinds:?}");
@@ -178,7 +179,8 @@ version = 4
 first = "string"
 last = "string"
 bio = "text"
-score = "counter"
+score = "integer"
+state = { kind = "enum", values = ["a", "b"] }
 address = { kind = "map", fields = { street = "string", notes = "text" } }
 
 [[types.person.migrations]]
@@ -199,7 +201,11 @@ to = "bio"
 [[types.person.migrations]]
 version = 4
 retype = "score"
-kind = "integer"
+kind = "text"
+[[types.person.migrations]]
+version = 4
+retype = "state"
+kind = "string"
 "#,
     )
     .unwrap();
@@ -207,7 +213,8 @@ kind = "integer"
     let kept = |name: &str| (person.fields[name].slot.as_str(), person.fields[name].since);
     assert_eq!(kept("bio"), ("about", 1));
     assert_eq!((kept("first"), kept("last")), (("first", 3), ("last", 3)));
-    assert_eq!(kept("score"), ("score@4", 4), "a counter cannot be where a number was");
+    assert_eq!(kept("score"), ("score@4", 4), "a number cannot be where a text was");
+    assert_eq!(kept("state"), ("state", 1), "each value of an enum is a string");
     let gone: Vec<_> = person.gone.iter().map(|field| (field.slot.as_str(), field.since)).collect();
     assert_eq!(gone, [("name", 1), ("score", 1)]);
     let Kind::Record { fields } = &person.fields["address"].kind else { panic!() };
@@ -237,6 +244,68 @@ migrations = [
     has("line 9: a migration of type `a` has no `kind`");
     has("line 10: a migration of type `a` does several things: `add`, `rename`");
     has("line 11: a migration of type `a` does not say what it does");
+}
+
+#[test]
+fn migrations_that_nothing_is_known_to_do_are_errors() {
+    let found = errors(
+        r#"
+[types.a]
+version = 2
+[types.a.fields]
+count = "integer"
+due = "timestamp"
+tags = { kind = "list", items = "integer" }
+place = { kind = "map", fields = { x = "number" } }
+first = "string"
+last = "integer"
+all = "text"
+[[types.a.migrations]]
+version = 2
+retype = "count"
+kind = "counter"
+[[types.a.migrations]]
+version = 2
+retype = "due"
+kind = "boolean"
+[[types.a.migrations]]
+version = 2
+retype = "tags"
+kind = { kind = "list", items = "string" }
+[[types.a.migrations]]
+version = 2
+retype = "place"
+kind = { kind = "map", fields = { y = "number" } }
+[[types.a.migrations]]
+version = 2
+split = "name"
+into = ["first", "last"]
+[[types.a.migrations]]
+version = 2
+merge = ["one", "other"]
+into = "all"
+separator = ""
+"#,
+    );
+    let expected = [
+        "line 12: a migration of type `a` (retype count from counter) makes integer of counter, and \
+         there is no way between them: keep `count` as it is, or `remove` it and add one of another \
+         name",
+        "line 16: a migration of type `a` (retype due from boolean) makes timestamp of boolean, and \
+         there is no way between them: keep `due` as it is, or `remove` it and add one of another \
+         name",
+        "line 20: a migration of type `a` (retype tags from list) makes list of integer of list of \
+         string, and there is no way between them: keep `tags` as it is, or `remove` it and add one \
+         of another name",
+        "line 24: a migration of type `a` (retype place from map) makes map { x } of map { y }, and \
+         there is no way between them: leave it out: `add` says what came into a map",
+        "line 28: a migration of type `a` (split name into first, last) makes `last`, which is no \
+         string or text: make it a string, and `retype` that in a migration after this one",
+        "line 32: a migration of type `a` (merge one, other into all) has an empty separator, at \
+         which nothing can be cut again: write what stands between, or leave `separator` out for a \
+         space",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn is_too_deep(value: &Value, depth: usize) -> bool {
 }
 
 /// Gives a slot a value that fits its kind.
-pub(super) fn set(
+pub(in crate::entity) fn set(
     tx: &mut impl Transactable,
     parent: &ObjId,
     prop: &Prop,
@@ -160,7 +160,7 @@ pub(super) fn set(
 
 /// Takes away what is in a slot. What merges by itself is emptied and stays: if it went, two people
 /// who write again would each make one.
-pub(super) fn clear(
+pub(in crate::entity) fn clear(
     tx: &mut impl Transactable,
     parent: &ObjId,
     prop: &Prop,

@@ -1,12 +1,16 @@
 //! Finds fields in a transaction, and writes them.
 
+use std::sync::Arc;
+
 use automerge::{
     AutomergeError, ObjId, ObjType, Prop, ROOT, ScalarValue, Value as Stored,
     transaction::Transactable,
 };
 
 use super::value;
-use crate::entity::{EntityType, Field, Kind, Misfit, Value, read::member_problem, words};
+use crate::entity::{
+    EntityType, Field, Kind, Misfit, Value, lens::Chain, read::member_problem, words,
+};
 
 /// Writes fields of an entity in a transaction.
 ///
@@ -99,13 +103,17 @@ impl<'a, T: Transactable> Writer<'a, T> {
 
     /// Gives a field this value. Only what differs is written: of a text the letters, of a set the
     /// members, of a list the elements between the first and the last that differ, of a counter the
-    /// difference. In a map with fields, those that are not in the value are cleared.
+    /// difference. In a map with fields, those that are not in the value are cleared. What earlier
+    /// versions of the type have elsewhere is written there, too.
     ///
     /// # Errors
     /// [`WriteError`]; a value that does not fit its field is not written at all.
     pub fn set(&mut self, path: &[&str], value: &Value) -> Result<(), WriteError> {
-        let Found { parent, prop, kind, path } = self.find(path)?;
-        value::fits(kind, value, &path)?;
+        let Found { parent, prop, kind, path: named } = self.find(path)?;
+        value::fits(kind, value, &named)?;
+        if let Some((chain, slot)) = self.carried(path) {
+            return self.carry(&chain, &slot, kind, Some(value));
+        }
         value::set(self.tx, &parent, &prop, kind, value)?;
         Ok(())
     }
@@ -116,7 +124,50 @@ impl<'a, T: Transactable> Writer<'a, T> {
     /// [`WriteError`].
     pub fn clear(&mut self, path: &[&str]) -> Result<(), WriteError> {
         let Found { parent, prop, kind, .. } = self.find(path)?;
+        if let Some((chain, slot)) = self.carried(path) {
+            return self.carry(&chain, &slot, kind, None);
+        }
         Ok(value::clear(self.tx, &parent, &prop, kind)?)
+    }
+
+    /// The chain that a field is in, if earlier versions have it elsewhere, and its place.
+    fn carried(&self, path: &[&str]) -> Option<(Arc<Chain>, String)> {
+        let [name] = path else { return None };
+        let slot = &self.of.fields.get(*name)?.slot;
+        let chain = self.of.chains.iter().find(|chain| chain.has(slot))?;
+        Some((Arc::clone(chain), slot.clone()))
+    }
+
+    /// Writes a field that earlier versions have elsewhere: there, too, in the same change.
+    fn carry(
+        &mut self,
+        chain: &Chain,
+        slot: &str,
+        kind: &Kind,
+        value: Option<&Value>,
+    ) -> Result<(), WriteError> {
+        let open = chain.open_lenses(self.tx);
+        let is_now = chain.standing(self.tx).is_now(slot, value);
+        if is_now && !chain.is_to_settle(slot, &open) {
+            return Ok(());
+        }
+        let brought = chain.bring(self.tx, &open)?;
+        let prop = Prop::Map(slot.to_owned());
+        let there = self.tx.get(ROOT, slot)?.map(|(value, _)| value.into_owned());
+        let same = there.as_ref().and_then(Stored::as_scalar) == value.and_then(scalar).as_ref();
+        if kind.is_register() && same {
+            // Writing what is there already would be no operation, and nobody would hear of it.
+            match value {
+                Some(_) => self.tx.delete(ROOT, slot)?,
+                None => self.tx.put(ROOT, slot, ScalarValue::Null)?,
+            }
+        }
+        match value {
+            Some(value) => value::set(self.tx, &ROOT, &prop, kind, value)?,
+            None if kind.is_register() && there.is_none() => {}
+            None => value::clear(self.tx, &ROOT, &prop, kind)?,
+        }
+        Ok(chain.align(self.tx, Some(slot), &open, &brought)?)
     }
 
     /// Adds a member to a set. It stays, whoever removes it at the same time: what is there already
@@ -253,7 +304,7 @@ impl<'a, T: Transactable> Writer<'a, T> {
 }
 
 /// A value without parts, as it is stored.
-pub(super) fn scalar(value: &Value) -> Option<ScalarValue> {
+pub(in crate::entity) fn scalar(value: &Value) -> Option<ScalarValue> {
     Some(match value {
         Value::Boolean(yes) => ScalarValue::Boolean(*yes),
         Value::Integer(number) => ScalarValue::Int(*number),
