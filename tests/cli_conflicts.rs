@@ -297,7 +297,7 @@ async fn a_field_that_is_held_is_in_review_until_it_is_decided() {
     let read = |who: &Path| json_of(who, &["doc", "entity", doc, "--schema", schema, "--json"]);
     let open = conflicts(ann);
     assert_eq!(read(ann)["in_review"], json!({ "count": [id(&open[0])] }));
-    assert!(read(ann)["values"]["count"].is_i64(), "what stands until then can be read");
+    assert!(read(ann)["fields"]["count"].is_i64(), "what stands until then can be read");
     let words = ok(ann, &["doc", "entity", doc, "--schema", schema]);
     assert!(words.contains(&format!("in review: {}", &id(&open[0])[..8])), "{words}");
 
@@ -309,6 +309,6 @@ async fn a_field_that_is_held_is_in_review_until_it_is_decided() {
     assert_eq!((&read(ann)["in_review"], &read(ann)["type"]), (&json!({}), &json!("trip")));
     let none = ok(ann, &["doc", "create", r#"{"count":1}"#]);
     let (exit, words) = cli::fails(ann, &["doc", "entity", &none, "--schema", schema]);
-    assert!(exit == 2 && words.contains("`type` names none"), "{words}");
+    assert!(exit == 2 && words.contains("`type` names none of them"), "{words}");
     relay.shutdown().await.unwrap();
 }

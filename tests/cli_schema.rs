@@ -229,7 +229,7 @@ fn an_entity_of_another_version_is_shown_with_what_is_parked() {
     let schema = file(home.path(), "schema.toml", SECOND);
     let content = r#"{"type":"task","size":"many","effort":3,"name":"Ann Lee"}"#;
     let doc = ok(home.path(), &["doc", "create", content]);
-    let shown = json_of(home.path(), &["doc", "get", &doc, "--schema", &schema, "--json"]);
+    let shown = json_of(home.path(), &["doc", "entity", &doc, "--schema", &schema, "--json"]);
     assert_eq!(shown["fields"], json!({"effort": "3", "first": "Ann", "last": "Lee"}));
     let parked = "field `size` of version 1 is \"many\", which is no whole number";
     assert_eq!(
@@ -237,9 +237,9 @@ fn an_entity_of_another_version_is_shown_with_what_is_parked() {
         json!([{"field": "size", "version": 1, "value": "many", "why": parked}])
     );
     assert_eq!(shown["problems"].as_array().unwrap().len(), 1);
-    let said = ok(home.path(), &["doc", "get", &doc, "--schema", &schema]);
+    let said = ok(home.path(), &["doc", "entity", &doc, "--schema", &schema]);
     assert!(said.starts_with("task, version 2\n") && said.ends_with(&format!("parked: {parked}")));
     let other = file(home.path(), "other.toml", &FIRST.replace("task", "note"));
-    let (code, _, words) = failing(home.path(), &["doc", "get", &doc, "--schema", &other]);
-    assert!(code == 1 && words.contains("is of no type that"), "{words}");
+    let (code, _, words) = failing(home.path(), &["doc", "entity", &doc, "--schema", &other]);
+    assert!(code == 2 && words.contains("is of no type of"), "{words}");
 }

@@ -22,7 +22,7 @@ use super::{
     open::{self, Common},
     output, past,
     path::DocPath,
-    schema, waiting, write,
+    waiting, write,
 };
 
 /// The first bytes of every Automerge chunk.
@@ -53,12 +53,9 @@ enum DocCommand {
         /// What in it, as in items[0].title
         #[arg(default_value = "")]
         path: DocPath,
-        /// As an entity of this schema: its fields, what is wrong, and what is parked for it is of
-        /// another version
-        #[arg(long, value_name = "FILE", conflicts_with = "path")]
-        schema: Option<PathBuf>,
     },
-    /// Show a document as its type has it, and which of its fields are in review
+    /// Show a document as its type has it: its fields, which of them are in review, what is wrong, and
+    /// what is parked because it is of another version
     Entity(EntityArgs),
     /// Make a document, empty or of a JSON object
     Create {
@@ -107,10 +104,7 @@ pub(super) async fn run(args: DocArgs) -> Result<(), Failure> {
         // See above.
         DocCommand::Entity(_) => Ok(()),
         DocCommand::Ls { ids } => list(&peer, &common, ids).await,
-        DocCommand::Get { doc, path: _, schema: Some(file) } => {
-            entity(&peer, &common, &doc, &file).await
-        }
-        DocCommand::Get { doc, path, schema: None } => get(&peer, &common, &doc, &path).await,
+        DocCommand::Get { doc, path } => get(&peer, &common, &doc, &path).await,
         DocCommand::Create { content } => create(&peer, &common, content).await,
         DocCommand::Export { doc, output, format } => {
             export(&peer, &common, &doc, output.as_deref(), format).await
@@ -222,52 +216,6 @@ async fn get(peer: &Peer, common: &Common, doc: &str, path: &DocPath) -> Result<
     let document = waiting::find(peer, common, doc).await?;
     let json = read(&document, path)?;
     if common.json { output::json(&json) } else { output::line(pretty(&json)) }
-}
-
-/// Shows a document as what a schema says that it is.
-async fn entity(peer: &Peer, common: &Common, doc: &str, file: &Path) -> Result<(), Failure> {
-    let schema = schema::read(file)?;
-    let document = waiting::find(peer, common, doc).await?;
-    let shown = document.read(|doc| {
-        let of = schema.recognise(doc)?;
-        let entity = of.read(doc);
-        let parked = entity.parked.iter().map(|parked| {
-            json!({
-                "field": parked.field,
-                "version": parked.version,
-                "value": parked.value.to_json(),
-                "why": parked.to_string(),
-            })
-        });
-        let problems = entity.problems();
-        Some(json!({
-            "type": of.name,
-            "version": of.version,
-            "fields": entity.to_json(),
-            "problems": problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "parked": parked.collect::<Vec<_>>(),
-        }))
-    })?;
-    let shown = shown.ok_or_else(|| {
-        let file = file.display();
-        Failure::failed(format!("document {doc} is of no type that {file} declares"))
-    })?;
-    if common.json {
-        return output::json(&shown);
-    }
-    output::line(format_args!("{}, version {}", text_of(&shown["type"]), shown["version"]))?;
-    output::line(pretty(&shown["fields"]))?;
-    for problem in shown["problems"].as_array().into_iter().flatten() {
-        output::line(format_args!("wrong: {}", text_of(problem)))?;
-    }
-    for parked in shown["parked"].as_array().into_iter().flatten() {
-        output::line(format_args!("parked: {}", text_of(&parked["why"])))?;
-    }
-    Ok(())
-}
-
-fn text_of(json: &Json) -> &str {
-    json.as_str().unwrap_or_default()
 }
 
 fn read(document: &Document, path: &DocPath) -> Result<Json, Failure> {

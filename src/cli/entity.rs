@@ -8,7 +8,7 @@ use concord::{
     peer::Peer,
     review::{ConflictId, hold::Reviewed},
 };
-use serde_json::{Map, Value as Json, json};
+use serde_json::json;
 
 use super::{
     Failure,
@@ -47,22 +47,30 @@ async fn show(
     let document = waiting::find(peer, common, &args.doc).await?;
     let of = document.read(|doc| schema.recognise(doc))?.ok_or_else(|| {
         Failure::usage(format!(
-            "the document is of no type of {}: its key `{}` names none",
+            "the document is of no type of {}: its key `{}` names none of them",
             args.schema.display(),
             schema.root_key
         ))
     })?;
     let Reviewed { entity, in_review } = document.reviewed(of).await?;
+    let problems: Vec<String> = entity.problems().iter().map(ToString::to_string).collect();
     if common.json {
-        let values: Map<String, Json> =
-            entity.values.iter().map(|(name, value)| (name.clone(), value.to_json())).collect();
-        let misfits: Vec<String> = entity.misfits.iter().map(ToString::to_string).collect();
+        let parked = entity.parked.iter().map(|parked| {
+            json!({
+                "field": parked.field,
+                "version": parked.version,
+                "value": parked.value.to_json(),
+                "why": parked.to_string(),
+            })
+        });
         return output::json(&json!({
             "document": document.id().as_str(),
             "type": of.name,
-            "values": values,
+            "version": of.version,
+            "fields": entity.to_json(),
             "in_review": in_review,
-            "misfits": misfits,
+            "problems": problems,
+            "parked": parked.collect::<Vec<_>>(),
         }));
     }
     // What is held inside a field is shown with the field.
@@ -79,11 +87,15 @@ async fn show(
         vec![name.clone(), output::short(&value, SHOWN), held(name)]
     };
     let rows: Vec<Vec<String>> = of.fields.keys().map(row).collect();
+    output::line(format_args!("{}, version {}", of.name, of.version))?;
     output::table(&["FIELD", "VALUE", ""], &rows)?;
-    entity
-        .misfits
-        .iter()
-        .try_for_each(|misfit| output::line(output::short(&misfit.to_string(), 2 * SHOWN)))
+    for problem in &problems {
+        output::line(format_args!("wrong: {}", output::short(problem, 2 * SHOWN)))?;
+    }
+    for parked in &entity.parked {
+        output::line(format_args!("parked: {}", output::short(&parked.to_string(), 2 * SHOWN)))?;
+    }
+    Ok(())
 }
 
 fn short(id: &ConflictId) -> String {
