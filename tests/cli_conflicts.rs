@@ -4,13 +4,8 @@
 
 mod cli;
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
-use concord::{
-    relay::{Relay, RelayConfig},
-    store,
-    worker::{InProcess, WorkerLimits},
-};
 use serde_json::{Value, json};
 
 use self::cli::{json_of, ok, run};
@@ -25,10 +20,7 @@ fn id(conflict: &Value) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_who_disagree_see_the_same_and_either_may_decide() {
-    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
-    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
-    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
-    let url = format!("ws://{}", relay.addr());
+    let (relay, url) = cli::relay().await;
     let home = tempfile::tempdir().unwrap();
     let (ann, ben) = (&home.path().join("ann"), &home.path().join("ben"));
     let meet = || {
@@ -138,10 +130,7 @@ fn under_a_schema_broken_rules_and_names_taken_twice_are_shown_and_decided() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_looks_after_a_conflict_is_seen_by_others() {
-    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
-    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
-    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
-    let url = format!("ws://{}", relay.addr());
+    let (relay, url) = cli::relay().await;
     let home = tempfile::tempdir().unwrap();
     let (ann, ben) = (&home.path().join("ann"), &home.path().join("ben"));
     let meet = || {
@@ -210,10 +199,7 @@ async fn who_looks_after_a_conflict_is_seen_by_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_are_decided_at_once_and_taken_back() {
-    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
-    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
-    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
-    let url = format!("ws://{}", relay.addr());
+    let (relay, url) = cli::relay().await;
     let home = tempfile::tempdir().unwrap();
     let (ann, ben) = (&home.path().join("ann"), &home.path().join("ben"));
     let mut docs = Vec::new();
@@ -276,10 +262,7 @@ async fn many_are_decided_at_once_and_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_field_that_is_held_is_in_review_until_it_is_decided() {
-    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
-    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
-    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
-    let url = format!("ws://{}", relay.addr());
+    let (relay, url) = cli::relay().await;
     let home = tempfile::tempdir().unwrap();
     let (ann, ben) = (&home.path().join("ann"), &home.path().join("ben"));
     let schema = home.path().join("schema.toml");

@@ -4,13 +4,8 @@
 
 mod cli;
 
-use std::{fs, sync::Arc};
+use std::fs;
 
-use concord::{
-    relay::{Relay, RelayConfig},
-    store,
-    worker::{InProcess, WorkerLimits},
-};
 use serde_json::{Value, json};
 
 use self::cli::{json_of, ok, run};
@@ -24,10 +19,7 @@ title = "text"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_people_decided_is_compared_with_each_policy() {
-    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
-    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
-    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
-    let url = format!("ws://{}", relay.addr());
+    let (relay, url) = cli::relay().await;
     let home = tempfile::tempdir().unwrap();
     let (ann, ben) = (&home.path().join("ann"), &home.path().join("ben"));
     let schema = home.path().join("schema.toml");

@@ -9,21 +9,17 @@ use std::{
     io::{Read as _, Write as _},
     path::Path,
     process::Child,
-    sync::{Arc, mpsc},
+    sync::mpsc,
     thread,
     time::Duration,
 };
 
-use self::cli::{concord, fails, json_of, ok};
-use concord::{
-    relay::{Relay, RelayConfig},
-    store,
-    worker::{InProcess, WorkerLimits},
-};
 use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
+
+use self::cli::{concord, fails, json_of, ok};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -86,10 +82,7 @@ const PROMPT: &str = "[?]";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_decides_and_one_takes_it_back() {
-    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
-    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
-    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
-    let url = format!("ws://{}", relay.addr());
+    let (relay, url) = cli::relay().await;
     let home = tempfile::tempdir().unwrap();
     let (ann, ben) = (&home.path().join("ann"), &home.path().join("ben"));
     let doc = &ok(ann, &["doc", "create", r#"{"m":1,"n":1,"o":1}"#, "--url", &url]);

@@ -6,9 +6,24 @@
 use std::{
     path::Path,
     process::{Command, Output, Stdio},
+    sync::Arc,
 };
 
+use concord::{
+    relay::{Relay, RelayConfig},
+    store,
+    worker::{InProcess, WorkerLimits},
+};
 use serde_json::Value;
+
+/// A relay in this process, and its URL.
+pub(crate) async fn relay() -> (Relay, String) {
+    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
+    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
+    let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
+    let url = format!("ws://{}", relay.addr());
+    (relay, url)
+}
 
 pub(crate) fn concord(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
