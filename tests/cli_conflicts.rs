@@ -146,6 +146,8 @@ async fn who_looks_after_a_conflict_is_seen_by_others() {
     let open = conflicts(ann);
     assert_eq!((open.len(), &open[0]["state"]), (1, &json!("open")));
     assert_eq!(conflicts(ben), open);
+    let documents = |who: &Path| json_of(who, &["doc", "ls", "--json"]).as_array().unwrap().len();
+    assert_eq!((documents(ann), documents(ben)), (1, 1), "whoever looks writes nothing");
     let id = id(&open[0]);
     let act = |directory: &Path, who: &str, args: &[&str]| {
         let [name, rest @ ..] = args else { panic!("an act has a name") };
@@ -162,6 +164,11 @@ async fn who_looks_after_a_conflict_is_seen_by_others() {
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     act(ben, "ben", &["claim"]);
     meet();
+    // Who has said nothing is told, too.
+    let carl = &home.path().join("carl");
+    ok(carl, &["sync", doc, "--url", &url]);
+    assert!(ok(carl, &["conflicts", "show", doc, id]).contains("claimed  by ann"));
+    assert!(ok(carl, &["doc", "ls"]).contains("(notes on conflicts)"));
     let words = ok(ben, &["conflicts", "show", doc, id]);
     assert!(words.contains("claimed  by ann") && words.contains("also     by ben"), "{words}");
     assert!(words.contains("which ·[31mone?"), "{words}");

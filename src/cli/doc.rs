@@ -185,7 +185,8 @@ impl Row {
         let time = latest.map(|change| change.timestamp).max().unwrap_or(0);
         let changes = usize::try_from(doc.stats().num_changes).unwrap_or(usize::MAX);
         let is_deleted = concord::entity::is_deleted(doc);
-        let preview = preview(doc);
+        let is_review = concord::review::triage::is_review_document(doc);
+        let preview = if is_review { "(notes on conflicts)".to_owned() } else { preview(doc) };
         let preview = if is_deleted { format!("(deleted) {preview}") } else { preview };
         Self { changes, time, preview, is_deleted }
     }

@@ -1,6 +1,9 @@
 //! `concord sync`: one pass, and the word of a relay on what it has.
 
-use std::{cell::Cell, time::Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use concord::peer::{ConfirmError, Document, Peer, Status};
@@ -11,6 +14,9 @@ use super::{
     open::{self, Common},
     output, waiting,
 };
+
+/// How long a relay may take to say whether it has notes on conflicts.
+const NOTES_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
@@ -57,7 +63,11 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
         }
         other => waiting::relay(other),
     };
-    let flushed = waiting::with(&common, words, flushing).await;
+    // What others say about conflicts, if they say anything: it is no document that one asks for.
+    let review = peer.review_document_id();
+    let noting = peer.find_within(review.as_str(), common.within().min(NOTES_MAX));
+    let both = async { tokio::join!(flushing, noting).0 };
+    let flushed = waiting::with(&common, words, both).await;
     let (done, total) = (done.get(), total.get());
     let online = status.borrow().is_online();
     peer.close().await?;

@@ -20,7 +20,7 @@ impl Document {
         let open = self.conflicts()?;
         let (entity, mut held) = self.read(|doc| (of.read(doc), in_review(doc, of, &open)))?;
         if !held.is_empty()
-            && let Ok(said) = self.peer().review_document().await
+            && let Some(said) = self.peer().review_document_here().await?
         {
             let is_dismissed =
                 |doc: &automerge::Automerge, id| triage::read(doc, id).dismissed.is_some();

@@ -1,10 +1,11 @@
 //! Who looks after conflicts, for the program that has the peer: the review document, which is here
 //! whether or not a relay can be reached, and goes to everybody as every other.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use automerge::{Automerge, transaction::Transaction};
 use bytes::Bytes;
+use concord_protocol::DocumentId;
 
 use super::{ChangeError, Document, EntityError, FindError, Peer, entity::TENANT};
 use crate::{
@@ -16,6 +17,9 @@ use crate::{
         },
     },
 };
+
+/// Milliseconds for which a relay that is connected is asked for the review document.
+const ASK_MS: u64 = 1_000;
 
 /// Nothing was done about a conflict, or it is not known who looks after it.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +43,14 @@ pub enum TriageError {
 }
 
 impl Peer {
+    /// The id of the review document: it is the same for everybody.
+    pub fn review_document_id(&self) -> DocumentId {
+        review_document_id(TENANT)
+    }
+
     /// The document that says who looks after which conflicts; watch it to be told. What is not
-    /// stored here begins here and now, alike for everybody, without waiting for anybody.
+    /// stored here begins here and now, alike for everybody, without waiting for anybody. Whoever
+    /// only reads it need not begin it: see [`Peer::triage`].
     ///
     /// # Errors
     /// [`EntityError`].
@@ -55,13 +65,33 @@ impl Peer {
         Ok(document)
     }
 
-    /// Who looks after a conflict, and what was said about it.
+    /// The same if it is stored here, or a relay that is connected has it.
+    pub(super) async fn review_document_here(&self) -> Result<Option<Document>, FindError> {
+        let id = self.review_document_id();
+        let document = self.hold(&id);
+        if self.known(&document).await? {
+            return Ok(Some(document));
+        }
+        // A relay that is there says at once whether it has it; else nobody waits.
+        if !self.status().borrow().is_online() {
+            return Ok(None);
+        }
+        match self.find_within(id.as_str(), Duration::from_millis(ASK_MS)).await {
+            Ok(document) => Ok(Some(document)),
+            Err(FindError::Closed) => Err(FindError::Closed),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Who looks after a conflict, and what was said about it, as far as that is known here.
     ///
     /// # Errors
-    /// [`TriageError::Open`] and [`TriageError::Find`].
+    /// [`TriageError::Find`].
     pub async fn triage(&self, conflict: ConflictId) -> Result<Triage, TriageError> {
-        let document = self.review_document().await?;
-        Ok(document.read(|doc| triage::read(doc, conflict))?)
+        match self.review_document_here().await? {
+            Some(document) => Ok(document.read(|doc| triage::read(doc, conflict))?),
+            None => Ok(Triage::default()),
+        }
     }
 
     /// Who looks after which conflicts, in a few words. Some of them may not be open any more.
@@ -69,7 +99,7 @@ impl Peer {
     /// # Errors
     /// As [`Peer::triage`].
     pub async fn triages(&self) -> Result<BTreeMap<ConflictId, Standing>, TriageError> {
-        let document = self.review_document().await?;
+        let Some(document) = self.review_document_here().await? else { return Ok(BTreeMap::new()) };
         let found = document.read(standings)?;
         Ok(found.into_iter().map(|(id, (standing, _))| (id, standing)).collect())
     }

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use super::{View, suggest::Suggestion};
 
 pub use self::{
-    document::{begin, lacking, review_document_id},
+    document::{begin, is_review_document, lacking, review_document_id},
     read::{read, standings},
     write::{Entry, Refused, forget, write},
 };

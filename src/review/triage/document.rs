@@ -20,6 +20,11 @@ pub fn review_document_id(tenant: &str) -> DocumentId {
     DocumentId::from_random(digest([DOMAIN, tenant]))
 }
 
+/// Whether a document is a review document.
+pub fn is_review_document(doc: &impl ReadDoc) -> bool {
+    notes(doc).is_some()
+}
+
 /// Who makes the first change: everybody makes the same.
 fn actor() -> ActorId {
     ActorId::from(digest([DOMAIN, "begin"]))
