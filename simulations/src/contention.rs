@@ -92,7 +92,7 @@ fn decide(rng: &mut Rng, plan: &mut Plan, document: u8, at_ms: u64) {
 }
 
 /// Nobody hears of anybody for a while.
-fn apart(plan: &mut Plan, at_ms: u64, for_ms: u64) {
+pub(crate) fn apart(plan: &mut Plan, at_ms: u64, for_ms: u64) {
     let for_ms = u32::try_from(for_ms).unwrap_or(u32::MAX);
     for peer in 0..plan.peers {
         for relay in 0..plan.relays {
@@ -101,6 +101,6 @@ fn apart(plan: &mut Plan, at_ms: u64, for_ms: u64) {
     }
 }
 
-fn add(plan: &mut Plan, at_ms: u64, what: What) {
+pub(crate) fn add(plan: &mut Plan, at_ms: u64, what: What) {
     plan.actions.push(Action { at_ms, what });
 }

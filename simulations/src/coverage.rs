@@ -71,6 +71,14 @@ states! {
     TwinsMade = "a conflict of two objects in one place was open at the end",
     DecisionsDisputed = "a conflict of two decisions was open at the end",
     DecisionClosed = "a decision closed a conflict for good",
+    PolicyDecided = "a policy decided a conflict",
+    RuleBroken = "a rule that everybody kept was broken at the end",
+    Misfit = "a value that the schema cannot read was open at the end",
+    MovedTwice = "a thing that was moved to two places was open at the end",
+    EntityBuried = "an entity that was deleted while it was edited was open at the end",
+    ClaimedTwice = "a name that two entities have was open at the end",
+    Dangling = "a reference to a deleted entity was open at the end",
+    RoundInACircle = "parents that go round in a circle were open at the end",
 }
 
 /// How many states there are.

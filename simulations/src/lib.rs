@@ -14,6 +14,7 @@ mod checks;
 mod contention;
 pub mod coverage;
 mod disk;
+mod families;
 pub mod ledger;
 mod opaque;
 pub mod plan;

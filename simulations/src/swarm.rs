@@ -6,7 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::{
-    contention,
+    contention, families,
     plan::{Action, Attack, DiskFault, Edit, Keep, Name, Plan, Profile, Settings, Way, What},
     pressure,
     random::Rng,
@@ -72,6 +72,7 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
     faults(&mut rng, &mut plan);
     pressure::draw(&mut plan);
     contention::draw(&mut plan);
+    families::draw(&mut plan);
     plan.actions.sort_by_key(|action| action.at_ms);
     plan
 }

@@ -5,6 +5,8 @@
 mod author;
 mod brain;
 mod disputes;
+mod entities;
+mod entity;
 mod faults;
 mod finish;
 mod hostile;
@@ -23,7 +25,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use concord::replica::Event;
+use concord::{replica::Event, review::Facts};
 use concord_protocol::DocumentId;
 
 use self::{brain::News, hostile::Strangers, network::Network, node::Node};
@@ -135,6 +137,8 @@ pub(crate) struct World<'p> {
     scheduled: u64,
     nodes: Vec<Node>,
     documents: Vec<DocumentId>,
+    /// What entities say that concerns others, as found at the end.
+    entities: BTreeMap<DocumentId, Facts>,
     network: Network,
     strangers: Strangers,
     library: Library,
@@ -178,6 +182,7 @@ impl World<'_> {
             scheduled: 0,
             nodes: names.map(|name| Node::new(name, plan)).collect(),
             documents: (0..plan.documents).map(Plan::document_id).collect(),
+            entities: BTreeMap::new(),
             network: Network::new(plan),
             strangers: Strangers::new(plan),
             library: Library::default(),

@@ -164,7 +164,8 @@ impl State {
                 ruled.push(apart);
             } else {
                 // Many may refer to one that is deleted: each has its turn.
-                self.queue.unknown(&first, due.max(now + DELAY));
+                let at = if self.is_swept { due.max(now + DELAY) } else { now + AGAIN };
+                self.queue.unknown(&first, at);
             }
         }
         (changes, ruled)
@@ -271,9 +272,8 @@ impl Reviewer {
         }
     }
 
-    /// Looks at a document, and notes what is open in it.
-    /// Gives which decisions were made in it, if those are others than before: what was chosen is
-    /// to be found out.
+    /// Looks at a document, and notes what is open in it. Gives which decisions were made in it, if
+    /// those are others than before: what was chosen is to be found out.
     async fn look(&self, hub: &Hub, document: &DocumentId) -> Option<String> {
         let shards = &hub.shards;
         if *document == self.triage_document {

@@ -120,6 +120,28 @@ pub enum Edit {
     Reset,
     /// Decides an open conflict; which, by this number.
     Decide(u8),
+    /// Makes an item, of which there is a little.
+    Supply,
+    /// Takes of what there is of it, if not all of it is promised.
+    Sell,
+    /// Promises of what there is of it.
+    Promise,
+    /// Gives it this name, which should be its alone.
+    Name(u8),
+    /// Makes it a part of what is in this document.
+    Under(u8),
+    /// Moves it.
+    Place,
+    /// Writes a field of which the greatest value stands.
+    Level,
+    /// Writes one that only moves forward.
+    Step,
+    /// Writes what the schema does not allow.
+    Misfit,
+    /// Deletes it.
+    Bury,
+    /// Takes that back.
+    Raise,
 }
 
 /// Something that happens to a world.

@@ -12,7 +12,7 @@ use concord::peer::{
 };
 use concord_protocol::{ChangeHash, SessionId};
 
-use super::{NodeId, World, brain::News, quarrel, short};
+use super::{NodeId, World, brain::News, entity, quarrel, short};
 use crate::{
     coverage::State,
     ledger::{Decision, Fate, Invariant},
@@ -110,8 +110,11 @@ impl World<'_> {
         let number = (u64::from(life) << 32) | process.author.edits;
         let choice = fate(self.plan.seed, 0xA070 + id as u64, number);
         let mut added = 0;
+        let documents = &self.documents;
         let made = peer.edit(now, &name, |tx| {
-            added = write(tx, edit, choice)?;
+            if !entity::write(tx, edit, choice, documents)? {
+                added = write(tx, edit, choice)?;
+            }
             Ok(())
         });
         match made {

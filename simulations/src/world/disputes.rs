@@ -62,8 +62,9 @@ impl World<'_> {
             |hash: &automerge::ChangeHash| self.ledger.who(&ChangeHash(hash.0)).is_some();
         if let Some(lost) = loss::lost(doc, &changes, is_of_user, &open, &decided) {
             let detail = format!("document {document}: {lost}, and nobody was asked");
-            self.broken(Invariant::NoSilentLoss, detail);
+            return self.broken(Invariant::NoSilentLoss, detail);
         }
+        self.check_entity(document, doc, &changes);
     }
 
     /// The conflicts that a node finds: a peer as it followed the document, a relay from what it
@@ -113,7 +114,10 @@ impl World<'_> {
 }
 
 /// The changes so that each comes after what it builds on, else as the seed has it.
-fn in_some_order<'c>(changes: impl Iterator<Item = &'c Change>, seed: u64) -> Vec<&'c Change> {
+pub(super) fn in_some_order<'c>(
+    changes: impl Iterator<Item = &'c Change>,
+    seed: u64,
+) -> Vec<&'c Change> {
     let changes: Vec<&Change> = changes.collect();
     let numbers: BTreeMap<automerge::ChangeHash, usize> =
         changes.iter().enumerate().map(|(number, change)| (change.hash(), number)).collect();

@@ -52,6 +52,7 @@ impl World<'_> {
         for document in 0..self.plan.documents {
             self.check_together(document);
         }
+        self.check_between();
         if self.failure.is_some() {
             return;
         }
