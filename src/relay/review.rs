@@ -42,6 +42,7 @@ use super::{
     shard::Shards,
 };
 use crate::{
+    entity::TENANT,
     replica::{JobError, JobOutput},
     review::{
         ConflictId, Facts, Summary,
@@ -68,8 +69,6 @@ const AGAIN: Duration = Duration::from_secs(5);
 const RULE_DELAY: Duration = Duration::from_secs(1);
 /// How often what is long over is forgotten.
 const FORGET_EVERY: Duration = Duration::from_hours(1);
-/// Whose documents they are: without accounts everything is of one tenant.
-const TENANT: &str = "default";
 /// Documents that are asked of the store at once when a relay starts.
 const SWEEP_PAGE: usize = 1_000;
 /// What became of conflicts, kept for each of those who watch.
@@ -164,7 +163,8 @@ impl State {
                 ruled.push(apart);
             } else {
                 // Many may refer to one that is deleted: each has its turn.
-                self.queue.unknown(&first, due.max(now + DELAY));
+                let at = if self.is_swept { due.max(now + DELAY) } else { now + AGAIN };
+                self.queue.unknown(&first, at);
             }
         }
         (changes, ruled)
@@ -271,9 +271,8 @@ impl Reviewer {
         }
     }
 
-    /// Looks at a document, and notes what is open in it.
-    /// Gives which decisions were made in it, if those are others than before: what was chosen is
-    /// to be found out.
+    /// Looks at a document, and notes what is open in it. Gives which decisions were made in it, if
+    /// those are others than before: what was chosen is to be found out.
     async fn look(&self, hub: &Hub, document: &DocumentId) -> Option<String> {
         let shards = &hub.shards;
         if *document == self.triage_document {
