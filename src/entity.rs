@@ -30,6 +30,7 @@ mod value;
 mod words;
 pub mod write;
 
+pub(crate) use self::identity::TENANT;
 pub use self::{
     diff::{Difference, Impact},
     error::{SchemaError, SchemaErrors},

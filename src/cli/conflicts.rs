@@ -14,8 +14,8 @@ use concord::{
     entity::ROOT_KEY,
     peer::{Document, Peer},
     review::{
-        By, Conflict, ConflictId, SideView, View, between::Apart, desk::Wanted as WantedValue,
-        triage::Shown,
+        By, Choice, Conflict, ConflictId, SideView, View, between::Apart,
+        desk::Wanted as WantedValue, triage::Shown,
     },
 };
 use concord_protocol::{AutomergeUrl, DocumentId};
@@ -177,7 +177,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
         Found::Between(apart) => (apart.view, None),
     };
     let now = output::now();
-    let said = triage::of(peer, view.id).await;
+    let said = triage::of(peer, &[view.id]).await.pop().unwrap_or_default();
     let shown = Shown { suggestion, ..Shown::of(view, said, now) };
     if common.json {
         return output::json(&json!(shown));
@@ -205,8 +205,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
         output::line(format_args!("  so far   {suggestion}"))?;
     }
     triage::lines(&said)?;
-    let is_between = view.sides.iter().any(|side| side.document.is_some());
-    let others = if is_between { "--now" } else { "--now, --before, --delete, --value" };
+    let others = if view.is_between() { "--now" } else { "--now, --before, --delete, --value" };
     output::line(format_args!(
         "decide with: concord conflicts resolve {doc} {} --side 1 (or {others})",
         short_id(view.id),
@@ -216,7 +215,7 @@ async fn show(peer: &Peer, common: &Common, doc: &str, id: &str) -> Result<(), F
 /// A conflict from top to bottom.
 fn in_lines(view: &View) -> Result<(), Failure> {
     let now = output::now();
-    let is_between = view.sides.iter().any(|side| side.document.is_some());
+    let is_between = view.is_between();
     if !is_between {
         output::line(format_args!("  before   {}", words(view.before.as_ref(), LONG)))?;
     }
@@ -262,8 +261,7 @@ async fn resolve(
             return resolve_between(peer, common, &apart, chosen, reason).await;
         }
     };
-    let choice = document.read(|doc| chosen.wanted().choice(doc, &conflict))?;
-    let choice = choice.map_err(|error| Failure::usage(error.to_string()))?;
+    let choice = choice_of(&document, &conflict, &chosen.wanted())?;
     document.resolve(&conflict, &choice, reason).await?;
     let confirmed = sync::confirm(peer, common, &document).await;
     let (now, left) = (
@@ -299,14 +297,11 @@ async fn resolve_between(
     reason: Option<String>,
 ) -> Result<(), Failure> {
     peer.resolve_between(apart, &chosen.wanted(), reason).await?;
-    let mut confirmed = None;
+    let mut changed = Vec::with_capacity(apart.documents.len());
     for document in &apart.documents {
-        let document = waiting::find(peer, common, document.as_str()).await?;
-        let this = sync::confirm(peer, common, &document).await;
-        if !matches!(confirmed, Some(Err(_))) {
-            confirmed = this;
-        }
+        changed.push(waiting::find(peer, common, document.as_str()).await?);
     }
+    let confirmed = sync::confirm_all(peer, common, changed).await;
     let id = apart.view.id;
     if common.json {
         let documents: Vec<&str> = apart.documents.iter().map(DocumentId::as_str).collect();
@@ -324,6 +319,21 @@ async fn resolve_between(
         ))?;
     }
     confirmed.unwrap_or(Ok(()))
+}
+
+/// What somebody wants, of this conflict.
+fn choice_of(
+    document: &Document,
+    conflict: &Conflict,
+    wanted: &WantedValue,
+) -> Result<Choice, Failure> {
+    let choice = document.read(|doc| wanted.choice(doc, conflict))?;
+    choice.map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// What somebody typed for a value: JSON, or any other text as it is.
+fn typed(text: &str) -> Json {
+    serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.to_owned()))
 }
 
 /// The documents that were named, else all.
@@ -376,9 +386,7 @@ impl Chosen {
         match (side, of, value) {
             (Some(side), ..) => WantedValue::Side(side),
             (_, Some(author), _) => WantedValue::Author(author),
-            (.., Some(typed)) => {
-                WantedValue::Value(serde_json::from_str(&typed).unwrap_or(Json::String(typed)))
-            }
+            (.., Some(text)) => WantedValue::Value(typed(&text)),
             _ if latest => WantedValue::Latest,
             _ if before => WantedValue::Before,
             _ if now => WantedValue::Now,
@@ -400,7 +408,7 @@ fn in_words(side: &SideView, max: usize) -> String {
 }
 
 /// As much of an id as people are shown.
-fn short_id(id: ConflictId) -> String {
+pub(super) fn short_id(id: ConflictId) -> String {
     id.to_string()[..ID_SHOWN].to_owned()
 }
 

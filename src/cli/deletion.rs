@@ -52,15 +52,12 @@ async fn delete(peer: &Peer, common: &Common, doc: &str) -> Result<(), Failure> 
     let document = waiting::find(peer, common, doc).await?;
     let deleting = peer.delete_entity(&document);
     let deletion = waiting::here(common, "looking at what refers to it", deleting).await?;
-    let mut confirmed = sync::confirm(peer, common, &document).await;
+    let mut changed = vec![document.clone()];
     let cleared = deletion.cleared.iter().map(|(from, ..)| from);
     for other in deletion.with.iter().chain(cleared) {
-        let other = waiting::find(peer, common, other.as_str()).await?;
-        let this = sync::confirm(peer, common, &other).await;
-        if !matches!(confirmed, Some(Err(_))) {
-            confirmed = this;
-        }
+        changed.push(waiting::find(peer, common, other.as_str()).await?);
     }
+    let confirmed = sync::confirm_all(peer, common, changed).await;
     if common.json {
         let with: Vec<&str> = deletion.with.iter().map(DocumentId::as_str).collect();
         let cleared = deletion.cleared.iter().map(

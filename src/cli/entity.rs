@@ -3,23 +3,18 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use concord::{
-    entity::Schema,
-    peer::Peer,
-    review::{ConflictId, hold::Reviewed},
-};
+use concord::{entity::Schema, peer::Peer, review::hold::Reviewed};
 use serde_json::json;
 
 use super::{
     Failure,
+    conflicts::short_id,
     open::{self, Common},
     output, schema, waiting,
 };
 
 /// Characters of a value that are shown in a table.
 const SHOWN: usize = 60;
-/// And of the id of a conflict: as `concord conflicts ls` shows it.
-const ID_SHOWN: usize = 8;
 
 #[derive(Debug, Args)]
 pub(super) struct EntityArgs {
@@ -78,7 +73,7 @@ async fn show(
         let ids = in_review.iter().filter(|(field, _)| {
             field.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
-        let ids: Vec<String> = ids.flat_map(|(_, ids)| ids).map(short).collect();
+        let ids: Vec<String> = ids.flat_map(|(_, ids)| ids).map(|id| short_id(*id)).collect();
         if ids.is_empty() { String::new() } else { format!("in review: {}", ids.join(", ")) }
     };
     let row = |name: &String| {
@@ -96,8 +91,4 @@ async fn show(
         output::line(format_args!("parked: {}", output::short(&parked.to_string(), 2 * SHOWN)))?;
     }
     Ok(())
-}
-
-fn short(id: &ConflictId) -> String {
-    id.to_string()[..ID_SHOWN].to_owned()
 }

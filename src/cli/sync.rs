@@ -97,6 +97,23 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
     fetched
 }
 
+/// Waits for the relay's word on each of some documents, if a relay was given; what is wrong with
+/// the first of them that it did not confirm.
+pub(super) async fn confirm_all(
+    peer: &Peer,
+    common: &Common,
+    documents: impl IntoIterator<Item = Document>,
+) -> Option<Result<(), Failure>> {
+    let mut confirmed = None;
+    for document in documents {
+        let this = confirm(peer, common, &document).await;
+        if !matches!(confirmed, Some(Err(_))) {
+            confirmed = this;
+        }
+    }
+    confirmed
+}
+
 /// Waits for the relay's word on a document, if a relay was given.
 pub(super) async fn confirm(
     peer: &Peer,

@@ -7,6 +7,9 @@ use crate::digest::digest;
 /// Tells these hashes from all others, and later ways of naming from this one.
 const DOMAIN: &str = "concord entity 1";
 
+/// Whose everything is: there are no accounts.
+pub(crate) const TENANT: &str = "default";
+
 /// The document of an entity: whoever makes one with the same key, offline too, makes the same.
 ///
 /// It is the SHA-256 of tenant, type and key, each with its length before it, cut to 16 bytes, of

@@ -1,8 +1,8 @@
 //! Conflicts between the documents of a peer, under the schema that it was given.
 
-use std::time::Duration;
+use concord_protocol::DocumentId;
 
-use super::{Document, FIND_MS, FindError, Peer, ReviewError, locked};
+use super::{Document, FindError, Peer, ReviewError, locked};
 use crate::review::{
     Facts, Resolution,
     between::{Apart, Between},
@@ -29,15 +29,27 @@ impl Peer {
             return Ok(between);
         }
         for id in self.documents().await? {
-            match self.find_within(id.as_str(), Duration::from_millis(FIND_MS)).await {
-                Ok(document) => {
-                    between.update(&id, document.facts()?);
-                }
-                Err(error @ FindError::Closed) => return Err(error.into()),
-                Err(error) => tracing::warn!(document = %id, %error, "passed over"),
+            if let Some(document) = self.find_or_pass(&id).await? {
+                between.update(&id, document.facts()?);
             }
         }
         Ok(between)
+    }
+
+    /// A document that is stored here, for somebody who looks through many: one that cannot be read
+    /// is passed over.
+    pub(super) async fn find_or_pass(
+        &self,
+        id: &DocumentId,
+    ) -> Result<Option<Document>, FindError> {
+        match self.find(id.as_str()).await {
+            Ok(document) => Ok(Some(document)),
+            Err(FindError::Closed) => Err(FindError::Closed),
+            Err(error) => {
+                tracing::warn!(document = %id, %error, "passed over");
+                Ok(None)
+            }
+        }
     }
 
     /// Decides a conflict between documents: a change in each that it concerns, on disk when this
@@ -53,8 +65,7 @@ impl Peer {
     ) -> Result<(), ReviewError> {
         let (choice, steps) = conflict.steps(wanted)?;
         for step in steps {
-            let within = Duration::from_millis(FIND_MS);
-            let document = self.find_within(step.document.as_str(), within).await?;
+            let document = self.find(step.document.as_str()).await?;
             let doc = document.read(Clone::clone)?;
             let (id, reason) = (conflict.view.id, reason.clone());
             let resolution =

@@ -1,10 +1,6 @@
 //! Entities that are deleted, with what the schema says of references to them.
 
-use std::time::Duration;
-
-use concord_protocol::DocumentId;
-
-use super::{ChangeError, Document, FIND_MS, FindError, Peer, ReviewError};
+use super::{ChangeError, Document, FindError, Peer, ReviewError};
 use crate::{
     entity,
     review::{
@@ -49,10 +45,10 @@ impl Peer {
         delete(document, None).await?;
         let because = format!("because {} was deleted", document.id().as_str());
         for with in &deletion.with {
-            delete(&self.stored(with).await?, Some(&because)).await?;
+            delete(&self.find(with.as_str()).await?, Some(&because)).await?;
         }
         for (from, key, to) in &deletion.cleared {
-            let from = self.stored(from).await?;
+            let from = self.find(from.as_str()).await?;
             let clear = from.change_with(Some(&because), |tx| {
                 Ok(part::clear_references(tx, key, to.as_str())?)
             });
@@ -69,10 +65,6 @@ impl Peer {
     pub async fn restore_entity(&self, document: &Document) -> Result<(), ChangeError> {
         document.change(|tx| Ok(entity::restore(tx)?)).await?;
         Ok(())
-    }
-
-    async fn stored(&self, id: &DocumentId) -> Result<Document, FindError> {
-        self.find_within(id.as_str(), Duration::from_millis(FIND_MS)).await
     }
 }
 

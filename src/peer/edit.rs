@@ -140,8 +140,7 @@ impl Held {
             Some(heads) => heads.iter().map(|head| automerge::ChangeHash(head.0)).collect(),
         };
         let now = self.home.seconds();
-        let times = heads.iter().filter_map(|head| doc.get_change_meta_by_hash(head));
-        let times: Vec<i64> = times.map(|change| change.timestamp).collect();
+        let times = times_of(doc, &heads);
         if let Some(ahead) =
             times.iter().max().filter(|time| time.saturating_sub(AHEAD_S_MAX) > now)
         {
@@ -153,6 +152,12 @@ impl Held {
             None => options,
         }
     }
+}
+
+/// When these changes of a document were made, in seconds since 1970.
+pub(super) fn times_of(doc: &Automerge, changes: &[automerge::ChangeHash]) -> Vec<i64> {
+    let known = changes.iter().filter_map(|change| doc.get_change_meta_by_hash(change));
+    known.map(|change| change.timestamp).collect()
 }
 
 /// A transaction on the document as it was.

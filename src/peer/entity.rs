@@ -4,10 +4,7 @@ use automerge::{Automerge, Change};
 use bytes::Bytes;
 
 use super::{ChangeError, Document, FindError, Peer, held::Phase};
-use crate::entity::{EntityType, document_id};
-
-/// Whose entities a peer opens: without accounts everything is of one tenant.
-pub(super) const TENANT: &str = "default";
+use crate::entity::{EntityType, TENANT, document_id};
 
 /// An entity was not opened.
 #[derive(Debug, thiserror::Error)]

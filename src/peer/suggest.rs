@@ -1,10 +1,8 @@
 //! What people chose of conflicts like one that is open, in the documents that are stored here.
 
-use std::time::Duration;
-
 use automerge::Automerge;
 
-use super::{Document, FIND_MS, FindError, Peer, ReviewError};
+use super::{Document, FindError, Peer, ReviewError};
 use crate::{
     entity::{ROOT_KEY, type_of},
     review::{
@@ -34,10 +32,8 @@ impl Peer {
         let Some(likeness) = likeness else { return Ok(None) };
         let mut past: Vec<Chosen> = Vec::new();
         for id in self.documents().await?.into_iter().take(DOCUMENTS_MAX) {
-            match self.find_within(id.as_str(), Duration::from_millis(FIND_MS)).await {
-                Ok(other) => past.extend(other.chosen()?),
-                Err(error @ FindError::Closed) => return Err(error.into()),
-                Err(error) => tracing::warn!(document = %id, %error, "passed over"),
+            if let Some(other) = self.find_or_pass(&id).await? {
+                past.extend(other.chosen()?);
             }
         }
         Ok(suggest(&likeness, &past))

@@ -7,8 +7,9 @@ use automerge::{Automerge, transaction::Transaction};
 use bytes::Bytes;
 use concord_protocol::DocumentId;
 
-use super::{ChangeError, Document, EntityError, FindError, Peer, entity::TENANT};
+use super::{ChangeError, Document, EntityError, FindError, Peer, edit::times_of};
 use crate::{
+    entity::TENANT,
     history,
     review::{
         ConflictId,
@@ -55,7 +56,7 @@ impl Peer {
     /// # Errors
     /// [`EntityError`].
     pub async fn review_document(&self) -> Result<Document, EntityError> {
-        let document = self.hold(&review_document_id(TENANT));
+        let document = self.hold(&self.review_document_id());
         let is_there = self.known(&document).await?;
         let lacking = if is_there { document.read(lacking)? } else { lacking(&Automerge::new()) };
         let begin = |source| EntityError::Begin { type_name: "concord:review".to_owned(), source };
@@ -88,10 +89,19 @@ impl Peer {
     /// # Errors
     /// [`TriageError::Find`].
     pub async fn triage(&self, conflict: ConflictId) -> Result<Triage, TriageError> {
-        match self.review_document_here().await? {
-            Some(document) => Ok(document.read(|doc| triage::read(doc, conflict))?),
-            None => Ok(Triage::default()),
-        }
+        Ok(self.triage_of(&[conflict]).await?.pop().unwrap_or_default())
+    }
+
+    /// The same of several conflicts, in their order.
+    ///
+    /// # Errors
+    /// [`TriageError::Find`].
+    pub async fn triage_of(&self, conflicts: &[ConflictId]) -> Result<Vec<Triage>, TriageError> {
+        let Some(document) = self.review_document_here().await? else {
+            return Ok(vec![Triage::default(); conflicts.len()]);
+        };
+        let read = |doc: &Automerge| conflicts.iter().map(|id| triage::read(doc, *id)).collect();
+        Ok(document.read(read)?)
     }
 
     /// Who looks after which conflicts, in a few words. Some of them may not be open any more.
@@ -115,14 +125,8 @@ impl Peer {
         let document = self.review_document().await?;
         let home = &document.held().home;
         let (now, unique) = (home.seconds(), home.fresh());
-        let heads = document.read(|doc| {
-            let times = doc
-                .get_heads()
-                .into_iter()
-                .filter_map(|head| Some(doc.get_change_meta_by_hash(&head)?.timestamp));
-            times.collect::<Vec<i64>>()
-        })?;
-        let time_s = history::change_time(now, heads);
+        let times = document.read(|doc| times_of(doc, &doc.get_heads()))?;
+        let time_s = history::change_time(now, times);
         let entry = Entry { conflict, act, who, time_s, unique };
         let write = |tx: &mut Transaction<'_>| Ok(triage::write(tx, &entry)?);
         let written = document.change_with(Some(&entry.message()), write).await;

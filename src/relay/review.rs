@@ -42,6 +42,7 @@ use super::{
     shard::Shards,
 };
 use crate::{
+    entity::TENANT,
     replica::{JobError, JobOutput},
     review::{
         ConflictId, Facts, Summary,
@@ -68,8 +69,6 @@ const AGAIN: Duration = Duration::from_secs(5);
 const RULE_DELAY: Duration = Duration::from_secs(1);
 /// How often what is long over is forgotten.
 const FORGET_EVERY: Duration = Duration::from_hours(1);
-/// Whose documents they are: without accounts everything is of one tenant.
-const TENANT: &str = "default";
 /// Documents that are asked of the store at once when a relay starts.
 const SWEEP_PAGE: usize = 1_000;
 /// What became of conflicts, kept for each of those who watch.

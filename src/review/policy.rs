@@ -4,7 +4,7 @@
 //! which order sides are looked at, nor that some were before others. Where they cannot (a number
 //! and a deletion have no maximum), a person decides.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::cmp::Ordering;
 
 use automerge::{Automerge, Prop};
 use serde_json::Value as Json;
@@ -164,45 +164,56 @@ pub fn decide(
     Ok(number.map(Choice::Side))
 }
 
-/// What a type says of a place in its documents.
-pub(super) fn policy_at<'a>(of: &'a EntityType, path: &[Prop]) -> Option<Ruled<'a>> {
-    let mut steps = path.iter();
-    let Some(Prop::Map(key)) = steps.next() else { return None };
-    if key == DELETED_KEY {
-        return Some(Ruled::Tombstone);
-    }
-    let mut field: &Field = of.fields.values().find(|field| field.slot == *key)?;
-    for step in steps {
-        let Prop::Map(key) = step else { return None };
+/// A field of a type that a place in its documents is, or is in.
+pub(super) struct At<'a> {
+    /// Its name, as in `address.city`.
+    pub(super) name: String,
+    pub(super) field: &'a Field,
+    /// From the field on.
+    pub(super) rest: &'a [Prop],
+}
+
+/// The field that is nearest to a place, through maps with fields of their own.
+pub(super) fn field_at<'a>(of: &'a EntityType, path: &'a [Prop]) -> Option<At<'a>> {
+    let (mut fields, mut rest, mut names) = (&of.fields, path, Vec::new());
+    loop {
+        let Some((Prop::Map(key), after)) = rest.split_first() else { return None };
+        let field = fields.values().find(|field| field.slot == *key)?;
+        names.push(field.name.as_str());
         match &field.kind {
-            Kind::Record { fields } => {
-                field = fields.values().find(|field| field.slot == *key)?;
-            }
-            Kind::Set { .. } => return Some(Ruled::Member),
-            _ => return None,
+            Kind::Record { fields: inner } if !after.is_empty() => (fields, rest) = (inner, after),
+            _ => return Some(At { name: names.join("."), field, rest: after }),
         }
     }
-    Some(Ruled::By(&field.policy))
+}
+
+/// What a type says of a place in its documents.
+pub(super) fn policy_at<'a>(of: &'a EntityType, path: &'a [Prop]) -> Option<Ruled<'a>> {
+    if matches!(path.first(), Some(Prop::Map(key)) if key == DELETED_KEY) {
+        return Some(Ruled::Tombstone);
+    }
+    let At { field, rest, .. } = field_at(of, path)?;
+    match (rest, &field.kind) {
+        ([], _) => Some(Ruled::By(&field.policy)),
+        ([Prop::Map(_), ..], Kind::Set { .. }) => Some(Ruled::Member),
+        _ => None,
+    }
 }
 
 /// Whether a place in the documents of a type says where something is: a position, or the parent
 /// in a tree.
 pub(super) fn is_place(of: &EntityType, path: &[Prop]) -> bool {
-    let mut steps = path.iter();
-    let Some(Prop::Map(key)) = steps.next() else { return false };
-    let declared = |fields: &BTreeMap<String, Field>, key: &str| {
-        fields.values().find(|field| field.slot == key).map(|field| field.kind.clone())
-    };
-    let kind = steps.try_fold(declared(&of.fields, key), |kind, step| {
-        Some(match (kind?, step) {
-            (Kind::Record { fields }, Prop::Map(key)) => declared(&fields, key),
-            (Kind::Map { items, .. }, Prop::Map(_)) | (Kind::List { items, .. }, Prop::Seq(_)) => {
-                Some(*items)
-            }
-            _ => None,
-        })
+    let Some(At { field, rest, .. }) = field_at(of, path) else { return false };
+    let kind = rest.iter().try_fold(&field.kind, |kind, step| match (kind, step) {
+        (Kind::Record { fields }, Prop::Map(key)) => {
+            fields.values().find(|field| field.slot == *key).map(|field| &field.kind)
+        }
+        (Kind::Map { items, .. }, Prop::Map(_)) | (Kind::List { items, .. }, Prop::Seq(_)) => {
+            Some(&**items)
+        }
+        _ => None,
     });
-    matches!(kind, Some(Some(Kind::Position | Kind::Reference { acyclic: true, .. })))
+    matches!(kind, Some(Kind::Position | Kind::Reference { acyclic: true, .. }))
 }
 
 /// What rules over a place.

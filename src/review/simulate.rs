@@ -1,13 +1,14 @@
 //! What policies would have done: with what people decided, and with what is open.
 
-use automerge::{Automerge, Prop};
+use automerge::Automerge;
 use concord_protocol::DocumentId;
 use serde_json::Value as Json;
 
 use super::{
     Choice, Conflict, Content, Detector, SlotKey, Unreadable,
     history::{self, NotAgain},
-    open, policy,
+    open,
+    policy::{self, At, field_at},
 };
 use crate::{
     entity::{EntityType, Field, Kind, Policy, Schema},
@@ -96,7 +97,8 @@ fn try_all(
     // What a rule is about is no policy's.
     let is_slot = matches!(conflict.place.key, SlotKey::Map(_));
     let path = if is_slot { conflict.path(doc) } else { None };
-    let Some((name, field)) = path.and_then(|path| field_at(of, &path)) else { return };
+    let Some(path) = path else { return };
+    let Some(At { name, field, rest: [] }) = field_at(of, &path) else { return };
     for policy in candidates(field) {
         let tried = policy::decide(&policy, doc, conflict);
         // What cannot be read is not decided.
@@ -124,22 +126,6 @@ fn value(
         Some(Choice::Other(content)) => content.to_json(),
         Some(Choice::Now) | None => conflict.provisional(doc)?.to_json(),
     }
-}
-
-/// The field that a place in the documents of a type is, with its name.
-fn field_at<'a>(of: &'a EntityType, path: &[Prop]) -> Option<(String, &'a Field)> {
-    let (mut fields, mut names) = (&of.fields, Vec::new());
-    let mut steps = path.iter().peekable();
-    while let Some(Prop::Map(key)) = steps.next() {
-        let field = fields.values().find(|field| field.slot == *key)?;
-        names.push(field.name.as_str());
-        match (&field.kind, steps.peek()) {
-            (_, None) => return Some((names.join("."), field)),
-            (Kind::Record { fields: inner }, Some(_)) => fields = inner,
-            _ => return None,
-        }
-    }
-    None
 }
 
 /// The policies that a field may have, but for those that ask who somebody is.

@@ -68,6 +68,11 @@ pub struct By {
 }
 
 impl View {
+    /// Whether it is between documents: each side then says in which it is.
+    pub fn is_between(&self) -> bool {
+        self.sides.iter().any(|side| side.document.is_some())
+    }
+
     /// What there is to show of a conflict of this document.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use concord::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{LONG, SHORT, all_unless, id_of, short_id, words};
+use super::{LONG, SHORT, all_unless, choice_of, id_of, short_id, typed, words};
 use crate::cli::{Failure, open::Common, output, sync, waiting};
 
 /// Decisions that are shown before somebody is asked.
@@ -257,7 +257,7 @@ async fn apply(
     };
     let words = || format!("decided {} of {total} conflicts", count.get());
     let (decided, failed, documents) = waiting::with(common, words, deciding).await;
-    let confirmed = confirm(peer, common, documents.into_values()).await;
+    let confirmed = sync::confirm_all(peer, common, documents.into_values()).await;
     report(common, "decided", bulk, &decided, &failed, confirmed.as_ref())?;
     if !common.json && !decided.is_empty() {
         output::line(format_args!("take all of it back: concord conflicts bulk --revert {bulk}"))?;
@@ -272,8 +272,7 @@ async fn decide(
     reason: Option<String>,
     bulk: BulkId,
 ) -> Result<(), Failure> {
-    let choice = document.read(|doc| wanted.choice(doc, conflict))?;
-    let choice = choice.map_err(|error| Failure::usage(error.to_string()))?;
+    let choice = choice_of(document, conflict, wanted)?;
     Ok(document.resolve_in_bulk(conflict, &choice, reason, bulk).await?)
 }
 
@@ -310,25 +309,9 @@ async fn revert(
     };
     let words = || format!("took back {} of {total} decisions", count.get());
     waiting::with(common, words, reverting).await;
-    let confirmed = confirm(peer, common, documents.into_values()).await;
+    let confirmed = sync::confirm_all(peer, common, documents.into_values()).await;
     report(common, "reverted", bulk, &reverted, &failed, confirmed.as_ref())?;
     confirmed.unwrap_or(Ok(()))
-}
-
-/// Waits for the relay's word on all of these, if there is a relay.
-async fn confirm(
-    peer: &Peer,
-    common: &Common,
-    documents: impl Iterator<Item = Document>,
-) -> Option<Result<(), Failure>> {
-    let mut confirmed = None;
-    for document in documents {
-        let this = sync::confirm(peer, common, &document).await;
-        if !matches!(confirmed, Some(Err(_))) {
-            confirmed = this;
-        }
-    }
-    confirmed
 }
 
 fn report(
@@ -400,9 +383,7 @@ fn read_wanted(text: &str) -> Option<Wanted> {
         },
         Some(("side", number)) => Wanted::Side(number.parse().ok().filter(|side| *side > 0)?),
         Some(("author", name)) => Wanted::Author(name.to_owned()),
-        Some(("value", typed)) => Wanted::Value(
-            serde_json::from_str(typed).unwrap_or_else(|_| Json::String(typed.to_owned())),
-        ),
+        Some(("value", text)) => Wanted::Value(typed(text)),
         Some(_) => return None,
     })
 }

@@ -38,7 +38,7 @@ struct Column {
 
 /// A conflict in so many characters to a line; `None` if its columns do not fit.
 pub(super) fn render(view: &View, width: usize, is_coloured: bool, now: i64) -> Option<String> {
-    let is_between = view.sides.iter().any(|side| side.document.is_some());
+    let is_between = view.is_between();
     let count = view.sides.len() + if is_between { 0 } else { 2 };
     let gaps = measure_text_width(GAP) * count.checked_sub(1)?;
     let each = width.checked_sub(gaps)? / count;

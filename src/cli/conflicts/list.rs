@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use concord::{
     peer::Peer,
-    review::{View, triage::Shown},
+    review::{ConflictId, View, triage::Shown},
 };
 use concord_protocol::DocumentId;
 use serde_json::json;
@@ -52,8 +52,9 @@ pub(super) async fn list(
     }
     let now = output::now();
     let (mut rows, mut shown, mut others) = (Vec::new(), Vec::new(), 0);
-    for view in found {
-        let said = triage::of(peer, view.id).await;
+    let ids: Vec<ConflictId> = found.iter().map(|view| view.id).collect();
+    let said = triage::of(peer, &ids).await;
+    for (view, said) in found.into_iter().zip(said) {
         let shows = Shown::of(view, said, now);
         let to = shows.triage.assigned.as_ref().map(|assigned| &assigned.to);
         if assignee.is_some() && assignee.as_ref() != to {

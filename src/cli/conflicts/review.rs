@@ -1,14 +1,18 @@
 //! `concord conflicts review`: one conflict after another at a terminal, and one key for each choice.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _},
+};
 
 use concord::{
     peer::{Document, Peer},
     review::{Choice, Conflict, ConflictId, between::Apart, desk::Wanted},
 };
+use concord_protocol::DocumentId;
 use console::{Key, Term};
 
-use super::{LONG, all_unless, columns, id_of, place, short_id, view};
+use super::{LONG, all_unless, choice_of, columns, id_of, place, short_id, typed, view};
 use crate::cli::{Failure, open::Common, output, sync, waiting};
 
 /// The keys, where one asks for them.
@@ -42,7 +46,7 @@ struct Done {
     /// The last decision that can be taken back.
     last: Option<(Document, ConflictId)>,
     /// Documents that were changed.
-    changed: Vec<Document>,
+    changed: BTreeMap<DocumentId, Document>,
 }
 
 pub(super) async fn run(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
@@ -69,13 +73,8 @@ pub(super) async fn run(peer: &Peer, common: &Common, docs: Vec<String>) -> Resu
         back => format!(", took {back} back"),
     };
     output::line(format_args!("decided {}{back}, left {left} open", done.decided))?;
-    let mut confirmed = Ok(());
-    for document in &done.changed {
-        if let Some(Err(failure)) = sync::confirm(peer, common, document).await {
-            confirmed = Err(failure);
-        }
-    }
-    confirmed
+    let changed = std::mem::take(&mut done.changed).into_values();
+    sync::confirm_all(peer, common, changed).await.unwrap_or(Ok(()))
 }
 
 async fn find(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<Vec<Item>, Failure> {
@@ -177,11 +176,10 @@ async fn decide(
     reason: Option<String>,
     done: &mut Done,
 ) -> Result<(), Failure> {
-    let choice = document.read(|doc| wanted.choice(doc, conflict))?;
-    let choice = choice.map_err(|error| Failure::usage(error.to_string()))?;
+    let choice = choice_of(document, conflict, wanted)?;
     document.resolve(conflict, &choice, reason).await?;
     done.last = Some((document.clone(), conflict.id));
-    done.changed.push(document.clone());
+    done.changed.insert(document.id().clone(), document.clone());
     Ok(())
 }
 
@@ -195,7 +193,7 @@ async fn between(
     peer.resolve_between(apart, wanted, reason).await?;
     done.last = None;
     for id in &apart.documents {
-        done.changed.push(peer.find(id.as_str()).await?);
+        done.changed.insert(id.clone(), peer.find(id.as_str()).await?);
     }
     Ok(())
 }
@@ -251,12 +249,8 @@ async fn ask(
             Key::Char('n') => Wish::Decide(Wanted::Now),
             Key::Char('d') => Wish::Decide(Wanted::Delete),
             Key::Char('v') => {
-                let typed =
-                    line(term, "value (JSON, or text as it is; empty to go back): ").await?;
-                match typed {
-                    Some(typed) => Wish::Decide(Wanted::Value(
-                        serde_json::from_str(&typed).unwrap_or(serde_json::Value::String(typed)),
-                    )),
+                match line(term, "value (JSON, or text as it is; empty to go back): ").await? {
+                    Some(text) => Wish::Decide(Wanted::Value(typed(&text))),
                     None => continue,
                 }
             }

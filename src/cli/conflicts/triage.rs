@@ -189,11 +189,11 @@ pub(super) fn in_short(triage: &Triage, state: State) -> String {
     }
 }
 
-/// What there is to say of conflicts, or nothing if that is not known.
-pub(super) async fn of(peer: &Peer, id: ConflictId) -> Triage {
-    peer.triage(id).await.unwrap_or_else(|error| {
+/// What there is to say of conflicts, in their order, or nothing if that is not known.
+pub(super) async fn of(peer: &Peer, ids: &[ConflictId]) -> Vec<Triage> {
+    peer.triage_of(ids).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "it is not known who looks after conflicts");
-        Triage::default()
+        vec![Triage::default(); ids.len()]
     })
 }
 

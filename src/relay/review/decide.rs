@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId, guard};
 
-use super::{NoAnswer, Reviewer};
+use super::{NoAnswer, Reviewer, triage::another};
 use crate::{
     relay::hub::Hub,
-    replica::{JobError, LocalError},
+    replica::LocalError,
     review::{
         ConflictId,
         between::{Apart, Step},
@@ -128,7 +128,7 @@ impl Reviewer {
         ask: fn(Order) -> Question,
     ) -> Result<Decided, Undecided> {
         let Place { document, slot, bulk } = place;
-        let (actor, time_s) = (actor()?, now_s(hub));
+        let (actor, time_s) = (actor()?.to_vec(), now_s(hub));
         let order = Order { conflict: id, slot, decision, actor, time_s, bulk };
         let decided = self.carry_out(hub, document, ask(order)).await?;
         let closed = self.state().index.decided(&id);
@@ -185,7 +185,7 @@ impl Reviewer {
         for Step { document, fields, without } in steps {
             let (choice, reason) = (choice.to_owned(), reason.cloned());
             let without = without.map(|(key, to)| (key, to.as_str().to_owned()));
-            let (actor, time_s) = (actor()?, now_s(hub));
+            let (actor, time_s) = (actor()?.to_vec(), now_s(hub));
             let writing = Writing { conflict, choice, reason, fields, without, actor, time_s };
             decided.push(self.carry_out(hub, document, Question::Write(writing)).await?);
         }
@@ -211,8 +211,7 @@ impl Reviewer {
             | Answer::Previewed(_)
             | Answer::Shown { .. }
             | Answer::Triage(_) => {
-                let other = JobError::Base("another question was answered".to_owned());
-                return Err(NoAnswer::from(other).into());
+                return Err(another().into());
             }
         };
         let limits = &hub.config.limits;
@@ -225,8 +224,8 @@ impl Reviewer {
 }
 
 /// Whose change a decision is: nobody's who has made another.
-fn actor() -> Result<Vec<u8>, getrandom::Error> {
-    let mut actor = vec![0; 16];
+pub(super) fn actor() -> Result<[u8; 16], getrandom::Error> {
+    let mut actor = [0; 16];
     getrandom::fill(&mut actor)?;
     Ok(actor)
 }

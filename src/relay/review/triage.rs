@@ -6,7 +6,7 @@ use concord_protocol::{ChangeHash, guard};
 
 use super::{
     NoAnswer, Reviewer,
-    decide::{Undecided, now_s},
+    decide::{Undecided, actor, now_s},
     index::Change,
 };
 use crate::{
@@ -49,7 +49,7 @@ impl Reviewer {
                 return Err(if was_open { Undecided::NotOpen(None) } else { Undecided::Unknown });
             }
         }
-        let (actor, time_s) = (new_actor()?, now_s(hub));
+        let (actor, time_s) = (actor()?, now_s(hub));
         let order = Order { conflict: id, act, who, actor, time_s };
         let (triage, change) = self.write(hub, Asked::Write(order)).await?;
         self.set(hub, id, &triage);
@@ -100,7 +100,7 @@ impl Reviewer {
             return;
         }
         let forgotten = async {
-            let (actor, time_s) = (new_actor()?, now_s(hub));
+            let (actor, time_s) = (actor()?, now_s(hub));
             let asked = Asked::Forget { conflicts: conflicts.clone(), actor, time_s };
             self.write(hub, asked).await
         };
@@ -157,13 +157,7 @@ impl Reviewer {
     }
 }
 
-fn another() -> NoAnswer {
+/// Another question was answered than was asked.
+pub(super) fn another() -> NoAnswer {
     JobError::Base("another question was answered".to_owned()).into()
-}
-
-/// Whose change it is: nobody's who has made another.
-fn new_actor() -> Result<[u8; 16], getrandom::Error> {
-    let mut actor = [0; 16];
-    getrandom::fill(&mut actor)?;
-    Ok(actor)
 }
