@@ -20,48 +20,55 @@ pub(crate) fn draw(plan: &mut Plan) {
     if plan.profile != Profile::Automerge || !rng.chance(600) {
         return;
     }
-    for _ in 0..rng.between(1, 6) {
+    // Few kinds of trouble in one world: what one leaves, another would put away.
+    let kinds: Vec<u64> = (0..rng.between(1, 3)).map(|_| rng.below(8)).collect();
+    for _ in 0..rng.between(3, 10) {
         let latest_ms = plan.calm_ms.saturating_sub(2 * APART_MS).max(AGREED_MS + 2_001);
         let at_ms = rng.between(AGREED_MS + 2_000, latest_ms);
-        trouble(&mut rng, plan, at_ms);
+        let kind = one_of(&mut rng, &kinds);
+        trouble(&mut rng, plan, at_ms, kind);
     }
 }
 
-/// Two or more do what cannot both be.
-fn trouble(rng: &mut Rng, plan: &mut Plan, at_ms: u64) {
-    let (one, other) = (rng.small(0, plan.documents - 1), rng.small(0, plan.documents - 1));
-    let first = rng.small(0, plan.peers - 1);
-    let second = (first + rng.small(0, plan.peers - 1)) % plan.peers;
-    let both = |edits: [(u8, u8, Edit); 2]| edits;
-    let edits = match rng.below(8) {
+/// Some do one thing and others another, and both cannot be.
+fn trouble(rng: &mut Rng, plan: &mut Plan, at_ms: u64, kind: u64) {
+    let one = rng.small(0, plan.documents - 1);
+    let other = match plan.documents {
+        1 => one,
+        documents => (one + rng.small(1, documents - 1)) % documents,
+    };
+    let [some, others] = match kind {
         0 => {
-            write(plan, at_ms - AGREED_MS, first, one, Edit::Supply);
-            both([(first, one, Edit::Sell), (second, one, Edit::Promise)])
+            let peer = rng.small(0, plan.peers - 1);
+            write(plan, at_ms - AGREED_MS, peer, one, Edit::Supply);
+            [(one, Edit::Sell), (one, Edit::Promise)]
         }
         1 => {
             let name = rng.small(0, 2);
-            both([(first, one, Edit::Name(name)), (second, other, Edit::Name(name))])
+            [(one, Edit::Name(name)), (other, Edit::Name(name))]
         }
-        2 => both([(first, one, Edit::Under(other)), (second, other, Edit::Under(one))]),
-        3 => both([(first, one, Edit::Under(other)), (second, other, Edit::Bury)]),
+        2 => [(one, Edit::Under(other)), (other, Edit::Under(one))],
+        3 => [(one, Edit::Under(other)), (other, Edit::Bury)],
         4 => {
             let edit = one_of(rng, &[Edit::Supply, Edit::Place, Edit::Level, Edit::Step]);
-            both([(first, one, Edit::Bury), (second, one, edit)])
+            [(one, Edit::Bury), (one, edit)]
         }
-        5 => both([(first, one, Edit::Place), (second, one, Edit::Place)]),
+        5 => [(one, Edit::Place), (one, Edit::Place)],
         6 => {
             let edit = one_of(rng, &[Edit::Level, Edit::Step]);
-            both([(first, one, edit), (second, one, edit)])
+            [(one, edit), (one, edit)]
         }
         _ => {
             let edit = one_of(rng, &[Edit::Raise, Edit::Supply, Edit::Name(0)]);
-            both([(first, one, Edit::Misfit), (second, other, edit)])
+            [(one, Edit::Misfit), (other, edit)]
         }
     };
     if rng.chance(800) {
         apart(plan, at_ms - 500, APART_MS);
     }
-    for (peer, document, edit) in edits {
+    let first = rng.small(0, 1);
+    for peer in 0..plan.peers {
+        let (document, edit) = if peer % 2 == first { some } else { others };
         write(plan, at_ms + rng.between(0, 400), peer, document, edit);
     }
 }
