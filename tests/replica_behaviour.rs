@@ -796,6 +796,16 @@ fn word_of_writes_may_come_in_any_order() {
     assert_eq!(syncs(world.taken(late))[0].heads, vec![last]);
 }
 
+/// Found in a world whose disk had room for a small change, and not for the large one before it.
+#[test]
+fn what_builds_on_a_write_that_failed_is_not_promised() {
+    let (mut world, _) = written(1);
+    world.edit_here(|doc| doc.put(ROOT, "key", "large").unwrap());
+    world.edit_here(|doc| doc.put(ROOT, "key", "small").unwrap());
+    world.finish_writes_but_the_first();
+    assert_eq!(world.failed_calls, 2, "both calls were told");
+}
+
 /// A world whose program has written this many changes, one on top of the other; their hashes.
 fn written(count: usize) -> (World, Vec<ChangeHash>) {
     let options = WorldOptions { dials_forgetless: true, ..WorldOptions::default() };

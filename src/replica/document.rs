@@ -503,8 +503,10 @@ impl Document {
         result: Result<(), StorageFailure>,
     ) {
         if let Err(failure) = result {
-            let written = self.written.remove(&ticket).unwrap_or_default();
-            not_stored(core, written.locals, &failure);
+            // What was written after it may be on disk, but not what it builds on.
+            for written in self.written.split_off(&ticket).into_values() {
+                not_stored(core, written.locals, &failure);
+            }
             return self.fail(core, &failure);
         }
         if let Some(written) = self.written.get_mut(&ticket) {

@@ -107,6 +107,8 @@ pub(crate) struct World {
     pub(crate) nonsense: Vec<Bytes>,
     /// Whether writes fail.
     pub(crate) disk_fails: bool,
+    /// Calls of the program here that were told of that.
+    pub(crate) failed_calls: usize,
     /// Bare connections read what is sent to them.
     pub(crate) draining: bool,
 }
@@ -148,6 +150,7 @@ impl World {
             breaks: BTreeSet::new(),
             nonsense: Vec::new(),
             disk_fails: false,
+            failed_calls: 0,
             draining: true,
         };
         if opens {
@@ -457,6 +460,7 @@ impl World {
                 Effect::Work(ticket, _, job) => self.jobs.push_back((ticket, job)),
                 Effect::SetTimer(at) => self.timer = Some(at),
                 Effect::Count(counted) => self.counts.push(counted),
+                Effect::LocalDone(_, Err(_)) if self.disk_fails => self.failed_calls += 1,
                 Effect::LocalDone(_, done) => done.unwrap(),
                 Effect::Publish(_, published) => self.published(published),
             }
@@ -522,6 +526,20 @@ impl World {
             let result = if self.disk_fails { Err(failure) } else { Ok(()) };
             self.handle(Event::Stored(ticket, result));
         }
+    }
+
+    /// As [`World::finish_writes`], but there is no room for the first write, which is large.
+    pub(crate) fn finish_writes_but_the_first(&mut self) {
+        let (first, _) = self.writes.pop_front().unwrap();
+        let behind = std::mem::take(&mut self.writes);
+        let failure = StorageFailure::Passing("no space".into());
+        self.disk_fails = true;
+        self.handle(Event::Stored(first, Err(failure)));
+        for (ticket, rows) in behind {
+            rows.into_iter().for_each(|row| Self::apply(&mut self.disk, row));
+            self.handle(Event::Stored(ticket, Ok(())));
+        }
+        self.disk_fails = false;
     }
 
     /// As [`World::finish_writes`], but word of the last write comes first.
