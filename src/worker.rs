@@ -8,6 +8,7 @@ mod child;
 mod document;
 mod frame;
 mod in_process;
+mod kept;
 pub mod limits;
 pub mod materialise;
 mod pool;

@@ -320,7 +320,8 @@ fn a_person_s_decision_builds_on_nothing_that_a_policy_has_yet_to_write() {
         schema: Some(SCHEMA.to_owned()),
         question: Question::Decide(order),
     };
-    let Answer::Decided(change) = desk::answer(&mut doc, &asked).unwrap() else {
+    let Answer::Decided(change) = desk::answer(&mut doc, &mut Follower::default(), &asked).unwrap()
+    else {
         panic!("it is open")
     };
     let change = Change::from_bytes(change).unwrap();

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Choice, Conflict, ConflictId, Detector, Facts, NoChoice, NotAgain, Resolution, Summary,
+    Choice, Conflict, ConflictId, Facts, Follower, NoChoice, NotAgain, Resolution, Summary,
     Unreadable, View,
     bulk::{BulkId, Preview},
-    history, open, settle,
+    history, open,
     suggest::{self, Chosen, Likeness},
     summary::shortened,
     triage,
@@ -193,28 +193,30 @@ pub enum DeskError {
     Document(String),
 }
 
-/// Answers a question about a document that is open here.
+/// Answers a question about a document that is open here, and kept up with by this follower, which
+/// may be new.
 ///
 /// # Errors
 /// [`DeskError`].
-pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
+pub fn answer(
+    doc: &mut Automerge,
+    follower: &mut Follower,
+    asked: &Asked,
+) -> Result<Answer, DeskError> {
     let document: DocumentId =
         asked.document.parse().map_err(|_| DeskError::Document(asked.document.clone()))?;
     let schema = asked.schema.as_deref().map(Schema::parse).transpose()?;
     let schema = schema.as_ref();
     let root_key = schema.map_or(ROOT_KEY, |schema| &schema.root_key);
-    let find = |doc: &Automerge| {
-        let detector = Detector::of(&doc.get_changes(&[]))?;
-        Ok::<_, DeskError>(open(doc, &detector, &document, schema))
-    };
+    follower.take_in(follower.news(doc))?;
+    let find = |doc: &Automerge| open(doc, follower.detector(), &document, schema);
     match &asked.question {
         Question::List => {
-            let mut detector = Detector::of(&doc.get_changes(&[]))?;
             let settled = match schema {
-                Some(schema) => settle(doc, &mut detector, &document, schema),
+                Some(schema) => follower.settle(doc, &document, schema),
                 None => Vec::new(),
             };
-            let open = open(doc, &detector, &document, schema);
+            let open = open(doc, follower.detector(), &document, schema);
             let shown = open.iter().take(LISTED_MAX);
             let of_type = type_name(doc, root_key, None);
             let summary = |conflict| Summary::of(doc, &document, of_type.as_deref(), conflict);
@@ -224,10 +226,10 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
             let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
             let of = schema.and_then(|schema| schema.recognise(&*doc));
-            let facts = of.map(|of| Facts::of(doc, &detector, of));
+            let facts = of.map(|of| Facts::of(doc, follower.detector(), of));
             Ok(Answer::Listed { open: listed, more, facts, settled, bulks, decisions })
         }
-        Question::Show(id) => match find(doc)?.iter().find(|conflict| conflict.id == *id) {
+        Question::Show(id) => match find(doc).iter().find(|conflict| conflict.id == *id) {
             Some(conflict) => {
                 let of = type_name(doc, root_key, None);
                 let likeness = Likeness::of(doc, of.as_deref(), conflict);
@@ -241,12 +243,15 @@ pub fn answer(doc: &mut Automerge, asked: &Asked) -> Result<Answer, DeskError> {
             Ok(Answer::Chosen(suggest::chosen(doc, &document, schema, of.as_deref())))
         }
         Question::Preview { conflicts, wanted } => {
-            let open = find(doc)?;
+            let open = find(doc);
             let preview = |id: &ConflictId| preview(doc, &document, &open, *id, wanted);
             Ok(Answer::Previewed(conflicts.iter().map(preview).collect()))
         }
         // On what is stored, and not on what policies have yet to decide.
-        Question::Decide(order) => decide(doc, &find(doc)?, order),
+        Question::Decide(order) => {
+            let open = find(doc);
+            decide(doc, &open, order)
+        }
         Question::DecideAgain(order) => decide_again(doc, &document, schema, order),
         Question::Write(writing) => Ok(write(doc, schema, writing)),
         Question::Triage(question) => Ok(Answer::Triage(triage::desk::answer(doc, question)?)),

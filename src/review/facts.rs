@@ -1,6 +1,6 @@
 //! What an entity says that concerns others: what it claims alone, and what it refers to.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use automerge::{Automerge, ChangeHash, Prop};
 use concord_protocol::{AutomergeUrl, DocumentId};
@@ -78,10 +78,15 @@ impl Facts {
             named.filter_map(|change| stamp(doc, &change)).map(By::from).collect()
         };
         let entity = of.read(doc);
-        let decided = doc.get_changes_meta(&[]).into_iter().rev();
-        let decided = decided.filter_map(|change| {
-            change.message.as_deref().and_then(Decided::read).map(|decided| decided.conflict)
+        let changes = doc.get_changes_meta(&[]);
+        let decided = changes.iter().filter_map(|change| {
+            let decided = Decided::read(change.message.as_deref()?)?;
+            Some((change.timestamp, change.hash, decided.conflict))
         });
+        let mut decided: Vec<_> = decided.collect();
+        // By time, and not by when they came here: the last are the same everywhere.
+        decided.sort_unstable_by_key(|(time, hash, _)| Reverse((*time, *hash)));
+        let decided = decided.into_iter().map(|(.., conflict)| conflict);
         Self {
             type_name: of.name.clone(),
             deleted: is_deleted(doc).then(|| by(&[DELETED_KEY.to_owned()])),

@@ -3,7 +3,8 @@
 use automerge::{Automerge, Change, ChangeHash};
 use concord_protocol::DocumentId;
 
-use super::{Conflict, Detector, Unreadable};
+use super::{Conflict, Detector, Settled, Unreadable, settle};
+use crate::entity::Schema;
 
 /// A [`Detector`] that knows how much of a document it has seen.
 #[derive(Debug, Default)]
@@ -50,6 +51,18 @@ impl Follower {
         }
         self.heads = heads;
         Ok(())
+    }
+
+    /// Decides what a schema decides, in the document itself, of which all was taken in.
+    pub fn settle(
+        &mut self,
+        doc: &mut Automerge,
+        document: &DocumentId,
+        schema: &Schema,
+    ) -> Vec<Settled> {
+        let settled = settle(doc, &mut self.detector, document, schema);
+        self.heads = doc.get_heads();
+        settled
     }
 
     /// What was taken in.

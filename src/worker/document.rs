@@ -210,3 +210,8 @@ pub(super) fn index(
         },
     )
 }
+
+/// Whether a run of chunks begins with a document chunk: magic bytes, checksum, type 0.
+pub(super) fn is_document(run: &[u8]) -> bool {
+    run.get(8) == Some(&0)
+}

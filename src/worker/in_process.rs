@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{BoxFuture, Materialiser, WorkerJob, WorkerLimits, materialise};
+use super::{BoxFuture, Materialiser, WorkerJob, WorkerLimits, kept::Kept, materialise};
 use crate::replica::{JobError, JobOutput};
 
 /// Does jobs on threads with large stacks, for programs that embed a peer and for tests.
@@ -52,6 +52,7 @@ impl InProcess {
 }
 
 fn work(jobs: &Mutex<Receiver<Queued>>, limits: &WorkerLimits) {
+    let mut kept = Kept::default();
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Queued { job, answer }) = next else {
@@ -59,7 +60,7 @@ fn work(jobs: &Mutex<Receiver<Queued>>, limits: &WorkerLimits) {
         };
         // Nobody listens any more: then nobody needs it.
         if !answer.is_closed() {
-            let _ = answer.send(materialise::run(&job, limits));
+            let _ = answer.send(materialise::run_noting(&job, limits, &mut kept, || ()));
         }
     }
 }

@@ -17,11 +17,12 @@ use concord_protocol::{ChangeHash, guard};
 use super::{
     WorkerJob, WorkerLimits,
     document::{self, Fault},
+    kept::Kept,
     prefix::PrefixSearch,
 };
 use crate::{
     replica::{JobError, JobOutput},
-    review::desk,
+    review::desk::{self, Asked},
 };
 
 /// Bytes of a reason in words. Automerge's errors can quote their input.
@@ -40,17 +41,18 @@ thread_local! {
 /// # Errors
 /// [`JobError`], by whose bytes are at fault.
 pub fn run(job: &WorkerJob, limits: &WorkerLimits) -> Result<JobOutput, JobError> {
-    run_noting(job, limits, || ())
+    run_noting(job, limits, &mut Kept::default(), || ())
 }
 
 /// As [`run`]; calls `base_opened` once what is ours is loaded and only what came from outside
-/// is left to do.
+/// is left to do. What is asked of documents again is answered of what was kept.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_noting(
+pub(super) fn run_noting(
     job: &WorkerJob,
     limits: &WorkerLimits,
+    kept: &mut Kept,
     base_opened: impl FnOnce(),
 ) -> Result<JobOutput, JobError> {
     match job {
@@ -60,17 +62,32 @@ pub fn run_noting(
         }
         WorkerJob::Extract { snapshot, hashes } => extract(snapshot, hashes, limits),
         WorkerJob::Check { base, incoming } => check(base, incoming, limits, base_opened),
-        WorkerJob::Review { base, asked } => review(base, asked, limits),
+        WorkerJob::Review { base, asked } => review(base, asked, limits, kept),
     }
 }
 
-fn review(base: &[Bytes], asked: &Bytes, limits: &WorkerLimits) -> Result<JobOutput, JobError> {
-    let mut doc = open(base, limits).map_err(JobError::from_base)?;
-    let answer = caught(|| {
-        let asked = serde_json::from_slice(asked).map_err(Fault::content)?;
-        let answer = desk::answer(&mut doc, &asked).map_err(Fault::content)?;
-        serde_json::to_vec(&answer).map_err(Fault::content)
-    });
+fn review(
+    base: &[Bytes],
+    asked: &Bytes,
+    limits: &WorkerLimits,
+    kept: &mut Kept,
+) -> Result<JobOutput, JobError> {
+    let asked: Asked =
+        serde_json::from_slice(asked).map_err(|error| JobError::Base(error.to_string()))?;
+    let was_kept = kept.holds(&asked.document);
+    let mut attempt = || {
+        caught(|| {
+            let mut open = kept.open(&asked.document, base, &limits.own_changes())?;
+            let before = open.doc.get_heads();
+            let answer = desk::answer(&mut open.doc, &mut open.follower, &asked);
+            let answer = serde_json::to_vec(&answer.map_err(Fault::content)?);
+            open.wrote(&before);
+            kept.keep(open);
+            answer.map_err(Fault::content)
+        })
+    };
+    // What is wrong may be wrong with what was kept, which is gone now.
+    let answer = attempt().or_else(|fault| if was_kept { attempt() } else { Err(fault) });
     Ok(JobOutput::Reviewed(answer.map_err(JobError::from_base)?.into()))
 }
 

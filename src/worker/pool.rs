@@ -15,6 +15,7 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::MissedTickBehavior};
 use super::{
     BoxFuture, Materialiser, WorkerJob, WorkerLimits,
     child::{Death, Ended, Worker},
+    document,
     search::{Attempt, search},
     small::{Queued, Small, is_small},
 };
@@ -211,7 +212,7 @@ impl Inner {
         match again {
             WorkerJob::Build { base, incoming, .. } if incoming.is_empty() => {
                 // The changes after the last document chunk may hold one that breaks it.
-                let documents = base.partition_point(|run| is_document(run));
+                let documents = base.partition_point(|run| document::is_document(run));
                 let (base, incoming) = base.split_at(documents);
                 Err(search(base, incoming, reason, &self.limits, self).await)
             }
@@ -386,9 +387,4 @@ fn is_long(job: &WorkerJob) -> bool {
         WorkerJob::Check { .. } | WorkerJob::Review { .. } => true,
         WorkerJob::Extract { .. } => false,
     }
-}
-
-/// Whether a run of chunks begins with a document chunk: magic bytes, checksum, type 0.
-fn is_document(run: &[u8]) -> bool {
-    run.get(8) == Some(&0)
 }

@@ -21,6 +21,7 @@ use rustix::{
 use super::{
     WorkerJob, WorkerLimits,
     frame::{self, Batch, Done, FrameError, Health, Reply, Settings},
+    kept::Kept,
     materialise,
 };
 use crate::record;
@@ -67,8 +68,9 @@ fn serve() -> io::Result<()> {
             // Not `Stdout`, which looks for lines and writes each by itself.
             let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
             output.write_all(&frame_bare(&Reply::Ready)?)?;
+            let mut kept = Kept::default();
             while let Some(batch) = read_record::<Batch>(&mut input)? {
-                work(batch, &mut input, &mut output, &limits)?;
+                work(batch, &mut input, &mut output, &limits, &mut kept)?;
             }
             Ok(())
         })?;
@@ -102,6 +104,7 @@ fn work(
     input: &mut impl Read,
     output: &mut impl Write,
     limits: &WorkerLimits,
+    kept: &mut Kept,
 ) -> io::Result<()> {
     limit_cpu(batch.cpu_s)?;
     batch.check().map_err(io::Error::other)?;
@@ -122,7 +125,7 @@ fn work(
         left -= 1;
         let tells = is_alone && has_base(&job);
         let mut noted = Ok(());
-        let result = materialise::run_noting(&job, limits, || {
+        let result = materialise::run_noting(&job, limits, kept, || {
             if tells {
                 noted = frame_bare(&Reply::BaseOpened).and_then(|opened| output.write_all(&opened));
             }
@@ -131,6 +134,9 @@ fn work(
         drop(job);
         // Looked up once a batch: that takes as long as a small job's tenth part.
         let resident_bytes = if left == 0 { resident_bytes() } else { 0 };
+        if resident_bytes > limits.resident_bytes / 4 * 3 {
+            kept.clear();
+        }
         let health = Health { resident_bytes, panicked: PANICKED.load(Ordering::Relaxed) };
         let answer = match Done::encode(result, health) {
             Err(error @ FrameError::TooLarge(_)) => {
