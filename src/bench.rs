@@ -229,7 +229,7 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
     // These need no server, and none is looked up for them.
     match &args.scenario {
         Scenario::LocalEdit(args) => return local_edit::run(args).await,
-        Scenario::Detect(args) => return detect::run(args),
+        Scenario::Detect(args) => return detect::run(args).await,
         _ => {}
     }
     raise_open_files_limit();
@@ -249,7 +249,7 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::Join(args) => join::run(args, &context).await?,
         Scenario::Trace(trace_args) => replay(trace_args, &args.url, &trusted, &context).await?,
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
-        Scenario::Detect(args) => detect::run(args)?,
+        Scenario::Detect(args) => detect::run(args).await?,
         Scenario::Queue(queue_args) => queue::run(queue_args, &args.url, &context).await?,
         Scenario::Divergence(of) => divergence::run(of, &args.url, &context).await?,
     };

@@ -14,7 +14,7 @@ use automerge::{
 use concord::{
     entity::Schema,
     review::{
-        Conflict, Detector, Settled,
+        Conflict, Detector, Follower, Settled,
         desk::{self, Answer, Asked, Decision, Order, Question, Wanted},
         settle,
     },

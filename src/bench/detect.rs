@@ -9,6 +9,7 @@ use std::{
 use automerge::{
     ActorId, AutoCommit, Automerge, Change, ROOT, ReadDoc as _, transaction::Transactable as _,
 };
+use bytes::Bytes;
 use clap::Args;
 use concord_protocol::DocumentId;
 
@@ -16,7 +17,13 @@ use super::{
     BenchError, changes::typed_document, doing, live::failed, progress, report::Report,
     stats::Latencies,
 };
-use crate::review::{Detector, Follower};
+use crate::{
+    review::{
+        Detector, Follower,
+        desk::{Asked, Question},
+    },
+    worker::{InProcess, Materialiser as _, WorkerJob, WorkerLimits},
+};
 
 /// Fields of an entity.
 const FIELDS: usize = 12;
@@ -37,13 +44,14 @@ pub(super) struct DetectArgs {
 }
 
 /// Looks for conflicts, and reports what that took.
-pub(super) fn run(args: &DetectArgs) -> Result<Report, BenchError> {
+pub(super) async fn run(args: &DetectArgs) -> Result<Report, BenchError> {
     let mut report = Report::new("detect");
     report.setting("entities", args.entities);
     report.setting("operations", args.operations);
     report.setting("changes", args.changes);
     entities(args, &mut report)?;
     text(args, &mut report)?;
+    looks(args, &mut report).await?;
     Ok(report)
 }
 
@@ -133,11 +141,45 @@ fn text(args: &DetectArgs, report: &mut Report) -> Result<(), BenchError> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    percentiles(report, "text_change", &times);
+    Ok(())
+}
+
+fn percentiles(report: &mut Report, what: &str, times: &Latencies) {
     if let Some(found) = times.percentiles() {
         for (which, ms) in [("p50", found.p50_ms), ("p99", found.p99_ms), ("max", found.max_ms)] {
-            report.figure(&format!("text_change_{which}_ms"), ms);
+            report.figure(&format!("{what}_{which}_ms"), ms);
         }
     }
+}
+
+/// The same text as a relay has it looked at: all that is stored goes to whoever looks.
+async fn looks(args: &DetectArgs, report: &mut Report) -> Result<(), BenchError> {
+    let preparing = doing("making the text");
+    let (mut typist, made) = typed_document(&[0xED; 16], args.operations as usize)?;
+    let materialiser = InProcess::start(WorkerLimits { workers: 1, ..WorkerLimits::default() });
+    let materialiser = materialiser.map_err(failed)?;
+    let document = DocumentId::from_bytes(b"text").as_str().to_owned();
+    let asked = Asked { document, schema: None, question: Question::List };
+    let asked = Bytes::from(serde_json::to_vec(&asked).map_err(failed)?);
+    let mut base = vec![made.chunk];
+    drop(preparing);
+
+    let mut times = Latencies::new();
+    let bar = progress(args.changes as usize, "looks");
+    for n in 0..=args.changes {
+        let started = Instant::now();
+        let job = WorkerJob::Review { base: base.clone(), asked: asked.clone() };
+        black_box(materialiser.run(job).await.map_err(failed)?);
+        match n {
+            0 => report.figure("look_first_ms", started.elapsed().as_secs_f64() * 1_000.0),
+            _ => times.record(started.elapsed()),
+        }
+        base.push(Bytes::copy_from_slice(typist.type_one().raw_bytes()));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    percentiles(report, "look", &times);
     Ok(())
 }
 
@@ -145,14 +187,17 @@ fn text(args: &DetectArgs, report: &mut Report) -> Result<(), BenchError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn conflicts_are_found_and_times_reported() {
+    #[tokio::test]
+    async fn conflicts_are_found_and_times_reported() {
         let args = DetectArgs { entities: 20, operations: 50, changes: 10 };
         let report: serde_json::Value =
-            serde_json::from_str(&run(&args).unwrap().to_json()).unwrap();
+            serde_json::from_str(&run(&args).await.unwrap().to_json()).unwrap();
         let figure = |name: &str| report["figures"][name].as_f64().unwrap();
         assert!(figure("entity_conflicts") >= 20.0);
         assert!(figure("entity_changes_per_s") > 0.0);
-        assert!(figure("text_change_p50_ms") <= figure("text_change_max_ms"));
+        for what in ["text_change", "look"] {
+            let [least, most] = ["p50", "max"].map(|which| figure(&format!("{what}_{which}_ms")));
+            assert!(least <= most);
+        }
     }
 }

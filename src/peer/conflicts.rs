@@ -123,7 +123,7 @@ impl Document {
     /// # Errors
     /// [`ReviewError::Find`].
     pub fn bulks(&self) -> Result<Vec<(BulkId, ConflictId)>, ReviewError> {
-        Ok(self.read(|doc| history::bulks(doc, usize::MAX))?)
+        Ok(self.read(|doc| history::bulks(history::decisions(doc), usize::MAX))?)
     }
 
     async fn decide(

@@ -221,8 +221,9 @@ pub fn answer(
             let of_type = type_name(doc, root_key, None);
             let summary = |conflict| Summary::of(doc, &document, of_type.as_deref(), conflict);
             let listed = shown.map(summary).collect();
-            let bulks = history::bulks(doc, LISTED_MAX);
-            let decisions = suggest::mark(doc);
+            let decisions = history::seen(doc, follower.detector());
+            let bulks = history::bulks(decisions.clone(), LISTED_MAX);
+            let decisions = suggest::mark(doc, decisions);
             let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
             let of = schema.and_then(|schema| schema.recognise(&*doc));
@@ -285,7 +286,7 @@ fn decide_again(
     order: &Order,
 ) -> Result<Answer, DeskError> {
     if let Some(bulk) = order.bulk
-        && !history::bulks(doc, usize::MAX).contains(&(bulk, order.conflict))
+        && !history::bulks(history::decisions(doc), usize::MAX).contains(&(bulk, order.conflict))
     {
         return Ok(Answer::Refused("somebody decided it otherwise since".to_owned()));
     }

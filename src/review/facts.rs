@@ -7,7 +7,7 @@ use concord_protocol::{AutomergeUrl, DocumentId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{ConflictId, Decided, Detector, look::stamp, view::By};
+use super::{ConflictId, Detector, history, look::stamp, view::By};
 use crate::{
     entity::{DELETED_KEY, Entity, EntityType, Field, Kind, OnDelete, Value, is_deleted},
     json,
@@ -78,15 +78,10 @@ impl Facts {
             named.filter_map(|change| stamp(doc, &change)).map(By::from).collect()
         };
         let entity = of.read(doc);
-        let changes = doc.get_changes_meta(&[]);
-        let decided = changes.iter().filter_map(|change| {
-            let decided = Decided::read(change.message.as_deref()?)?;
-            Some((change.timestamp, change.hash, decided.conflict))
-        });
-        let mut decided: Vec<_> = decided.collect();
+        let mut decided = history::seen(doc, detector);
         // By time, and not by when they came here: the last are the same everywhere.
-        decided.sort_unstable_by_key(|(time, hash, _)| Reverse((*time, *hash)));
-        let decided = decided.into_iter().map(|(.., conflict)| conflict);
+        decided.sort_unstable_by_key(|past| Reverse((past.who.time_s, past.who.change)));
+        let decided = decided.into_iter().map(|past| past.decided.conflict);
         Self {
             type_name: of.name.clone(),
             deleted: is_deleted(doc).then(|| by(&[DELETED_KEY.to_owned()])),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use automerge::{Automerge, ChangeHash};
+use automerge::{Automerge, ChangeHash, ChangeMetadata};
 use concord_protocol::DocumentId;
 
 use super::{
@@ -51,21 +51,28 @@ impl Past {
 
 /// The decisions in a document, in an order in which each comes after those that it knew of.
 pub fn decisions(doc: &Automerge) -> Vec<Past> {
-    let changes = doc.get_changes_meta(&[]).into_iter();
-    changes
-        .filter_map(|change| {
-            let decided = Decided::read(change.message.as_deref()?)?;
-            let who = stamp(doc, &change.hash)?;
-            Some(Past { decided, who, knew: change.deps })
-        })
-        .collect()
+    doc.get_changes_meta(&[]).into_iter().filter_map(|change| past(doc, change)).collect()
 }
 
-/// The decisions that stand (nobody decided the same conflict later) and were made together with
+/// As [`decisions`], of a document all of which was taken in: what that costs follows what was
+/// decided, and not the document.
+pub(super) fn seen(doc: &Automerge, detector: &Detector) -> Vec<Past> {
+    let changes = detector.decisions.keys().map(|change| detector.causality.hash(*change));
+    let known = changes.filter_map(|change| doc.get_change_meta_by_hash(&change));
+    known.filter_map(|change| past(doc, change)).collect()
+}
+
+fn past(doc: &Automerge, change: ChangeMetadata<'_>) -> Option<Past> {
+    let decided = Decided::read(change.message.as_deref()?)?;
+    let who = stamp(doc, &change.hash)?;
+    Some(Past { decided, who, knew: change.deps })
+}
+
+/// Those of a document's decisions that stand (nobody decided the same conflict later) and were made together with
 /// others: with which, and on what. The last so many.
-pub fn bulks(doc: &Automerge, max: usize) -> Vec<(BulkId, ConflictId)> {
+pub fn bulks(decisions: Vec<Past>, max: usize) -> Vec<(BulkId, ConflictId)> {
     let mut last = BTreeSet::new();
-    let standing = decisions(doc).into_iter().rev().filter_map(|past| {
+    let standing = decisions.into_iter().rev().filter_map(|past| {
         let Decided { conflict, bulk, .. } = past.decided;
         last.insert(conflict).then_some((bulk?, conflict))
     });

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::Automerge;
+use automerge::{Automerge, ReadDoc as _};
 use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ use crate::{digest::digest, entity::Schema};
 /// opened as it was then.
 pub const DECISIONS_MAX: usize = 8;
 /// A document with more changes than this is not opened as it was: it takes too long.
-const CHANGES_MAX: usize = 2_000;
+const CHANGES_MAX: u64 = 2_000;
 /// Decisions of a kind that make a suggestion, and how many in a hundred of them must agree.
 const TIMES_MIN: usize = 3;
 const PERCENT_MIN: usize = 60;
@@ -120,7 +120,7 @@ pub fn chosen(
     schema: Option<&Schema>,
     type_name: Option<&str>,
 ) -> Vec<Chosen> {
-    let made = made(doc);
+    let made = made(doc, history::decisions(doc));
     let made = made.iter();
     made.filter_map(|past| {
         let id = past.decided.conflict;
@@ -132,21 +132,22 @@ pub fn chosen(
     .collect()
 }
 
-/// What [`chosen`] says, in a word: while this is the same, that is. `None` if it says nothing.
-pub fn mark(doc: &Automerge) -> Option<String> {
-    let made = made(doc);
+/// What [`chosen`] says of a document with these decisions, in a word: while this is the same, that
+/// is. `None` if it says nothing.
+pub fn mark(doc: &Automerge, decisions: Vec<Past>) -> Option<String> {
+    let made = made(doc, decisions);
     let changes = made.iter().map(|past| past.who.change.to_string());
     let mark = u128::from_be_bytes(digest(changes));
     (!made.is_empty()).then(|| format!("{mark:032x}"))
 }
 
 /// The last decisions of people that stand.
-fn made(doc: &Automerge) -> Vec<Past> {
-    if doc.get_changes_meta(&[]).len() > CHANGES_MAX {
+fn made(doc: &Automerge, decisions: Vec<Past>) -> Vec<Past> {
+    if doc.stats().num_changes > CHANGES_MAX {
         return Vec::new();
     }
     let mut seen = BTreeSet::new();
-    let standing = history::decisions(doc).into_iter().rev();
+    let standing = decisions.into_iter().rev();
     let standing = standing.filter(|past| seen.insert(past.decided.conflict));
     standing.filter(|past| !past.is_automatic()).take(DECISIONS_MAX).collect()
 }
