@@ -41,8 +41,10 @@ pub mod simulate;
 pub mod suggest;
 mod summary;
 pub mod triage;
+mod undone;
 mod view;
 
+pub(crate) use self::undone::Undone;
 pub use self::{
     broken::open,
     carried::Through,

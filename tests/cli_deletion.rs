@@ -52,8 +52,19 @@ fn what_is_deleted_takes_with_it_what_the_schema_says_and_nothing_else() {
     assert_eq!(deleted, 2);
     assert!(ok(&dir, &["doc", "log", &task]).contains(&format!("because {}", id(&roof))));
 
-    let words = ok(&dir, &["doc", "undelete", &roof]);
-    assert!(words.contains("is there again"), "{words}");
+    // Somebody wrote there since.
+    ok(&dir, &["edit", &also, "also.x", "true"]);
+    let back = json_of(&dir, &["doc", "undelete", &roof, "--schema", schema, "--json"]);
+    assert_eq!((&back["restored"], &back["with"]), (&json!(id(&roof)), &json!([id(&task)])));
+    assert_eq!(json_of(&dir, &["doc", "get", &also, "--json"])["also"], json!({"x": true}));
+
+    ok(&dir, &["edit", &also, "also", &json!({&*roof: true}).to_string()]);
+    ok(&dir, &["doc", "delete", &roof, "--schema", schema]);
+    assert_eq!(json_of(&dir, &["doc", "get", &also, "--json"])["also"], json!({}));
+    let words = ok(&dir, &["doc", "undelete", &roof, "--schema", schema]);
+    assert!(words.contains("is there again") && words.contains(&id(&also)), "{words}");
+    assert_eq!(json_of(&dir, &["doc", "get", &also, "--json"])["also"], json!({&*roof: true}));
+    assert!(!ok(&dir, &["doc", "ls"]).contains("(deleted)"));
     // Without a schema nobody knows of references.
     ok(&dir, &["doc", "delete", &part]);
     assert!(ok(&dir, &["doc", "ls"]).contains("(deleted) Nails"));

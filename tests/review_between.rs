@@ -15,10 +15,13 @@ use std::{
     sync::Arc,
 };
 
-use automerge::{AutoCommit, ObjType, ROOT, transaction::Transactable as _};
+use automerge::{
+    AutoCommit, ObjType, ROOT,
+    transaction::{Transactable as _, Transaction},
+};
 use concord::{
     entity::{self, OnDelete, Schema},
-    peer::Document,
+    peer::{Document, Peer},
     relay::Relay,
     review::{
         Detector, Facts,
@@ -182,6 +185,15 @@ async fn a_reference_to_what_was_deleted_meanwhile_is_in_the_queue_and_neither_i
     until("it is cleared", || has(&tasks[1], "project").is_none()).await;
     assert!(!lives(&projects[1]) && !lives(&projects[2]));
     assert!(has(&tasks[0], "project").is_some() && has(&tasks[2], "project").is_some());
+    // Taken back: it refers to what is deleted, and somebody is asked again.
+    let (status, said) = http.revert(id(of(&tasks[1]))).await;
+    assert_eq!((status, &said["document"]), (200, &json!(tasks[1].id().as_str())), "{said}");
+    until("it refers again", || has(&tasks[1], "project").is_some()).await;
+    let again = http.open(1).await.remove(0);
+    assert_ne!(id(&again), id(of(&tasks[1])), "it is another one");
+    let (status, said) = http.resolve(id(&again), &json!({"choice": "now"})).await;
+    assert_eq!(status, 200, "{said}");
+    http.open(0).await;
     // Not for ever: deleted once more, it is open once more.
     projects[0].change(|tx| Ok(entity::delete(tx, 1_800_000_000_000)?)).await.unwrap();
     assert_eq!(http.open(1).await[0]["document"], tasks[0].id().as_str());
@@ -189,6 +201,38 @@ async fn a_reference_to_what_was_deleted_meanwhile_is_in_the_queue_and_neither_i
         peer.close().await.unwrap();
     }
     relay.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_decided_between_documents_is_taken_back_without_a_relay() {
+    let memory = Peer::builder("memory").store(store::memory().unwrap());
+    let peer = memory.schema(schema()).open().unwrap();
+    let mut people = Vec::new();
+    for name in ["Ann", "Bea", "Cleo"] {
+        people.push(make(&peer, "person", json!({"email": "a@x.org", "name": name})).await);
+    }
+    let open = peer.conflicts_between().await.unwrap();
+    let [conflict] = open.as_slice() else { panic!("{open:?}") };
+    peer.resolve_between(conflict, &Wanted::Side(1), None).await.unwrap();
+    assert!(peer.conflicts_between().await.unwrap().is_empty());
+    let cleared: Vec<&Document> =
+        people.iter().filter(|person| has(person, "email").is_none()).collect();
+    assert_eq!(cleared.len(), 2);
+
+    let reverted = peer.revert(cleared[0], conflict.view.id, None).await.unwrap();
+    assert_eq!(reverted.len(), 2);
+    assert!(people.iter().all(|person| has(person, "email").is_some()));
+    let again = peer.conflicts_between().await.unwrap();
+    assert_eq!(again.len(), 1);
+
+    // Not where somebody wrote since.
+    peer.resolve_between(&again[0], &Wanted::Side(1), None).await.unwrap();
+    let cleared = people.iter().find(|person| has(person, "email").is_none()).unwrap();
+    let write = |tx: &mut Transaction<'_>| Ok(tx.put(ROOT, "email", "new@x.org")?);
+    cleared.change(write).await.unwrap();
+    let refused = peer.revert(cleared, again[0].view.id, None).await.unwrap_err();
+    assert!(refused.to_string().contains("`email` was written since"), "{refused}");
+    peer.close().await.unwrap();
 }
 
 /// What one of a few documents says from some moment on.

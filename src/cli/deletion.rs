@@ -20,10 +20,13 @@ pub(super) enum DeletionCommand {
         #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
         schema: Option<PathBuf>,
     },
-    /// Take back that a document was deleted
+    /// Take back that a document was deleted, and what was deleted or cleared with it
     Undelete {
         /// The document's id or automerge: URL
         doc: String,
+        /// The schema in force: without it, only this document comes back
+        #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
+        schema: Option<PathBuf>,
     },
 }
 
@@ -31,8 +34,9 @@ impl DeletionCommand {
     /// The schema that it is to be done under.
     pub(super) fn schema(&self) -> Result<Option<Schema>, Failure> {
         match self {
-            Self::Delete { schema, .. } => schema.as_deref().map(schema::read).transpose(),
-            Self::Undelete { .. } => Ok(None),
+            Self::Delete { schema, .. } | Self::Undelete { schema, .. } => {
+                schema.as_deref().map(schema::read).transpose()
+            }
         }
     }
 }
@@ -44,7 +48,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     match command {
         DeletionCommand::Delete { doc, .. } => delete(peer, common, &doc).await,
-        DeletionCommand::Undelete { doc } => undelete(peer, common, &doc).await,
+        DeletionCommand::Undelete { doc, .. } => undelete(peer, common, &doc).await,
     }
 }
 
@@ -85,16 +89,23 @@ async fn delete(peer: &Peer, common: &Common, doc: &str) -> Result<(), Failure> 
 
 async fn undelete(peer: &Peer, common: &Common, doc: &str) -> Result<(), Failure> {
     let document = waiting::find(peer, common, doc).await?;
-    peer.restore_entity(&document).await?;
-    let confirmed = sync::confirm(peer, common, &document).await;
+    let restoring = peer.restore_entity(&document);
+    let with = waiting::here(common, "looking at what was deleted with it", restoring).await?;
+    let names: Vec<String> = with.iter().map(|one| one.id().as_str().to_owned()).collect();
+    let changed: Vec<_> = std::iter::once(document.clone()).chain(with).collect();
+    let confirmed = sync::confirm_all(peer, common, changed).await;
     if common.json {
         output::json(&json!({
             "restored": document.id().as_str(),
+            "with": names,
             "durable": true,
             "confirmed": confirmed.as_ref().map(Result::is_ok),
         }))?;
     } else {
         output::line(format_args!("{} is there again", document.url()))?;
+        for with in names {
+            output::line(format_args!("brought back what was done to automerge:{with} with it"))?;
+        }
         output::line(sync::where_it_is(confirmed.as_ref()))?;
     }
     confirmed.unwrap_or(Ok(()))

@@ -4,9 +4,10 @@ use concord_protocol::DocumentId;
 
 use super::{Document, FindError, Peer, ReviewError, locked};
 use crate::review::{
-    Facts, Resolution,
+    Choice, ConflictId, Facts, NotAgain, Resolution,
     between::{Apart, Between},
     desk::Wanted,
+    history,
 };
 
 impl Peer {
@@ -52,6 +53,31 @@ impl Peer {
         }
     }
 
+    /// Takes a decision on a conflict back: what was shown before is there again, in all documents in
+    /// which it was decided. Where somebody wrote since, it is not taken back. Gives the documents.
+    ///
+    /// # Errors
+    /// [`ReviewError`]. Should one fail, those before it stand.
+    pub async fn revert(
+        &self,
+        document: &Document,
+        conflict: ConflictId,
+        reason: Option<String>,
+    ) -> Result<Vec<Document>, ReviewError> {
+        let mut documents = vec![document.clone()];
+        if !document.is_of_one(conflict)? {
+            for other in self.between().await?.decided_in(&conflict) {
+                if other != *document.id() {
+                    documents.push(self.find(other.as_str()).await?);
+                }
+            }
+        }
+        for document in &documents {
+            document.decide_again(conflict, &Choice::Now, reason.clone()).await?;
+        }
+        Ok(documents)
+    }
+
     /// Decides a conflict between documents: a change in each that it concerns, on disk when this
     /// returns. Should one fail, those before it stand.
     ///
@@ -78,6 +104,17 @@ impl Peer {
 }
 
 impl Document {
+    /// Whether a conflict that was decided is one of this document alone.
+    fn is_of_one(&self, conflict: ConflictId) -> Result<bool, ReviewError> {
+        let decided =
+            self.read(|doc| history::decided(doc, self.id(), self.schema(), conflict).map(|_| ()))?;
+        match decided {
+            Ok(()) => Ok(true),
+            Err(NotAgain::NotFound(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// What it says that concerns others, if it is an entity.
     fn facts(&self) -> Result<Option<Facts>, ReviewError> {
         let mut follower = locked(&self.held().follower);

@@ -4,7 +4,8 @@ use super::{ChangeError, Document, FindError, Peer, ReviewError};
 use crate::{
     entity,
     review::{
-        between::{Deletion, Needed},
+        Undone,
+        between::{Deletion, Needed, because},
         part,
     },
 };
@@ -43,7 +44,7 @@ impl Peer {
         let deletion = self.between().await?.deletion(document.id())?;
         // First, so that the rest is done by others should it not be done here.
         delete(document, None).await?;
-        let because = format!("because {} was deleted", document.id().as_str());
+        let because = because(document.id());
         for with in &deletion.with {
             delete(&self.find(with.as_str()).await?, Some(&because)).await?;
         }
@@ -57,14 +58,28 @@ impl Peer {
         Ok(deletion)
     }
 
-    /// Takes back that the entity in a document was deleted. What was deleted with it is taken back
-    /// by itself.
+    /// Takes back that the entity in a document was deleted. What a peer deleted with it, or cleared,
+    /// comes back too where nobody wrote there since; reads every document for that. Gives the
+    /// documents of those.
     ///
     /// # Errors
-    /// [`ChangeError`].
-    pub async fn restore_entity(&self, document: &Document) -> Result<(), ChangeError> {
+    /// [`DeleteError`].
+    pub async fn restore_entity(&self, document: &Document) -> Result<Vec<Document>, DeleteError> {
         document.change(|tx| Ok(entity::restore(tx)?)).await?;
-        Ok(())
+        let mut with = Vec::new();
+        if self.0.schema.is_none() {
+            return Ok(with);
+        }
+        let because = because(document.id());
+        let again = format!("because {} is there again", document.id().as_str());
+        for id in self.documents().await.map_err(ReviewError::from)? {
+            let Some(other) = self.find_or_pass(&id).await? else { continue };
+            let undone = other.read(|doc| Undone::of_last(doc, &because))?;
+            let Some(undone) = undone else { continue };
+            other.change_with(Some(&again), |tx| Ok(undone.write(tx)?)).await?;
+            with.push(other);
+        }
+        Ok(with)
     }
 }
 

@@ -13,6 +13,7 @@ use concord_protocol::DocumentId;
 use serde_json::Value as Json;
 
 use self::apart::side;
+pub(crate) use self::deletion::because;
 pub use self::{
     apart::{Apart, NotSo, Step},
     deletion::{Deletion, Needed},
@@ -160,6 +161,19 @@ impl Between {
     /// A conflict that is open.
     pub fn find(&self, id: &ConflictId) -> Option<Apart> {
         self.look(self.groups.get(id)?)
+    }
+
+    /// The documents in which this was decided lately.
+    pub fn decided_in(&self, id: &ConflictId) -> Vec<DocumentId> {
+        let decided = self.facts.iter().filter(|(_, facts)| facts.decided.contains(id));
+        decided.map(|(document, _)| document.clone()).collect()
+    }
+
+    /// This was decided in this document just now: it will say so itself when it is looked at.
+    pub fn decided(&mut self, document: &DocumentId, id: ConflictId) {
+        if let Some(facts) = self.facts.get_mut(document) {
+            facts.decided.insert(0, id);
+        }
     }
 
     /// All that is open.

@@ -294,6 +294,13 @@ fn decide_again(
         Ok((conflict, then)) => carry_out(Some(&then), doc, &conflict, order),
         Err(NotAgain::Unreadable(error)) => Err(error.into()),
         Err(NotAgain::NotDecided(_)) => Ok(Answer::NotOpen(None)),
+        // It was between documents.
+        Err(NotAgain::NotFound(id)) if order.decision.choice == Wanted::Now => {
+            match history::taken_back(doc, schema, id, order.decision.reason.clone()) {
+                Ok(resolution) => Ok(made(doc, &resolution, &order.actor, order.time_s)),
+                Err(error) => Ok(Answer::Refused(error.to_string())),
+            }
+        }
         Err(error) => Ok(Answer::Refused(error.to_string())),
     }
 }

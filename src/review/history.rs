@@ -117,6 +117,29 @@ pub fn again(
     choice: &Choice,
     reason: Option<String>,
 ) -> Result<Resolution, NotAgain> {
-    let (conflict, then) = decided(doc, document, schema, id)?;
-    Ok(Resolution::since(Some(&then), doc, &conflict, choice, reason)?)
+    match decided(doc, document, schema, id) {
+        Ok((conflict, then)) => Ok(Resolution::since(Some(&then), doc, &conflict, choice, reason)?),
+        Err(NotAgain::NotFound(_)) if matches!(choice, Choice::Now) => {
+            taken_back(doc, schema, id, reason)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Prepares to take back what a decision wrote here on a conflict between documents, of which each
+/// has a part only.
+///
+/// # Errors
+/// [`NotAgain`].
+pub(super) fn taken_back(
+    doc: &Automerge,
+    schema: Option<&Schema>,
+    id: ConflictId,
+    reason: Option<String>,
+) -> Result<Resolution, NotAgain> {
+    let mut decisions = decisions(doc).into_iter().rev();
+    let past = decisions.find(|past| past.decided.conflict == id);
+    let past = past.ok_or(NotAgain::NotDecided(id))?;
+    let change = (ChangeHash(past.who.change.0), &*past.knew);
+    Ok(Resolution::of_before(doc, id, reason, change)?.under(doc, schema))
 }

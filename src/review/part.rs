@@ -3,7 +3,8 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use automerge::{
-    Automerge, AutomergeError, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, Value,
+    Automerge, AutomergeError, ChangeHash, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc,
+    ScalarValue, Value,
     marks::ExpandMark,
     transaction::{Transactable as _, Transaction},
 };
@@ -13,6 +14,7 @@ use serde_json::Value as Json;
 use super::{Conflict, Content, Place, Refused, SlotKey};
 use crate::{
     entity::{Brought, Chain, DELETED_KEY, Meant, Standings},
+    history::{self, HistoryError},
     json,
 };
 
@@ -36,6 +38,11 @@ pub(super) enum Part {
     Imposed {
         chain: Arc<Chain>,
         meant: Meant,
+    },
+    /// What was at a key of the document at these heads.
+    Then {
+        key: String,
+        heads: Vec<ChangeHash>,
     },
 }
 
@@ -110,6 +117,7 @@ impl Part {
     pub(super) fn root_key(&self) -> Option<String> {
         match self {
             Self::Slot { parent, prop: Prop::Map(key), .. } if *parent == ROOT => Some(key.clone()),
+            Self::Then { key, .. } => Some(key.clone()),
             _ => None,
         }
     }
@@ -128,6 +136,7 @@ impl Part {
                 chain.impose(tx, meant)?;
                 return Ok(true);
             }
+            Self::Then { key, heads } => return then(tx, key, heads),
         };
         // Writing what is there already is no operation at all, and somebody else's concurrent
         // decision would then be the only one: so it is taken away first.
@@ -148,6 +157,18 @@ impl Part {
             }
         }
         Ok(true)
+    }
+}
+
+/// Writes what was at a key. Whether there was something to write.
+fn then(tx: &mut Transaction<'_>, key: &str, heads: &[ChangeHash]) -> Result<bool, AutomergeError> {
+    let heads: Vec<_> = heads.iter().map(|head| concord_protocol::ChangeHash(head.0)).collect();
+    match history::restore(tx, &heads, &[Prop::Map(key.to_owned())]) {
+        Ok(()) => Ok(true),
+        // Nothing was there, and nothing is.
+        Err(HistoryError::NoPath { .. }) => Ok(false),
+        Err(HistoryError::Automerge(error)) => Err(*error),
+        Err(error) => Err(AutomergeError::InvalidObjId(error.to_string())),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use automerge::{
-    Automerge, AutomergeError, Change, ReadDoc as _,
+    Automerge, AutomergeError, Change, ChangeHash, ReadDoc as _,
     transaction::{CommitOptions, Transaction},
 };
 
@@ -14,6 +14,7 @@ use super::{
     Conflict, ConflictId, Content, SlotKey, Through,
     bulk::BulkId,
     part::{self, By, Carried, Part, has_element, unreadable},
+    undone,
 };
 use crate::entity::{Chain, Schema};
 
@@ -68,6 +69,12 @@ pub enum Refused {
     /// A content cannot be read.
     #[error("what was chosen cannot be read: {0}")]
     Unreadable(String),
+    /// What a decision wrote is not there any more.
+    #[error("`{key}` was written since: give it what it is to be")]
+    Since {
+        /// Where.
+        key: String,
+    },
     /// What is to be written is not what the conflict is about.
     #[error("the conflict is about {keys}: give an object with one or more of these fields")]
     NotFields {
@@ -273,6 +280,21 @@ impl Resolution {
             parts.extend(part::without(doc, key, to).map_err(unreadable)?);
         }
         Ok(Self { conflict, chosen: choice.to_owned(), reason, bulk: None, parts })
+    }
+
+    /// What takes back a decision as far as it is about this document: this change, made on these
+    /// heads.
+    ///
+    /// # Errors
+    /// [`Refused::Since`].
+    pub(super) fn of_before(
+        doc: &Automerge,
+        conflict: ConflictId,
+        reason: Option<String>,
+        (change, knew): (ChangeHash, &[ChangeHash]),
+    ) -> Result<Self, Refused> {
+        let parts = undone::parts(doc, change, knew)?;
+        Ok(Self { conflict, chosen: "now".to_owned(), reason, bulk: None, parts })
     }
 
     /// The same, as one of many that are made together.

@@ -48,6 +48,12 @@ impl Http {
         (status, body)
     }
 
+    pub(crate) async fn revert(&self, id: &str) -> (u16, Value) {
+        let head = format!("POST /v1/conflicts/{id}/revert HTTP/1.1");
+        let (status, _, body) = self.send(&head, "{}").await;
+        (status, body)
+    }
+
     /// What is open, once it is as many.
     pub(crate) async fn open(&self, count: usize) -> Vec<Value> {
         let listed = async {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use concord::{
     peer::Peer,
-    review::{By, Choice, ConflictId},
+    review::{By, ConflictId},
 };
 use serde_json::json;
 
@@ -79,11 +79,13 @@ pub(super) async fn revert(
             )));
         }
     };
-    document.decide_again(conflict, &Choice::Now, reason).await?;
-    let confirmed = sync::confirm(peer, common, &document).await;
+    let documents = peer.revert(&document, conflict, reason).await?;
+    let names: Vec<String> = documents.iter().map(|one| one.id().as_str().to_owned()).collect();
+    let confirmed = sync::confirm_all(peer, common, documents).await;
     if common.json {
         output::json(&json!({
             "document": document.id().as_str(),
+            "documents": names,
             "reverted": conflict,
             "durable": true,
             "confirmed": confirmed.as_ref().map(Result::is_ok),

@@ -105,17 +105,39 @@ impl Reviewer {
         Ok(decided)
     }
 
-    /// Decides once more on what was decided.
-    pub(super) async fn decide_again(
+    /// Takes a decision back, in all documents that it is written in.
+    pub(super) async fn revert(
         &self,
         hub: &Hub,
         id: ConflictId,
-        decision: Decision,
-    ) -> Result<Decided, Undecided> {
+        reason: Option<String>,
+    ) -> Result<Vec<Decided>, Undecided> {
         let _turn = self.deciding.lock().await;
-        let (document, slot) = self.state().index.find(&id).ok_or(Undecided::Unknown)?;
-        let place = Place { document, slot: Some(slot), bulk: None };
-        self.decide_one(hub, id, place, decision, Question::DecideAgain).await
+        let places: Vec<Place> = {
+            let state = self.state();
+            let found = state.index.find(&id).map(|(document, slot)| (document, Some(slot)));
+            let mut written = state.between.decided_in(&id);
+            if written.is_empty() {
+                // Of one document that is no entity, or was decided just now.
+                written.extend(found.iter().map(|(document, _)| document.clone()));
+            }
+            let slot = |document: &DocumentId| {
+                let found = found.as_ref().filter(|(at, _)| at == document);
+                found.and_then(|(_, slot)| slot.clone())
+            };
+            let place = |document| Place { slot: slot(&document), document, bulk: None };
+            written.into_iter().map(place).collect()
+        };
+        if places.is_empty() {
+            return Err(Undecided::Unknown);
+        }
+        let mut reverted = Vec::with_capacity(places.len());
+        for place in places {
+            let decision = Decision { choice: Wanted::Now, reason: reason.clone() };
+            let ask = Question::DecideAgain;
+            reverted.push(self.decide_one(hub, id, place, decision, ask).await?);
+        }
+        Ok(reverted)
     }
 
     /// Decides on a conflict of one document.
@@ -150,7 +172,13 @@ impl Reviewer {
             .map_err(|reason| Undecided::Refused(reason.to_string()))?;
         let decided =
             self.write_steps(hub, apart, &choice, decision.reason.as_ref(), steps).await?;
-        let closed = self.state().index.between(&apart.group, None);
+        let closed = {
+            let mut state = self.state();
+            for decided in &decided {
+                state.between.decided(&decided.document, apart.view.id);
+            }
+            state.index.between(&apart.group, None)
+        };
         for change in closed {
             self.tell(change);
         }

@@ -33,7 +33,7 @@ use crate::{
     replica::JobError,
     review::{
         ConflictId,
-        desk::{Answer, Decision, Question, Wanted},
+        desk::{Answer, Decision, Question},
         triage::{Shown, State as Triaged, Triage},
     },
 };
@@ -260,9 +260,8 @@ async fn revert(
             why.map_err(|error| Problem::new(error.status(), "not understood", error.body_text()))?
         }
     };
-    let decision = Decision { choice: Wanted::Now, reason };
-    let decided = desk.reviewer.decide_again(&desk.hub, id, decision).await?;
-    Ok(Json(to_json(id, &[decided])).into_response())
+    let reverted = desk.reviewer.revert(&desk.hub, id, reason).await?;
+    Ok(Json(to_json(id, &reverted)).into_response())
 }
 
 /// What was decided: the first change by itself too, for of most conflicts there is one.

@@ -36,6 +36,11 @@ pub struct Needed {
     pub more: usize,
 }
 
+/// What is written to the history of what is deleted, or cleared, with something.
+pub(crate) fn because(deleted: &DocumentId) -> String {
+    format!("because {} was deleted", deleted.as_str())
+}
+
 impl Between {
     /// What deleting the entity in this document takes, as the schema says of references to it.
     ///
