@@ -16,7 +16,7 @@ const AGREED_MS: u64 = 8_000;
 
 /// Adds to a plan that has its users and faults.
 pub(crate) fn draw(plan: &mut Plan) {
-    let mut rng = Rng::new(plan.seed ^ 0xFA_3117_1E5);
+    let mut rng = Rng::new(plan.seed ^ 0x000F_A311_71E5);
     if plan.profile != Profile::Automerge || !rng.chance(600) {
         return;
     }

@@ -140,7 +140,9 @@ impl Stored {
             Step::Look(stored) => {
                 let (_, settled) = self.look();
                 if stored {
-                    settled.iter().for_each(|change| self.store(change));
+                    for change in settled {
+                        self.store(&change);
+                    }
                 }
                 self.look();
             }
@@ -152,7 +154,9 @@ impl Stored {
 fn what_was_kept_answers_as_what_is_opened_anew() {
     fn property(steps: Vec<Step>) {
         let mut stored = Stored::new();
-        steps.into_iter().for_each(|step| stored.step(step));
+        for step in steps {
+            stored.step(step);
+        }
     }
     QuickCheck::new().rng(Gen::new(25)).tests(40).quickcheck(property as fn(Vec<Step>));
 }
