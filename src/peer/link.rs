@@ -22,6 +22,7 @@ use super::{
     dialer::{Dialer, Ended, State},
     engine::Told,
     random_number,
+    schema::Schemas,
     socket::{self},
     status::{Status, StatusBoard},
     transport::{self, RelayUrl, Transport},
@@ -41,6 +42,7 @@ pub(super) struct LinkContext {
     pub(super) engine: mpsc::Sender<Told>,
     pub(super) status: Arc<StatusBoard>,
     pub(super) next_connection: AtomicU64,
+    pub(super) schemas: Arc<Schemas>,
 }
 
 /// The task that keeps one relay connected.
@@ -125,7 +127,9 @@ async fn connection(
         Ok(opened) => opened,
         Err(ended) => return ended,
     };
-    let greeted = socket::greet(opened, &context.us, &context.metadata, &context.limits).await;
+    let mut metadata = context.metadata.clone();
+    metadata.schema = opened.concord.then(|| context.schemas.held()).flatten();
+    let greeted = socket::greet(opened, &context.us, &metadata, &context.limits).await;
     let (socket, info) = match greeted {
         Ok(greeted) => greeted,
         Err(ended) => return ended,
