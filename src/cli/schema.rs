@@ -4,13 +4,24 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
-use concord::entity::{Difference, EntityType, Field, Impact, Kind, Literal, Schema, limits};
+use concord::{
+    entity::{Difference, EntityType, Field, Impact, Kind, Literal, Schema, limits},
+    peer::{Peer, Request, Status},
+    store,
+};
+use concord_protocol::SchemaHash;
 use serde_json::{Value as Json, json};
+use tokio::time::timeout;
 
-use super::{Failure, output};
+use super::{Failure, open, output};
+
+/// How long a relay may take to be there, and to answer.
+const ONLINE: Duration = Duration::from_secs(10);
 
 /// The file that is meant where none is named.
 const FILE: &str = "schema.toml";
@@ -32,15 +43,9 @@ enum SchemaCommand {
         #[arg(default_value = FILE)]
         file: PathBuf,
     },
-    /// Show the types of a schema file, or one of them with its fields
-    Show {
-        /// The file
-        #[arg(default_value = FILE)]
-        file: PathBuf,
-        /// The type
-        #[arg(value_name = "TYPE")]
-        name: Option<String>,
-    },
+    /// Show the types of a schema, or one of them with its fields: of a file, or else of the schema
+    /// that a relay told of and that is kept here
+    Show(ShowArgs),
     /// Say what a newer schema means for documents of an older one; fails if a migration is missing
     Diff {
         /// The older file
@@ -50,10 +55,31 @@ enum SchemaCommand {
     },
 }
 
-pub(super) fn run(args: SchemaArgs) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The file
+    file: Option<PathBuf>,
+    /// The type
+    #[arg(value_name = "TYPE")]
+    name: Option<String>,
+    /// The type, where no file is named
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "name")]
+    of: Option<String>,
+    /// Ask a relay, `ws://host:port` or `wss://host`
+    #[arg(long, value_name = "URL", conflicts_with = "file")]
+    from_relay: Option<String>,
+    /// Certificate (PEM) of an authority to trust for `wss://`, besides the well-known ones
+    #[arg(long, env = "CONCORD_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Where documents are kept [default: `$XDG_DATA_HOME/concord` or `~/.local/share/concord`]
+    #[arg(long, env = "CONCORD_DIR", value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: SchemaArgs) -> Result<(), Failure> {
     match args.command {
         SchemaCommand::Check { file } => check(&file, args.json),
-        SchemaCommand::Show { file, name } => show(&file, name.as_deref(), args.json),
+        SchemaCommand::Show(wanted) => show(wanted, args.json).await,
         SchemaCommand::Diff { old, new } => diff(&old, &new, args.json),
     }
 }
@@ -140,23 +166,82 @@ fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
     }))
 }
 
-fn show(file: &Path, name: Option<&str>, as_json: bool) -> Result<(), Failure> {
-    let schema = read(file)?;
-    let Some(name) = name else {
+async fn show(wanted: ShowArgs, as_json: bool) -> Result<(), Failure> {
+    let ShowArgs { file, name, of, from_relay, ca, dir } = wanted;
+    let (schema, from, hash) = match (file, from_relay) {
+        (Some(file), _) => (Arc::new(read(&file)?), file.display().to_string(), None),
+        (None, Some(url)) => of_relay(&url, ca.as_deref()).await?,
+        (None, None) => kept(dir).await?,
+    };
+    let Some(name) = name.or(of) else {
         if as_json {
             let types: serde_json::Map<_, _> =
                 schema.types.iter().map(|(name, of)| (name.clone(), type_json(of))).collect();
-            return output::json(&json!({ "root_key": schema.root_key, "types": types }));
+            let mut said = json!({ "root_key": schema.root_key, "types": types });
+            if let Some(hash) = hash {
+                said["hash"] = json!(hash.to_string());
+            }
+            return output::json(&said);
+        }
+        if let Some(hash) = hash {
+            output::line(format_args!("{from}, SHA-256 {hash}"))?;
         }
         let rows: Vec<_> = schema.types.values().map(type_row).collect();
         return output::table(&["TYPE", "VERSION", "PRIORITY", "RULES", "FIELDS"], &rows);
     };
-    let of = schema.types.get(name).ok_or_else(|| {
+    let of = schema.types.get(&name).ok_or_else(|| {
         let names: Vec<_> = schema.types.keys().map(String::as_str).collect();
         let names = names.join(", ");
-        Failure::not_found(format!("{} has no type {name:?}: it has {names}", file.display()))
+        Failure::not_found(format!("{from} has no type {name:?}: it has {names}"))
     })?;
     if as_json { output::json(&type_json(of)) } else { type_lines(of) }
+}
+
+/// A schema, what it is, and the hash of its text where it is no file.
+type Shown = (Arc<Schema>, String, Option<SchemaHash>);
+
+/// The one that is kept here.
+async fn kept(dir: Option<PathBuf>) -> Result<Shown, Failure> {
+    let peer = Peer::open(open::directory(dir)?)?;
+    let status = peer.schema().await;
+    peer.close().await?;
+    let kept = status.kept.ok_or_else(|| {
+        Failure::not_found(
+            "no relay has told of a schema yet: connect to one that has (concord sync --url), ask \
+             it (--from-relay URL), or name a file",
+        )
+    })?;
+    Ok((kept.schema, "the schema that a relay told of".to_owned(), Some(kept.hash)))
+}
+
+/// The one that a relay has in force.
+async fn of_relay(url: &str, ca: Option<&Path>) -> Result<Shown, Failure> {
+    let store = store::memory().map_err(|error| Failure::failed(error.to_string()))?;
+    let mut builder = Peer::builder("memory").store(store).relay(url);
+    if let Some(file) = ca {
+        builder = builder.trust(open::certificate(file)?);
+    }
+    let peer = builder.open()?;
+    let mut status = peer.status();
+    let online = timeout(ONLINE, status.wait_for(Status::is_online)).await.is_ok();
+    if !online {
+        let Status::Offline { reason, .. } = peer.status().borrow().clone() else {
+            return Err(Failure::unconfirmed(format!("{url} does not answer")));
+        };
+        return Err(Failure::unconfirmed(format!("{url} cannot be asked: {reason}")));
+    }
+    let asked = peer.call_within(Request::get("/v1/schema"), ONLINE).await;
+    peer.close().await?;
+    let answer = asked.map_err(|error| Failure::unconfirmed(format!("{url}: {error}")))?;
+    match answer.status {
+        200 => {}
+        404 => return Err(Failure::not_found(format!("{url} has no schema"))),
+        status => return Err(Failure::failed(format!("{url} answered {status}"))),
+    }
+    let schema = Schema::parse(&answer.body).map_err(|errors| {
+        Failure::failed(format!("the schema of {url} cannot be used here: {errors}"))
+    })?;
+    Ok((Arc::new(schema), format!("the schema of {url}"), Some(SchemaHash::of(&answer.body))))
 }
 
 fn type_row(of: &EntityType) -> Vec<String> {

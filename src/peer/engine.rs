@@ -86,7 +86,8 @@ impl Engine {
                 command = local.recv(), if is_wanted => {
                     is_wanted = command.is_some();
                     // Nobody to tell of the end, either.
-                    self.command(command.unwrap_or_else(|| Command::Close(oneshot::channel().0)));
+                    let command = command.unwrap_or_else(|| Command::Close(oneshot::channel().0));
+                    self.command_after(command, &mut sockets);
                 }
                 Some(told) = sockets.recv() => self.take(told),
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
@@ -95,7 +96,7 @@ impl Engine {
             }
             for _ in 0..BATCH_MAX {
                 if let Ok(command) = local.try_recv() {
-                    self.command(command);
+                    self.command_after(command, &mut sockets);
                 } else if let Ok(told) = sockets.try_recv() {
                     self.take(told);
                 } else {
@@ -142,6 +143,17 @@ impl Engine {
                 self.command(Command::Event(Event::Connected(id, info)));
             }
         }
+    }
+
+    /// Who calls because the status says that a relay is there finds it there.
+    fn command_after(&mut self, command: Command, sockets: &mut mpsc::Receiver<Told>) {
+        if let Command::Call(..) = command {
+            for _ in 0..SOCKET_EVENTS_MAX {
+                let Ok(told) = sockets.try_recv() else { break };
+                self.take(told);
+            }
+        }
+        self.command(command);
     }
 
     fn command(&mut self, command: Command) {

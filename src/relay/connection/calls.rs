@@ -303,6 +303,40 @@ mod tests {
         assert_eq!(event(b"event: missed\ndata: 7\n"), told("missed", "7"));
     }
 
+    /// While events that were told of wait to be sent, no more are taken: it is the stream then that
+    /// misses some, and says so.
+    #[tokio::test]
+    async fn of_events_only_so_many_wait() {
+        let told = (0..1_000).map(|n| {
+            let data = "x".repeat(700);
+            Ok::<_, std::convert::Infallible>(format!("event: {n}\ndata: {data}\n\n"))
+        });
+        let (outbox, mut inbox) = tokio::sync::mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(1_000));
+        let slots = Arc::new(Semaphore::new(1));
+        let slot = Arc::new(Arc::clone(&slots).try_acquire_owned().unwrap());
+        let answerer = Answerer { id: 1, outbox, room: Arc::clone(&room), body_bytes: 1_000 };
+        let body = Body::from_stream(futures_util::stream::iter(told));
+        let telling = tokio::spawn(async move { answerer.tell(&slot, body).await });
+        let mut waiting = Vec::new();
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+            waiting.extend(inbox.try_recv());
+        }
+        assert_eq!((waiting.len(), room.available_permits()), (EVENTS_MAX, 1_000 - 2 * EVENTS_MAX));
+        waiting.truncate(EVENTS_MAX - 10);
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+            waiting.extend(inbox.try_recv());
+        }
+        assert_eq!(waiting.len(), EVENTS_MAX);
+        telling.abort();
+        assert!(telling.await.unwrap_err().is_cancelled());
+        assert_eq!(slots.available_permits(), 0, "what waits is still under way");
+        drop(waiting);
+        assert_eq!((slots.available_permits(), room.available_permits()), (1, 1_000));
+    }
+
     #[test]
     fn only_what_is_below_v1_is_called() {
         let call = |path: &str| {
