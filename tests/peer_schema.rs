@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 mod http_common;
+mod pretender;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use automerge::{ROOT, transaction::Transactable as _};
 use concord::{
@@ -15,25 +16,10 @@ use concord::{
     store::{self, Engine},
     worker::{InProcess, WorkerLimits},
 };
-use concord_protocol::{
-    Limits, Message, PeerId, PeerMetadata, SchemaHash, codec,
-    handshake::{self, Answer, SUBPROTOCOL},
-};
-use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-    time::timeout,
-};
-use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async,
-    tungstenite::{
-        Message as Frame,
-        handshake::server::{ErrorResponse, Request, Response},
-    },
-};
+use concord_protocol::SchemaHash;
+use tokio::time::timeout;
 
-use crate::http_common::SOON;
+use crate::{http_common::SOON, pretender::Pretender};
 
 /// A rule under which nothing is wrong with three of something, and one under which there is.
 const WIDE: &str = "[types.item]\nversion = 1\ninvariants = { few = \"n <= 5\" }\n\
@@ -141,80 +127,6 @@ async fn a_program_s_own_schema_wins_and_the_relay_s_is_kept_for_later() {
     let ann = peer(directory.path());
     assert_eq!(codes(&ann.find(&name).await.unwrap()), ["invariant"]);
     ann.close().await.unwrap();
-}
-
-/// Something that speaks like a relay and says what it is told to say.
-struct Pretender {
-    addr: SocketAddr,
-    say: mpsc::UnboundedSender<Message>,
-    /// The schema that each who joined said to hold.
-    joined: mpsc::UnboundedReceiver<Option<SchemaHash>>,
-}
-
-impl Pretender {
-    async fn start(store: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (say, mut to_say) = mpsc::unbounded_channel();
-        let (tell, joined) = mpsc::unbounded_channel();
-        let us: PeerId = format!("pretender-{store}").parse().unwrap();
-        let storage_id = Some(store.parse().unwrap());
-        let metadata = PeerMetadata { storage_id, ..PeerMetadata::default() };
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let Some(mut socket) = subprotocol(stream).await else { continue };
-                let Some(first) = hear(&mut socket).await else { continue };
-                let Answer::Welcome { reply, metadata: theirs, .. } =
-                    handshake::answer(&first, &us, &metadata, true)
-                else {
-                    panic!("{first:?}");
-                };
-                socket.send(Frame::Binary(codec::encode(&reply))).await.unwrap();
-                tell.send(theirs.schema).unwrap();
-                loop {
-                    tokio::select! {
-                        message = to_say.recv() => {
-                            let Some(message) = message else { return };
-                            socket.send(Frame::Binary(codec::encode(&message))).await.unwrap();
-                        }
-                        heard = hear(&mut socket) => if heard.is_none() { break },
-                    }
-                }
-            }
-        });
-        Self { addr, say, joined }
-    }
-
-    fn url(&self) -> String {
-        format!("ws://{}", self.addr)
-    }
-
-    fn tell(&self, text: &str) {
-        self.tell_as(SchemaHash::of(text), text);
-    }
-
-    fn tell_as(&self, hash: SchemaHash, text: &str) {
-        self.say.send(Message::Schema { hash, text: text.to_owned() }).unwrap();
-    }
-}
-
-#[expect(clippy::result_large_err, reason = "the library's type")]
-async fn subprotocol(stream: TcpStream) -> Option<WebSocketStream<TcpStream>> {
-    let accept = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
-        let header = SUBPROTOCOL.parse().unwrap();
-        response.headers_mut().insert("sec-websocket-protocol", header);
-        Ok(response)
-    };
-    accept_hdr_async(stream, accept).await.ok()
-}
-
-async fn hear(socket: &mut WebSocketStream<TcpStream>) -> Option<Message> {
-    loop {
-        if let Frame::Binary(frame) = socket.next().await?.ok()? {
-            return Some(codec::decode(&frame, &Limits::default()).unwrap().remove(0));
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
