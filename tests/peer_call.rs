@@ -161,7 +161,10 @@ async fn who_cannot_be_asked_is_not_waited_for() {
         while !matches!(silent.heard.recv().await.unwrap(), Message::Call(_)) {}
         drop(silent);
     };
-    assert_eq!(timeout(SOON, futures_util::future::join(asking, ending)).await.unwrap().0, Err(CallError::Lost));
+    assert_eq!(
+        timeout(SOON, futures_util::future::join(asking, ending)).await.unwrap().0,
+        Err(CallError::Lost)
+    );
     timeout(SOON, ann.status().wait_for(|status| !status.is_online())).await.unwrap().unwrap();
     assert_eq!(ann.call(ask).await, Err(CallError::Offline));
     ann.close().await.unwrap();

@@ -154,7 +154,11 @@ mod tests {
 
     fn metadata() -> PeerMetadata {
         let storage_id: StorageId = "5f3c".parse().unwrap();
-        PeerMetadata { storage_id: Some(storage_id), is_ephemeral: Some(false), ..PeerMetadata::default() }
+        PeerMetadata {
+            storage_id: Some(storage_id),
+            is_ephemeral: Some(false),
+            ..PeerMetadata::default()
+        }
     }
 
     fn join_with(versions: &[&str]) -> Message {

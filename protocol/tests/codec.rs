@@ -418,7 +418,8 @@ fn types_of_later_versions_are_unknown_not_wrong() {
 fn messages_of_concord_are_what_they_were_in_the_first_version() {
     let hash = SchemaHash::of("abc");
     let digits = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    let schema = [b"\xa3\x64type\x6econcord-schema\x64hash\x78\x40", digits.as_bytes(), b"\x64text\x63abc"];
+    let schema =
+        [b"\xa3\x64type\x6econcord-schema\x64hash\x78\x40", digits.as_bytes(), b"\x64text\x63abc"];
     let call = Call {
         id: 7,
         method: "POST".to_owned(),
@@ -432,7 +433,8 @@ fn messages_of_concord_are_what_they_were_in_the_first_version() {
         Answer { id: 7, status: 200, etag: Some("\"b\"".to_owned()), body: "{}".to_owned() };
     let answered: &[u8] = b"\xa5\x64type\x6econcord-answer\x62id\x07\x66status\x18\xc8\x64etag\x63\"b\"\x64body\x62{}";
     let event = Message::Event { id: 300, event: "opened".to_owned(), data: "1".to_owned() };
-    let told: &[u8] = b"\xa4\x64type\x6dconcord-event\x62id\x19\x01\x2c\x65event\x66opened\x64data\x611";
+    let told: &[u8] =
+        b"\xa4\x64type\x6dconcord-event\x62id\x19\x01\x2c\x65event\x66opened\x64data\x611";
     let hung_up: &[u8] = b"\xa2\x64type\x6fconcord-hang-up\x62id\x01";
     for (message, bytes) in [
         (Message::Schema { hash, text: "abc".to_owned() }, &schema.concat()[..]),
@@ -480,16 +482,17 @@ fn calls_and_schemas_have_limits_and_a_strange_one_of_a_join_is_passed_over() {
         assert!(matches!(id(wrong), Err(DecodeError::Field { field: "id", .. })), "{wrong:x?}");
     }
     assert!(matches!(
-        decode(map(&[("type", &text("concord-schema")), ("hash", &text("ab")), ("text", &text(""))])),
+        decode(map(&[
+            ("type", &text("concord-schema")),
+            ("hash", &text("ab")),
+            ("text", &text(""))
+        ])),
         Err(DecodeError::Field { field: "hash", .. })
     ));
     for strange in [&text("none of ours")[..], &[0x07], &[0xa0], &[0xf6]] {
         let metadata = map(&[("concordSchema", strange)]);
-        let join = map(&[
-            ("type", &text("join")),
-            ("senderId", &text("a")),
-            ("peerMetadata", &metadata),
-        ]);
+        let join =
+            map(&[("type", &text("join")), ("senderId", &text("a")), ("peerMetadata", &metadata)]);
         let Message::Join { metadata, .. } = decode(join).unwrap().remove(0) else { panic!() };
         assert_eq!(metadata, PeerMetadata::default());
     }

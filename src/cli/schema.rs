@@ -1,27 +1,19 @@
 //! `concord schema`: check, show and compare schema files.
 
+mod told;
+
 use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use clap::{Args, Subcommand};
-use concord::{
-    entity::{Difference, EntityType, Field, Impact, Kind, Literal, Schema, limits},
-    peer::{Peer, Request, Status},
-    store,
-};
-use concord_protocol::SchemaHash;
+use concord::entity::{Difference, EntityType, Field, Impact, Kind, Literal, Schema, limits};
 use serde_json::{Value as Json, json};
-use tokio::time::timeout;
 
-use super::{Failure, open, output};
-
-/// How long a relay may take to be there, and to answer.
-const ONLINE: Duration = Duration::from_secs(10);
+use super::{Failure, output};
 
 /// The file that is meant where none is named.
 const FILE: &str = "schema.toml";
@@ -170,8 +162,8 @@ async fn show(wanted: ShowArgs, as_json: bool) -> Result<(), Failure> {
     let ShowArgs { file, name, of, from_relay, ca, dir } = wanted;
     let (schema, from, hash) = match (file, from_relay) {
         (Some(file), _) => (Arc::new(read(&file)?), file.display().to_string(), None),
-        (None, Some(url)) => of_relay(&url, ca.as_deref()).await?,
-        (None, None) => kept(dir).await?,
+        (None, Some(url)) => told::of_relay(&url, ca.as_deref()).await?,
+        (None, None) => told::kept(dir).await?,
     };
     let Some(name) = name.or(of) else {
         if as_json {
@@ -195,53 +187,6 @@ async fn show(wanted: ShowArgs, as_json: bool) -> Result<(), Failure> {
         Failure::not_found(format!("{from} has no type {name:?}: it has {names}"))
     })?;
     if as_json { output::json(&type_json(of)) } else { type_lines(of) }
-}
-
-/// A schema, what it is, and the hash of its text where it is no file.
-type Shown = (Arc<Schema>, String, Option<SchemaHash>);
-
-/// The one that is kept here.
-async fn kept(dir: Option<PathBuf>) -> Result<Shown, Failure> {
-    let peer = Peer::open(open::directory(dir)?)?;
-    let status = peer.schema().await;
-    peer.close().await?;
-    let kept = status.kept.ok_or_else(|| {
-        Failure::not_found(
-            "no relay has told of a schema yet: connect to one that has (concord sync --url), ask \
-             it (--from-relay URL), or name a file",
-        )
-    })?;
-    Ok((kept.schema, "the schema that a relay told of".to_owned(), Some(kept.hash)))
-}
-
-/// The one that a relay has in force.
-async fn of_relay(url: &str, ca: Option<&Path>) -> Result<Shown, Failure> {
-    let store = store::memory().map_err(|error| Failure::failed(error.to_string()))?;
-    let mut builder = Peer::builder("memory").store(store).relay(url);
-    if let Some(file) = ca {
-        builder = builder.trust(open::certificate(file)?);
-    }
-    let peer = builder.open()?;
-    let mut status = peer.status();
-    let online = timeout(ONLINE, status.wait_for(Status::is_online)).await.is_ok();
-    if !online {
-        let Status::Offline { reason, .. } = peer.status().borrow().clone() else {
-            return Err(Failure::unconfirmed(format!("{url} does not answer")));
-        };
-        return Err(Failure::unconfirmed(format!("{url} cannot be asked: {reason}")));
-    }
-    let asked = peer.call_within(Request::get("/v1/schema"), ONLINE).await;
-    peer.close().await?;
-    let answer = asked.map_err(|error| Failure::unconfirmed(format!("{url}: {error}")))?;
-    match answer.status {
-        200 => {}
-        404 => return Err(Failure::not_found(format!("{url} has no schema"))),
-        status => return Err(Failure::failed(format!("{url} answered {status}"))),
-    }
-    let schema = Schema::parse(&answer.body).map_err(|errors| {
-        Failure::failed(format!("the schema of {url} cannot be used here: {errors}"))
-    })?;
-    Ok((Arc::new(schema), format!("the schema of {url}"), Some(SchemaHash::of(&answer.body))))
 }
 
 fn type_row(of: &EntityType) -> Vec<String> {

@@ -157,8 +157,11 @@ impl PeerBuilder {
         // New at every start: a name that is reused takes the place of its earlier connection.
         let us: PeerId = name("peer")?;
         let session: SessionId = name("session")?;
-        let metadata =
-            PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false), ..PeerMetadata::default() };
+        let metadata = PeerMetadata {
+            storage_id: Some(store.storage_id()),
+            is_ephemeral: Some(false),
+            ..PeerMetadata::default()
+        };
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
         let (engine_sender, local) = mpsc::unbounded_channel();

@@ -95,7 +95,9 @@ pub enum CallError {
     #[error("the relay did not answer in time: look whether it was done")]
     TimedOut,
     /// The path or the body is larger than relays take.
-    #[error("the request is too large: at most {CALL_PATH_BYTES_MAX} bytes of path and {CALL_BODY_BYTES_MAX} of body")]
+    #[error(
+        "the request is too large: at most {CALL_PATH_BYTES_MAX} bytes of path and {CALL_BODY_BYTES_MAX} of body"
+    )]
     TooLarge,
     /// The peer was closed.
     #[error("the peer is closed")]
@@ -223,11 +225,13 @@ mod tests {
     #[test]
     fn a_connection_that_ends_takes_only_its_own_calls_along() {
         let mut calls = Calls::default();
-        let asked: Vec<_> = (0..4).map(|id| {
-            let (done, answered) = oneshot::channel();
-            calls.made(id, ConnectionId(u64::from(id % 2)), done);
-            answered
-        }).collect();
+        let asked: Vec<_> = (0..4)
+            .map(|id| {
+                let (done, answered) = oneshot::channel();
+                calls.made(id, ConnectionId(u64::from(id % 2)), done);
+                answered
+            })
+            .collect();
         calls.lost(ConnectionId(0));
         assert_eq!(calls.given_up(3), Some(ConnectionId(1)));
         let fates: Vec<_> = asked.into_iter().map(|mut asked| asked.try_recv().ok()).collect();

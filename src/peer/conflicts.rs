@@ -169,14 +169,8 @@ impl Document {
         reason: Option<String>,
     ) -> Result<(), ReviewError> {
         let doc = self.read(Clone::clone)?;
-        let resolution = history::again(
-            &doc,
-            self.id(),
-            self.schema().as_deref(),
-            conflict,
-            choice,
-            reason,
-        )?;
+        let resolution =
+            history::again(&doc, self.id(), self.schema().as_deref(), conflict, choice, reason)?;
         self.write_decision(&doc, &resolution).await
     }
 

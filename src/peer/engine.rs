@@ -214,9 +214,9 @@ impl Engine {
             Action::Keep(row) => {
                 let write = RowWrite::Put(SCHEMA_ROW, row);
                 let writing = self.store.write(DocumentKey::schema(), vec![write]);
-                self.answer(async move {
-                    Command::Kept(writing.await.map_err(StorageFailure::from))
-                });
+                self.answer(
+                    async move { Command::Kept(writing.await.map_err(StorageFailure::from)) },
+                );
             }
             // The applier ends only after the last handle is gone.
             Action::Apply(task) => _ = self.tasks.send(task),

@@ -27,11 +27,11 @@ use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use self::{exchange::Asked, seeded::Seeded};
 pub use self::{
     dialling::Dialling,
     exchange::{Apply, PeerAction, PeerInput},
 };
+use self::{exchange::Asked, seeded::Seeded};
 use super::{
     ChangeError, DocumentEvent, EditError,
     core::{Command, Core},

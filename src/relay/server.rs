@@ -152,8 +152,11 @@ impl Relay {
         materialiser: Arc<dyn Materialiser>,
     ) -> Result<Self, StartError> {
         let us = random_name()?;
-        let metadata =
-            PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false), ..PeerMetadata::default() };
+        let metadata = PeerMetadata {
+            storage_id: Some(store.storage_id()),
+            is_ephemeral: Some(false),
+            ..PeerMetadata::default()
+        };
         let health = watch::Sender::new(Health::Ready);
         if let Some(schema) = &config.schema {
             Schema::parse(schema)?;

@@ -64,7 +64,12 @@ async fn quarrel(client: &mut Client, document: &DocumentId, keys: u32) {
         heads: ann.get_heads(),
         need: Vec::new(),
         have: Vec::new(),
-        changes: ann.get_changes(&[]).iter().map(|change| change.raw_bytes().to_vec()).collect::<Vec<_>>().into(),
+        changes: ann
+            .get_changes(&[])
+            .iter()
+            .map(|change| change.raw_bytes().to_vec())
+            .collect::<Vec<_>>()
+            .into(),
         flags: None,
         version: automerge::sync::MessageVersion::V1,
     };

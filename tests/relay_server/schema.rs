@@ -60,7 +60,8 @@ async fn whoever_speaks_concord_is_told_once_and_whoever_holds_it_is_not() {
 async fn ask(world: &World, more: &str) -> (String, String) {
     let addr = world.relay.addr();
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    let request = format!("GET /v1/schema HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n{more}\r\n");
+    let request =
+        format!("GET /v1/schema HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n{more}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -95,14 +96,17 @@ async fn it_is_served_over_http_with_its_tag() {
 async fn a_schema_that_is_too_large_to_be_told_is_refused_at_the_start() {
     let text = format!("{SCHEMA}#{}", "x".repeat(SCHEMA_BYTES_MAX - SCHEMA.len() - 1));
     let start = async |text: String| {
-        let config = RelayConfig { port: 0, admin: None, schema: Some(text), ..RelayConfig::default() };
+        let config =
+            RelayConfig { port: 0, admin: None, schema: Some(text), ..RelayConfig::default() };
         let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
         Relay::start(config, store::memory().unwrap(), worker).await
     };
     let relay = start(text.clone()).await.unwrap();
     let url = format!("ws://{}", relay.addr());
     let mut ann = Client::join_speaking(&url, "ann", PeerMetadata::default()).await;
-    assert!(matches!(ann.hear().await, Heard::Message(Message::Schema { text: told, .. }) if told == text));
+    assert!(
+        matches!(ann.hear().await, Heard::Message(Message::Schema { text: told, .. }) if told == text)
+    );
     relay.shutdown().await.unwrap();
     let error = start(text + "x").await.unwrap_err();
     assert!(matches!(error, StartError::Schema(_)));

@@ -3,8 +3,8 @@ use minicbor::data::Type;
 
 use super::{DecodeError, item::Item, names, types};
 use crate::{
-    Ack, Answer, Call, ChangeHash, DocumentId, ID_MAX_LEN, IdError, Limits, Message, PeerId, PeerMetadata,
-    RefuseCode, Refused, RemoteHeads, SchemaHash, StorageId, handshake,
+    Ack, Answer, Call, ChangeHash, DocumentId, ID_MAX_LEN, IdError, Limits, Message, PeerId,
+    PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash, StorageId, handshake,
 };
 
 /// Messages in one frame, with `concord.v1`.
