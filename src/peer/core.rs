@@ -179,6 +179,7 @@ impl Core {
                 }
             }
             Command::Judged(judged) => {
+                self.answered();
                 let (row, next) = self.keeper.judged(judged);
                 if let Some(row) = row {
                     self.ask(Action::Keep(row));
@@ -280,6 +281,7 @@ impl Core {
     /// Has the applier look at a schema.
     fn look_at(&mut self, unread: Option<Unread>) {
         let Some(unread) = unread else { return };
+        self.under_way += 1;
         let home = self.registry.home().clone();
         let look = move || {
             // A peer that is gone needs none.

@@ -25,6 +25,17 @@ pub(super) fn routes(hub: &Arc<Hub>, reviewer: Option<Arc<Reviewer>>) -> Router 
         .layer(middleware::from_fn_with_state(hub.clone(), only_known_pages))
 }
 
+/// The same for those who can ask for nothing else.
+pub(super) fn alone(routes: Router) -> Router {
+    routes.fallback(async || nothing_there())
+}
+
+/// What is answered where there is nothing.
+pub(super) fn nothing_there() -> Problem {
+    let advice = "GET /v1/conflicts and GET /v1/schema are what there is to begin with";
+    Problem::new(StatusCode::NOT_FOUND, "nothing there", advice)
+}
+
 /// An error, as RFC 9457 has it.
 #[derive(Debug)]
 pub(super) struct Problem {

@@ -34,7 +34,7 @@ use tokio_tungstenite::{
 use crate::frames::FRAGMENT_BYTES;
 
 use super::{
-    connection,
+    api, connection,
     hub::{Health, Hub},
     listen::ByteStream,
     metered::Metered,
@@ -91,7 +91,7 @@ struct Door {
 
 /// What clients see: what is below `/v1/`, and a WebSocket on any other path.
 pub(super) fn clients(hub: Arc<Hub>, api: Router) -> Router {
-    Router::new().fallback(accept).with_state(Door { hub, api: api.clone() }).merge(api)
+    Router::new().fallback(accept).with_state(Door { hub, api: api::alone(api.clone()) }).merge(api)
 }
 
 /// What operators see.

@@ -1,19 +1,23 @@
+use std::fmt::Write as _;
+
 use super::*;
 
 /// The text of a schema in which types have versions, and a word in which it differs.
 fn text(versions: &[(&str, u32)], word: &str) -> String {
-    let types = versions.iter().map(|(name, version)| {
-        let added: String = (2..=*version)
-            .map(|version| {
-                format!(
-                    "[[types.{name}.migrations]]\nversion = {version}\nadd = \"f{version}\"\n"
-                )
-            })
-            .collect();
-        let fields: String = (2..=*version).map(|n| format!("f{n} = \"string\"\n")).collect();
-        format!("[types.{name}]\nversion = {version}\n[types.{name}.fields]\n{word} = \"string\"\n{fields}{added}")
-    });
-    types.collect()
+    let mut text = String::new();
+    for (name, version) in versions {
+        let _ = write!(
+            text,
+            "[types.{name}]\nversion = {version}\n[types.{name}.fields]\n{word} = \"string\"\n"
+        );
+        for n in 2..=*version {
+            let _ = writeln!(text, "f{n} = \"string\"");
+        }
+        for n in 2..=*version {
+            let _ = writeln!(text, "[[types.{name}.migrations]]\nversion = {n}\nadd = \"f{n}\"");
+        }
+    }
+    text
 }
 
 struct Disk {

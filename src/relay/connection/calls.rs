@@ -30,7 +30,7 @@ use tokio::{
 
 use super::Connection;
 use crate::relay::{
-    api::Problem,
+    api::{Problem, nothing_there},
     outgoing::{Outbox, Outgoing},
 };
 
@@ -144,7 +144,7 @@ impl Answerer {
         let slot = Arc::new(slot);
         let response = match request(call) {
             Ok(request) => {
-                let api = TowerToHyperService::new(api.fallback(async || nothing_there()));
+                let api = TowerToHyperService::new(api);
                 let Ok(response) = api.call(request).await;
                 response
             }
@@ -206,12 +206,9 @@ impl Answerer {
         let mut stream = body.into_data_stream();
         while let Ok(turn) = Arc::clone(&waiting).acquire_owned().await {
             let (event, data) = loop {
-                match stream.next().await {
-                    Some(Ok(piece)) => match event(&piece) {
-                        Some(event) => break event,
-                        None => continue,
-                    },
-                    _ => return,
+                let Some(Ok(piece)) = stream.next().await else { return };
+                if let Some(event) = event(&piece) {
+                    break event;
                 }
             };
             let wanted = pieces(data.len().min(self.body_bytes));
@@ -226,11 +223,6 @@ impl Answerer {
 fn refusal(id: u32, problem: &Problem) -> Bytes {
     let (status, body) = (problem.status().as_u16(), problem.body());
     codec::encode(&Message::Answer(Answer { id, status, etag: None, body }))
-}
-
-fn nothing_there() -> Problem {
-    let advice = "GET /v1/conflicts and GET /v1/schema are what there is to begin with";
-    Problem::new(StatusCode::NOT_FOUND, "nothing there", advice)
 }
 
 /// The call as HTTP has it.
