@@ -40,7 +40,8 @@ const LONG: usize = 200;
 pub(super) struct ConflictsArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// The schema in force: what it says and is not so is a conflict, too
+    /// The schema in force: what it says and is not so is a conflict, too [default: what a relay
+    /// told of last]
     #[arg(long, global = true, env = "CONCORD_SCHEMA", value_name = "FILE")]
     schema: Option<PathBuf>,
     #[command(subcommand)]

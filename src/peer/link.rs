@@ -15,7 +15,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc},
     task::AbortHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -31,6 +31,9 @@ use crate::{
     replica::{ConnectionId, Event},
     tls::Trust,
 };
+
+/// Milliseconds that a relay waits for what this disk has of a schema.
+const RECALL_MS: u64 = 1_000;
 
 /// What every link of a peer shares.
 pub(super) struct LinkContext {
@@ -128,7 +131,11 @@ async fn connection(
         Err(ended) => return ended,
     };
     let mut metadata = context.metadata.clone();
-    metadata.schema = opened.concord.then(|| context.schemas.held()).flatten();
+    if opened.concord {
+        // A disk that is slow costs being told once more.
+        let held = timeout(Duration::from_millis(RECALL_MS), context.schemas.held());
+        metadata.schema = held.await.ok().flatten();
+    }
     let greeted = socket::greet(opened, &context.us, &metadata, &context.limits).await;
     let (socket, info) = match greeted {
         Ok(greeted) => greeted,

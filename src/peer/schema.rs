@@ -98,8 +98,10 @@ impl Schemas {
         self.status.subscribe()
     }
 
-    /// The one that need not be told again.
-    pub(super) fn held(&self) -> Option<SchemaHash> {
+    /// The one that need not be told again, once that is known.
+    pub(super) async fn held(&self) -> Option<SchemaHash> {
+        // The sender is here.
+        let _ = self.known.subscribe().wait_for(|known| *known).await;
         self.status.borrow().kept.as_ref().map(|kept| kept.hash)
     }
 
