@@ -231,6 +231,10 @@ impl Core {
         match event {
             Event::Connected(id, info) => {
                 self.connections.insert(id, info.concord);
+                if self.closing.is_some() {
+                    self.part(id);
+                    return;
+                }
                 self.keeper.connected(id, info.metadata.storage_id.clone());
                 self.handle(Event::Connected(id, info));
                 for held in self.registry.all() {
@@ -345,10 +349,14 @@ impl Core {
         }
         let until_ms = self.now.mono_ms.saturating_add(CLOSE_MS);
         self.closing = Some(Closing { done, until_ms });
-        for connection in self.connections.keys() {
-            let goodbye = Action::Close(*connection, CloseCode::Normal, "closing".into());
-            self.actions.push_back(goodbye);
+        let connections: Vec<_> = self.connections.keys().copied().collect();
+        for id in connections {
+            self.part(id);
         }
+    }
+
+    fn part(&mut self, from: ConnectionId) {
+        self.actions.push_back(Action::Close(from, CloseCode::Normal, "closing".into()));
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -441,5 +449,35 @@ impl Core {
         if held.put_in(chunks) {
             self.actions.push_back(Action::Apply(Task::TakeIn(held)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_protocol::PeerMetadata;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        peer::home::{Home, System},
+        replica::PeerInfo,
+    };
+
+    #[test]
+    fn a_relay_that_comes_while_a_peer_closes_is_told_so_and_not_waited_for() {
+        let (commands, _told) = mpsc::unbounded_channel();
+        let registry = Arc::new(Registry::new(Home::new(&commands, Arc::new(System))));
+        let config = Config::new("us".parse().unwrap(), PeerMetadata::default());
+        let mut core = Core::new(config, registry, Arc::new(Schemas::new(None)));
+        let (now, id) = (Now::default(), ConnectionId(1));
+        core.take(now, Command::Close(oneshot::channel().0));
+        let peer = "relay".parse().unwrap();
+        let metadata = PeerMetadata::default();
+        let info = PeerInfo { peer, metadata, concord: true, dialled: true };
+        core.take(now, Command::Event(Event::Connected(id, info)));
+        assert!(matches!(core.poll(), Some(Action::Close(to, ..)) if to == id));
+        assert!(core.poll().is_none() && !core.is_closed(now));
+        core.take(now, Command::Event(Event::Disconnected(id)));
+        assert!(core.is_closed(now));
     }
 }
