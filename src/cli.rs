@@ -92,7 +92,7 @@ pub(crate) fn run() -> ExitCode {
     let (json, result) = match cli.command {
         Command::Serve(args) => return serve(*args),
         Command::Version { json } => (json, output::version(json)),
-        Command::Schema(args) => (args.json, schema::run(args)),
+        Command::Schema(args) => (args.json, asynchronously(schema::run(args))),
         Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),

@@ -22,6 +22,7 @@ mod applier;
 mod backoff;
 mod between;
 mod builder;
+mod call;
 mod confirm;
 mod conflicts;
 mod content;
@@ -41,6 +42,7 @@ mod home;
 mod left_out;
 mod link;
 mod registry;
+mod schema;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod socket;
@@ -54,7 +56,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
         mpsc::Sender as TaskSender,
     },
     time::Duration,
@@ -78,9 +80,11 @@ use self::{
     home::{Surroundings as _, System},
     link::{Link, LinkContext},
     registry::Registry,
+    schema::Schemas,
 };
 pub use self::{
     builder::PeerBuilder,
+    call::{Answer, CALL_MS, CallError, Request},
     conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
     deletion::DeleteError,
     document::{Changed, Document, Watcher},
@@ -88,12 +92,12 @@ pub use self::{
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
+    schema::{KeptSchema, SchemaStatus},
     status::Status,
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
     triage::TriageError,
 };
 use crate::{
-    entity::Schema,
     replica::Event,
     store::{Store, StoreError, Tenant},
 };
@@ -116,7 +120,8 @@ struct Inner {
     runtime: Handle,
     session: SessionId,
     next_broadcast: AtomicU64,
-    schema: Option<Arc<Schema>>,
+    schemas: Arc<Schemas>,
+    next_call: AtomicU32,
     author: Option<String>,
 }
 
@@ -154,6 +159,7 @@ impl Peer {
     /// # Errors
     /// [`ChangeError`] if it is not on disk.
     pub async fn create(&self) -> Result<Document, ChangeError> {
+        self.schema_is_known().await;
         let document = self.fresh();
         document.commit_empty(None).await?;
         Ok(document)
@@ -165,6 +171,7 @@ impl Peer {
     /// [`PeerError::NotADocument`], or [`PeerError::Change`] if it breaks a limit or is not on
     /// disk.
     pub async fn import(&self, bytes: Bytes) -> Result<Document, PeerError> {
+        self.schema_is_known().await;
         let (done, loaded) = oneshot::channel();
         let call = move || {
             // Nothing is written with this instance.
@@ -203,6 +210,8 @@ impl Peer {
     pub async fn find_within(&self, id: &str, within: Duration) -> Result<Document, FindError> {
         let AutomergeUrl(id) = id.parse()?;
         let deadline = Instant::now() + within;
+        // A disk that does not answer has no document either.
+        let _ = timeout_at(deadline, self.schema_is_known()).await;
         let document = self.hold(&id);
         let mut phase = document.held().phase();
         let mut status = self.status();

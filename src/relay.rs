@@ -6,6 +6,7 @@
 //! changed; `server` starts, watches and ends them.
 
 mod addresses;
+mod api;
 mod clock;
 mod config;
 mod connection;
@@ -20,6 +21,7 @@ mod origin;
 mod outgoing;
 mod rate;
 mod review;
+mod schema;
 mod server;
 mod shard;
 mod work;

@@ -47,6 +47,14 @@ impl fmt::Debug for Tenant {
     }
 }
 
+impl Tenant {
+    /// Nobody: what a program keeps for itself, which is no document and is not listed with them.
+    /// No account has this name.
+    fn nobody() -> Self {
+        Self("\0".into())
+    }
+}
+
 /// A document of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocumentKey {
@@ -54,6 +62,13 @@ pub struct DocumentKey {
     pub tenant: Tenant,
     /// Which.
     pub document: DocumentId,
+}
+
+impl DocumentKey {
+    /// Where a peer keeps the schema that a relay told of.
+    pub(crate) fn schema() -> Self {
+        Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"schema") }
+    }
 }
 
 /// A future that owns all it needs.

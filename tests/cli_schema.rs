@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use self::cli::{json_of, ok, run};
+use self::cli::{json_of, ok, relay_under, run};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/example.toml");
 
@@ -242,4 +242,56 @@ fn an_entity_of_another_version_is_shown_with_what_is_parked() {
     let other = file(home.path(), "other.toml", &FIRST.replace("task", "note"));
     let (code, _, words) = failing(home.path(), &["doc", "entity", &doc, "--schema", &other]);
     assert!(code == 2 && words.contains("is of no type of"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schema_of_a_relay_is_shown_from_there_and_from_here() {
+    let text = fs::read_to_string(EXAMPLE).unwrap();
+    let (relay, url) = relay_under(Some(&text)).await;
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let (code, _, words) = failing(home, &["schema", "show"]);
+    assert!(code == 3 && words.contains("no relay has told of a schema yet"), "{words}");
+
+    let there = json_of(home, &["schema", "show", "--from-relay", &url, "--json"]);
+    assert_eq!(there["types"]["task"]["version"], 3);
+    let hash = concord_protocol::SchemaHash::of(&text).to_string();
+    assert_eq!(there["hash"], *hash);
+    let of_file = json_of(home, &["schema", "show", EXAMPLE, "--json"]);
+    assert_eq!((&of_file["types"], &of_file["hash"]), (&there["types"], &Value::Null));
+    let (code, _, _) = failing(home, &["schema", "show"]);
+    assert_eq!(code, 3, "who only asks keeps nothing");
+
+    // Whoever connects keeps it.
+    let created = ok(home, &["doc", "create", r#"{"type":"task","status":"odd"}"#, "--url", &url]);
+    assert!(created.starts_with("automerge:"), "{created}");
+    relay.shutdown().await.unwrap();
+    let here = json_of(home, &["schema", "show", "--json"]);
+    assert_eq!(here, there);
+    let said = ok(home, &["schema", "show"]);
+    assert!(said.contains(&hash) && said.lines().count() == 5, "{said}");
+    let task = ok(home, &["schema", "show", "--type", "task"]);
+    assert_eq!(task, ok(home, &["schema", "show", EXAMPLE, "task"]));
+    let (code, _, words) = failing(home, &["schema", "show", "--type", "tsk"]);
+    assert!(code == 3 && words.contains("it has person, project, task"), "{words}");
+    let (code, _, words) = failing(home, &["schema", "show", "--from-relay", &url]);
+    assert!(code == 4 && words.contains("cannot be asked"), "{words}");
+
+    // What it says is in force in other commands.
+    let open = json_of(home, &["conflicts", "ls", "--json"]);
+    assert_eq!(open[0]["code"], "schema", "no such status: {open}");
+
+    let (without, url) = relay_under(None).await;
+    let (code, _, words) = failing(home, &["schema", "show", "--from-relay", &url]);
+    assert!(code == 3 && words.contains("has no schema"), "{words}");
+    without.shutdown().await.unwrap();
+}
+
+#[test]
+fn a_relay_does_not_start_with_a_schema_that_is_too_large() {
+    let home = tempfile::tempdir().unwrap();
+    let text = format!("[types.a.fields]\nb = \"string\"\n#{}", "x".repeat(1 << 20));
+    let path = &file(home.path(), "large.toml", &text);
+    let (code, _, words) = failing(home.path(), &["serve", "--schema", path, "--port", "0"]);
+    assert!(code == 2 && words.contains("1048576") && words.contains(path.as_str()), "{words}");
 }

@@ -10,6 +10,11 @@ fn interop_basics() {
 }
 
 #[test]
+fn interop_calls() {
+    node_test("calls.test.mjs");
+}
+
+#[test]
 fn interop_conflicts() {
     node_test("conflicts.test.mjs");
 }

@@ -9,6 +9,8 @@
 
 #[path = "relay_server/admittance.rs"]
 mod admittance;
+#[path = "relay_server/calls.rs"]
+mod calls;
 #[path = "relay_server/client.rs"]
 mod client;
 #[path = "relay_server/frames.rs"]
@@ -21,6 +23,8 @@ mod liveness;
 mod metrics;
 #[path = "relay_server/process.rs"]
 mod process;
+#[path = "relay_server/schema.rs"]
+mod schema;
 #[path = "relay_server/shutdown.rs"]
 mod shutdown;
 #[path = "relay_server/world.rs"]

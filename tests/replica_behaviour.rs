@@ -663,7 +663,11 @@ fn a_document_larger_than_the_queue_does_not_cost_a_slow_reader_its_connection()
 fn heads_of_followed_stores_are_told() {
     let mut world = world();
     let storage: StorageId = "their-storage".parse().unwrap();
-    let metadata = PeerMetadata { storage_id: Some(storage.clone()), is_ephemeral: Some(false) };
+    let metadata = PeerMetadata {
+        storage_id: Some(storage.clone()),
+        is_ephemeral: Some(false),
+        ..PeerMetadata::default()
+    };
     let author = world.bare(1, metadata);
     let follower = join(&mut world, 2);
     let (hash, bytes) = Writer::new(1).put(1);

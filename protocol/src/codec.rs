@@ -19,16 +19,25 @@ pub use error::DecodeError;
 mod names {
     pub(super) const ADD: &str = "add";
     pub(super) const APPLIED: &str = "applied";
+    pub(super) const BODY: &str = "body";
     pub(super) const CODE: &str = "code";
+    pub(super) const CONCORD_SCHEMA: &str = "concordSchema";
     pub(super) const COUNT: &str = "count";
     pub(super) const DATA: &str = "data";
     pub(super) const DOCUMENT_ID: &str = "documentId";
     pub(super) const DURABLE: &str = "durable";
+    pub(super) const ETAG: &str = "etag";
+    pub(super) const EVENT: &str = "event";
     pub(super) const HASH: &str = "hash";
     pub(super) const HEADS: &str = "heads";
+    pub(super) const ID: &str = "id";
+    pub(super) const IF_MATCH: &str = "ifMatch";
+    pub(super) const IF_NONE_MATCH: &str = "ifNoneMatch";
     pub(super) const IS_EPHEMERAL: &str = "isEphemeral";
     pub(super) const MESSAGE: &str = "message";
+    pub(super) const METHOD: &str = "method";
     pub(super) const NEW_HEADS: &str = "newHeads";
+    pub(super) const PATH: &str = "path";
     pub(super) const PEER_METADATA: &str = "peerMetadata";
     pub(super) const REASON: &str = "reason";
     pub(super) const REFUSED: &str = "refused";
@@ -37,24 +46,31 @@ mod names {
     pub(super) const SELECTED_VERSION: &str = "selectedProtocolVersion";
     pub(super) const SENDER_ID: &str = "senderId";
     pub(super) const SESSION_ID: &str = "sessionId";
+    pub(super) const STATUS: &str = "status";
     pub(super) const STORAGE_ID: &str = "storageId";
     pub(super) const SUPPORTED_VERSIONS: &str = "supportedProtocolVersions";
     pub(super) const TARGET_ID: &str = "targetId";
+    pub(super) const TEXT: &str = "text";
     pub(super) const TIMESTAMP: &str = "timestamp";
     pub(super) const TYPE: &str = "type";
 }
 
 mod types {
     pub(super) const ACK: &str = "concord-ack";
+    pub(super) const ANSWER: &str = "concord-answer";
+    pub(super) const CALL: &str = "concord-call";
     pub(super) const DOC_UNAVAILABLE: &str = "doc-unavailable";
     pub(super) const EPHEMERAL: &str = "ephemeral";
     pub(super) const ERROR: &str = "error";
+    pub(super) const EVENT: &str = "concord-event";
     pub(super) const GO_AWAY: &str = "concord-go-away";
+    pub(super) const HANG_UP: &str = "concord-hang-up";
     pub(super) const JOIN: &str = "join";
     pub(super) const LEAVE: &str = "leave";
     pub(super) const PEER: &str = "peer";
     pub(super) const REMOTE_HEADS_CHANGED: &str = "remote-heads-changed";
     pub(super) const REMOTE_SUBSCRIPTION_CHANGE: &str = "remote-subscription-change";
     pub(super) const REQUEST: &str = "request";
+    pub(super) const SCHEMA: &str = "concord-schema";
     pub(super) const SYNC: &str = "sync";
 }

@@ -71,6 +71,14 @@ pub fn answer(first: &Message, us: &PeerId, our_metadata: &PeerMetadata, concord
     }
 }
 
+/// The version that an answer to a join says; `None` for what is none.
+pub fn version_of(reply: &Message) -> Option<&str> {
+    match reply {
+        Message::Peer { version, .. } => Some(version),
+        _ => None,
+    }
+}
+
 /// The first message of a connection that was dialled.
 pub fn join(us: &PeerId, our_metadata: &PeerMetadata) -> Message {
     Message::Join {
@@ -146,7 +154,11 @@ mod tests {
 
     fn metadata() -> PeerMetadata {
         let storage_id: StorageId = "5f3c".parse().unwrap();
-        PeerMetadata { storage_id: Some(storage_id), is_ephemeral: Some(false) }
+        PeerMetadata {
+            storage_id: Some(storage_id),
+            is_ephemeral: Some(false),
+            ..PeerMetadata::default()
+        }
     }
 
     fn join_with(versions: &[&str]) -> Message {

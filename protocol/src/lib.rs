@@ -17,10 +17,12 @@ mod ids;
 mod leb;
 pub mod limits;
 mod message;
+mod schema;
 pub mod sync;
 
 pub use close::CloseCode;
 pub use hash::{ActorId, ChangeHash};
 pub use ids::{AutomergeUrl, DocumentId, ID_MAX_LEN, IdError, PeerId, SessionId, StorageId};
 pub use limits::Limits;
-pub use message::{Ack, Message, PeerMetadata, RefuseCode, Refused, RemoteHeads};
+pub use message::{Ack, Answer, Call, Message, PeerMetadata, RefuseCode, Refused, RemoteHeads};
+pub use schema::{NotAHash, SchemaHash};

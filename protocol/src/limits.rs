@@ -54,6 +54,15 @@ pub const ORPHAN_BYTES_MAX: usize = 8 * MIB;
 pub const QUEUE_BYTES_MAX: usize = 8 * MIB;
 /// Documents that one connection may subscribe to.
 pub const DOCUMENTS_PER_CONNECTION_MAX: usize = 10_000;
+/// Bytes of a schema that a relay tells its peers of. The largest that people wrote for comparable
+/// systems have some 100 KiB, and each peer holds one.
+pub const SCHEMA_BYTES_MAX: usize = MIB;
+/// Bytes of the path of a call: a route, a name and a filter that somebody wrote by hand.
+pub const CALL_PATH_BYTES_MAX: usize = 4 * KIB;
+/// Bytes of the body of a call: a decision, with a value that somebody wrote by hand, or a text.
+pub const CALL_BODY_BYTES_MAX: usize = MIB;
+/// Calls of one connection that are at work, or whose answers it has not taken yet.
+pub const CALLS_MAX: usize = 8;
 /// Milliseconds a new connection has to say who it is.
 pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 
@@ -61,6 +70,7 @@ const _: () = {
     assert!(CHANGE_BYTES_MAX <= MESSAGE_BYTES_MAX);
     assert!(CHANGE_BYTES_MAX <= CHANGE_INFLATED_BYTES_MAX);
     assert!(CHANGE_INFLATED_BYTES_MAX <= ORPHAN_BYTES_MAX);
+    assert!(SCHEMA_BYTES_MAX <= MESSAGE_BYTES_MAX && CALL_BODY_BYTES_MAX <= MESSAGE_BYTES_MAX);
     assert!(CHANGE_OPS_MAX <= CHANGE_OPS_TOTAL_MAX);
     assert!(CHANGE_OPS_TOTAL_MAX < COUNTER_MAX);
 };
@@ -109,6 +119,14 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// See [`DOCUMENTS_PER_CONNECTION_MAX`].
     pub documents_per_connection: usize,
+    /// See [`SCHEMA_BYTES_MAX`].
+    pub schema_bytes: usize,
+    /// See [`CALL_PATH_BYTES_MAX`].
+    pub call_path_bytes: usize,
+    /// See [`CALL_BODY_BYTES_MAX`].
+    pub call_body_bytes: usize,
+    /// See [`CALLS_MAX`].
+    pub calls: usize,
     /// See [`HANDSHAKE_MS_MAX`].
     pub handshake_ms: u64,
 }
@@ -136,6 +154,10 @@ impl Default for Limits {
             orphan_bytes: ORPHAN_BYTES_MAX,
             queue_bytes: QUEUE_BYTES_MAX,
             documents_per_connection: DOCUMENTS_PER_CONNECTION_MAX,
+            schema_bytes: SCHEMA_BYTES_MAX,
+            call_path_bytes: CALL_PATH_BYTES_MAX,
+            call_body_bytes: CALL_BODY_BYTES_MAX,
+            calls: CALLS_MAX,
             handshake_ms: HANDSHAKE_MS_MAX,
         }
     }

@@ -1,8 +1,28 @@
 //! Everything that one side says to the other, in one type.
+//!
+//! The messages of automerge-repo are those of its protocol, version 1. The others are Concord's own
+//! and are said only where both sides said that they speak `concord.v1`; each is one CBOR map like
+//! those, with the keys below. Keys and types that are not known are passed over.
+//!
+//! | `type` | who | keys |
+//! | --- | --- | --- |
+//! | `concord-ack` | both | `documentId`, `senderId`, `targetId`, `applied`, `durable`, `refused` |
+//! | `concord-go-away` | relay | `senderId`, `retryAfterMs` |
+//! | `concord-schema` | relay | `hash` (hex of the SHA-256), `text` (TOML) |
+//! | `concord-call` | peer | `id` (a number), `method`, `path`, `ifMatch`?, `ifNoneMatch`?, `body`? (JSON, as text) |
+//! | `concord-answer` | relay | `id`, `status`, `etag`?, `body` (text) |
+//! | `concord-event` | relay | `id`, `event`, `data` (JSON, as text) |
+//! | `concord-hang-up` | both | `id` |
+//!
+//! The last five are about the connection and no document, so they name neither end. A peer that
+//! holds a schema says which in its join (`peerMetadata.concordSchema`, the hash), and is then not
+//! told of that one again. A call is the HTTP request of the same method and path below `/v1/`, and
+//! is answered as that is. Where HTTP answers with server-sent events, there is an answer without a
+//! body, and then events until either side hangs up.
 
 use bytes::Bytes;
 
-use crate::{ChangeHash, DocumentId, PeerId, SessionId, StorageId};
+use crate::{ChangeHash, DocumentId, PeerId, SchemaHash, SessionId, StorageId};
 
 /// What a peer says of itself when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -11,6 +31,8 @@ pub struct PeerMetadata {
     pub storage_id: Option<StorageId>,
     /// Whether what it holds goes when it goes. `None` when it did not say.
     pub is_ephemeral: Option<bool>,
+    /// The schema of a relay that it holds (`concord.v1`): it need not be told of that one.
+    pub schema: Option<SchemaHash>,
 }
 
 /// Heads of a document as some other store last had them.
@@ -90,6 +112,36 @@ pub struct Ack {
     pub durable: Vec<ChangeHash>,
     /// What it did not take.
     pub refused: Vec<Refused>,
+}
+
+/// A request to a relay, as by HTTP (`concord.v1`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Call {
+    /// By which it is answered; one that no other call has that is under way on this connection.
+    pub id: u32,
+    /// As in HTTP: `GET` or `POST`.
+    pub method: String,
+    /// With the query: `/v1/conflicts?limit=10`.
+    pub path: String,
+    /// Only if what is meant has this tag: `"ID"`, with the quotes, as in HTTP.
+    pub if_match: Option<String>,
+    /// Only if what is there has another tag.
+    pub if_none_match: Option<String>,
+    /// JSON.
+    pub body: Option<String>,
+}
+
+/// What a relay answers to a [`Call`] (`concord.v1`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// That of the call.
+    pub id: u32,
+    /// As in HTTP.
+    pub status: u16,
+    /// The tag of what is in the body, as in HTTP.
+    pub etag: Option<String>,
+    /// JSON, but for texts that are something else over HTTP too.
+    pub body: String,
 }
 
 /// One thing said by one side.
@@ -216,6 +268,32 @@ pub enum Message {
         sender: PeerId,
         /// Milliseconds to wait before reconnecting.
         retry_after_ms: u32,
+    },
+    /// `concord.v1`: the schema that the relay has in force. Whoever gets it finds out whether the
+    /// hash is that of the text.
+    Schema {
+        /// Of the text.
+        hash: SchemaHash,
+        /// The schema file.
+        text: String,
+    },
+    /// `concord.v1`: a request.
+    Call(Call),
+    /// `concord.v1`: the answer to a request.
+    Answer(Answer),
+    /// `concord.v1`: something happened that was asked about.
+    Event {
+        /// That of the call which asked.
+        id: u32,
+        /// What kind of thing.
+        event: String,
+        /// JSON.
+        data: String,
+    },
+    /// `concord.v1`: no more events, and no answer if none was given.
+    HangUp {
+        /// That of the call.
+        id: u32,
     },
     /// A document message whose document id is not one. The only right answer is
     /// [`crate::codec::encode_unavailable`] with the same text, so that the asker does not wait.

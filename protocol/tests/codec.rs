@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use concord_protocol::{
-    Ack, ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, RefuseCode, Refused,
-    RemoteHeads, SessionId, StorageId,
+    Ack, Answer, Call, ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, RefuseCode,
+    Refused, RemoteHeads, SchemaHash, SessionId, StorageId,
     codec::{self, DecodeError},
 };
 use quickcheck::{Arbitrary, Gen, quickcheck};
@@ -39,6 +39,7 @@ fn metadata(g: &mut Gen) -> PeerMetadata {
     PeerMetadata {
         storage_id: bool::arbitrary(g).then(|| name(g)),
         is_ephemeral: Arbitrary::arbitrary(g),
+        schema: bool::arbitrary(g).then(|| SchemaHash::of(&String::arbitrary(g))),
     }
 }
 
@@ -68,7 +69,7 @@ impl Arbitrary for Any {
         let sender: PeerId = name(g);
         let target: PeerId = name(g);
         let document = document(g);
-        Self(match u8::arbitrary(g) % 14 {
+        Self(match u8::arbitrary(g) % 19 {
             0 => Message::Join {
                 sender,
                 metadata: metadata(g),
@@ -120,6 +121,30 @@ impl Arbitrary for Any {
                 sender,
                 wants_answer: Arbitrary::arbitrary(g),
             },
+            13 => {
+                let text = String::arbitrary(g);
+                Message::Schema { hash: SchemaHash::of(&text), text }
+            }
+            14 => Message::Call(Call {
+                id: Arbitrary::arbitrary(g),
+                method: "POST".to_owned(),
+                path: String::arbitrary(g),
+                if_match: bool::arbitrary(g).then(|| name::<PeerId>(g).to_string()),
+                if_none_match: bool::arbitrary(g).then(|| name::<PeerId>(g).to_string()),
+                body: Arbitrary::arbitrary(g),
+            }),
+            15 => Message::Answer(Answer {
+                id: Arbitrary::arbitrary(g),
+                status: Arbitrary::arbitrary(g),
+                etag: bool::arbitrary(g).then(|| name::<PeerId>(g).to_string()),
+                body: Arbitrary::arbitrary(g),
+            }),
+            16 => Message::Event {
+                id: Arbitrary::arbitrary(g),
+                event: name::<PeerId>(g).to_string(),
+                data: Arbitrary::arbitrary(g),
+            },
+            17 => Message::HangUp { id: Arbitrary::arbitrary(g) },
             _ => Message::Unknown { kind: format!("x{}", name::<PeerId>(g)) },
         })
     }
@@ -219,7 +244,7 @@ fn the_join_of_a_real_client_is_read() {
     };
     let expected = Message::Join {
         sender: peer("peer-1"),
-        metadata: PeerMetadata { storage_id: None, is_ephemeral: Some(true) },
+        metadata: PeerMetadata { is_ephemeral: Some(true), ..PeerMetadata::default() },
         versions: vec!["1".to_owned()],
     };
     assert_eq!(join(&versions), Ok(vec![expected.clone()]));
@@ -386,4 +411,89 @@ fn ids_that_would_damage_logs_are_refused() {
 fn types_of_later_versions_are_unknown_not_wrong() {
     let read = decode(map(&[("type", &text("hologram")), ("senderId", &[0x01])]));
     assert_eq!(read, Ok(vec![Message::Unknown { kind: "hologram".to_owned() }]));
+}
+
+/// What a client of another language writes and reads: these bytes do not change.
+#[test]
+fn messages_of_concord_are_what_they_were_in_the_first_version() {
+    let hash = SchemaHash::of("abc");
+    let digits = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let schema =
+        [b"\xa3\x64type\x6econcord-schema\x64hash\x78\x40", digits.as_bytes(), b"\x64text\x63abc"];
+    let call = Call {
+        id: 7,
+        method: "POST".to_owned(),
+        path: "/v1/x".to_owned(),
+        if_match: Some("\"a\"".to_owned()),
+        if_none_match: None,
+        body: Some("{}".to_owned()),
+    };
+    let called: &[u8] = b"\xa6\x64type\x6cconcord-call\x62id\x07\x66method\x64POST\x64path\x65/v1/x\x67ifMatch\x63\"a\"\x64body\x62{}";
+    let answer =
+        Answer { id: 7, status: 200, etag: Some("\"b\"".to_owned()), body: "{}".to_owned() };
+    let answered: &[u8] = b"\xa5\x64type\x6econcord-answer\x62id\x07\x66status\x18\xc8\x64etag\x63\"b\"\x64body\x62{}";
+    let event = Message::Event { id: 300, event: "opened".to_owned(), data: "1".to_owned() };
+    let told: &[u8] =
+        b"\xa4\x64type\x6dconcord-event\x62id\x19\x01\x2c\x65event\x66opened\x64data\x611";
+    let hung_up: &[u8] = b"\xa2\x64type\x6fconcord-hang-up\x62id\x01";
+    for (message, bytes) in [
+        (Message::Schema { hash, text: "abc".to_owned() }, &schema.concat()[..]),
+        (Message::Call(call), called),
+        (Message::Answer(answer), answered),
+        (event, told),
+        (Message::HangUp { id: 1 }, hung_up),
+    ] {
+        assert_eq!(codec::encode(&message), bytes, "{message:?}");
+        assert_eq!(decode(bytes.to_vec()), Ok(vec![message]));
+    }
+    let metadata = PeerMetadata { schema: Some(hash), ..PeerMetadata::default() };
+    let join = codec::encode(&Message::Join { sender: peer("a"), metadata, versions: vec![] });
+    let says = [b"\xa1\x6dconcordSchema\x78\x40", digits.as_bytes()].concat();
+    assert!(join.windows(says.len()).any(|part| part == says), "{join:?}");
+}
+
+#[test]
+fn calls_and_schemas_have_limits_and_a_strange_one_of_a_join_is_passed_over() {
+    let long = |len: usize| "x".repeat(len);
+    let refused = |message: &Message| {
+        let read = decode(codec::encode(message));
+        assert!(matches!(read, Err(DecodeError::TooLarge { .. })), "{read:?}");
+    };
+    let limits = Limits::default();
+    let call = |path: usize, body: usize, tag: usize| {
+        let (path, body) = (long(path), Some(long(body)));
+        let (if_match, if_none_match) = (Some(long(tag)), None);
+        Message::Call(Call { id: 1, method: "GET".to_owned(), path, if_match, if_none_match, body })
+    };
+    let (path, body) = (limits.call_path_bytes, limits.call_body_bytes);
+    assert!(decode(codec::encode(&call(path, body, 256))).is_ok());
+    refused(&call(path + 1, 0, 0));
+    refused(&call(0, body + 1, 0));
+    refused(&call(0, 0, 257));
+    let schema = |len| {
+        let text = long(len);
+        Message::Schema { hash: SchemaHash::of(&text), text }
+    };
+    assert!(decode(codec::encode(&schema(limits.schema_bytes))).is_ok());
+    refused(&schema(limits.schema_bytes + 1));
+    let id = |id: &[u8]| decode(map(&[("type", &text("concord-hang-up")), ("id", id)]));
+    assert_eq!(id(&[0xfb, 0x40, 0, 0, 0, 0, 0, 0, 0]), Ok(vec![Message::HangUp { id: 2 }]));
+    for wrong in [&[0x1b, 0, 0, 0, 1, 0, 0, 0, 0][..], &[0x20], &[0x61, b'1']] {
+        assert!(matches!(id(wrong), Err(DecodeError::Field { field: "id", .. })), "{wrong:x?}");
+    }
+    assert!(matches!(
+        decode(map(&[
+            ("type", &text("concord-schema")),
+            ("hash", &text("ab")),
+            ("text", &text(""))
+        ])),
+        Err(DecodeError::Field { field: "hash", .. })
+    ));
+    for strange in [&text("none of ours")[..], &[0x07], &[0xa0], &[0xf6]] {
+        let metadata = map(&[("concordSchema", strange)]);
+        let join =
+            map(&[("type", &text("join")), ("senderId", &text("a")), ("peerMetadata", &metadata)]);
+        let Message::Join { metadata, .. } = decode(join).unwrap().remove(0) else { panic!() };
+        assert_eq!(metadata, PeerMetadata::default());
+    }
 }

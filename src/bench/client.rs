@@ -65,7 +65,7 @@ impl Client {
         })?;
         let us = random_peer_id()?;
         let mut client = Self { socket, context: context.clone(), server: us.clone(), us };
-        let metadata = PeerMetadata { storage_id: None, is_ephemeral: Some(true) };
+        let metadata = PeerMetadata { is_ephemeral: Some(true), ..PeerMetadata::default() };
         client.feed(&handshake::join(&client.us, &metadata)).await?;
         client.flush().await?;
         let mut replies = Vec::new();

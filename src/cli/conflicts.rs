@@ -40,7 +40,8 @@ const LONG: usize = 200;
 pub(super) struct ConflictsArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// The schema in force: what it says and is not so is a conflict, too
+    /// The schema in force: what it says and is not so is a conflict, too [default: what a relay
+    /// told of last]
     #[arg(long, global = true, env = "CONCORD_SCHEMA", value_name = "FILE")]
     schema: Option<PathBuf>,
     #[command(subcommand)]
@@ -140,8 +141,9 @@ struct Chosen {
 pub(super) async fn run(args: ConflictsArgs) -> Result<(), Failure> {
     let ConflictsArgs { common, schema, command } = args;
     let schema = schema.as_deref().map(schema::read).transpose()?;
-    let root_key = schema.as_ref().map_or(ROOT_KEY, |schema| &schema.root_key).to_owned();
     let peer = open::peer_under(&common, schema).await?;
+    let in_force = peer.schema().await.in_force;
+    let root_key = in_force.map_or_else(|| ROOT_KEY.to_owned(), |it| it.root_key.clone());
     let done = match command {
         ConflictsCommand::Review { docs } => review::run(&peer, &common, docs).await,
         ConflictsCommand::Ls { docs, state, dismissed, assignee } => {

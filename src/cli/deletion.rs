@@ -16,7 +16,8 @@ pub(super) enum DeletionCommand {
     Delete {
         /// The document's id or automerge: URL
         doc: String,
-        /// The schema in force: it says what becomes of references
+        /// The schema in force: it says what becomes of references [default: what a relay told of
+        /// last]
         #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
         schema: Option<PathBuf>,
     },

@@ -1,6 +1,11 @@
 //! From the common arguments to an open peer.
 
-use std::{env, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 
@@ -53,11 +58,7 @@ pub(super) async fn peer(common: &Common) -> Result<Peer, Failure> {
 
 /// The same under a schema.
 pub(super) async fn peer_under(common: &Common, schema: Option<Schema>) -> Result<Peer, Failure> {
-    let directory = match &common.dir {
-        Some(directory) => directory.clone(),
-        None => default_directory()?,
-    };
-    let mut builder = Peer::builder(directory);
+    let mut builder = Peer::builder(directory(common.dir.clone())?);
     if let Some(schema) = schema {
         builder = builder.schema(schema);
     }
@@ -68,15 +69,24 @@ pub(super) async fn peer_under(common: &Common, schema: Option<Schema>) -> Resul
         builder = builder.relay(url).materialiser(Arc::new(pool));
     }
     if let Some(file) = &common.ca {
-        let read = fs::read(file);
-        builder = builder.trust(read.map_err(|error| {
-            Failure::usage(format!("cannot read the certificate {}: {error}", file.display()))
-        })?);
+        builder = builder.trust(certificate(file)?);
     }
     if let Some(author) = &common.author {
         builder = builder.author(author);
     }
     Ok(builder.open()?)
+}
+
+/// What is in the file of a certificate.
+pub(super) fn certificate(file: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(file).map_err(|error| {
+        Failure::usage(format!("cannot read the certificate {}: {error}", file.display()))
+    })
+}
+
+/// Where documents are kept, if it is not said otherwise.
+pub(super) fn directory(dir: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    dir.map_or_else(default_directory, Ok)
 }
 
 /// `$XDG_DATA_HOME/concord`, else `~/.local/share/concord`: never in the working directory, where

@@ -1,9 +1,12 @@
 //! `concord schema`: check, show and compare schema files.
 
+mod told;
+
 use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::{Args, Subcommand};
@@ -32,15 +35,9 @@ enum SchemaCommand {
         #[arg(default_value = FILE)]
         file: PathBuf,
     },
-    /// Show the types of a schema file, or one of them with its fields
-    Show {
-        /// The file
-        #[arg(default_value = FILE)]
-        file: PathBuf,
-        /// The type
-        #[arg(value_name = "TYPE")]
-        name: Option<String>,
-    },
+    /// Show the types of a schema, or one of them with its fields: of a file, or else of the schema
+    /// that a relay told of and that is kept here
+    Show(ShowArgs),
     /// Say what a newer schema means for documents of an older one; fails if a migration is missing
     Diff {
         /// The older file
@@ -50,10 +47,31 @@ enum SchemaCommand {
     },
 }
 
-pub(super) fn run(args: SchemaArgs) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The file
+    file: Option<PathBuf>,
+    /// The type
+    #[arg(value_name = "TYPE")]
+    name: Option<String>,
+    /// The type, where no file is named
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "name")]
+    of: Option<String>,
+    /// Ask a relay, `ws://host:port` or `wss://host`
+    #[arg(long, value_name = "URL", conflicts_with = "file")]
+    from_relay: Option<String>,
+    /// Certificate (PEM) of an authority to trust for `wss://`, besides the well-known ones
+    #[arg(long, env = "CONCORD_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Where documents are kept [default: `$XDG_DATA_HOME/concord` or `~/.local/share/concord`]
+    #[arg(long, env = "CONCORD_DIR", value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: SchemaArgs) -> Result<(), Failure> {
     match args.command {
         SchemaCommand::Check { file } => check(&file, args.json),
-        SchemaCommand::Show { file, name } => show(&file, name.as_deref(), args.json),
+        SchemaCommand::Show(wanted) => show(wanted, args.json).await,
         SchemaCommand::Diff { old, new } => diff(&old, &new, args.json),
     }
 }
@@ -140,21 +158,33 @@ fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
     }))
 }
 
-fn show(file: &Path, name: Option<&str>, as_json: bool) -> Result<(), Failure> {
-    let schema = read(file)?;
-    let Some(name) = name else {
+async fn show(wanted: ShowArgs, as_json: bool) -> Result<(), Failure> {
+    let ShowArgs { file, name, of, from_relay, ca, dir } = wanted;
+    let (schema, from, hash) = match (file, from_relay) {
+        (Some(file), _) => (Arc::new(read(&file)?), file.display().to_string(), None),
+        (None, Some(url)) => told::of_relay(&url, ca.as_deref()).await?,
+        (None, None) => told::kept(dir).await?,
+    };
+    let Some(name) = name.or(of) else {
         if as_json {
             let types: serde_json::Map<_, _> =
                 schema.types.iter().map(|(name, of)| (name.clone(), type_json(of))).collect();
-            return output::json(&json!({ "root_key": schema.root_key, "types": types }));
+            let mut said = json!({ "root_key": schema.root_key, "types": types });
+            if let Some(hash) = hash {
+                said["hash"] = json!(hash.to_string());
+            }
+            return output::json(&said);
+        }
+        if let Some(hash) = hash {
+            output::line(format_args!("{from}, SHA-256 {hash}"))?;
         }
         let rows: Vec<_> = schema.types.values().map(type_row).collect();
         return output::table(&["TYPE", "VERSION", "PRIORITY", "RULES", "FIELDS"], &rows);
     };
-    let of = schema.types.get(name).ok_or_else(|| {
+    let of = schema.types.get(&name).ok_or_else(|| {
         let names: Vec<_> = schema.types.keys().map(String::as_str).collect();
         let names = names.join(", ");
-        Failure::not_found(format!("{} has no type {name:?}: it has {names}", file.display()))
+        Failure::not_found(format!("{from} has no type {name:?}: it has {names}"))
     })?;
     if as_json { output::json(&type_json(of)) } else { type_lines(of) }
 }

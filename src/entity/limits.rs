@@ -2,7 +2,7 @@
 
 /// Bytes of a schema file. The largest that people wrote for comparable systems have some 100 KiB;
 /// a peer reads the file of a relay, so there is an end to it.
-pub const FILE_BYTES_MAX: usize = 1 << 20;
+pub const FILE_BYTES_MAX: usize = concord_protocol::limits::SCHEMA_BYTES_MAX;
 /// Types of a schema.
 pub const TYPES_MAX: usize = 1_000;
 /// Fields of a type, or of a map.

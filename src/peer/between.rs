@@ -1,4 +1,4 @@
-//! Conflicts between the documents of a peer, under the schema that it was given.
+//! Conflicts between the documents of a peer, under the schema that is in force.
 
 use concord_protocol::DocumentId;
 
@@ -13,7 +13,7 @@ use crate::review::{
 impl Peer {
     /// The conflicts between documents that are stored here: unique keys that two entities have,
     /// and references to what is deleted. Reads every document; finds nothing without
-    /// [`PeerBuilder::schema`](super::PeerBuilder::schema). Documents that cannot be read are passed
+    /// a schema ([`Peer::schema`]). Documents that cannot be read are passed
     /// over.
     ///
     /// # Errors
@@ -26,7 +26,8 @@ impl Peer {
     /// What the documents that are stored here say that concerns others.
     pub(super) async fn between(&self) -> Result<Between, ReviewError> {
         let mut between = Between::default();
-        if self.0.schema.is_none() {
+        self.schema_is_known().await;
+        if self.0.schemas.in_force().is_none() {
             return Ok(between);
         }
         for id in self.documents().await? {
@@ -96,7 +97,7 @@ impl Peer {
             let (id, reason) = (conflict.view.id, reason.clone());
             let resolution =
                 Resolution::of_fields(&doc, id, &choice, reason, &step.fields, step.without())?;
-            let resolution = resolution.under(&doc, document.schema());
+            let resolution = resolution.under(&doc, document.schema().as_deref());
             document.write_decision(&doc, &resolution).await?;
         }
         Ok(())
@@ -121,7 +122,8 @@ impl Document {
         self.read(|doc| {
             let news = follower.news(doc);
             follower.take_in(news)?;
-            let of = self.schema().and_then(|schema| schema.recognise(doc));
+            let schema = self.schema();
+            let of = schema.as_ref().and_then(|schema| schema.recognise(doc));
             Ok(of.map(|of| Facts::of(doc, follower.detector(), of)))
         })?
     }

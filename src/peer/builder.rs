@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64},
+    },
 };
 
 use concord_protocol::{Limits, PeerId, PeerMetadata, SessionId};
@@ -16,6 +19,7 @@ use super::{
     link::LinkContext,
     random_number,
     registry::Registry,
+    schema::Schemas,
     status::StatusBoard,
 };
 use crate::{
@@ -119,6 +123,8 @@ impl PeerBuilder {
     }
 
     /// The schema in force: what it says of documents and is not so is found as conflicts, too.
+    /// Without one it is that which a relay told last ([`Peer::schema`]); with one that is kept for
+    /// when there is none.
     #[must_use]
     pub fn schema(mut self, schema: Schema) -> Self {
         self.schema = Some(Arc::new(schema));
@@ -151,16 +157,20 @@ impl PeerBuilder {
         // New at every start: a name that is reused takes the place of its earlier connection.
         let us: PeerId = name("peer")?;
         let session: SessionId = name("session")?;
-        let metadata =
-            PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
+        let metadata = PeerMetadata {
+            storage_id: Some(store.storage_id()),
+            is_ephemeral: Some(false),
+            ..PeerMetadata::default()
+        };
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
         let (engine_sender, local) = mpsc::unbounded_channel();
         let home = Home::new(&engine_sender, Arc::new(System)).of(author);
         let registry = Arc::new(Registry::new(home));
+        let schemas = Arc::new(Schemas::new(self.schema));
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
         let engine = Engine {
-            core: Core::new(config, Arc::clone(&registry)),
+            core: Core::new(config, Arc::clone(&registry), Arc::clone(&schemas)),
             store: Arc::clone(&store),
             materialiser,
             tasks: tasks.clone(),
@@ -178,6 +188,7 @@ impl PeerBuilder {
             engine: answers,
             status: Arc::new(StatusBoard::default()),
             next_connection: AtomicU64::new(1),
+            schemas: Arc::clone(&schemas),
         });
         let peer = Peer(Arc::new(Inner {
             directory: self.directory,
@@ -190,7 +201,8 @@ impl PeerBuilder {
             runtime,
             session,
             next_broadcast: AtomicU64::new(1),
-            schema: self.schema,
+            schemas,
+            next_call: AtomicU32::new(1),
             author: self.author,
         }));
         for relay in &self.relays {

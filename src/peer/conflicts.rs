@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use automerge::{Automerge, transaction::Transaction};
 use concord_protocol::ChangeHash;
+use tokio::sync::watch;
 
-use super::{ChangeError, Document, FindError, PeerError, Watcher, locked};
+use super::{ChangeError, Document, FindError, PeerError, SchemaStatus, Watcher, locked};
 use crate::review::{
     self, Choice, Conflict, ConflictId, NotAgain, Past, Refused, Resolution, Unreadable,
     between::NotSo, bulk::BulkId, history,
@@ -73,7 +74,7 @@ impl Document {
         self.read(|doc| {
             let news = follower.news(doc);
             follower.take_in(news)?;
-            Ok(review::open(doc, follower.detector(), self.id(), Some(schema)))
+            Ok(review::open(doc, follower.detector(), self.id(), Some(&schema)))
         })?
     }
 
@@ -81,6 +82,7 @@ impl Document {
     pub fn watch_conflicts(&self) -> ConflictWatcher {
         ConflictWatcher {
             changes: self.watch(),
+            schema: self.peer().0.schemas.subscribe(),
             document: self.clone(),
             known: BTreeMap::new(),
             told: VecDeque::new(),
@@ -137,7 +139,7 @@ impl Document {
             let mut follower = locked(&self.held().follower);
             let (doc, news) = self.read(|doc| (doc.clone(), follower.news(doc)))?;
             follower.take_in(news)?;
-            let open = review::open(&doc, follower.detector(), self.id(), self.schema());
+            let open = review::open(&doc, follower.detector(), self.id(), self.schema().as_deref());
             if !open.iter().any(|open| open.id == conflict.id) {
                 return Err(ReviewError::NotOpen(conflict.id));
             }
@@ -167,7 +169,8 @@ impl Document {
         reason: Option<String>,
     ) -> Result<(), ReviewError> {
         let doc = self.read(Clone::clone)?;
-        let resolution = history::again(&doc, self.id(), self.schema(), conflict, choice, reason)?;
+        let resolution =
+            history::again(&doc, self.id(), self.schema().as_deref(), conflict, choice, reason)?;
         self.write_decision(&doc, &resolution).await
     }
 
@@ -194,6 +197,7 @@ impl Document {
 #[derive(Debug)]
 pub struct ConflictWatcher {
     changes: Watcher,
+    schema: watch::Receiver<SchemaStatus>,
     document: Document,
     /// Those that were told of, and where they are.
     known: BTreeMap<ConflictId, String>,
@@ -214,7 +218,11 @@ impl ConflictWatcher {
                 return Ok(event);
             }
             if !self.is_behind {
-                self.changes.next().await;
+                tokio::select! {
+                    _ = self.changes.next() => {}
+                    // The schema lives as long as the peer, and so the document.
+                    Ok(()) = self.schema.changed() => {}
+                }
                 self.is_behind = true;
             }
             self.look()?;

@@ -12,11 +12,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use concord_protocol::{CloseCode, DocumentId};
+use concord_protocol::{Call, CloseCode, DocumentId, Message, codec};
 use tokio::sync::oneshot;
 
 use super::{
-    applier::Task, content::Incoming, event::DocumentEvent, held::Held, registry::Registry,
+    applier::Task,
+    call::{CallDone, CallError, Calls},
+    content::Incoming,
+    event::DocumentEvent,
+    held::Held,
+    registry::Registry,
+    schema::{Judged, Keeper, Schemas, Unread},
 };
 use crate::replica::{
     Config, ConnectionId, Counted, Effect, Event, Job, LocalError, Now, Published, Replica, RowKey,
@@ -42,6 +48,16 @@ pub(super) enum Command {
     Shut(DocumentId),
     /// Answers [`Action::List`]: documents in order; none: there are no more.
     Listed(ConnectionId, Result<Vec<DocumentId>, StorageFailure>),
+    /// Ask a relay.
+    Call(Call, CallDone),
+    /// Nobody waits for the answer to this call any more.
+    HangUp(u32),
+    /// Answers [`Action::Recall`]: the row that was kept last, if there is one.
+    Recalled(Result<Option<Bytes>, StorageFailure>),
+    /// Answers [`Action::Keep`].
+    Kept(Result<(), StorageFailure>),
+    /// The applier has looked at a schema.
+    Judged(Judged),
     /// End, and answer when all is on disk.
     Close(oneshot::Sender<()>),
 }
@@ -67,6 +83,12 @@ pub(super) enum Action {
     Count(Counted),
     /// List a page of the stored documents, those after this one, for this connection.
     List(ConnectionId, Option<DocumentId>),
+    /// Send these bytes as one message. They are no document's, and are not reported as drained.
+    Say(ConnectionId, Bytes),
+    /// Read the row that [`Action::Keep`] wrote last.
+    Recall,
+    /// Write this row in place of the one before.
+    Keep(Bytes),
     /// Run this on the applier, after all that was given to it before.
     Apply(Task),
 }
@@ -77,7 +99,10 @@ pub(super) struct Core {
     registry: Arc<Registry>,
     now: Now,
     actions: VecDeque<Action>,
-    connections: BTreeSet<ConnectionId>,
+    /// Those that are there, and whether Concord's own messages are understood.
+    connections: BTreeMap<ConnectionId, bool>,
+    calls: Calls,
+    keeper: Keeper,
     open: BTreeSet<DocumentId>,
     local: BTreeMap<Ticket, (Arc<Held>, LocalDone)>,
     next_ticket: u64,
@@ -93,19 +118,26 @@ struct Closing {
 
 impl Core {
     /// A core with nothing in memory. The documents of the registry tell it of themselves.
-    pub(super) fn new(config: Config, registry: Arc<Registry>) -> Self {
+    pub(super) fn new(config: Config, registry: Arc<Registry>, schemas: Arc<Schemas>) -> Self {
         Self {
             replica: Replica::new(config),
             registry,
             now: Now::default(),
             actions: VecDeque::new(),
-            connections: BTreeSet::new(),
+            connections: BTreeMap::new(),
+            calls: Calls::default(),
+            keeper: Keeper::new(schemas),
             open: BTreeSet::new(),
             local: BTreeMap::new(),
             next_ticket: 0,
             under_way: 0,
             closing: None,
         }
+    }
+
+    /// Asks for the schema that was kept.
+    pub(super) fn recall(&mut self) {
+        self.ask(Action::Recall);
     }
 
     /// Takes in one command.
@@ -128,6 +160,32 @@ impl Core {
                 }
             }
             Command::Listed(connection, page) => self.listed(connection, page),
+            Command::Call(call, done) => self.call(call, done),
+            Command::HangUp(id) => {
+                if let Some(asked) = self.calls.given_up(id) {
+                    let goodbye = codec::encode(&Message::HangUp { id });
+                    self.actions.push_back(Action::Say(asked, goodbye));
+                }
+            }
+            Command::Recalled(row) => {
+                self.answered();
+                let unread = self.keeper.recalled(row);
+                self.look_at(unread);
+            }
+            Command::Kept(kept) => {
+                self.answered();
+                if let Err(error) = kept {
+                    tracing::warn!(%error, "a schema is in force and not on disk");
+                }
+            }
+            Command::Judged(judged) => {
+                self.answered();
+                let (row, next) = self.keeper.judged(judged);
+                if let Some(row) = row {
+                    self.ask(Action::Keep(row));
+                }
+                self.look_at(next);
+            }
             Command::Close(done) => self.close(done),
         }
     }
@@ -172,7 +230,12 @@ impl Core {
     fn event(&mut self, event: Event) {
         match event {
             Event::Connected(id, info) => {
-                self.connections.insert(id);
+                self.connections.insert(id, info.concord);
+                if self.closing.is_some() {
+                    self.part(id);
+                    return;
+                }
+                self.keeper.connected(id, info.metadata.storage_id.clone());
                 self.handle(Event::Connected(id, info));
                 for held in self.registry.all() {
                     held.ask_again();
@@ -181,13 +244,66 @@ impl Core {
                 self.actions.push_back(Action::List(id, None));
                 return;
             }
-            Event::Disconnected(id) => _ = self.connections.remove(&id),
+            Event::Disconnected(id) => {
+                self.connections.remove(&id);
+                self.keeper.disconnected(id);
+                self.calls.lost(id);
+            }
+            Event::Received(id, message) => {
+                if let Some(message) = self.received(id, message) {
+                    self.handle(Event::Received(id, message));
+                }
+                return;
+            }
             Event::Loaded(..) | Event::Read(..) | Event::Stored(..) | Event::WorkDone(..) => {
                 self.answered();
             }
             _ => {}
         }
         self.handle(event);
+    }
+
+    /// Takes what is between us and a relay, and is of no document; gives back the rest.
+    fn received(&mut self, id: ConnectionId, message: Message) -> Option<Message> {
+        match message {
+            _ if self.connections.get(&id) != Some(&true) => return Some(message),
+            Message::Schema { hash, text } => {
+                let unread = self.keeper.told(id, hash, text);
+                self.look_at(unread);
+            }
+            Message::Answer(answer) => self.calls.answered(id, answer),
+            // Nobody listens.
+            Message::Event { id: call, .. } => {
+                let goodbye = codec::encode(&Message::HangUp { id: call });
+                self.actions.push_back(Action::Say(id, goodbye));
+            }
+            message => return Some(message),
+        }
+        None
+    }
+
+    /// Has the applier look at a schema.
+    fn look_at(&mut self, unread: Option<Unread>) {
+        let Some(unread) = unread else { return };
+        self.under_way += 1;
+        let home = self.registry.home().clone();
+        let look = move || {
+            // A peer that is gone needs none.
+            home.tell(Command::Judged(unread.judge()));
+        };
+        self.actions.push_back(Action::Apply(Task::Call(Box::new(look))));
+    }
+
+    /// Asks the relay that has been connected longest.
+    fn call(&mut self, call: Call, done: CallDone) {
+        let asked = self.connections.iter().find(|(_, concord)| **concord);
+        let Some((asked, _)) = asked.filter(|_| self.closing.is_none()) else {
+            // Who asked may have stopped waiting.
+            let _ = done.send(Err(CallError::Offline));
+            return;
+        };
+        self.calls.made(call.id, *asked, done);
+        self.actions.push_back(Action::Say(*asked, codec::encode(&Message::Call(call))));
     }
 
     fn answered(&mut self) {
@@ -218,7 +334,7 @@ impl Core {
         let Some(last) = page.last().cloned() else {
             return;
         };
-        if !self.connections.contains(&connection) {
+        if !self.connections.contains_key(&connection) {
             return;
         }
         for document in page {
@@ -233,10 +349,14 @@ impl Core {
         }
         let until_ms = self.now.mono_ms.saturating_add(CLOSE_MS);
         self.closing = Some(Closing { done, until_ms });
-        for connection in &self.connections {
-            let goodbye = Action::Close(*connection, CloseCode::Normal, "closing".into());
-            self.actions.push_back(goodbye);
+        let connections: Vec<_> = self.connections.keys().copied().collect();
+        for id in connections {
+            self.part(id);
         }
+    }
+
+    fn part(&mut self, from: ConnectionId) {
+        self.actions.push_back(Action::Close(from, CloseCode::Normal, "closing".into()));
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -329,5 +449,35 @@ impl Core {
         if held.put_in(chunks) {
             self.actions.push_back(Action::Apply(Task::TakeIn(held)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_protocol::PeerMetadata;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        peer::home::{Home, System},
+        replica::PeerInfo,
+    };
+
+    #[test]
+    fn a_relay_that_comes_while_a_peer_closes_is_told_so_and_not_waited_for() {
+        let (commands, _told) = mpsc::unbounded_channel();
+        let registry = Arc::new(Registry::new(Home::new(&commands, Arc::new(System))));
+        let config = Config::new("us".parse().unwrap(), PeerMetadata::default());
+        let mut core = Core::new(config, registry, Arc::new(Schemas::new(None)));
+        let (now, id) = (Now::default(), ConnectionId(1));
+        core.take(now, Command::Close(oneshot::channel().0));
+        let peer = "relay".parse().unwrap();
+        let metadata = PeerMetadata::default();
+        let info = PeerInfo { peer, metadata, concord: true, dialled: true };
+        core.take(now, Command::Event(Event::Connected(id, info)));
+        assert!(matches!(core.poll(), Some(Action::Close(to, ..)) if to == id));
+        assert!(core.poll().is_none() && !core.is_closed(now));
+        core.take(now, Command::Event(Event::Disconnected(id)));
+        assert!(core.is_closed(now));
     }
 }

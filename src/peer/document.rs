@@ -64,9 +64,9 @@ impl Document {
         &self.held.id
     }
 
-    /// The schema in force, if the peer was given one.
-    pub(super) fn schema(&self) -> Option<&Schema> {
-        self.peer.0.schema.as_deref()
+    /// The schema in force, if there is one.
+    pub(super) fn schema(&self) -> Option<Arc<Schema>> {
+        self.peer.0.schemas.in_force()
     }
 
     /// Its name as applications pass it around.

@@ -19,7 +19,7 @@ use super::{
     socket::Outgoing,
 };
 use crate::{
-    replica::{ConnectionId, Event, Now, PeerInfo, StorageFailure},
+    replica::{ConnectionId, Event, Kind, Now, PeerInfo, RowKey, RowWrite, StorageFailure},
     store::{DocumentKey, Store, Tenant},
     worker::{Materialiser, resolve},
 };
@@ -30,6 +30,9 @@ const BATCH_MAX: usize = 256;
 pub(super) const SOCKET_EVENTS_MAX: usize = 256;
 /// Documents listed at once.
 pub(super) const DOCUMENTS_PAGE: usize = 500;
+
+/// Where the schema of a relay is kept, of what the store has for its owner.
+const SCHEMA_ROW: RowKey = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
 
 /// What sockets and answers tell the engine.
 pub(super) enum Told {
@@ -70,13 +73,21 @@ impl Engine {
         mut sockets: mpsc::Receiver<Told>,
     ) {
         let mut is_wanted = true;
-        while !self.core.is_closed(self.now()) {
+        self.core.recall();
+        loop {
+            while let Some(action) = self.core.poll() {
+                self.carry_out(action);
+            }
+            if self.core.is_closed(self.now()) {
+                break;
+            }
             let deadline = self.deadline();
             tokio::select! {
                 command = local.recv(), if is_wanted => {
                     is_wanted = command.is_some();
                     // Nobody to tell of the end, either.
-                    self.command(command.unwrap_or_else(|| Command::Close(oneshot::channel().0)));
+                    let command = command.unwrap_or_else(|| Command::Close(oneshot::channel().0));
+                    self.command_after(command, &mut sockets);
                 }
                 Some(told) = sockets.recv() => self.take(told),
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
@@ -85,15 +96,12 @@ impl Engine {
             }
             for _ in 0..BATCH_MAX {
                 if let Ok(command) = local.try_recv() {
-                    self.command(command);
+                    self.command_after(command, &mut sockets);
                 } else if let Ok(told) = sockets.try_recv() {
                     self.take(told);
                 } else {
                     break;
                 }
-            }
-            while let Some(action) = self.core.poll() {
-                self.carry_out(action);
             }
         }
         if let Err(error) = self.store.close().await {
@@ -135,6 +143,17 @@ impl Engine {
                 self.command(Command::Event(Event::Connected(id, info)));
             }
         }
+    }
+
+    /// Who calls because the status says that a relay is there finds it there.
+    fn command_after(&mut self, command: Command, sockets: &mut mpsc::Receiver<Told>) {
+        if let Command::Call(..) = command {
+            for _ in 0..SOCKET_EVENTS_MAX {
+                let Ok(told) = sockets.try_recv() else { break };
+                self.take(told);
+            }
+        }
+        self.command(command);
     }
 
     fn command(&mut self, command: Command) {
@@ -183,6 +202,21 @@ impl Engine {
                 self.answer(async move {
                     Command::Listed(connection, page.await.map_err(StorageFailure::from))
                 });
+            }
+            Action::Say(id, bytes) => self.send(id, Outgoing::Say(bytes)),
+            Action::Recall => {
+                let reading = self.store.read(DocumentKey::schema(), vec![SCHEMA_ROW]);
+                self.answer(async move {
+                    let rows = reading.await.map_err(StorageFailure::from);
+                    Command::Recalled(rows.map(|rows| rows.into_iter().next().flatten()))
+                });
+            }
+            Action::Keep(row) => {
+                let write = RowWrite::Put(SCHEMA_ROW, row);
+                let writing = self.store.write(DocumentKey::schema(), vec![write]);
+                self.answer(
+                    async move { Command::Kept(writing.await.map_err(StorageFailure::from)) },
+                );
             }
             // The applier ends only after the last handle is gone.
             Action::Apply(task) => _ = self.tasks.send(task),

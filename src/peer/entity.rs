@@ -50,6 +50,7 @@ impl Peer {
     /// # }
     /// ```
     pub async fn entity(&self, of: &EntityType, key: &str) -> Result<Document, EntityError> {
+        self.schema_is_known().await;
         let document = self.hold(&document_id(TENANT, &of.name, key));
         let is_there = self.known(&document).await?;
         let lacking = if is_there {

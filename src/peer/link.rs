@@ -15,13 +15,14 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc},
     task::AbortHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     dialer::{Dialer, Ended, State},
     engine::Told,
     random_number,
+    schema::Schemas,
     socket::{self},
     status::{Status, StatusBoard},
     transport::{self, RelayUrl, Transport},
@@ -30,6 +31,9 @@ use crate::{
     replica::{ConnectionId, Event},
     tls::Trust,
 };
+
+/// Milliseconds that a relay waits for what this disk has of a schema.
+const RECALL_MS: u64 = 1_000;
 
 /// What every link of a peer shares.
 pub(super) struct LinkContext {
@@ -41,6 +45,7 @@ pub(super) struct LinkContext {
     pub(super) engine: mpsc::Sender<Told>,
     pub(super) status: Arc<StatusBoard>,
     pub(super) next_connection: AtomicU64,
+    pub(super) schemas: Arc<Schemas>,
 }
 
 /// The task that keeps one relay connected.
@@ -125,7 +130,13 @@ async fn connection(
         Ok(opened) => opened,
         Err(ended) => return ended,
     };
-    let greeted = socket::greet(opened, &context.us, &context.metadata, &context.limits).await;
+    let mut metadata = context.metadata.clone();
+    if opened.concord {
+        // A disk that is slow costs being told once more.
+        let held = timeout(Duration::from_millis(RECALL_MS), context.schemas.held());
+        metadata.schema = held.await.ok().flatten();
+    }
+    let greeted = socket::greet(opened, &context.us, &metadata, &context.limits).await;
     let (socket, info) = match greeted {
         Ok(greeted) => greeted,
         Err(ended) => return ended,

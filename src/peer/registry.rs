@@ -22,6 +22,11 @@ impl Registry {
         Self { home, documents: Mutex::default() }
     }
 
+    /// The peer as its documents see it.
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// The document, if somebody has a handle of it.
     pub(super) fn find(&self, id: &DocumentId) -> Option<Arc<Held>> {
         locked(&self.documents).get(id).and_then(Weak::upgrade)

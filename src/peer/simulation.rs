@@ -23,14 +23,15 @@ use std::{
 };
 
 use automerge::{Automerge, transaction::Transaction};
+use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use self::seeded::Seeded;
 pub use self::{
     dialling::Dialling,
     exchange::{Apply, PeerAction, PeerInput},
 };
+use self::{exchange::Asked, seeded::Seeded};
 use super::{
     ChangeError, DocumentEvent, EditError,
     core::{Command, Core},
@@ -39,6 +40,7 @@ use super::{
     home::Home,
     locked,
     registry::Registry,
+    schema::Schemas,
 };
 use crate::{
     replica::{Config, Now, Stats},
@@ -77,6 +79,8 @@ pub struct SimulatedPeer {
     documents: BTreeMap<DocumentId, Open>,
     edits: VecDeque<(EditId, Pending)>,
     next_edit: u64,
+    /// What a relay told of its schema.
+    schema_row: Option<Bytes>,
 }
 
 struct Open {
@@ -96,8 +100,11 @@ impl SimulatedPeer {
         let (commands, told) = mpsc::unbounded_channel();
         let surroundings = Arc::new(Seeded::new(seed));
         let registry = Arc::new(Registry::new(Home::new(&commands, surroundings.clone())));
+        let schemas = Arc::new(Schemas::new(None));
+        let mut core = Core::new(config, Arc::clone(&registry), schemas);
+        core.recall();
         Self {
-            core: Core::new(config, Arc::clone(&registry)),
+            core,
             registry,
             _commands: commands,
             told,
@@ -106,6 +113,7 @@ impl SimulatedPeer {
             documents: BTreeMap::new(),
             edits: VecDeque::new(),
             next_edit: 0,
+            schema_row: None,
         }
     }
 
@@ -123,11 +131,19 @@ impl SimulatedPeer {
             while let Ok(command) = self.told.try_recv() {
                 self.core.take(self.now, command);
             }
-            if let Some(action) = self.core.poll() {
-                return Some(action.into());
-            }
-            if self.told.is_empty() {
-                return None;
+            match self.core.poll().map(Asked::from) {
+                Some(Asked::Outside(action)) => return Some(action),
+                // Kept as on a disk that never fails, until the peer is dropped.
+                Some(Asked::Recall) => {
+                    let row = Ok(self.schema_row.clone());
+                    self.core.take(self.now, Command::Recalled(row));
+                }
+                Some(Asked::Keep(row)) => {
+                    self.schema_row = Some(row);
+                    self.core.take(self.now, Command::Kept(Ok(())));
+                }
+                None if self.told.is_empty() => return None,
+                None => {}
             }
         }
     }

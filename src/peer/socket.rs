@@ -39,6 +39,8 @@ const CLOSE_MS: u64 = 1_000;
 pub(super) enum Outgoing {
     /// One message.
     Send(Bytes),
+    /// One message that the engine does not want to hear of again.
+    Say(Bytes),
     /// Nothing more.
     Close(CloseCode, String),
 }
@@ -159,7 +161,7 @@ async fn write<S>(
 where
     S: Sink<Frame, Error = tungstenite::Error> + Unpin,
 {
-    let mut message: Option<Fragments> = None;
+    let mut message: Option<Sending> = None;
     loop {
         let sent = tokio::select! {
             biased;
@@ -167,7 +169,7 @@ where
             next = next_piece(&mut message, outgoing) => match next {
                 Some(Next::Piece(len, frame)) => {
                     let sent = sink.send(frame).await;
-                    if sent.is_ok() && drained.send(len).is_err() {
+                    if sent.is_ok() && len > 0 && drained.send(len).is_err() {
                         return Ended::permanent("the peer is closed");
                     }
                     sent
@@ -194,9 +196,16 @@ where
     }
 }
 
+/// A message that is being sent.
+struct Sending {
+    pieces: Fragments,
+    /// The engine counts its bytes.
+    is_counted: bool,
+}
+
 /// What is to be written next.
 enum Next {
-    /// A frame, and the bytes of its message that it carries.
+    /// A frame, and the bytes of its message that it carries and that are counted.
     Piece(usize, Frame),
     Close(CloseCode, String),
 }
@@ -204,15 +213,22 @@ enum Next {
 /// The next piece of the message that is being sent, or the next thing that the engine has; `None`
 /// when there is no engine any more. Nothing is lost if it is dropped while it waits.
 async fn next_piece(
-    message: &mut Option<Fragments>,
+    message: &mut Option<Sending>,
     outgoing: &mut mpsc::UnboundedReceiver<Outgoing>,
 ) -> Option<Next> {
     loop {
-        if let Some((len, frame)) = message.as_mut().and_then(Fragments::next) {
-            return Some(Next::Piece(len, frame));
+        if let Some(sending) = message
+            && let Some((len, frame)) = sending.pieces.next()
+        {
+            return Some(Next::Piece(if sending.is_counted { len } else { 0 }, frame));
         }
         match outgoing.recv().await? {
-            Outgoing::Send(bytes) => *message = Some(Fragments::new(bytes)),
+            Outgoing::Send(bytes) => {
+                *message = Some(Sending { pieces: Fragments::new(bytes), is_counted: true });
+            }
+            Outgoing::Say(bytes) => {
+                *message = Some(Sending { pieces: Fragments::new(bytes), is_counted: false });
+            }
             Outgoing::Close(code, reason) => return Some(Next::Close(code, reason)),
         }
     }

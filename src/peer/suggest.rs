@@ -26,7 +26,7 @@ impl Peer {
         conflict: &Conflict,
     ) -> Result<Option<Suggestion>, ReviewError> {
         let likeness = document.read(|doc| {
-            let of = type_of(doc, document.root_key());
+            let of = type_of(doc, &document.root_key());
             Likeness::of(doc, of.as_deref(), conflict)
         })?;
         let Some(likeness) = likeness else { return Ok(None) };
@@ -49,11 +49,12 @@ impl Document {
         let Some(doc) = self.read(|doc| has_any(doc).then(|| doc.clone()))? else {
             return Ok(Vec::new());
         };
-        Ok(chosen(&doc, self.id(), self.schema(), type_of(&doc, root_key).as_deref()))
+        Ok(chosen(&doc, self.id(), self.schema().as_deref(), type_of(&doc, &root_key).as_deref()))
     }
 
     /// The key that names the type of a document.
-    fn root_key(&self) -> &str {
-        self.schema().map_or(ROOT_KEY, |schema| &schema.root_key)
+    fn root_key(&self) -> String {
+        let schema = self.schema();
+        schema.map_or_else(|| ROOT_KEY.to_owned(), |schema| schema.root_key.clone())
     }
 }

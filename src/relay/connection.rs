@@ -3,6 +3,7 @@
 //! It frames, decodes and routes. It holds little, since most connections are idle: one timer,
 //! one small read buffer, and what is queued.
 
+mod calls;
 mod closing;
 mod handshake;
 mod route;
@@ -10,6 +11,7 @@ mod step;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use axum::Router;
 use bytes::Bytes;
 use concord_protocol::{CloseCode, PeerId};
 use tokio::{
@@ -27,6 +29,7 @@ use super::{
     shard::Inbound,
 };
 use crate::replica::{ConnectionId, Event};
+use calls::Calls;
 use step::Step;
 
 /// The socket under a connection.
@@ -73,6 +76,9 @@ struct Connection {
     id: ConnectionId,
     /// Whether `concord.v1` was negotiated.
     concord: bool,
+    /// Whether both sides said in their first messages that they mean it.
+    speaks: bool,
+    calls: Calls,
     socket: Socket,
     outbox: Outbox,
     inbox: mpsc::UnboundedReceiver<Outgoing>,
@@ -104,7 +110,7 @@ struct Times {
 }
 
 /// Speaks with whoever connected until it ends.
-pub(super) async fn run(hub: Arc<Hub>, mut socket: Socket, concord: bool) {
+pub(super) async fn run(hub: Arc<Hub>, api: Router, mut socket: Socket, concord: bool) {
     let (outbox, inbox) = mpsc::unbounded_channel();
     let Some(id) = hub.enter(outbox.clone()) else {
         hub.metrics.turned_away.inc();
@@ -119,6 +125,8 @@ pub(super) async fn run(hub: Arc<Hub>, mut socket: Socket, concord: bool) {
     let connection = Connection {
         id,
         concord,
+        speaks: false,
+        calls: Calls::new(api),
         socket,
         outbox,
         inbox,

@@ -34,7 +34,7 @@ use tokio_tungstenite::{
 use crate::frames::FRAGMENT_BYTES;
 
 use super::{
-    connection,
+    api, connection,
     hub::{Health, Hub},
     listen::ByteStream,
     metered::Metered,
@@ -81,9 +81,17 @@ pub(super) async fn turn_away(mut stream: Box<dyn ByteStream>) {
     let _ = tokio::time::timeout(Duration::from_millis(TURN_AWAY_MS), answer).await;
 }
 
-/// What clients see: a WebSocket on any path.
-pub(super) fn clients(hub: Arc<Hub>) -> Router {
-    Router::new().fallback(accept).with_state(hub)
+/// What clients connect to.
+#[derive(Clone)]
+struct Door {
+    hub: Arc<Hub>,
+    /// What is served below `/v1/`, also to those who are connected.
+    api: Router,
+}
+
+/// What clients see: what is below `/v1/`, and a WebSocket on any other path.
+pub(super) fn clients(hub: Arc<Hub>, api: Router) -> Router {
+    Router::new().fallback(accept).with_state(Door { hub, api: api::alone(api.clone()) }).merge(api)
 }
 
 /// What operators see.
@@ -95,7 +103,8 @@ pub(super) fn admin(hub: Arc<Hub>) -> Router {
         .with_state(hub)
 }
 
-async fn accept(State(hub): State<Arc<Hub>>, mut request: Request) -> Response {
+async fn accept(State(door): State<Door>, mut request: Request) -> Response {
+    let hub = &door.hub;
     let headers = request.headers();
     if request.method() != Method::GET || !has_token(headers, &UPGRADE, "websocket") {
         return plain(&request);
@@ -118,7 +127,7 @@ async fn accept(State(hub): State<Arc<Hub>>, mut request: Request) -> Response {
         return (StatusCode::UPGRADE_REQUIRED, "this connection cannot be upgraded\n")
             .into_response();
     };
-    tokio::spawn(upgraded(hub, upgrade, concord));
+    tokio::spawn(upgraded(door, upgrade, concord));
 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -150,7 +159,7 @@ fn plain(request: &Request) -> Response {
     page.into_response()
 }
 
-async fn upgraded(hub: Arc<Hub>, upgrade: OnUpgrade, concord: bool) {
+async fn upgraded(door: Door, upgrade: OnUpgrade, concord: bool) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -163,6 +172,7 @@ async fn upgraded(hub: Arc<Hub>, upgrade: OnUpgrade, concord: bool) {
         tracing::error!("an upgraded connection is not the stream that was accepted");
         return;
     };
+    let Door { hub, api } = door;
     let limits = &hub.config.limits;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -178,7 +188,7 @@ async fn upgraded(hub: Arc<Hub>, upgrade: OnUpgrade, concord: bool) {
     } else {
         WebSocketStream::from_partially_read(stream, early.into(), Role::Server, Some(config)).await
     };
-    connection::run(hub, socket, concord).await;
+    connection::run(hub, api, socket, concord).await;
 }
 
 /// Whether a comma-separated header holds this word.

@@ -21,6 +21,7 @@ use super::{
     directory::Directory,
     metrics::Metrics,
     outgoing::{Outbox, Outgoing},
+    schema::Served,
     shard::Shards,
 };
 
@@ -53,6 +54,8 @@ pub(super) struct Hub {
     pub(super) metrics: Arc<Metrics>,
     pub(super) shards: Shards,
     pub(super) addresses: Arc<Addresses>,
+    /// The schema that peers are told of.
+    pub(super) schema: Option<Served>,
     health: watch::Sender<Health>,
     next_connection: AtomicU64,
     connections: Mutex<Connections>,
@@ -77,6 +80,7 @@ impl Hub {
     ) -> Self {
         Self {
             addresses: Addresses::new(config.connections_per_address),
+            schema: config.schema.as_deref().map(Served::new),
             config,
             us,
             metadata,

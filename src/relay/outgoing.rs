@@ -1,6 +1,6 @@
 //! What is on its way to one connection: queued frames, cut into pieces for the socket.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 use bytes::Bytes;
 use concord_protocol::CloseCode;
@@ -17,9 +17,14 @@ const ROOM_KEPT: usize = 16;
 pub(super) enum Outgoing {
     /// One message of this shard.
     Frame(u16, Bytes),
+    /// One message that answers a call.
+    Answer(Bytes, Place),
     /// The end, after what was sent before.
     Close(CloseCode, String),
 }
+
+/// The room that an answer to a call takes, until it has left for the network.
+pub(super) type Place = Box<dyn fmt::Debug + Send>;
 
 /// The sending end of a connection's queue.
 pub(super) type Outbox = mpsc::UnboundedSender<Outgoing>;
@@ -27,10 +32,31 @@ pub(super) type Outbox = mpsc::UnboundedSender<Outgoing>;
 /// Bytes that went to the socket, by the shard that sent them; `None`: the connection's own.
 pub(super) type Piece = (Option<u16>, usize, Message);
 
+/// Whose message it is.
+#[derive(Debug)]
+enum Sender {
+    Shard(u16),
+    /// The connection itself.
+    Own,
+    /// Somebody who answers a call.
+    Call {
+        _place: Place,
+    },
+}
+
+impl Sender {
+    fn shard(&self) -> Option<u16> {
+        match self {
+            Self::Shard(shard) => Some(*shard),
+            Self::Own | Self::Call { .. } => None,
+        }
+    }
+}
+
 /// Messages in the order to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    messages: VecDeque<(Option<u16>, Fragments)>,
+    messages: VecDeque<(Sender, Fragments)>,
     /// How many of them are the connection's own.
     own: usize,
 }
@@ -38,7 +64,12 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn push(&mut self, shard: Option<u16>, bytes: Bytes) {
         self.own += usize::from(shard.is_none());
-        self.messages.push_back((shard, Fragments::new(bytes)));
+        self.messages.push_back((shard.map_or(Sender::Own, Sender::Shard), Fragments::new(bytes)));
+    }
+
+    /// A message that answers a call.
+    pub(super) fn push_answer(&mut self, bytes: Bytes, place: Place) {
+        self.messages.push_back((Sender::Call { _place: place }, Fragments::new(bytes)));
     }
 
     /// Messages of the connection itself that are not yet sent whole.
@@ -59,18 +90,18 @@ impl Queue {
 
     /// The next frame to send.
     pub(super) fn next_piece(&mut self) -> Option<Piece> {
-        let (shard, message) = self.messages.front_mut()?;
-        let shard = *shard;
+        let (sender, message) = self.messages.front_mut()?;
+        let shard = sender.shard();
         let (len, frame) = message.next()?;
         if message.is_done() {
-            self.messages.pop_front();
-            self.popped(shard);
+            self.popped();
         }
         Some((shard, len, frame))
     }
 
-    fn popped(&mut self, shard: Option<u16>) {
-        self.own -= usize::from(shard.is_none());
+    fn popped(&mut self) {
+        let popped = self.messages.pop_front();
+        self.own -= usize::from(matches!(popped, Some((Sender::Own, _))));
         if self.messages.is_empty() && self.messages.capacity() > ROOM_KEPT {
             self.messages = VecDeque::new();
         }

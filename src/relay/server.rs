@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     addresses::Addresses,
+    api,
     clock::Clock,
     config::RelayConfig,
     gathered::Gathered,
@@ -151,8 +152,11 @@ impl Relay {
         materialiser: Arc<dyn Materialiser>,
     ) -> Result<Self, StartError> {
         let us = random_name()?;
-        let metadata =
-            PeerMetadata { storage_id: Some(store.storage_id()), is_ephemeral: Some(false) };
+        let metadata = PeerMetadata {
+            storage_id: Some(store.storage_id()),
+            is_ephemeral: Some(false),
+            ..PeerMetadata::default()
+        };
         let health = watch::Sender::new(Health::Ready);
         if let Some(schema) = &config.schema {
             Schema::parse(schema)?;
@@ -187,10 +191,10 @@ impl Relay {
             let router = http::admin(hub.clone());
             tokio::spawn(accept_always(hub.clone(), anybody, admin, router, head_ms));
         }
-        let mut router = http::clients(hub.clone());
+        let api = api::routes(&hub, reviewer.clone());
+        let router = http::clients(hub.clone(), api);
         let mut listeners = Vec::new();
         if let Some(reviewer) = reviewer {
-            router = router.merge(review::routes(hub.clone(), Arc::clone(&reviewer)));
             listeners.push(tokio::spawn(review::run(hub.clone(), reviewer)));
         }
         listeners.push(tokio::spawn(accept(hub.clone(), clients, router, head_ms)));

@@ -85,7 +85,15 @@ impl Replica {
             Message::Leave { .. } => {
                 self.core.close(connection, CloseCode::Normal, "left");
             }
-            Message::Error { .. } | Message::GoAway { .. } | Message::Unknown { .. } => {}
+            // Between the ends of a connection, or of a later version: nothing of documents.
+            Message::Error { .. }
+            | Message::GoAway { .. }
+            | Message::Schema { .. }
+            | Message::Call(_)
+            | Message::Answer(_)
+            | Message::Event { .. }
+            | Message::HangUp { .. }
+            | Message::Unknown { .. } => {}
             _ => {
                 self.core
                     .bad_message(connection, "a message that has no place after the handshake");

@@ -18,7 +18,13 @@ use serde_json::Value;
 
 /// A relay in this process, and its URL.
 pub(crate) async fn relay() -> (Relay, String) {
-    let config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
+    relay_under(None).await
+}
+
+/// The same, with a schema.
+pub(crate) async fn relay_under(schema: Option<&str>) -> (Relay, String) {
+    let schema = schema.map(str::to_owned);
+    let config = RelayConfig { port: 0, admin: None, schema, ..RelayConfig::default() };
     let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
     let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
     let url = format!("ws://{}", relay.addr());

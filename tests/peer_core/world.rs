@@ -70,7 +70,7 @@ pub(crate) struct World {
 }
 
 fn config(name: &str) -> Config {
-    let metadata = PeerMetadata { storage_id: None, is_ephemeral: Some(false) };
+    let metadata = PeerMetadata { is_ephemeral: Some(false), ..PeerMetadata::default() };
     // Snapshots, and reading back from them, are part of every run.
     Config { compact_changes: 40, ..Config::new(name.parse().unwrap(), metadata) }
 }
@@ -396,7 +396,7 @@ impl World {
         let run = self.homes[home].runs - 1;
         let info = |name: &str, dialled| PeerInfo {
             peer: name.parse().unwrap(),
-            metadata: PeerMetadata { storage_id: None, is_ephemeral: Some(false) },
+            metadata: PeerMetadata { is_ephemeral: Some(false), ..PeerMetadata::default() },
             concord: true,
             dialled,
         };

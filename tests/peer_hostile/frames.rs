@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use concord::peer::Status;
-use concord_protocol::{DocumentId, Message, PeerMetadata, codec, handshake};
+use concord_protocol::{
+    Answer, Call, DocumentId, Message, PeerMetadata, SchemaHash, codec, handshake,
+};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -50,6 +52,28 @@ fn frames(document: &DocumentId) -> Vec<(&'static str, Frame)> {
     for cut in [1, 10, good.len() / 2, good.len() - 1] {
         frames.push(("half a message", Frame::Binary(good.slice(..cut))));
     }
+    let schema = |hash: &str, text: &str| {
+        let message = Message::Schema { hash: SchemaHash::of(hash), text: text.to_owned() };
+        Frame::Binary(codec::encode(&message))
+    };
+    let deep = format!("[types.a.fields]\nb = {}", "{ items = ".repeat(50_000));
+    let nested = format!("a = {}", "[".repeat(500_000));
+    frames.push(("a schema that is none", schema("nonsense", "nonsense")));
+    frames.push(("a schema of another name", schema("a", "[types.a.fields]\nb = \"string\"")));
+    frames.push(("a schema that goes deep", schema(&deep, &deep)));
+    frames.push(("a schema that goes deeper", schema(&nested, &nested)));
+    let call = Call { method: "GET".to_owned(), path: "/v1/schema".to_owned(), ..Call::default() };
+    let answer = Answer { status: 200, body: "x".repeat(1_000_000), ..Answer::default() };
+    let event = Message::Event { id: 7, event: "opened".to_owned(), data: "{".to_owned() };
+    for (what, message) in [
+        ("a call", Message::Call(call)),
+        ("an answer to nothing", Message::Answer(answer)),
+        ("a farewell to nothing", Message::HangUp { id: 1 }),
+    ] {
+        frames.push((what, Frame::Binary(codec::encode(&message))));
+    }
+    let events = vec![event; 100];
+    frames.push(("events that nobody wants", Frame::Binary(codec::encode_many(&events))));
     let many = vec![Message::Leave { sender: peer }; 1_000];
     frames.push(("a thousand farewells", Frame::Binary(codec::encode_many(&many))));
     frames

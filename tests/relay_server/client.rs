@@ -89,6 +89,26 @@ impl Client {
         client
     }
 
+    /// Joins and means it: Concord's own messages are spoken.
+    pub(crate) async fn join_speaking(url: &str, name: &str, metadata: PeerMetadata) -> Self {
+        let mut client = Self::dial(url, Some(SUBPROTOCOL), None).await;
+        client.say_join_speaking(name, metadata).await;
+        client
+    }
+
+    pub(crate) async fn say_join_speaking(&mut self, name: &str, metadata: PeerMetadata) {
+        self.name = name.parse().unwrap();
+        self.send(&handshake::join_concord(&self.name, &metadata)).await;
+        match self.hear().await {
+            Heard::Message(reply) => {
+                let (relay, _, speaks) = handshake::welcomed_concord(&reply, &self.name).unwrap();
+                assert!(speaks);
+                self.relay = relay;
+            }
+            other => panic!("expected to be welcomed, heard {other:?}"),
+        }
+    }
+
     pub(crate) async fn say_join(&mut self, name: &str) {
         self.name = name.parse().unwrap();
         let join = handshake::join(&self.name, &PeerMetadata::default());

@@ -50,7 +50,8 @@ fn key(document: &DocumentId) -> DocumentKey {
 
 fn replica(compact_changes: usize) -> Replica {
     let storage_id = Some("relay-storage".parse().unwrap());
-    let metadata = PeerMetadata { storage_id, is_ephemeral: Some(false) };
+    let metadata =
+        PeerMetadata { storage_id, is_ephemeral: Some(false), ..PeerMetadata::default() };
     let mut config = Config::new("relay".parse().unwrap(), metadata);
     config.compact_changes = compact_changes;
     config.check_ms = 500;

@@ -3,8 +3,8 @@ use minicbor::data::Type;
 
 use super::{DecodeError, item::Item, names, types};
 use crate::{
-    Ack, ChangeHash, DocumentId, ID_MAX_LEN, IdError, Limits, Message, PeerId, PeerMetadata,
-    RefuseCode, Refused, RemoteHeads, StorageId, handshake,
+    Ack, Answer, Call, ChangeHash, DocumentId, ID_MAX_LEN, IdError, Limits, Message, PeerId,
+    PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash, StorageId, handshake,
 };
 
 /// Messages in one frame, with `concord.v1`.
@@ -20,6 +20,10 @@ const MISADDRESSED_BYTES_MAX: usize = 4 * ID_MAX_LEN;
 const REFUSED_MAX: usize = 1_024;
 /// Bytes of a reason in words, and of the name of an unknown type; longer ones are cut.
 const WORDS_BYTES_MAX: usize = 1_024;
+
+/// Bytes of the method of a call, of a tag of what is meant, and of the name of an event: words of
+/// HTTP, and hashes.
+const WORD_BYTES_MAX: usize = 256;
 
 /// Reads one WebSocket message: one CBOR map, or with `concord.v1` also an array of maps.
 /// Data of sync and ephemeral messages is a slice of the frame, not a copy.
@@ -61,7 +65,7 @@ struct Fields<'a> {
 }
 
 /// The keys that messages have at their top level.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 29] = [
     names::TYPE,
     names::SENDER_ID,
     names::TARGET_ID,
@@ -80,6 +84,17 @@ const FIELDS: [&str; 18] = [
     names::DURABLE,
     names::REFUSED,
     names::RETRY_AFTER_MS,
+    names::HASH,
+    names::TEXT,
+    names::ID,
+    names::METHOD,
+    names::PATH,
+    names::IF_MATCH,
+    names::IF_NONE_MATCH,
+    names::BODY,
+    names::STATUS,
+    names::ETAG,
+    names::EVENT,
 ];
 
 impl<'a> Fields<'a> {
@@ -142,6 +157,23 @@ impl<'a> Fields<'a> {
                 sender: self.peer(names::SENDER_ID)?,
                 retry_after_ms: self.retry_after_ms()?,
             }),
+            types::SCHEMA => Ok(Message::Schema {
+                hash: self.schema_hash()?,
+                text: self.long(names::TEXT, self.limits.schema_bytes, "a schema")?,
+            }),
+            types::CALL => Ok(Message::Call(self.call()?)),
+            types::ANSWER => Ok(Message::Answer(Answer {
+                id: self.number(names::ID)?,
+                status: self.number(names::STATUS)?,
+                etag: self.maybe(names::ETAG, WORD_BYTES_MAX, "a tag")?,
+                body: self.text(names::BODY)?.to_owned(),
+            })),
+            types::EVENT => Ok(Message::Event {
+                id: self.number(names::ID)?,
+                event: self.long(names::EVENT, WORD_BYTES_MAX, "the name of an event")?,
+                data: self.text(names::DATA)?.to_owned(),
+            }),
+            types::HANG_UP => Ok(Message::HangUp { id: self.number(names::ID)? }),
             types::REQUEST
             | types::SYNC
             | types::DOC_UNAVAILABLE
@@ -233,6 +265,10 @@ impl<'a> Fields<'a> {
                         Some(item.boolean(names::IS_EPHEMERAL)?)
                     };
                 }
+                // A later version may say more of it, and in another way.
+                names::CONCORD_SCHEMA if item.kind()? == Type::String => {
+                    metadata.schema = item.text(names::CONCORD_SCHEMA)?.parse().ok();
+                }
                 _ => item.skip()?,
             }
         }
@@ -294,6 +330,55 @@ impl<'a> Fields<'a> {
             list(&mut item, names::REFUSED, REFUSED_MAX, refused)
         })?;
         Ok(Ack { applied: hashes(names::APPLIED)?, durable: hashes(names::DURABLE)?, refused })
+    }
+
+    fn call(&self) -> Result<Call, DecodeError> {
+        Ok(Call {
+            id: self.number(names::ID)?,
+            method: self.long(names::METHOD, WORD_BYTES_MAX, "a method")?,
+            path: self.long(names::PATH, self.limits.call_path_bytes, "a path")?,
+            if_match: self.maybe(names::IF_MATCH, WORD_BYTES_MAX, "a tag")?,
+            if_none_match: self.maybe(names::IF_NONE_MATCH, WORD_BYTES_MAX, "a tag")?,
+            body: self.maybe(names::BODY, self.limits.call_body_bytes, "the body of a call")?,
+        })
+    }
+
+    fn schema_hash(&self) -> Result<SchemaHash, DecodeError> {
+        const EXPECTED: &str = "a SHA-256 in hexadecimal digits";
+        let field = names::HASH;
+        let hash = self.text(field)?.parse();
+        hash.map_err(|_| DecodeError::Field { field, expected: EXPECTED })
+    }
+
+    /// A text of at most so many bytes.
+    fn long(
+        &self,
+        field: &'static str,
+        max: usize,
+        what: &'static str,
+    ) -> Result<String, DecodeError> {
+        let text = self.text(field)?;
+        match text.len() {
+            len if len > max => Err(DecodeError::TooLarge { what, len, max }),
+            _ => Ok(text.to_owned()),
+        }
+    }
+
+    /// The same of a field that may be absent.
+    fn maybe(
+        &self,
+        field: &'static str,
+        max: usize,
+        what: &'static str,
+    ) -> Result<Option<String>, DecodeError> {
+        self.get(field).map(|_| self.long(field, max, what)).transpose()
+    }
+
+    /// A number of as many bits as are wanted.
+    fn number<T: TryFrom<u64>>(&self, field: &'static str) -> Result<T, DecodeError> {
+        let count = self.need(field)?.count(field)?;
+        let expected = "a number as small as it must be";
+        T::try_from(count).map_err(|_| DecodeError::Field { field, expected })
     }
 
     fn retry_after_ms(&self) -> Result<u32, DecodeError> {

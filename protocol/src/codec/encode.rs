@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::{names, types, writer::Writer};
-use crate::{Ack, Message, PeerId, PeerMetadata, Refused, RemoteHeads, StorageId};
+use crate::{Ack, Answer, Call, Message, PeerId, PeerMetadata, Refused, RemoteHeads, StorageId};
 
 /// Room for the keys, the type and the lengths of a message, without its ids and data.
 const OVERHEAD: usize = 96;
@@ -86,8 +86,7 @@ fn write(out: &mut Writer, message: &Message) {
         Message::GoAway { sender, retry_after_ms } => {
             start(out, types::GO_AWAY, 2);
             text(out, names::SENDER_ID, sender.as_str());
-            out.text(names::RETRY_AFTER_MS);
-            out.count(u64::from(*retry_after_ms));
+            number(out, names::RETRY_AFTER_MS, *retry_after_ms);
         }
         Message::Request { document, sender, target, data } => {
             with_data(out, types::REQUEST, document.as_str(), (sender, target), data);
@@ -118,6 +117,23 @@ fn write(out: &mut Writer, message: &Message) {
             address(out, document.as_str(), (sender, target));
             write_ack(out, ack);
         }
+        Message::Schema { hash, text: schema } => {
+            start(out, types::SCHEMA, 2);
+            text(out, names::HASH, &hash.to_string());
+            text(out, names::TEXT, schema);
+        }
+        Message::Call(call) => write_call(out, call),
+        Message::Answer(answer) => write_answer(out, answer),
+        Message::Event { id, event, data } => {
+            start(out, types::EVENT, 3);
+            number(out, names::ID, *id);
+            text(out, names::EVENT, event);
+            text(out, names::DATA, data);
+        }
+        Message::HangUp { id } => {
+            start(out, types::HANG_UP, 1);
+            number(out, names::ID, *id);
+        }
         // Neither is ever meant to be sent: what can be said of them is who, and of what.
         Message::Misaddressed { document, sender, wants_answer } => {
             start(out, if *wants_answer { types::REQUEST } else { types::DOC_UNAVAILABLE }, 2);
@@ -137,6 +153,20 @@ fn start(out: &mut Writer, kind: &str, entries: usize) {
 fn text(out: &mut Writer, name: &str, value: &str) {
     out.text(name);
     out.text(value);
+}
+
+fn number(out: &mut Writer, name: &str, value: u32) {
+    out.text(name);
+    out.count(u64::from(value));
+}
+
+/// What may be absent, if it is not.
+fn texts<const N: usize>(out: &mut Writer, entries: [(&str, &Option<String>); N]) {
+    for (name, value) in entries {
+        if let Some(value) = value {
+            text(out, name, value);
+        }
+    }
 }
 
 fn ends(out: &mut Writer, (sender, target): (&PeerId, &PeerId)) {
@@ -163,15 +193,19 @@ fn with_data(
 }
 
 fn write_metadata(out: &mut Writer, metadata: &PeerMetadata) {
-    let PeerMetadata { storage_id, is_ephemeral } = metadata;
+    let PeerMetadata { storage_id, is_ephemeral, schema } = metadata;
     out.text(names::PEER_METADATA);
-    out.map(usize::from(storage_id.is_some()) + usize::from(is_ephemeral.is_some()));
+    let said = [storage_id.is_some(), is_ephemeral.is_some(), schema.is_some()];
+    out.map(said.into_iter().filter(|said| *said).count());
     if let Some(storage_id) = storage_id {
         text(out, names::STORAGE_ID, storage_id.as_str());
     }
     if let Some(is_ephemeral) = is_ephemeral {
         out.text(names::IS_EPHEMERAL);
         out.boolean(*is_ephemeral);
+    }
+    if let Some(schema) = schema {
+        text(out, names::CONCORD_SCHEMA, &schema.to_string());
     }
 }
 
@@ -219,6 +253,27 @@ fn write_ack(out: &mut Writer, Ack { applied, durable, refused }: &Ack) {
     }
 }
 
+fn write_call(out: &mut Writer, call: &Call) {
+    let Call { id, method, path, if_match, if_none_match, body } = call;
+    let more = [if_match, if_none_match, body].into_iter().flatten().count();
+    start(out, types::CALL, 3 + more);
+    number(out, names::ID, *id);
+    text(out, names::METHOD, method);
+    text(out, names::PATH, path);
+    let tags = [(names::IF_MATCH, if_match), (names::IF_NONE_MATCH, if_none_match)];
+    texts(out, tags);
+    texts(out, [(names::BODY, body)]);
+}
+
+fn write_answer(out: &mut Writer, answer: &Answer) {
+    let Answer { id, status, etag, body } = answer;
+    start(out, types::ANSWER, 3 + usize::from(etag.is_some()));
+    number(out, names::ID, *id);
+    number(out, names::STATUS, u32::from(*status));
+    texts(out, [(names::ETAG, etag)]);
+    text(out, names::BODY, body);
+}
+
 /// About how many bytes a message takes: exact enough for those that are sent often.
 fn size_hint(message: &Message) -> usize {
     /// A document id and two peer ids, as clients make them.
@@ -232,6 +287,10 @@ fn size_hint(message: &Message) -> usize {
             Message::RemoteHeadsChanged { heads, .. } => {
                 heads.iter().map(|store| 80 + store.heads.len() * HEAD_LEN).sum()
             }
+            Message::Schema { text, .. } => text.len(),
+            Message::Call(call) => call.body.as_ref().map_or(0, String::len),
+            Message::Answer(answer) => answer.body.len(),
+            Message::Event { data, .. } => data.len(),
             Message::Ack { ack, .. } => (ack.applied.len() + ack.durable.len()) * HEAD_LEN,
             _ => 0,
         }

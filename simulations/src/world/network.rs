@@ -225,6 +225,7 @@ impl World<'_> {
                 metadata: PeerMetadata {
                     storage_id: Some(process.store.storage_id()),
                     is_ephemeral: Some(false),
+                    schema: None,
                 },
                 concord,
                 dialled: side == 0,

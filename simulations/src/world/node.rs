@@ -186,7 +186,11 @@ impl World<'_> {
         #[allow(clippy::expect_used, reason = "as above")]
         let storage_id: StorageId = format!("store-{kind}-{number}").parse().expect("a name");
         let (store, committer) = simulation::open(Box::new(node.disk.clone()), storage_id.clone());
-        let metadata = PeerMetadata { storage_id: Some(storage_id), is_ephemeral: Some(false) };
+        let metadata = PeerMetadata {
+            storage_id: Some(storage_id),
+            is_ephemeral: Some(false),
+            ..PeerMetadata::default()
+        };
         let config = self.config(id, peer.clone(), metadata);
         let is_author = self.is_author(id);
         let brain = if is_author {

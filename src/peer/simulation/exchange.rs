@@ -108,19 +108,32 @@ pub enum PeerAction {
     Apply(Apply),
 }
 
-impl From<Action> for PeerAction {
+/// An action of the core, by who carries it out.
+pub(super) enum Asked {
+    /// Whoever simulates.
+    Outside(PeerAction),
+    /// The simulated peer itself: see [`Action::Recall`].
+    Recall,
+    /// The same: see [`Action::Keep`].
+    Keep(Bytes),
+}
+
+impl From<Action> for Asked {
     fn from(action: Action) -> Self {
-        match action {
-            Action::Send(id, bytes) => Self::Send(id, bytes),
-            Action::Close(id, code, reason) => Self::Close(id, code, reason),
-            Action::Load(ticket, document) => Self::Load(ticket, document),
-            Action::Read(ticket, document, rows) => Self::Read(ticket, document, rows),
-            Action::Write(ticket, document, writes) => Self::Write(ticket, document, writes),
-            Action::Work(ticket, document, job) => Self::Work(ticket, document, job),
-            Action::SetTimer(at_ms) => Self::SetTimer(at_ms),
-            Action::Count(counted) => Self::Count(counted),
-            Action::List(id, after) => Self::List(id, after),
-            Action::Apply(task) => Self::Apply(Apply(task)),
-        }
+        Self::Outside(match action {
+            // More is drained than documents sent: the replica does not mind.
+            Action::Send(id, bytes) | Action::Say(id, bytes) => PeerAction::Send(id, bytes),
+            Action::Close(id, code, reason) => PeerAction::Close(id, code, reason),
+            Action::Load(ticket, document) => PeerAction::Load(ticket, document),
+            Action::Read(ticket, document, rows) => PeerAction::Read(ticket, document, rows),
+            Action::Write(ticket, document, writes) => PeerAction::Write(ticket, document, writes),
+            Action::Work(ticket, document, job) => PeerAction::Work(ticket, document, job),
+            Action::SetTimer(at_ms) => PeerAction::SetTimer(at_ms),
+            Action::Count(counted) => PeerAction::Count(counted),
+            Action::List(id, after) => PeerAction::List(id, after),
+            Action::Apply(task) => PeerAction::Apply(Apply(task)),
+            Action::Recall => return Self::Recall,
+            Action::Keep(row) => return Self::Keep(row),
+        })
     }
 }

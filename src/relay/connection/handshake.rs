@@ -36,9 +36,16 @@ impl Connection {
                 Err(End::Close(code, reason))
             }
             Answer::Welcome { reply, peer, metadata } => {
+                let version = handshake::version_of(&reply);
+                self.speaks = version == Some(handshake::SUBPROTOCOL);
+                let held = metadata.schema;
                 let info = PeerInfo { peer, metadata, concord: self.concord, dialled: false };
                 self.join(info).await?;
                 self.answer(codec::encode(&reply));
+                let schema = self.hub.schema.as_ref().filter(|_| self.speaks);
+                if let Some(news) = schema.and_then(|schema| schema.news_for(held)) {
+                    self.answer(news);
+                }
                 self.socket.get_mut().lift();
                 self.times.deadline = None;
                 self.set_timer();

@@ -55,6 +55,17 @@ impl Connection {
 
     /// Passes one message on.
     pub(super) async fn route(&mut self, message: Message) -> Result<(), End> {
+        let message = match message {
+            Message::Call(call) if self.speaks => {
+                self.call(call);
+                return Ok(());
+            }
+            Message::HangUp { id } if self.speaks => {
+                self.calls.hang_up(id);
+                return Ok(());
+            }
+            message => message,
+        };
         match route(&message) {
             Route::Document(_, sender) | Route::All(sender) if !self.is_peer(sender) => {
                 self.hub.metrics.foreign_sender.inc();

@@ -63,6 +63,10 @@ impl Connection {
                     self.queue.push(Some(shard), bytes);
                     continue;
                 }
+                Poll::Ready(Some(Outgoing::Answer(bytes, place))) => {
+                    self.queue.push_answer(bytes, place);
+                    continue;
+                }
                 Poll::Ready(Some(Outgoing::Close(code, reason))) => (code, reason),
                 // Never: we hold an outbox of our own.
                 Poll::Ready(None) => (CloseCode::Draining, String::new()),

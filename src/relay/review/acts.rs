@@ -12,9 +12,9 @@ use serde_json::json;
 
 use super::{
     decide::now_s,
-    http::{Desk, Problem, read_id},
+    http::{Desk, read_id},
 };
-use crate::review::triage::Act;
+use crate::{relay::api::Problem, review::triage::Act};
 
 /// What is sent: who does it, and what belongs to the act.
 #[derive(Debug, Deserialize)]

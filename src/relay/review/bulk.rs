@@ -17,11 +17,11 @@ use super::{
     Reviewer,
     bulks::Made,
     decide::{Undecided, now_s},
-    http::{Desk, Problem, document, read_id, read_mark},
+    http::{Desk, document, read_id, read_mark},
     index::Matching,
 };
 use crate::{
-    relay::hub::Hub,
+    relay::{api::Problem, hub::Hub},
     review::{
         ConflictId,
         bulk::{BULK_MAX, BulkId, Filter, Preview},

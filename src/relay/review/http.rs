@@ -5,18 +5,17 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{
     Json, Router,
     extract::{
-        DefaultBodyLimit, Path, Query, Request, State,
+        DefaultBodyLimit, Path, Query, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    middleware::{self, Next},
+    http::{HeaderMap, StatusCode, header},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
     routing::{get, post},
 };
-use concord_protocol::{AutomergeUrl, DocumentId};
+use concord_protocol::{AutomergeUrl, DocumentId, limits::CALL_BODY_BYTES_MAX};
 use futures_util::{Stream, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,7 +28,10 @@ use super::{
     standings::Wanted as WantedState,
 };
 use crate::{
-    relay::hub::{Health, Hub},
+    relay::{
+        api::Problem,
+        hub::{Health, Hub},
+    },
     replica::JobError,
     review::{
         ConflictId,
@@ -43,8 +45,6 @@ const LIMIT_MAX: usize = 500;
 const LIMIT: usize = 50;
 /// Documents that cannot be looked at and are named in a listing.
 const FAILED_MAX: usize = 10;
-/// Bytes of a decision: a value that somebody wrote by hand, or a text.
-const DECISION_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
 pub(super) struct Desk {
@@ -64,64 +64,8 @@ pub(in crate::relay) fn routes(hub: Arc<Hub>, reviewer: Arc<Reviewer>) -> Router
         .route("/v1/conflicts/{id}/resolve", post(resolve))
         .route("/v1/conflicts/{id}/revert", post(revert))
         .route("/v1/conflicts/{id}/{act}", post(acts::act))
-        .layer(DefaultBodyLimit::max(DECISION_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(desk.clone(), only_known_pages))
+        .layer(DefaultBodyLimit::max(CALL_BODY_BYTES_MAX))
         .with_state(desk)
-}
-
-/// An error, as RFC 9457 has it.
-#[derive(Debug)]
-pub(super) struct Problem {
-    status: StatusCode,
-    title: &'static str,
-    detail: String,
-    more: Option<(&'static str, Value)>,
-}
-
-impl Problem {
-    pub(super) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into(), more: None }
-    }
-
-    pub(super) fn bad(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "not understood", detail)
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let request = getrandom::u64().unwrap_or_default();
-        let mut body = json!({
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "request": format!("{request:016x}"),
-        });
-        if let Some((key, value)) = self.more {
-            body[key] = value;
-        }
-        tracing::debug!(
-            status = self.status.as_u16(),
-            detail = body["detail"].as_str(),
-            request = body["request"].as_str(),
-            "a request about conflicts failed"
-        );
-        let kind = HeaderValue::from_static("application/problem+json");
-        (self.status, [(header::CONTENT_TYPE, kind)], body.to_string()).into_response()
-    }
-}
-
-/// Pages of others neither read nor decide: as with sockets.
-async fn only_known_pages(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    if let Err(advice) = desk.hub.admits(request.headers()) {
-        return Problem::new(StatusCode::FORBIDDEN, "not allowed", advice).into_response();
-    }
-    if desk.hub.health() != Health::Ready {
-        let advice = "the relay is not serving at the moment: try again later";
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not serving", advice)
-            .into_response();
-    }
-    next.run(request).await
 }
 
 #[derive(Debug, Deserialize)]
