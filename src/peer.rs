@@ -40,6 +40,7 @@ mod hold;
 mod home;
 mod left_out;
 mod link;
+mod purge;
 mod registry;
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -88,6 +89,7 @@ pub use self::{
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
+    purge::{PurgeError, Refusal},
     status::Status,
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
     triage::TriageError,

@@ -12,15 +12,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use concord_protocol::{CloseCode, DocumentId};
+use concord_protocol::{ChangeHash, CloseCode, DocumentId, RefuseCode};
 use tokio::sync::oneshot;
 
 use super::{
-    applier::Task, content::Incoming, event::DocumentEvent, held::Held, registry::Registry,
+    applier::Task, content::Incoming, event::DocumentEvent, held::Held, purge::Refusal,
+    registry::Registry,
 };
 use crate::replica::{
-    Config, ConnectionId, Counted, Effect, Event, Job, LocalError, Now, Published, Replica, RowKey,
-    RowWrite, StorageFailure, Ticket,
+    Config, ConnectionId, Counted, Effect, Event, Job, Leaving, LocalError, Now, Published,
+    Replica, RowKey, RowWrite, StorageFailure, Ticket,
 };
 
 /// Milliseconds that closing waits for writes under way and for relays to say goodbye.
@@ -36,6 +37,8 @@ pub(super) enum Command {
     Event(Event),
     /// A change made here.
     Local(Arc<Held>, Bytes, LocalDone),
+    /// The document with these heads is to go from the store.
+    Purge(Arc<Held>, Vec<ChangeHash>, LocalDone),
     /// The document is wanted here. Read it from the store, again if it was open.
     Open(DocumentId),
     /// Nobody has a handle of it any more, perhaps.
@@ -80,6 +83,10 @@ pub(super) struct Core {
     connections: BTreeSet<ConnectionId>,
     open: BTreeSet<DocumentId>,
     local: BTreeMap<Ticket, (Arc<Held>, LocalDone)>,
+    /// Those of them that are documents which are to go.
+    purging: BTreeSet<Ticket>,
+    /// Documents that are gone, of which somebody still has a handle.
+    purged: BTreeSet<DocumentId>,
     next_ticket: u64,
     /// Requests of the replica whose answers are still to come.
     under_way: usize,
@@ -102,6 +109,8 @@ impl Core {
             connections: BTreeSet::new(),
             open: BTreeSet::new(),
             local: BTreeMap::new(),
+            purging: BTreeSet::new(),
+            purged: BTreeSet::new(),
             next_ticket: 0,
             under_way: 0,
             closing: None,
@@ -114,17 +123,25 @@ impl Core {
         match command {
             Command::Event(event) => self.event(event),
             Command::Local(held, change, done) => {
-                self.next_ticket += 1;
-                let ticket = Ticket(self.next_ticket);
                 let document = held.id.clone();
-                self.local.insert(ticket, (held, done));
+                let ticket = self.local_ticket(held, done);
                 self.handle(Event::LocalChange(ticket, document, change));
+            }
+            Command::Purge(held, heads, done) => {
+                let document = held.id.clone();
+                let ticket = self.local_ticket(held, done);
+                self.purging.insert(ticket);
+                let leaving = Leaving::Nothing;
+                self.handle(Event::Purge { ticket, document, heads, leaving });
             }
             Command::Open(document) => self.open(document),
             Command::Shut(document) => {
                 self.registry.forget(&document);
-                if self.registry.find(&document).is_none() && self.open.remove(&document) {
-                    self.handle(Event::Shut(document));
+                if self.registry.find(&document).is_none() {
+                    self.purged.remove(&document);
+                    if self.open.remove(&document) {
+                        self.handle(Event::Shut(document));
+                    }
                 }
             }
             Command::Listed(connection, page) => self.listed(connection, page),
@@ -175,6 +192,9 @@ impl Core {
                 self.connections.insert(id);
                 self.handle(Event::Connected(id, info));
                 for held in self.registry.all() {
+                    if self.purged.contains(&held.id) {
+                        continue;
+                    }
                     held.ask_again();
                     self.handle(Event::SyncWith(id, held.id.clone()));
                 }
@@ -188,6 +208,13 @@ impl Core {
             _ => {}
         }
         self.handle(event);
+    }
+
+    fn local_ticket(&mut self, held: Arc<Held>, done: LocalDone) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.local.insert(ticket, (held, done));
+        ticket
     }
 
     fn answered(&mut self) {
@@ -262,8 +289,15 @@ impl Core {
         let Some((held, done)) = self.local.remove(&ticket) else {
             return;
         };
+        let is_purge = self.purging.remove(&ticket);
         match &result {
-            Ok(()) => {}
+            Ok(()) if is_purge => {
+                held.fail("it was purged from this store");
+                self.purged.insert(held.id.clone());
+                self.open.remove(&held.id);
+                self.handle(Event::Shut(held.id.clone()));
+            }
+            Ok(()) | Err(LocalError::NotPurged(_)) => {}
             Err(LocalError::Storage(reason)) => {
                 held.fail(&reason.to_string());
                 held.tell(|| DocumentEvent::Failed { reason: reason.to_string() });
@@ -300,6 +334,9 @@ impl Core {
                 }
             }
             Published::Refused { hash, code, reason } => {
+                if code == RefuseCode::Deleted {
+                    held.refused(Refusal { code, reason: reason.clone() });
+                }
                 held.tell(|| DocumentEvent::Refused { hash, code, reason });
             }
             Published::Quarantined(reason) => {

@@ -14,15 +14,19 @@ use automerge::{ActorId, AutoCommit, ChangeHash as AmHash, sync, sync::SyncDoc a
 use bytes::Bytes;
 use concord::{
     replica::{
-        ChunkSource, Config, ConnectionId, Effect, Event, Job, JobError, Kind, Now, PeerInfo,
-        Published, Replica, RowKey, RowWrite, StorageFailure, StoredDocument, Ticket,
+        ChunkSource, Config, ConnectionId, Effect, Event, Job, JobError, Kind, Leaving, LocalError,
+        Now, PeerInfo, Published, Replica, RowKey, RowWrite, StorageFailure, StoredDocument,
+        Ticket,
     },
     worker::{WorkerJob, WorkerLimits, materialise},
 };
 use concord_protocol::{
-    ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, StorageId, codec,
+    ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, RefuseCode, StorageId, codec,
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
+
+/// Tickets from here on may be refused.
+const PURGES: u64 = 1 << 32;
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
 #[derive(Clone)]
@@ -107,6 +111,10 @@ pub(crate) struct World {
     pub(crate) nonsense: Vec<Bytes>,
     /// Whether writes fail.
     pub(crate) disk_fails: bool,
+    /// What became of purges, and of changes of the program here by their numbers.
+    pub(crate) purges: Vec<Result<(), LocalError>>,
+    /// What the program here was told of its changes that were refused.
+    pub(crate) refusals: Vec<(ChangeHash, RefuseCode)>,
     /// Bare connections read what is sent to them.
     pub(crate) draining: bool,
 }
@@ -148,6 +156,8 @@ impl World {
             breaks: BTreeSet::new(),
             nonsense: Vec::new(),
             disk_fails: false,
+            purges: Vec::new(),
+            refusals: Vec::new(),
             draining: true,
         };
         if opens {
@@ -457,6 +467,7 @@ impl World {
                 Effect::Work(ticket, _, job) => self.jobs.push_back((ticket, job)),
                 Effect::SetTimer(at) => self.timer = Some(at),
                 Effect::Count(counted) => self.counts.push(counted),
+                Effect::LocalDone(ticket, done) if ticket.0 >= PURGES => self.purges.push(done),
                 Effect::LocalDone(_, done) => done.unwrap(),
                 Effect::Publish(_, published) => self.published(published),
             }
@@ -479,6 +490,7 @@ impl World {
                     client.says_it_has = said;
                 }
             }
+            Published::Refused { hash, code, .. } => self.refusals.push((hash, code)),
             _ => {}
         }
     }
@@ -504,6 +516,7 @@ impl World {
             RowWrite::Delete(key) => {
                 disk.remove(&key);
             }
+            RowWrite::Clear => disk.retain(|key, _| key.kind == Kind::Meta),
         }
     }
 
@@ -678,6 +691,41 @@ impl World {
         }
         self.now.wall_ms += end - self.now.mono_ms;
         self.now.mono_ms = end;
+    }
+
+    /// All of the document is to go.
+    pub(crate) fn purge(&mut self, heads: &[ChangeHash], leaving: Leaving) {
+        let (document, heads) = (self.document.clone(), heads.to_vec());
+        self.handle(Event::Purge { ticket: Ticket(PURGES), document, heads, leaving });
+    }
+
+    /// The program here makes a change that may be refused.
+    pub(crate) fn change_here(&mut self, change: Bytes) {
+        let ticket = Ticket(PURGES);
+        self.handle(Event::LocalChange(ticket, self.document.clone(), change));
+    }
+
+    /// The rows on disk.
+    pub(crate) fn rows(&self) -> Vec<RowKey> {
+        self.disk.keys().copied().collect()
+    }
+
+    /// The relay's machine loses power when these many rows of what was to be written are on disk;
+    /// of what was to be cleared then, every other row is gone.
+    pub(crate) fn crash_after(&mut self, rows: usize) {
+        let waiting = std::mem::take(&mut self.writes).into_iter().flat_map(|(_, rows)| rows);
+        let mut waiting = waiting.collect::<VecDeque<_>>();
+        for row in waiting.drain(..rows.min(waiting.len())) {
+            Self::apply(&mut self.disk, row);
+        }
+        if let Some(RowWrite::Clear) = waiting.front() {
+            let mut number = 0;
+            self.disk.retain(|key, _| {
+                number += 1;
+                key.kind == Kind::Meta || number % 2 == 0
+            });
+        }
+        self.crash();
     }
 
     /// The relay's machine loses power: what was not flushed is gone, but for a prefix.
