@@ -1,5 +1,6 @@
 //! The `concord` command: what the arguments are, and which module does what.
 
+mod agree;
 mod config;
 mod conflicts;
 mod deletion;

@@ -11,6 +11,7 @@
 
 mod diff;
 mod error;
+mod expiry;
 mod field;
 mod fits;
 mod genesis;
@@ -34,6 +35,7 @@ pub(crate) use self::identity::TENANT;
 pub use self::{
     diff::{Difference, Impact},
     error::{SchemaError, SchemaErrors},
+    expiry::Expiry,
     field::{Field, Kind, Literal, OnDelete, Pattern},
     identity::{document_id, generated_key},
     lens::{Parked, Why},
@@ -42,7 +44,7 @@ pub use self::{
     read::{Entity, Misfit, type_of},
     rule::Rule,
     schema::{EditsOfDeleted, EntityType, Priority, ROOT_KEY, Schema},
-    tombstone::{DELETED_KEY, delete, is_deleted, restore},
+    tombstone::{DELETED_KEY, delete, deleted_ms, is_deleted, restore},
     typed::TypedError,
     validate::{Invalid, Problem},
     value::Value,

@@ -41,6 +41,7 @@ mod hold;
 mod home;
 mod left_out;
 mod link;
+mod purge;
 mod registry;
 mod schema;
 #[cfg(feature = "simulation")]
@@ -92,6 +93,7 @@ pub use self::{
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
+    purge::{PurgeError, Refusal},
     schema::{KeptSchema, SchemaStatus},
     status::Status,
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},

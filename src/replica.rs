@@ -26,6 +26,7 @@ mod meta;
 mod orphans;
 mod outgoing;
 mod presence;
+mod purge;
 mod reader;
 mod readers;
 mod receive;
@@ -117,6 +118,10 @@ impl Replica {
             }),
             Event::LocalChange(ticket, document, bytes) => {
                 self.local_change(ticket, document, bytes);
+            }
+            Event::Purge { ticket, document, heads, leaving } => {
+                let (core, document) = self.document(document);
+                document.push(core, Inbound::Purge(ticket, heads, leaving));
             }
             Event::SyncWith(connection, document) => self.sync_with(connection, document),
             Event::Broadcast { document, count, session, data } => {

@@ -26,6 +26,7 @@ mod causality;
 mod conflict;
 pub mod desk;
 mod detector;
+mod expires;
 mod facts;
 mod follower;
 pub mod history;
@@ -50,6 +51,7 @@ pub use self::{
     carried::Through,
     conflict::{Code, Conflict, ConflictId, Kept, Place, Side, SlotKey},
     detector::{Detector, Unreadable},
+    expires::Expires,
     facts::{Claimed, Facts, Refers},
     follower::{Follower, News},
     history::{NotAgain, Past},

@@ -1,4 +1,5 @@
-//! `concord doc delete | undelete`, with and without a schema that says what becomes of references.
+//! `concord doc delete | undelete | purge`, with and without a schema that says what becomes of
+//! references.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
@@ -8,7 +9,7 @@ use std::fs;
 
 use serde_json::json;
 
-use self::cli::{fails, json_of, ok};
+use self::cli::{fails, json_of, ok, relay};
 
 const SCHEMA: &str = r#"
 [types.project.fields]
@@ -20,6 +21,41 @@ project = { kind = "reference", to = "project", on_delete = "cascade" }
 also = { kind = "set", items = { kind = "reference", to = "project", on_delete = "set_null" } }
 parent = { kind = "reference", to = "task", on_delete = "restrict", acyclic = true }
 "#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_document_is_removed_once_a_relay_has_it_or_by_force() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let (relay, url) = relay().await;
+    let doc = ok(dir, &["doc", "create", r#"{"title":"Tiles"}"#]);
+    let purge = |more: &[&'static str]| [&["doc", "purge", &doc], more].concat();
+    let at_relay = ["--url", &url];
+
+    let (code, words) = fails(dir, &purge(&["--yes", "--force"]));
+    assert!(code == 2 && words.contains("is not deleted: concord doc delete"), "{words}");
+    ok(dir, &["doc", "delete", &doc]);
+    let (code, words) = fails(dir, &purge(&["--yes"]));
+    assert!(code == 2 && words.contains("give --url") && words.contains("--force"), "{words}");
+    let (code, words) =
+        fails(dir, &purge(&["--yes", "--url", "ws://127.0.0.1:1", "--deadline", "1"]));
+    assert!(code == 4 && words.contains("--force removes it all the same"), "{words}");
+    let (code, words) = fails(dir, &[&purge(&[])[..], &at_relay].concat());
+    assert!(code == 2 && words.contains("nobody is there to be asked"), "{words}");
+    assert!(ok(dir, &["doc", "ls"]).contains("Tiles"), "it is still here");
+
+    let done = json_of(dir, &[&purge(&["--yes", "--json"])[..], &at_relay].concat());
+    let id = doc.trim_start_matches("automerge:");
+    assert_eq!(done, json!({ "purged": id, "forced": false }));
+    assert_eq!(json_of(dir, &["doc", "ls", "--json"]), json!([]));
+    // The relay has it, and gives it back to whoever asks.
+    assert!(ok(dir, &["doc", "get", &doc, "--url", &url]).contains("Tiles"));
+
+    let words = ok(dir, &purge(&["--yes", "--force"]));
+    assert_eq!(words, format!("removed {doc} from this store"));
+    let (code, _) = fails(dir, &["doc", "get", &doc]);
+    assert_eq!(code, 3);
+    relay.shutdown().await.unwrap();
+}
 
 #[test]
 fn what_is_deleted_takes_with_it_what_the_schema_says_and_nothing_else() {

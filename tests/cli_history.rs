@@ -1,4 +1,4 @@
-//! `concord doc log | at | diff | blame | restore`: what people see of a history, and programs.
+//! `concord doc log | at | diff | blame | restore | events`: what people see of a history, and programs.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
@@ -109,6 +109,51 @@ fn a_history_is_read_and_restored() {
     assert_eq!(log[0]["change"], restored["change"]);
     let nothing = ok(home, &["doc", "restore", &doc, &hashes[1]]);
     assert_eq!(nothing, "nothing is different: nothing was written");
+}
+
+#[test]
+fn events_are_told_from_where_a_call_ended() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let by = |author, args: &[&str]| ok(home, &[args, &["--author", author]].concat());
+    let content = r#"{"type":"task","count":1}"#;
+    let doc = by("ann@example.org", &["doc", "create", content]);
+    let start = json_of(home, &["doc", "events", &doc, "--json"]);
+    let names = |told: &Value| -> Vec<String> {
+        told["events"].as_array().unwrap().iter().map(|event| text(&event["name"])).collect()
+    };
+    assert!(names(&start).contains(&"task.count_set".to_owned()), "{start}");
+    assert_eq!(start["more"], false);
+
+    by("bob@example.org", &["edit", &doc, "count", "2", "-m", "it is dry"]);
+    let cursor = text(&start["cursor"]);
+    let said = ok(home, &["doc", "events", &doc, "--since", &cursor]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("EVENT") && lines.len() == 3, "{said}");
+    for words in ["task.count_changed", "1 -> 2", "bob@example.org", "it is dry", " 20"] {
+        assert!(lines[1].contains(words), "{words}: {said}");
+    }
+    // Whoever goes on from there is told nothing twice.
+    let next = lines[2].strip_prefix("go on with --since ").unwrap();
+    let nothing = ok(home, &["doc", "events", &doc, "--since", next]);
+    assert_eq!(nothing, format!("nothing happened\ngo on with --since {next}"));
+
+    // A part at a time comes to the same as all at once.
+    let all = json_of(home, &["doc", "events", &doc, "--json"]);
+    let (mut since, mut found) = ("start".to_owned(), Vec::new());
+    loop {
+        let part = json_of(home, &["doc", "events", &doc, "-n", "1", "--since", &since, "--json"]);
+        found.extend(part["events"].as_array().unwrap().clone());
+        since = text(&part["cursor"]);
+        if part["more"] == false {
+            break;
+        }
+    }
+    assert_eq!((Value::Array(found), since), (all["events"].clone(), text(&all["cursor"])));
+    assert_eq!(all["events"].as_array().unwrap().last().unwrap()["cause"]["message"], "it is dry");
+
+    let (code, words) = fails(home, &["doc", "events", &doc, "--since", "00000000"]);
+    assert!(code == 3 && words.contains("no change of the document begins with"), "{words}");
 }
 
 #[test]

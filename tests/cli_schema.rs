@@ -36,12 +36,16 @@ fn a_good_file_is_said_to_be_good_and_shown() {
     let types = ok(home.path(), &["schema", "show", EXAMPLE]);
     assert_eq!(types.lines().count(), 4, "{types}");
     let task = ok(home.path(), &["schema", "show", EXAMPLE, "task"]);
-    for part in ["enum todo | doing | done", "ladder todo < doing < done", "rule     dates: start"]
-    {
+    for part in [
+        "enum todo | doing | done",
+        "ladder todo < doing < done",
+        "rule     dates: start",
+        "purged   90d after it was deleted",
+    ] {
         assert!(task.contains(part), "{part}: {task}");
     }
     let task = json_of(home.path(), &["schema", "show", EXAMPLE, "task", "--json"]);
-    assert_eq!(task["version"], 3);
+    assert_eq!((&task["version"], &task["purge_deleted_after"]), (&json!(3), &json!("90d")));
     assert_eq!(task["fields"]["summary"]["slot"], "title");
     assert_eq!(task["fields"]["labels"]["kind"]["items"]["kind"], "string");
     let (code, _, words) = failing(home.path(), &["schema", "show", EXAMPLE, "tsk"]);
@@ -77,6 +81,34 @@ fn all_errors_are_listed_with_place_and_what_to_do() {
     assert_eq!((&said["valid"], &said["errors"][1]["line"]), (&json!(false), &json!(3)));
     let (code, _, words) = failing(home.path(), &["schema", "show", path]);
     assert!(code == 2 && words.contains("line 2: ") && words.contains("1 more"), "{words}");
+}
+
+#[test]
+fn a_diff_says_when_what_is_deleted_goes_sooner() {
+    let home = tempfile::tempdir().unwrap();
+    let schema = |name: &str, after: &str| {
+        let text = format!("[types.task]\n{after}\n[types.task.fields]\ntitle = \"string\"\n");
+        file(home.path(), name, &text)
+    };
+    let never = schema("never.toml", "");
+    let (short, long) = (
+        schema("short.toml", "purge_deleted_after = \"24h\""),
+        schema("long.toml", "purge_deleted_after = \"90d\""),
+    );
+    for (old, new, said) in [
+        (&never, &long, Some(("lossy", "what is deleted is purged after 90d instead of never"))),
+        (&long, &short, Some(("lossy", "what is deleted is purged after 1d instead of 90d"))),
+        (&short, &long, Some(("compatible", "what is deleted is purged after 90d instead of 1d"))),
+        (&long, &never, Some(("compatible", "what is deleted is not purged any more"))),
+        (&long, &long, None),
+    ] {
+        let rows = json_of(home.path(), &["schema", "diff", old, new, "--json"]);
+        let rows = rows.as_array().unwrap();
+        let found = rows.first();
+        let found =
+            found.map(|row| (row["impact"].as_str().unwrap(), row["what"].as_str().unwrap()));
+        assert_eq!((rows.len(), found), (usize::from(said.is_some()), said));
+    }
 }
 
 #[test]

@@ -30,6 +30,11 @@ fn interop_heads() {
 }
 
 #[test]
+fn interop_purge() {
+    node_test("purge.test.mjs");
+}
+
+#[test]
 fn interop_restart() {
     node_test("restart.test.mjs");
 }

@@ -10,11 +10,12 @@ use std::{sync::Arc, time::Duration};
 use automerge::{Automerge, ROOT, transaction::Transactable as _};
 use concord::{
     peer::{Document, Peer, TriageError},
+    relay::Relay,
     review::{
         ConflictId,
         triage::{Act, Entry, State, begin, read, review_document_id, standings, write},
     },
-    store::{self, Store},
+    store::{self, Engine, Options, Store},
     worker::{InProcess, WorkerLimits},
 };
 use serde_json::{Value, json};
@@ -128,6 +129,68 @@ async fn what_a_peer_says_offline_is_seen_everywhere_once_it_is_connected() {
     relay.shutdown().await.unwrap();
 }
 
+async fn metrics(relay: &Relay) -> String {
+    let mut scraped = TcpStream::connect(relay.admin_addr().unwrap()).await.unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    scraped.write_all(request.as_bytes()).await.unwrap();
+    let mut metrics = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut scraped, &mut metrics).await.unwrap();
+    metrics
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_counted_how_conflicts_end_and_how_many_were_none() {
+    let home = tempfile::tempdir().unwrap();
+    let start = async || {
+        let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
+        let store = store::open(home.path(), Engine::Sled, &Options::default()).unwrap();
+        relay_with(store, worker, |config| {
+            config.admin = Some(("127.0.0.1".to_owned(), 0));
+        })
+        .await
+    };
+    let (relay, http) = start().await;
+    let (ann, ben) = (peer("ann"), peer("ben"));
+    let mut pairs = Vec::new();
+    for _ in 0..4 {
+        pairs.push(disagree(&http, &ann, &ben).await);
+    }
+    let open = http.open(4).await;
+    let ids: Vec<&str> = open.iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert!(!metrics(&relay).await.contains("conflicts_false_ratio"), "nothing was decided");
+
+    let dismissed = act(&http, ids[0], "dismiss", &json!({ "who": "ann" })).await;
+    assert_eq!(dismissed.0, 200);
+    for id in [ids[1], ids[2]] {
+        assert_eq!(http.resolve(id, &json!({ "choice": "now" })).await.0, 200);
+    }
+    // The last one is written over by somebody who did not know of it: another takes its place.
+    let last = &open[3]["document"];
+    let [hers, his] = pairs.iter().find(|pair| *last == pair[0].id().as_str()).unwrap();
+    hers.change_at(&[], |tx| Ok(tx.put(ROOT, "count", 9)?)).await.unwrap();
+    until(async || hers.heads().unwrap() == his.heads().unwrap()).await;
+    until(async || http.open(1).await[0]["id"] != open[3]["id"]).await;
+    let counted = metrics(&relay).await;
+    for line in [
+        "concord_conflicts_closed_total{code=\"value\",how=\"dismissed\"} 1",
+        "concord_conflicts_closed_total{code=\"value\",how=\"resolved\"} 2",
+        "concord_conflicts_closed_total{code=\"value\",how=\"superseded\"} 1",
+        "concord_conflicts_false_ratio 0.3333333333333333",
+    ] {
+        assert!(counted.lines().any(|there| there == line), "{line} is not in\n{counted}");
+    }
+    for peer in [ann, ben] {
+        peer.close().await.unwrap();
+    }
+    relay.shutdown().await.unwrap();
+
+    // What was dismissed before a relay starts is not dismissed once more.
+    let (relay, http) = start().await;
+    until(async || listed(&http, "state=dismissed").await.len() == 1).await;
+    assert!(!metrics(&relay).await.contains("conflicts_closed_total"));
+    relay.shutdown().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_work_on_it_over_http() {
     let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
@@ -189,12 +252,7 @@ async fn programs_work_on_it_over_http() {
     let (_, counted) = http.get("/v1/conflicts").await;
     assert_eq!(counted["open"], 1, "what is put off is open");
     assert_eq!(counted["states"], json!({ "open": 0, "claimed": 0, "snoozed": 1, "dismissed": 1 }));
-    let admin = Http(relay.admin_addr().unwrap());
-    let mut scraped = TcpStream::connect(admin.0).await.unwrap();
-    let request = "GET /metrics HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
-    scraped.write_all(request.as_bytes()).await.unwrap();
-    let mut metrics = String::new();
-    tokio::io::AsyncReadExt::read_to_string(&mut scraped, &mut metrics).await.unwrap();
+    let metrics = metrics(&relay).await;
     assert!(metrics.contains("conflicts_undecided{state=\"dismissed\"} 1"), "{metrics}");
 
     for id in [one, other] {

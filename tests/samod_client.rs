@@ -73,6 +73,49 @@ async fn a_document_that_nobody_has_is_refused() {
     assert!(found.unwrap().is_none());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_was_deleted_and_purged_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = dir.path().join("schema.toml");
+    let text =
+        "[types.task]\npurge_deleted_after = \"1s\"\n[types.task.fields]\ntitle = \"string\"\n";
+    std::fs::write(&schema, text).unwrap();
+    let relay = Relay::start(&["--schema", schema.to_str().unwrap()], &dir.path().join("data"));
+    let (alice, bob) = (client(&relay).await, client(&relay).await);
+    let hers = alice.create(titled("Tiles")).await.unwrap();
+    find(&bob, &hers).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = ScalarValue::Timestamp(i64::try_from(now.as_millis()).unwrap());
+    hers.with_document(|doc| {
+        doc.transact(|tx| {
+            tx.put(automerge::ROOT, "type", "task")?;
+            tx.put(automerge::ROOT, "concord:deleted", now)
+        })
+        .unwrap();
+    });
+    // Until it is purged it is found, by everybody who asks anew.
+    let id = hers.document_id().clone();
+    within("the purge", async {
+        loop {
+            let carol = client(&relay).await;
+            let asked = std::time::Instant::now();
+            if carol.find(id.clone()).await.unwrap().is_none() {
+                assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    // Whoever has it goes on with what they have, and with other documents.
+    put(&hers, "from alice", "1");
+    let next = alice.create(titled("Slates")).await.unwrap();
+    find(&bob, &next).await;
+    assert_eq!(value(&hers, "from alice").as_deref(), Some("1"));
+    let dora = client(&relay).await;
+    assert!(within("an answer", dora.find(id)).await.unwrap().is_none(), "nothing came back");
+}
+
 /// A repo that is connected to the relay and reconnects when it goes away.
 async fn client(relay: &Relay) -> Repo {
     let repo = Repo::build_tokio().load().await;

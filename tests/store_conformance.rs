@@ -187,6 +187,37 @@ async fn deleted_rows_are_gone_with_all_their_pieces() {
 }
 
 #[tokio::test]
+async fn a_document_is_cleared_of_all_but_what_is_true_of_it_as_a_whole() {
+    for place in Place::all() {
+        let meta = row(Kind::Meta, 0);
+        let page = RowKey { part: 3, ..row(Kind::IndexPage, 9) };
+        // Also rows that no root names, as a crash leaves them.
+        let rows = [row(Kind::Change, 1), row(Kind::Snapshot, 2), page, row(Kind::Quarantine, 4)];
+        for n in [1, 2] {
+            let writes = rows.map(|row| put(row, noise(1 << 20)));
+            place.store.write(document(n), writes.to_vec()).await.unwrap();
+        }
+        // The record is on disk no later than anything is gone, and what comes after it stays.
+        let later = row(Kind::Change, 7);
+        let writes =
+            vec![put(meta, "going"), RowWrite::Clear, put(meta, "gone"), put(later, "new")];
+        place.store.write(document(1), writes).await.unwrap();
+        let place = place.reopen().await;
+        let name = place.name();
+        let found = place.store.read(document(1), rows.to_vec()).await.unwrap();
+        assert!(found.iter().all(Option::is_none), "{name}");
+        let stored = place.store.load(document(1)).await.unwrap();
+        assert_eq!((stored.meta, stored.changes.len()), (Some("gone".into()), 1), "{name}");
+        let others = place.store.read(document(2), rows.to_vec()).await.unwrap();
+        assert!(others.iter().all(Option::is_some), "{name}: another document");
+        let all = vec![RowWrite::Clear, RowWrite::Delete(meta)];
+        place.store.write(document(1), all).await.unwrap();
+        let documents = place.store.documents(Tenant::default(), None, 10).await.unwrap();
+        assert_eq!(documents, [document(2).document], "{name}: nothing is left");
+    }
+}
+
+#[tokio::test]
 async fn load_gives_all_but_snapshots_and_pages() {
     for place in Place::all() {
         let page = RowKey { part: 3, ..row(Kind::IndexPage, 9) };

@@ -62,6 +62,8 @@ pub enum RefuseCode {
     Unmaterialisable,
     /// A limit of this document or this connection is used up.
     Quota,
+    /// The document was deleted and purged: nothing of it is taken any more.
+    Deleted,
 }
 
 impl RefuseCode {
@@ -74,6 +76,7 @@ impl RefuseCode {
             Self::DanglingName => "dangling-name",
             Self::Unmaterialisable => "unmaterialisable",
             Self::Quota => "quota",
+            Self::Deleted => "deleted",
         }
     }
 
@@ -86,6 +89,7 @@ impl RefuseCode {
             Self::DanglingName,
             Self::Unmaterialisable,
             Self::Quota,
+            Self::Deleted,
         ]
         .into_iter()
         .find(|code| code.as_str() == text)

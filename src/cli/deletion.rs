@@ -1,13 +1,17 @@
-//! `concord doc delete | undelete`: a mark in the document, which stays and can be taken back.
+//! `concord doc delete | undelete`: a mark in the document, which stays and can be taken back; and
+//! `purge`, after which nothing of it is here.
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use concord::{entity::Schema, peer::Peer};
+use concord::{
+    entity::{self, Schema},
+    peer::{Peer, PurgeError},
+};
 use concord_protocol::DocumentId;
 use serde_json::json;
 
-use super::{Failure, open::Common, output, schema, sync, waiting};
+use super::{Failure, agree::agree, open::Common, output, schema, sync, waiting};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeletionCommand {
@@ -29,6 +33,18 @@ pub(super) enum DeletionCommand {
         #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
         schema: Option<PathBuf>,
     },
+    /// Remove a deleted document from this store for good, with all of its history, once a relay
+    /// (--url) says that it has it. What others have of it is not touched
+    Purge {
+        /// The document's id or automerge: URL
+        doc: String,
+        /// Also if no relay says that it has it: what only this store has is lost
+        #[arg(long)]
+        force: bool,
+        /// Without asking
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 impl DeletionCommand {
@@ -38,6 +54,7 @@ impl DeletionCommand {
             Self::Delete { schema, .. } | Self::Undelete { schema, .. } => {
                 schema.as_deref().map(schema::read).transpose()
             }
+            Self::Purge { .. } => Ok(None),
         }
     }
 }
@@ -50,7 +67,35 @@ pub(super) async fn run(
     match command {
         DeletionCommand::Delete { doc, .. } => delete(peer, common, &doc).await,
         DeletionCommand::Undelete { doc, .. } => undelete(peer, common, &doc).await,
+        DeletionCommand::Purge { doc, force, yes } => purge(peer, common, &doc, force, yes).await,
     }
+}
+
+async fn purge(
+    peer: &Peer,
+    common: &Common,
+    doc: &str,
+    force: bool,
+    yes: bool,
+) -> Result<(), Failure> {
+    let document = waiting::find(peer, common, doc).await?;
+    if !document.read(entity::is_deleted)? {
+        return Err(PurgeError::NotDeleted(document.id().clone()).into());
+    }
+    if !force {
+        let confirmed = sync::confirm(peer, common, &document).await.unwrap_or_else(|| {
+            let what = "no relay to ask whether it has all of it: give --url or CONCORD_URL";
+            Err(Failure::usage(what))
+        });
+        confirmed.map_err(|failure| failure.and("--force removes it all the same"))?;
+    }
+    let what = format!("remove {} and its history from this store for good", document.url());
+    agree(common, yes, &what)?;
+    peer.purge(&document, force).await?;
+    if common.json {
+        return output::json(&json!({ "purged": document.id().as_str(), "forced": force }));
+    }
+    output::line(format_args!("removed {} from this store", document.url()))
 }
 
 async fn delete(peer: &Peer, common: &Common, doc: &str) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use concord::{
     json::JsonError,
     peer::{
         ChangeError, ConfirmError, DeleteError, EntityError, FindError, PastError, PeerError,
-        ReviewError, TriageError,
+        PurgeError, ReviewError, TriageError,
     },
     store::StoreError,
 };
@@ -155,6 +155,20 @@ impl From<DeleteError> for Failure {
     }
 }
 
+impl From<PurgeError> for Failure {
+    fn from(error: PurgeError) -> Self {
+        match error {
+            PurgeError::Find(error) => error.into(),
+            PurgeError::Store(error) => error.into(),
+            error @ PurgeError::NotDeleted(_) => {
+                Self::usage(format!("{error}: concord doc delete DOC"))
+            }
+            error @ PurgeError::Unconfirmed(_) => Self::unconfirmed(error.to_string()),
+            error => Self::failed(error.to_string()),
+        }
+    }
+}
+
 impl From<EntityError> for Failure {
     fn from(error: EntityError) -> Self {
         match error {
@@ -208,7 +222,9 @@ impl From<ChangeError> for Failure {
 impl From<ConfirmError> for Failure {
     fn from(error: ConfirmError) -> Self {
         match error {
-            ConfirmError::TimedOut { .. } => Self::unconfirmed(error.to_string()),
+            ConfirmError::TimedOut { .. } | ConfirmError::Refused { .. } => {
+                Self::unconfirmed(error.to_string())
+            }
             other => Self::failed(other.to_string()),
         }
     }

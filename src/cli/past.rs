@@ -1,6 +1,9 @@
-//! `concord doc log | at | diff | blame | restore`: the history of a document.
+//! `concord doc log | at | diff | blame | restore | events`: the history of a document.
 
+mod events;
 mod words;
+
+use std::path::PathBuf;
 
 use automerge::Automerge;
 use clap::Subcommand;
@@ -12,7 +15,7 @@ use concord_protocol::ChangeHash;
 use serde_json::json;
 
 use self::words::{blamed, by_people, in_words, name, readable, row};
-use super::{Failure, open::Common, output, path::DocPath, sync, waiting};
+use super::{Failure, open::Common, output, path::DocPath, schema, sync, waiting};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PastCommand {
@@ -65,6 +68,20 @@ pub(super) enum PastCommand {
         /// What in it, as in items[0].title
         #[arg(default_value = "")]
         path: DocPath,
+    },
+    /// Tell what happened to a document, an event on each line, and where to go on from
+    Events {
+        /// The document's id or automerge: URL
+        doc: String,
+        /// Only what came after: the cursor that an earlier call ended with, or a state
+        #[arg(long, value_name = "CURSOR")]
+        since: Option<String>,
+        /// The events of at most so many changes
+        #[arg(short = 'n', long, default_value_t = 1_000, value_name = "NUMBER")]
+        limit: usize,
+        /// The schema that says what the fields are called
+        #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
+        schema: Option<PathBuf>,
     },
     /// Make a document, or a part of it, say again what it said, as one more change
     #[command(after_help = STATES)]
@@ -129,6 +146,11 @@ pub(super) async fn run(peer: &Peer, common: &Common, command: PastCommand) -> R
             }
             let rows: Vec<_> = by_people(found).iter().map(blamed).collect();
             output::table(&["CHANGE", "WHEN", "BY", "WHERE", "WHAT"], &rows)
+        }
+        PastCommand::Events { doc, since, limit, schema } => {
+            let schema = schema.as_deref().map(schema::read).transpose()?;
+            let document = waiting::find(peer, common, &doc).await?;
+            events::run(&document, common, schema.as_ref(), since.as_deref(), limit)
         }
         PastCommand::Restore { doc, state, path, message } => {
             let document = waiting::find(peer, common, &doc).await?;

@@ -206,6 +206,9 @@ fn type_lines(of: &EntityType) -> Result<(), Failure> {
     output::line(format_args!(
         "{name}, version {version}; priority {priority}; edits of what is deleted: {edits}"
     ))?;
+    if let Some(after) = of.purge_deleted_after {
+        output::line(format_args!("purged   {after} after it was deleted"))?;
+    }
     let rows: Vec<_> = of.fields.values().map(field_row).collect();
     output::table(
         &["FIELD", "KIND", "", "CONCURRENT WRITES", "DEFAULT", "SINCE", "KEPT AS"],
@@ -248,6 +251,7 @@ fn type_json(of: &EntityType) -> Json {
         "version": of.version,
         "priority": of.priority.name(),
         "edits_of_deleted": of.edits_of_deleted.name(),
+        "purge_deleted_after": of.purge_deleted_after.map(|after| after.to_string()),
         "fields": fields_json(&of.fields),
         "unique": of.unique,
         "invariants": rules.collect::<serde_json::Map<_, _>>(),

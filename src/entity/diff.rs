@@ -30,7 +30,7 @@ pub enum Impact {
     /// A migration that the new schema declares takes care of it.
     Migrated,
     /// Some of what is or can be written no longer fits, or is no longer shown. It stays in the
-    /// documents.
+    /// documents, unless the type says that they are purged.
     Lossy,
     /// A migration is missing.
     NeedsMigration,
@@ -123,6 +123,7 @@ impl EntityType {
             let what = format!("{} need not be unique any more", key.join(" and "));
             found.push(newer.of(Impact::Compatible, what, None));
         }
+        found.extend(self.purge_differs(newer));
         for (name, rule) in &newer.invariants {
             if self.invariants.get(name) != Some(rule) {
                 found.push(newer.of(Impact::Lossy, format!("new rule `{name}`: {rule}"), None));
@@ -132,6 +133,22 @@ impl EntityType {
             found.push(newer.of(Impact::Compatible, format!("rule `{name}` is gone"), None));
         }
         found
+    }
+
+    fn purge_differs(&self, newer: &Self) -> Option<Difference> {
+        let (old, new) = (self.purge_deleted_after, newer.purge_deleted_after);
+        let Some(new) = new else {
+            let what = "what is deleted is not purged any more";
+            return old.map(|_| newer.of(Impact::Compatible, what, None));
+        };
+        let (impact, before) = match old {
+            Some(old) if old == new => return None,
+            Some(old) if old < new => (Impact::Compatible, format!("{old}")),
+            Some(old) => (Impact::Lossy, format!("{old}")),
+            None => (Impact::Lossy, "never".to_owned()),
+        };
+        let what = format!("what is deleted is purged after {new} instead of {before}");
+        Some(newer.of(impact, what, None))
     }
 
     /// Whether documents of the newer version begin as these do.

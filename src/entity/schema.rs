@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Field, Migration, Rule, SchemaErrors, lens::Chain, parse};
+use super::{Expiry, Field, Migration, Rule, SchemaErrors, lens::Chain, parse};
 
 /// The key of a document that names its type, where a schema does not say another.
 pub const ROOT_KEY: &str = "type";
@@ -38,6 +38,9 @@ pub struct EntityType {
     pub priority: Priority,
     /// What becomes of edits concurrent with a delete.
     pub edits_of_deleted: EditsOfDeleted,
+    /// How long after it was deleted a relay purges an entity: nothing of it is kept then, and its
+    /// name is not used again. `None`: never.
+    pub purge_deleted_after: Option<Expiry>,
     /// What changed with each version, in order.
     pub migrations: Vec<Migration>,
     /// The fields that earlier versions have elsewhere.

@@ -107,8 +107,10 @@ impl Peer {
 impl Document {
     /// Whether a conflict that was decided is one of this document alone.
     fn is_of_one(&self, conflict: ConflictId) -> Result<bool, ReviewError> {
-        let decided =
-            self.read(|doc| history::decided(doc, self.id(), self.schema(), conflict).map(|_| ()))?;
+        let schema = self.schema();
+        let decided = self.read(|doc| {
+            history::decided(doc, self.id(), schema.as_deref(), conflict).map(|_| ())
+        })?;
         match decided {
             Ok(()) => Ok(true),
             Err(NotAgain::NotFound(_)) => Ok(false),

@@ -6,7 +6,7 @@ use concord_protocol::DocumentId;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{ConfirmError, Document, FindError, Peer, Status, held::Held, standing};
+use super::{ConfirmError, Document, FindError, Peer, Refusal, Status, held::Held, standing};
 
 /// Documents waited for at once: each is in memory meanwhile.
 const AT_ONCE: usize = 32;
@@ -21,6 +21,9 @@ pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(
         }
         if held.confirmed() {
             return Ok(());
+        }
+        if let Some(Refusal { code, reason }) = held.refusal() {
+            return Err(ConfirmError::Refused { document: held.id.clone(), code, reason });
         }
         let change = async {
             tokio::select! {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use concord_protocol::{Call, CloseCode, DocumentId, Message, codec};
+use concord_protocol::{Call, ChangeHash, CloseCode, DocumentId, Message, RefuseCode, codec};
 use tokio::sync::oneshot;
 
 use super::{
@@ -21,12 +21,13 @@ use super::{
     content::Incoming,
     event::DocumentEvent,
     held::Held,
+    purge::Refusal,
     registry::Registry,
     schema::{Judged, Keeper, Schemas, Unread},
 };
 use crate::replica::{
-    Config, ConnectionId, Counted, Effect, Event, Job, LocalError, Now, Published, Replica, RowKey,
-    RowWrite, StorageFailure, Ticket,
+    Config, ConnectionId, Counted, Effect, Event, Job, Leaving, LocalError, Now, Published,
+    Replica, RowKey, RowWrite, StorageFailure, Ticket,
 };
 
 /// Milliseconds that closing waits for writes under way and for relays to say goodbye.
@@ -42,6 +43,8 @@ pub(super) enum Command {
     Event(Event),
     /// A change made here.
     Local(Arc<Held>, Bytes, LocalDone),
+    /// The document with these heads is to go from the store.
+    Purge(Arc<Held>, Vec<ChangeHash>, LocalDone),
     /// The document is wanted here. Read it from the store, again if it was open.
     Open(DocumentId),
     /// Nobody has a handle of it any more, perhaps.
@@ -105,6 +108,10 @@ pub(super) struct Core {
     keeper: Keeper,
     open: BTreeSet<DocumentId>,
     local: BTreeMap<Ticket, (Arc<Held>, LocalDone)>,
+    /// Those of them that are documents which are to go.
+    purging: BTreeSet<Ticket>,
+    /// Documents that are gone, of which somebody still has a handle.
+    purged: BTreeSet<DocumentId>,
     next_ticket: u64,
     /// Requests of the replica whose answers are still to come.
     under_way: usize,
@@ -129,6 +136,8 @@ impl Core {
             keeper: Keeper::new(schemas),
             open: BTreeSet::new(),
             local: BTreeMap::new(),
+            purging: BTreeSet::new(),
+            purged: BTreeSet::new(),
             next_ticket: 0,
             under_way: 0,
             closing: None,
@@ -146,17 +155,25 @@ impl Core {
         match command {
             Command::Event(event) => self.event(event),
             Command::Local(held, change, done) => {
-                self.next_ticket += 1;
-                let ticket = Ticket(self.next_ticket);
                 let document = held.id.clone();
-                self.local.insert(ticket, (held, done));
+                let ticket = self.local_ticket(held, done);
                 self.handle(Event::LocalChange(ticket, document, change));
+            }
+            Command::Purge(held, heads, done) => {
+                let document = held.id.clone();
+                let ticket = self.local_ticket(held, done);
+                self.purging.insert(ticket);
+                let leaving = Leaving::Nothing;
+                self.handle(Event::Purge { ticket, document, heads, leaving });
             }
             Command::Open(document) => self.open(document),
             Command::Shut(document) => {
                 self.registry.forget(&document);
-                if self.registry.find(&document).is_none() && self.open.remove(&document) {
-                    self.handle(Event::Shut(document));
+                if self.registry.find(&document).is_none() {
+                    self.purged.remove(&document);
+                    if self.open.remove(&document) {
+                        self.handle(Event::Shut(document));
+                    }
                 }
             }
             Command::Listed(connection, page) => self.listed(connection, page),
@@ -238,6 +255,9 @@ impl Core {
                 self.keeper.connected(id, info.metadata.storage_id.clone());
                 self.handle(Event::Connected(id, info));
                 for held in self.registry.all() {
+                    if self.purged.contains(&held.id) {
+                        continue;
+                    }
                     held.ask_again();
                     self.handle(Event::SyncWith(id, held.id.clone()));
                 }
@@ -304,6 +324,13 @@ impl Core {
         };
         self.calls.made(call.id, *asked, done);
         self.actions.push_back(Action::Say(*asked, codec::encode(&Message::Call(call))));
+    }
+
+    fn local_ticket(&mut self, held: Arc<Held>, done: LocalDone) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.local.insert(ticket, (held, done));
+        ticket
     }
 
     fn answered(&mut self) {
@@ -382,8 +409,15 @@ impl Core {
         let Some((held, done)) = self.local.remove(&ticket) else {
             return;
         };
+        let is_purge = self.purging.remove(&ticket);
         match &result {
-            Ok(()) => {}
+            Ok(()) if is_purge => {
+                held.fail("it was purged from this store");
+                self.purged.insert(held.id.clone());
+                self.open.remove(&held.id);
+                self.handle(Event::Shut(held.id.clone()));
+            }
+            Ok(()) | Err(LocalError::NotPurged(_)) => {}
             Err(LocalError::Storage(reason)) => {
                 held.fail(&reason.to_string());
                 held.tell(|| DocumentEvent::Failed { reason: reason.to_string() });
@@ -420,6 +454,9 @@ impl Core {
                 }
             }
             Published::Refused { hash, code, reason } => {
+                if code == RefuseCode::Deleted {
+                    held.refused(Refusal { code, reason: reason.clone() });
+                }
                 held.tell(|| DocumentEvent::Refused { hash, code, reason });
             }
             Published::Quarantined(reason) => {

@@ -67,7 +67,8 @@ impl Peer {
     pub async fn restore_entity(&self, document: &Document) -> Result<Vec<Document>, DeleteError> {
         document.change(|tx| Ok(entity::restore(tx)?)).await?;
         let mut with = Vec::new();
-        if self.0.schema.is_none() {
+        self.schema_is_known().await;
+        if self.0.schemas.in_force().is_none() {
             return Ok(with);
         }
         let because = because(document.id());

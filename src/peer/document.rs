@@ -54,6 +54,10 @@ impl Document {
         &self.held
     }
 
+    pub(super) fn held_arc(&self) -> Arc<Held> {
+        Arc::clone(&self.held)
+    }
+
     /// Whose document it is.
     pub(super) fn peer(&self) -> &Peer {
         &self.peer

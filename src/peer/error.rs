@@ -129,6 +129,7 @@ impl From<LocalError> for ChangeError {
         match error {
             LocalError::Storage(failure) => Self::NotDurable(failure.to_string()),
             LocalError::Refused { code, reason } => Self::Refused { code, reason },
+            error @ LocalError::NotPurged(_) => Self::Failed(error.to_string()),
         }
     }
 }
@@ -155,6 +156,16 @@ pub enum ConfirmError {
         /// Which.
         document: DocumentId,
         /// Why.
+        reason: String,
+    },
+    /// A relay takes nothing more of a document. What is here stays here.
+    #[error("a relay refused document {document} ({}): {reason}", code.as_str())]
+    Refused {
+        /// Which.
+        document: DocumentId,
+        /// The kind of reason.
+        code: RefuseCode,
+        /// In words.
         reason: String,
     },
     /// The peer was closed, or its store failed.

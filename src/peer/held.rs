@@ -21,6 +21,7 @@ use super::{
     home::Home,
     left_out::{self, LeftOut},
     locked,
+    purge::Refusal,
 };
 
 /// Events that a watcher may be behind before it misses some.
@@ -82,6 +83,8 @@ struct Content {
     left_out: LeftOut,
     /// What each connection's relay has on disk, as it last said.
     relay_has: BTreeMap<ConnectionId, BTreeSet<ChangeHash>>,
+    /// What a relay said that takes nothing more of it.
+    refusal: Option<Refusal>,
 }
 
 impl std::fmt::Debug for Held {
@@ -255,8 +258,9 @@ impl Held {
         self.advance(&[Phase::Loading, Phase::Absent], Phase::Unavailable);
     }
 
-    /// A relay came: what was unavailable may not be any more.
+    /// A relay came: what was unavailable may not be any more, nor what was refused.
     pub(super) fn ask_again(&self) {
+        locked(&self.content).refusal = None;
         self.advance(&[Phase::Unavailable], Phase::Absent);
     }
 
@@ -397,6 +401,17 @@ impl Held {
         locked(&self.content).relay_has.insert(connection, heads.iter().copied().collect());
         self.recount();
         self.tell(|| DocumentEvent::RelayHas { heads });
+    }
+
+    /// A relay takes nothing more of it.
+    pub(super) fn refused(&self, refusal: Refusal) {
+        locked(&self.content).refusal = Some(refusal);
+        self.recount();
+    }
+
+    /// See [`Held::refused`].
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        locked(&self.content).refusal.clone()
     }
 
     fn recount(&self) {

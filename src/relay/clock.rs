@@ -33,6 +33,11 @@ impl Clock {
         i64::try_from(self.now().wall_ms / 1_000).unwrap_or(i64::MAX)
     }
 
+    /// Milliseconds since 1970.
+    pub(super) fn now_ms(self) -> i64 {
+        i64::try_from(self.now().wall_ms).unwrap_or(i64::MAX)
+    }
+
     /// When `mono_ms` is, for a timer. Far futures are capped at a day: the timer is set again.
     pub(super) fn instant(self, mono_ms: u64) -> Instant {
         const DAY_MS: u64 = 24 * 60 * 60 * 1_000;

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::review::{ReviewStatus, Reviewer};
+use super::review::{ReviewStatus, Reviewer, false_ratio};
 use crate::{
     store::{Store, StoreStats},
     worker::{Materialiser, PoolStatus},
@@ -86,7 +86,7 @@ fn workers(e: &mut DescriptorEncoder<'_>, status: &PoolStatus) -> fmt::Result {
 }
 
 fn review(e: &mut DescriptorEncoder<'_>, status: &ReviewStatus) -> fmt::Result {
-    let ReviewStatus { open, states, unlisted, waiting, looks, failures, settled } = status;
+    let ReviewStatus { open, states, unlisted, waiting, looks, failures, settled, ended } = status;
     let by_code = Family::<ByCode, Gauge>::default();
     for (code, open) in open {
         by_code.get_or_create(&ByCode { code: code.clone() }).set(count(*open));
@@ -111,7 +111,20 @@ fn review(e: &mut DescriptorEncoder<'_>, status: &ReviewStatus) -> fmt::Result {
         by_policy.get_or_create(&ByPolicy { policy: policy.clone() }).inc_by(*settled);
     }
     let help = "Conflicts that a policy of the schema decided here";
-    metric(e, "conflicts_settled", help, None, &by_policy)
+    metric(e, "conflicts_settled", help, None, &by_policy)?;
+    let by_end = Family::<ByEnd, Counter>::default();
+    for (code, how, count) in ended {
+        by_end.get_or_create(&ByEnd { code: code.clone(), how: how.as_str() }).inc_by(*count);
+    }
+    let help = "Conflicts that ended: resolved by people, dismissed as none to decide, superseded \
+                by more that was written, or decided by the schema (auto)";
+    metric(e, "conflicts_closed", help, None, &by_end)?;
+    let Some(ratio) = false_ratio(ended.iter().map(|(_, how, count)| (*how, *count))) else {
+        return Ok(());
+    };
+    let help = "Part of the conflicts with which people were done since the start that they \
+                dismissed: dismissed / (dismissed + resolved)";
+    gauge(e, "conflicts_false_ratio", help, None, ratio)
 }
 
 /// Codes are ours and few.
@@ -124,6 +137,13 @@ struct ByCode {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
     state: String,
+}
+
+/// So are the ways in which conflicts end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEnd {
+    code: String,
+    how: &'static str,
 }
 
 /// So are policies.

@@ -8,8 +8,10 @@ mod acts;
 mod bulk;
 mod bulks;
 mod decide;
+mod expiry;
 mod http;
 mod index;
+mod outcomes;
 mod past;
 mod queue;
 mod standings;
@@ -31,6 +33,7 @@ use tokio::{
 
 use self::{
     bulks::Bulks,
+    expiry::Expiries,
     index::{Change, Index},
     past::Past,
     queue::{DELAY, Queue},
@@ -54,7 +57,10 @@ use crate::{
     worker::{Materialiser, WorkerJob},
 };
 
-pub(super) use self::http::routes;
+pub(super) use self::{
+    http::routes,
+    outcomes::{How, false_ratio},
+};
 
 /// Looking at documents may take one part in so many of one worker's time.
 const SHARE: u32 = 4;
@@ -100,8 +106,14 @@ struct State {
     queue: Queue,
     /// When what the schema decides between documents may be done.
     ruled: BTreeMap<Group, Instant>,
+    /// When deleted documents are purged.
+    expiries: Expiries,
     /// Every document that was there at the start is in the queue, or was looked at.
     is_swept: bool,
+    /// When the last of them came into the queue.
+    swept_at: Option<Instant>,
+    /// All of them were looked at.
+    is_looked_through: bool,
     looks: u64,
     failures: u64,
     /// Conflicts that policies decided, by policy.
@@ -124,6 +136,8 @@ pub(super) struct ReviewStatus {
     pub(super) failures: u64,
     /// Conflicts that policies decided, by policy.
     pub(super) settled: BTreeMap<String, u64>,
+    /// Conflicts that ended, by code and how.
+    pub(super) ended: Vec<(String, How, u64)>,
 }
 
 /// Why there is no answer.
@@ -149,6 +163,14 @@ impl State {
     ) -> (Vec<Change>, Vec<ConflictId>) {
         let (now, mut ruled) = (Instant::now(), Vec::new());
         let mut changes = self.index.update(document, open, more);
+        for change in &changes {
+            // It was said before it was known here what it is about.
+            if let Change::Opened { conflict: Summary { id, .. } } = change
+                && self.standings.of(id).is_some_and(|standing| standing.dismissed)
+            {
+                self.index.dismissed(id, true, false);
+            }
+        }
         for (group, apart) in self.between.update(document, facts) {
             changes.extend(self.index.between(&group, apart.as_ref()));
             let ruled_first = apart.filter(|apart| apart.rule.is_some());
@@ -179,6 +201,12 @@ impl State {
             state: self.standings.state(id, now_s),
             triage: self.standings.of(id).cloned(),
         })
+    }
+
+    /// Whether a conflict stands dismissed may be another than before.
+    fn note_dismissal(&mut self, id: &ConflictId, is_news: bool) {
+        let is_dismissed = self.standings.of(id).is_some_and(|standing| standing.dismissed);
+        self.index.dismissed(id, is_dismissed, is_news);
     }
 
     /// A conflict between documents that is open.
@@ -235,6 +263,9 @@ impl Reviewer {
             looks: state.looks,
             failures: state.failures,
             settled: state.settled.clone(),
+            ended: (state.index.outcomes.counts())
+                .map(|(code, how, count)| (code.to_owned(), how, count))
+                .collect(),
         }
     }
 
@@ -251,8 +282,10 @@ impl Reviewer {
             Ok(None) => return Err(NoAnswer::Unreadable("the relay is shutting down".to_owned())),
             Err(_) => return Err(NoAnswer::Unreadable("the store takes too long".to_owned())),
         };
-        // With a schema, also what one person wrote alone may be wrong.
-        if question == Question::List && self.schema.is_none() && is_linear(&base) {
+        // With a schema, also what one person wrote alone may be wrong. There is nothing in what was
+        // purged.
+        let is_fine = base.is_empty() || self.schema.is_none() && is_linear(&base);
+        if question == Question::List && is_fine {
             return Ok(Answer::Listed {
                 open: Vec::new(),
                 more: 0,
@@ -260,6 +293,7 @@ impl Reviewer {
                 settled: Vec::new(),
                 bulks: Vec::new(),
                 decisions: None,
+                expires: None,
             });
         }
         let (document, schema) = (document.as_str().to_owned(), self.schema.clone());
@@ -281,7 +315,7 @@ impl Reviewer {
         let answer = self.ask(shards, document, Question::List).await;
         self.state().looks += 1;
         match answer {
-            Ok(Answer::Listed { open, more, facts, settled, bulks, decisions }) => {
+            Ok(Answer::Listed { open, more, facts, settled, bulks, decisions, expires }) => {
                 self.state().bulks.update(document, bulks);
                 let (changes, ruled) = self.state().note(document, open, more, facts);
                 for change in changes {
@@ -289,14 +323,21 @@ impl Reviewer {
                 }
                 for id in ruled {
                     match self.carry_out_rule(hub, id).await {
-                        Ok(rule) => self.count_settled(rule),
+                        Ok(rule) => {
+                            self.count_settled(rule);
+                            if rule.is_some() {
+                                self.state().index.ruled(id);
+                            }
+                        }
                         Err(error) => self.failed(document, &error.to_string()),
                     }
                 }
-                for (policy, change) in settled {
-                    self.settle(shards, document, &policy, change).await;
+                for (policy, code, change) in settled {
+                    self.settle(shards, document, &policy, &code, change).await;
                 }
-                self.state().past.news(document, decisions)
+                let news = self.state().past.news(document, decisions);
+                self.consider_purge(hub, document, expires).await;
+                news
             }
             Ok(_) => None,
             Err(error) => {
@@ -330,9 +371,19 @@ impl Reviewer {
     }
 
     /// Stores what a policy decided.
-    async fn settle(&self, shards: &Shards, document: &DocumentId, policy: &str, change: Vec<u8>) {
+    async fn settle(
+        &self,
+        shards: &Shards,
+        document: &DocumentId,
+        policy: &str,
+        code: &str,
+        change: Vec<u8>,
+    ) {
         match shards.change(document, change.into()).await {
-            Some(Ok(())) => self.count_settled(Some(policy)),
+            Some(Ok(())) => {
+                self.count_settled(Some(policy));
+                self.state().index.outcomes.settled(code);
+            }
             Some(Err(error)) => {
                 let reason = format!("what the policy {policy} decided was not stored: {error}");
                 self.failed(document, &reason);
@@ -357,10 +408,11 @@ impl Reviewer {
 
     /// Puts the documents of the store into the queue, a page whenever less than one waits.
     async fn sweep(&self) -> Result<(), StoreError> {
-        let mut after = None;
+        let (mut after, mut has_notes) = (None, false);
         loop {
             let page = self.store.documents(Tenant::default(), after, SWEEP_PAGE).await?;
             let Some(last) = page.last().cloned() else { break };
+            has_notes |= page.contains(&self.triage_document);
             {
                 let mut state = self.state();
                 let now = Instant::now();
@@ -374,7 +426,11 @@ impl Reviewer {
                 sleep(PAUSE_MAX).await;
             }
         }
-        self.state().is_swept = true;
+        let mut state = self.state();
+        state.is_swept = true;
+        state.swept_at = Some(Instant::now());
+        // Where nothing was said at the start, all that is said is news.
+        state.standings.is_read |= !has_notes;
         Ok(())
     }
 }
@@ -413,7 +469,16 @@ async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
     let mut forget_at = Instant::now();
     loop {
         let changed = reviewer.changed.notified();
-        let next = reviewer.state().queue.next(Instant::now());
+        let next = {
+            let (mut state, now) = (reviewer.state(), Instant::now());
+            let next_due = state.queue.next_due();
+            let is_after = |swept_at| next_due.is_none_or(|due| swept_at < due);
+            state.is_looked_through |= state.swept_at.is_some_and(is_after);
+            state.expire(reviewer.clock.now_ms(), now);
+            state.queue.next(now)
+        };
+        let expiry = reviewer.state().next_expiry(reviewer.clock.now_ms());
+        let expiry = expiry.unwrap_or(FORGET_EVERY);
         match next {
             Ok(document) => {
                 let start = Instant::now();
@@ -426,7 +491,8 @@ async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
                 sleep((start.elapsed() * (SHARE - 1)).min(PAUSE_MAX)).await;
             }
             Err(Some(at)) => {
-                let _ = timeout(at.saturating_duration_since(Instant::now()), changed).await;
+                let pause = at.saturating_duration_since(Instant::now());
+                let _ = timeout(pause.min(expiry), changed).await;
             }
             Err(None) => {
                 let is_swept = reviewer.state().is_swept;
@@ -436,7 +502,7 @@ async fn keep_looking(hub: &Hub, reviewer: &Reviewer) {
                 }
                 // The first time it is not known yet whether all documents were seen.
                 let pause = if is_swept { FORGET_EVERY } else { PAUSE_MAX };
-                let _ = timeout(pause, changed).await;
+                let _ = timeout(pause.min(expiry), changed).await;
             }
         }
     }

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use concord_protocol::DocumentId;
+use concord_protocol::{ChangeHash, DocumentId};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep_until,
@@ -15,8 +15,8 @@ use tokio::{
 
 use crate::{
     replica::{
-        ConnectionId, Effect, Event, Kind, LocalError, PeerInfo, Published, Replica, RowKey,
-        RowWrite, Stats, StorageFailure, Ticket,
+        ConnectionId, Effect, Event, Kind, Leaving, LocalError, PeerInfo, Published, Replica,
+        RowKey, RowWrite, Stats, StorageFailure, Ticket,
     },
     store::{Store, StoreError},
     worker::Materialiser,
@@ -47,6 +47,8 @@ pub(super) enum Inbound {
     Read(DocumentId, oneshot::Sender<Read>),
     /// Take in a change that was made here, and say when it is on disk.
     Change(DocumentId, Bytes, oneshot::Sender<Result<(), LocalError>>),
+    /// Leave a record of a document, if it has these heads, and say when nothing else is left.
+    Purge(DocumentId, Vec<ChangeHash>, oneshot::Sender<Result<(), LocalError>>),
     /// Say what is in memory.
     Stats(oneshot::Sender<Stats>),
     /// Say when no write is on its way any more.
@@ -119,6 +121,17 @@ impl Shards {
         let (answer, stored) = oneshot::channel();
         self.tell(self.of(document), Inbound::Change(document.clone(), change, answer)).await;
         stored.await.ok()
+    }
+
+    /// Purges a document that has these heads; `None` at the end of the relay.
+    pub(super) async fn purge(
+        &self,
+        document: &DocumentId,
+        heads: Vec<ChangeHash>,
+    ) -> Option<Result<(), LocalError>> {
+        let (answer, purged) = oneshot::channel();
+        self.tell(self.of(document), Inbound::Purge(document.clone(), heads, answer)).await;
+        purged.await.ok()
     }
 
     /// What all shards hold together.
@@ -227,7 +240,7 @@ struct Shard {
     settling: Vec<oneshot::Sender<()>>,
     /// Who waits for what is in a document.
     reading: HashMap<DocumentId, Vec<oneshot::Sender<Read>>>,
-    /// Who waits for a change of theirs to be on disk.
+    /// Who waits for a change of theirs to be on disk, or for a document to be gone.
     local: HashMap<Ticket, oneshot::Sender<Result<(), LocalError>>>,
     next_local: u64,
 }
@@ -309,16 +322,25 @@ impl Shard {
                 self.handle(Event::Open(document));
             }
             Inbound::Change(document, change, answer) => {
-                self.next_local += 1;
-                let ticket = Ticket(self.next_local);
-                self.local.insert(ticket, answer);
+                let ticket = self.local_ticket(answer);
                 self.handle(Event::LocalChange(ticket, document, change));
+            }
+            Inbound::Purge(document, heads, answer) => {
+                let (ticket, leaving) = (self.local_ticket(answer), Leaving::Record);
+                self.handle(Event::Purge { ticket, document, heads, leaving });
             }
             Inbound::Stats(answer) => _ = answer.send(self.replica.stats()),
             Inbound::Settle(answer) => self.settling.push(answer),
             Inbound::Stop => return true,
         }
         false
+    }
+
+    fn local_ticket(&mut self, answer: oneshot::Sender<Result<(), LocalError>>) -> Ticket {
+        self.next_local += 1;
+        let ticket = Ticket(self.next_local);
+        self.local.insert(ticket, answer);
+        ticket
     }
 
     fn handle(&mut self, event: Event) {

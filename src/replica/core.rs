@@ -370,6 +370,9 @@ impl Core {
         refused: concord_protocol::Refused,
         durable: Vec<concord_protocol::ChangeHash>,
     ) {
+        if self.connections.get(&connection).is_some_and(|state| state.info.concord) {
+            return self.refuse_all(connection, document, vec![refused], durable);
+        }
         self.count(Counted::ChangeRefused(refused.code));
         let Some(state) = self.connections.get(&connection) else {
             return;
@@ -381,31 +384,36 @@ impl Core {
         // Each of these costs whoever sends it nothing: too many for a log by default.
         tracing::debug!(%document, %peer, code = refused.code.as_str(), refused.reason, "refused");
         let (sender, target) = (self.config.us.clone(), state.info.peer.clone());
-        let message = if state.info.concord {
-            Message::Ack {
-                document: document.clone(),
-                sender,
-                target,
-                ack: concord_protocol::Ack {
-                    applied: durable.clone(),
-                    durable,
-                    refused: vec![refused],
-                },
-            }
-        } else {
-            let what =
-                refused.hash.map_or_else(|| "what you sent".to_owned(), |hash| hash.to_string());
-            Message::Error {
-                sender,
-                target,
-                message: format!(
-                    "automerge:{document}: {what} was refused ({}): {}",
-                    refused.code.as_str(),
-                    refused.reason
-                ),
-            }
+        let what = refused.hash.map_or_else(|| "what you sent".to_owned(), |hash| hash.to_string());
+        let (code, reason) = (refused.code.as_str(), refused.reason);
+        let message = format!("automerge:{document}: {what} was refused ({code}): {reason}");
+        self.send_message(connection, &Message::Error { sender, target, message });
+    }
+
+    /// The same in one message, to a writer that speaks `concord.v1`.
+    pub(super) fn refuse_all(
+        &mut self,
+        connection: ConnectionId,
+        document: &DocumentId,
+        refused: Vec<concord_protocol::Refused>,
+        durable: Vec<concord_protocol::ChangeHash>,
+    ) {
+        for refused in &refused {
+            self.count(Counted::ChangeRefused(refused.code));
+        }
+        let Some(state) = self.connections.get(&connection) else {
+            return;
         };
-        self.send_message(connection, &message);
+        if refused.is_empty() || mutant!(RefuseSilently) {
+            return;
+        }
+        let (sender, target) = (self.config.us.clone(), state.info.peer.clone());
+        for concord_protocol::Refused { code, reason, .. } in &refused {
+            tracing::debug!(%document, peer = %target, code = code.as_str(), reason, "refused");
+        }
+        let document = document.clone();
+        let ack = concord_protocol::Ack { applied: durable.clone(), durable, refused };
+        self.send_message(connection, &Message::Ack { document, sender, target, ack });
     }
 
     /// Closes a connection that broke the protocol.

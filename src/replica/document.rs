@@ -9,8 +9,8 @@ use concord_protocol::{
 };
 
 use super::{
-    ConnectionId, Counted, Effect, Kind, LocalError, Published, RowKey, RowWrite, StorageFailure,
-    Ticket,
+    ConnectionId, Counted, Effect, Kind, Leaving, LocalError, Published, RowKey, RowWrite,
+    StorageFailure, Ticket,
     admission::{Verdict, judge},
     core::{Core, Wake, refused},
     graph::Graph,
@@ -62,6 +62,8 @@ pub(super) enum Inbound {
     },
     /// A change of a program in this process.
     Local(Ticket, Box<ChangeHeader>, Bytes),
+    /// All of it is to go, if these are its heads.
+    Purge(Ticket, Vec<ChangeHash>, Leaving),
     /// A program in this process opened the document.
     Open,
 }
@@ -255,7 +257,14 @@ impl Document {
     }
 
     fn take_in(&mut self, core: &mut Core, inbound: Inbound) -> Result<bool, Missing> {
+        if self.is_purged() {
+            self.take_in_purged(core, inbound);
+            return Ok(true);
+        }
         match inbound {
+            Inbound::Purge(ticket, heads, leaving) => {
+                return self.purge(core, ticket, heads, leaving);
+            }
             Inbound::Open => {
                 self.opened = true;
                 self.opening = true;
@@ -566,12 +575,14 @@ impl Document {
     /// Tells programs in this process that changes of theirs that wait are not stored.
     pub(super) fn fail_locals(&mut self, core: &mut Core, failure: &StorageFailure) {
         for inbound in std::mem::take(&mut self.inbox) {
-            if let Inbound::Local(ticket, _, bytes) = inbound {
-                mark!(FailedWithCalls);
-                self.inbox_bytes -= bytes.len();
-                not_stored(core, vec![ticket], failure);
-            } else {
-                self.inbox.push_back(inbound);
+            match inbound {
+                Inbound::Local(ticket, _, bytes) => {
+                    mark!(FailedWithCalls);
+                    self.inbox_bytes -= bytes.len();
+                    not_stored(core, vec![ticket], failure);
+                }
+                Inbound::Purge(ticket, ..) => not_stored(core, vec![ticket], failure),
+                other => self.inbox.push_back(other),
             }
         }
     }
@@ -668,7 +679,7 @@ impl Inbound {
             Self::Acked(_, durable) => size_of_val(&**durable),
             Self::Changes { changes, .. } => changes.iter().map(|(_, bytes)| bytes.len()).sum(),
             Self::Local(_, _, bytes) => bytes.len(),
-            Self::Open => 0,
+            Self::Purge(..) | Self::Open => 0,
         }
     }
 
@@ -676,7 +687,7 @@ impl Inbound {
         match self {
             Self::Said(from, _) | Self::Acked(from, _) => Some(*from),
             Self::Changes { from, .. } => *from,
-            Self::Local(..) | Self::Open => None,
+            Self::Local(..) | Self::Purge(..) | Self::Open => None,
         }
     }
 }
@@ -692,6 +703,11 @@ fn not_stored(core: &mut Core, locals: Vec<Ticket>, failure: &StorageFailure) {
     for ticket in locals {
         core.effect(Effect::LocalDone(ticket, Err(LocalError::Storage(failure.clone()))));
     }
+}
+
+/// The row of what is true of the document as a whole.
+pub(super) fn meta_row() -> RowKey {
+    RowKey { kind: Kind::Meta, id: [0; 32], part: 0 }
 }
 
 /// The row of a change.

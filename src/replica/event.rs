@@ -77,6 +77,8 @@ pub enum RowWrite {
     Put(RowKey, Bytes),
     /// Remove it.
     Delete(RowKey),
+    /// Remove every row of the document but `Meta`, those that nobody knows of too.
+    Clear,
 }
 
 /// What a document's storage held when it was opened.
@@ -205,6 +207,18 @@ pub enum Event {
     /// A program in this process made a change (a change chunk). Answered by
     /// [`Effect::LocalDone`] once it is on disk.
     LocalChange(Ticket, DocumentId, Bytes),
+    /// All of a document is to go for good, if it is just what was seen of it. Answered by
+    /// [`Effect::LocalDone`] once it is gone.
+    Purge {
+        /// What the answer repeats; of the same numbers as those of [`Event::LocalChange`].
+        ticket: Ticket,
+        /// Which document.
+        document: DocumentId,
+        /// The heads that it had when it was looked at.
+        heads: Vec<ChangeHash>,
+        /// What is left of it.
+        leaving: Leaving,
+    },
     /// A relay that we dialled is to be told of this document, whoever has it open.
     SyncWith(ConnectionId, DocumentId),
     /// A program in this process sends an ephemeral message.
@@ -228,7 +242,17 @@ pub enum Event {
     Drain,
 }
 
-/// Why a change of a program in this process was not taken.
+/// What is left of a document that is purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// A record that it was purged: it is served to nobody, and nothing of it is taken any more.
+    /// Only if nothing in it waits for anything.
+    Record,
+    /// Nothing: it is as if it had never been here.
+    Nothing,
+}
+
+/// Why a change of a program in this process was not taken, or a document not purged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LocalError {
@@ -243,6 +267,9 @@ pub enum LocalError {
         /// The reason in words.
         reason: String,
     },
+    /// The document is not purged: it is another than was seen, or something in it waits.
+    #[error("the document is not purged: {0}")]
+    NotPurged(String),
 }
 
 /// The store could not do it.
@@ -273,7 +300,7 @@ pub enum Effect {
     Work(Ticket, DocumentId, Job),
     /// Call with [`Event::TimerFired`] at this `mono_ms`; replaces what was asked before.
     SetTimer(u64),
-    /// Answers [`Event::LocalChange`]: it is on disk, or was refused.
+    /// Answers [`Event::LocalChange`] and [`Event::Purge`]: it is on disk, or was refused.
     LocalDone(Ticket, Result<(), LocalError>),
     /// Tell the program in this process.
     Publish(DocumentId, Published),
@@ -362,6 +389,8 @@ pub enum Counted {
     IndexRebuilt,
     /// Damaged snapshots without which their documents went on.
     SnapshotLost,
+    /// Documents that were deleted long ago, and of which only a record is left.
+    Purged,
 }
 
 impl fmt::Display for ConnectionId {

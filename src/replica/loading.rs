@@ -162,6 +162,9 @@ impl Document {
                 self.meta.damaged.push(snapshot);
             }
         }
+        if self.is_purged() {
+            return self.load_purged(core);
+        }
         if corrupt(Kind::Meta).next().is_some() {
             self.write_meta();
         }

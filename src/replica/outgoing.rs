@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use concord_protocol::{
-    Ack, ChangeHash, Message, codec,
+    Ack, ChangeHash, Message, Refused, codec,
     sync::{SyncMessage, SyncVersion},
 };
 
@@ -60,6 +60,10 @@ impl Document {
                 mark!(LoadedForReader, if !self.is_resident());
                 self.ensure_loading(core);
             }
+            return;
+        }
+        if self.is_purged() {
+            self.readers.values_mut().for_each(|reader| reader.dirty = false);
             return;
         }
         self.answer_askers(core);
@@ -326,7 +330,17 @@ impl Document {
         let connections: Vec<ConnectionId> = self.readers.keys().copied().collect();
         for connection in connections {
             self.publish_heard(core, connection);
+            self.publish_gone(core, connection);
         }
+    }
+
+    /// Tells the program in this process that a relay takes nothing of it any more.
+    fn publish_gone(&self, core: &mut Core, connection: ConnectionId) {
+        let reader = self.readers.get(&connection);
+        let Some(gone) = reader.and_then(|reader| reader.gone.as_deref()) else { return };
+        let Refused { hash: Some(hash), code, reason } = gone.clone() else { return };
+        let told = Published::Refused { hash, code, reason };
+        core.effect(Effect::Publish(self.id.clone(), told));
     }
 }
 

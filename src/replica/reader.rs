@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use concord_protocol::{
-    ChangeHash,
+    ChangeHash, Refused,
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
@@ -80,6 +80,11 @@ pub(super) struct Reader {
     /// What it named and could not bring: the chunk that stood for it was refused. Its word alone:
     /// another peer may have it.
     refused: BTreeSet<ChangeHash>,
+    /// It refused this, as it does everything of the document: it was deleted and purged there.
+    /// Only heads are named to it from then on.
+    pub(super) gone: Option<Box<Refused>>,
+    /// It was told that the document was purged here.
+    pub(super) told_purged: bool,
 }
 
 /// What there is to send of changes.
@@ -129,6 +134,8 @@ impl Reader {
             && self.insisted == other.insisted
             && self.reset == other.reset
             && self.refused == other.refused
+            && self.gone == other.gone
+            && self.told_purged == other.told_purged
     }
 
     /// Whether it has been told anything in this connection.
@@ -213,6 +220,13 @@ impl Reader {
     ) -> Result<Plan, Missing> {
         let ours = graph.durable_heads();
         let heads = ours.to_vec();
+        if self.gone.is_some() {
+            if heads.is_empty() || self.named.as_ref() == Some(ours) {
+                return Ok(Plan::Nothing);
+            }
+            let message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
+            return Ok(Plan::Say { message, parcel: Parcel::default() });
+        }
         let Some(their_heads) = &self.their_heads else {
             // We speak first: say where we are, and ask for nothing before we know more. Who has
             // the same, or believes so, does not answer, until we have more. As long as nothing is

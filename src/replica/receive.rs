@@ -74,6 +74,12 @@ impl Replica {
                 if !document.readers.contains_key(&connection) {
                     return;
                 }
+                let gone = ack.refused.iter().find(|refused| refused.code == RefuseCode::Deleted);
+                if let Some(reader) = document.readers.get_mut(&connection)
+                    && let Some(gone) = gone
+                {
+                    reader.gone = Some(Box::new(gone.clone()));
+                }
                 for refused in ack.refused.iter().filter(|_| document.opened) {
                     let Some(hash) = refused.hash else { continue };
                     let (code, reason) = (refused.code, refused.reason.clone());

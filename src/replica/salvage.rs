@@ -20,7 +20,7 @@ use super::{
     ChunkSource, Counted, Effect, Job, JobError, JobOutput, Kind, Published, RowKey, RowWrite,
     StorageFailure, Ticket,
     core::{Core, Wake},
-    document::{Document, State, delete_snapshot},
+    document::{Document, State, delete_snapshot, meta_row},
     graph::Graph,
     index::{IndexRoot, Missing, PagedIndex, SnapshotIndex},
     jobs::{HOPELESS_MS, RETRY_MS},
@@ -342,9 +342,8 @@ impl Document {
 
     /// Puts the meta row among what is to be written.
     pub(super) fn write_meta(&mut self) {
-        if let Ok(meta) = record::encode(&self.meta) {
-            let row = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
-            self.writes.push(RowWrite::Put(row, meta.into()));
+        if let Ok(meta) = self.meta.write() {
+            self.writes.push(RowWrite::Put(meta_row(), meta.into()));
         }
     }
 

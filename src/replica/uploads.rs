@@ -42,6 +42,10 @@ impl Upload {
 impl Document {
     /// Somebody sent a document chunk.
     pub(super) fn upload(&mut self, core: &mut Core, upload: Upload) {
+        if self.is_purged() {
+            // What it is said to lead to is refused when that is said.
+            return;
+        }
         let (from, heads) = (upload.from, &upload.heads);
         let known =
             |graph: &Graph| heads.iter().all(|head| matches!(graph.position(head), Ok(Some(_))));

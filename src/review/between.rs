@@ -21,7 +21,7 @@ pub use self::{
 use super::{
     Code, ConflictId, SideView, View,
     conflict::name_of,
-    facts::{Claimed, Facts, Refers},
+    facts::{Claimed, Facts, REFERENCES_MAX, Refers},
 };
 use crate::{digest::digest, entity::OnDelete};
 
@@ -43,6 +43,8 @@ pub struct Between {
     holders: BTreeMap<DocumentId, BTreeSet<Referrer>>,
     open: BTreeMap<Group, ConflictId>,
     groups: BTreeMap<ConflictId, Group>,
+    /// Live ones that may refer to more than is known.
+    unsure: BTreeSet<DocumentId>,
 }
 
 /// A reference: in which document, with which key, and whether it is one among others there.
@@ -136,6 +138,9 @@ impl Between {
     }
 
     fn note(&mut self, document: &DocumentId, facts: &Facts) {
+        if facts.deleted.is_none() && facts.references.len() >= REFERENCES_MAX {
+            self.unsure.insert(document.clone());
+        }
         for claimed in &facts.claims {
             let claim = digest_of(facts, claimed);
             self.claims.entry(claim).or_default().insert(document.clone());
@@ -149,6 +154,7 @@ impl Between {
     }
 
     fn forget(&mut self, document: &DocumentId, facts: &Facts) {
+        self.unsure.remove(document);
         for claimed in &facts.claims {
             take(&mut self.claims, &digest_of(facts, claimed), document);
         }
@@ -156,6 +162,14 @@ impl Between {
             take(&mut self.referrers, &to, &referrer);
             take(&mut self.holders, &to, &referrer);
         }
+    }
+
+    /// Whether something alive refers to a document, or may.
+    pub fn keeps(&self, document: &DocumentId) -> bool {
+        let mut referrers = self.referrers.get(document).into_iter().flatten();
+        let is_other = |from: &DocumentId| from != document;
+        referrers.any(|(from, ..)| is_other(from) && self.live(from).is_some())
+            || self.unsure.iter().any(is_other)
     }
 
     /// A conflict that is open.

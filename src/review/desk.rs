@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Choice, Conflict, ConflictId, Facts, Follower, NoChoice, NotAgain, Resolution, Summary,
-    Unreadable, View,
+    Choice, Conflict, ConflictId, Expires, Facts, Follower, NoChoice, NotAgain, Resolution,
+    Summary, Unreadable, View,
     bulk::{BulkId, Preview},
     history, open,
     suggest::{self, Chosen, Likeness},
@@ -141,8 +141,8 @@ pub enum Answer {
         more: usize,
         /// What it says that concerns other documents, if it is an entity.
         facts: Option<Facts>,
-        /// What was decided: under which policy, with which change.
-        settled: Vec<(String, Vec<u8>)>,
+        /// What was decided: under which policy, of which code, with which change.
+        settled: Vec<(String, String, Vec<u8>)>,
         /// Decisions that stand and were made together with others, the last [`LISTED_MAX`].
         #[serde(default)]
         bulks: Vec<(BulkId, ConflictId)>,
@@ -150,6 +150,9 @@ pub enum Answer {
         /// is. `None` if there are none.
         #[serde(default)]
         decisions: Option<String>,
+        /// When it may be purged, if it is deleted, nothing is open in it, and its type says so.
+        #[serde(default)]
+        expires: Option<Expires>,
     },
     /// To [`Question::Chosen`].
     Chosen(Vec<Chosen>),
@@ -217,6 +220,10 @@ pub fn answer(
                 None => Vec::new(),
             };
             let open = open(doc, follower.detector(), &document, schema);
+            let of = schema.and_then(|schema| schema.recognise(&*doc));
+            // Not before what was just decided is stored, and looked at.
+            let expires = of.filter(|_| settled.is_empty());
+            let expires = expires.and_then(|of| Expires::of(doc, of));
             let shown = open.iter().take(LISTED_MAX);
             let of_type = type_name(doc, root_key, None);
             let summary = |conflict| Summary::of(doc, &document, of_type.as_deref(), conflict);
@@ -224,11 +231,12 @@ pub fn answer(
             let decisions = history::seen(doc, follower.detector());
             let bulks = history::bulks(decisions.clone(), LISTED_MAX);
             let decisions = suggest::mark(doc, decisions);
-            let settled = settled.into_iter().map(|made| (made.policy, made.bytes)).collect();
+            let settled = settled.into_iter();
+            let settled =
+                settled.map(|made| (made.policy, made.code.to_string(), made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
-            let of = schema.and_then(|schema| schema.recognise(&*doc));
             let facts = of.map(|of| Facts::of(doc, follower.detector(), of));
-            Ok(Answer::Listed { open: listed, more, facts, settled, bulks, decisions })
+            Ok(Answer::Listed { open: listed, more, facts, settled, bulks, decisions, expires })
         }
         Question::Show(id) => match find(doc).iter().find(|conflict| conflict.id == *id) {
             Some(conflict) => {

@@ -16,7 +16,7 @@ use crate::{
 /// Changes that are named for one thing that an entity says.
 const BY_MAX: usize = 8;
 /// References of one entity that are looked at, the first by their fields.
-const REFERENCES_MAX: usize = 1_000;
+pub(super) const REFERENCES_MAX: usize = 1_000;
 /// Decisions that are told of, the last ones.
 const DECIDED_MAX: usize = 100;
 

@@ -8,8 +8,8 @@ use automerge::{ActorId, Automerge, ChangeHash};
 use concord_protocol::DocumentId;
 
 use super::{
-    Choice, Conflict, ConflictId, Content, Detector, Resolution, broken::buried, carried::attached,
-    policy::policy_at,
+    Choice, Code, Conflict, ConflictId, Content, Detector, Resolution, broken::buried,
+    carried::attached, policy::policy_at,
 };
 use crate::{
     digest::digest,
@@ -25,6 +25,8 @@ const ROUNDS_MAX: usize = 4;
 pub struct Settled {
     /// Which.
     pub conflict: ConflictId,
+    /// What kind of conflict it was.
+    pub code: Code,
     /// The policy, in a word.
     pub policy: String,
     /// The change that says so.
@@ -113,6 +115,7 @@ fn written(
     let mut made = resolution.commit(&mut fork, &resolution.by(policy), time_s).ok()?;
     Some(Settled {
         conflict: conflict.id,
+        code: conflict.code,
         policy: policy.to_owned(),
         change: made.hash(),
         bytes: made.bytes().into_owned(),

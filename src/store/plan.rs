@@ -6,7 +6,7 @@ use super::{
     backend::{Backend, BackendError, Batch},
     key, value,
 };
-use crate::replica::{RowKey, RowWrite};
+use crate::replica::{Kind, RowKey, RowWrite};
 
 /// The key and the value of a piece.
 type Piece = (Vec<u8>, Vec<u8>);
@@ -35,6 +35,7 @@ impl<'b> Plan<'b> {
         match write {
             RowWrite::Put(row, bytes) => self.put(document, row, bytes)?,
             RowWrite::Delete(row) => self.delete(document, row)?,
+            RowWrite::Clear => return self.clear(document),
         }
         self.apply_if_large()
     }
@@ -101,6 +102,20 @@ impl<'b> Plan<'b> {
             }
         }
         self.rows += 1;
+        Ok(())
+    }
+
+    /// Row after row, so that no batch leaves half a one.
+    fn clear(&mut self, document: &[u8]) -> Result<(), BackendError> {
+        let rows: BTreeSet<_> = (self.piece_keys(document)?.iter())
+            .filter_map(|key| key::parse_tail(key.get(document.len()..)?))
+            .map(|(row, _)| (row.kind, row.id, row.part))
+            .filter(|(kind, ..)| *kind != Kind::Meta)
+            .collect();
+        for (kind, id, part) in rows {
+            self.delete(document, &RowKey { kind, id, part })?;
+            self.apply_if_large()?;
+        }
         Ok(())
     }
 
@@ -181,7 +196,6 @@ mod tests {
         super::{backend::Visit, memory::MemoryBackend, rows},
         *,
     };
-    use crate::replica::Kind;
 
     const DOCUMENT: &[u8] = b"document";
     const BATCH_BYTES: usize = 4096;
@@ -260,5 +274,29 @@ mod tests {
                 assert_eq!(rows::read(&backend, DOCUMENT, &row), Ok(None));
             }
         }
+    }
+
+    #[test]
+    fn all_rows_go_but_meta_and_no_batch_leaves_half_a_one() {
+        const OTHER: &[u8] = b"documenu";
+        let backend = Stepwise::default();
+        let is_left =
+            |document, row: &RowKey| rows::read(&backend, document, row).unwrap().is_some();
+        let mut plan = Plan::new(&backend);
+        for row in every_row() {
+            let bytes: Bytes = vec![7; LENGTHS[usize::from(row.id[0])]].into();
+            plan.write(DOCUMENT, &RowWrite::Put(row, bytes.clone())).unwrap();
+            plan.write(OTHER, &RowWrite::Put(row, bytes)).unwrap();
+        }
+        plan.write(DOCUMENT, &RowWrite::Clear).unwrap();
+        // What comes behind it is not concerned.
+        let after = RowKey { kind: Kind::Quarantine, id: [1; 32], part: 3 };
+        plan.write(DOCUMENT, &RowWrite::Put(after, "later".into())).unwrap();
+        assert!(plan.finish().unwrap());
+        for row in every_row() {
+            assert_eq!(is_left(DOCUMENT, &row), row.kind == Kind::Meta, "{row:?}");
+            assert!(is_left(OTHER, &row), "{row:?}");
+        }
+        assert!(is_left(DOCUMENT, &after));
     }
 }

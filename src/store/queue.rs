@@ -39,7 +39,7 @@ impl Job {
             .iter()
             .map(|write| match write {
                 RowWrite::Put(_, bytes) => bytes.len() + ROW_OVERHEAD_BYTES,
-                RowWrite::Delete(_) => ROW_OVERHEAD_BYTES,
+                RowWrite::Delete(_) | RowWrite::Clear => ROW_OVERHEAD_BYTES,
             })
             .sum();
         let (done, answer) = oneshot::channel();

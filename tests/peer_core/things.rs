@@ -64,6 +64,10 @@ impl Disk {
             match write {
                 RowWrite::Put(row, bytes) => self.rows.insert((document.clone(), row), bytes),
                 RowWrite::Delete(row) => self.rows.remove(&(document.clone(), row)),
+                RowWrite::Clear => {
+                    self.rows.retain(|(of, row), _| of != document || row.kind == Kind::Meta);
+                    None
+                }
             };
         }
         Ok(())

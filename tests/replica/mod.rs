@@ -14,15 +14,19 @@ use automerge::{ActorId, AutoCommit, ChangeHash as AmHash, sync, sync::SyncDoc a
 use bytes::Bytes;
 use concord::{
     replica::{
-        ChunkSource, Config, ConnectionId, Effect, Event, Job, JobError, Kind, Now, PeerInfo,
-        Published, Replica, RowKey, RowWrite, StorageFailure, StoredDocument, Ticket,
+        ChunkSource, Config, ConnectionId, Effect, Event, Job, JobError, Kind, Leaving, LocalError,
+        Now, PeerInfo, Published, Replica, RowKey, RowWrite, StorageFailure, StoredDocument,
+        Ticket,
     },
     worker::{WorkerJob, WorkerLimits, materialise},
 };
 use concord_protocol::{
-    ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, StorageId, codec,
+    ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, RefuseCode, StorageId, codec,
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
+
+/// Tickets from here on may be refused.
+const PURGES: u64 = 1 << 32;
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
 #[derive(Clone)]
@@ -109,6 +113,10 @@ pub(crate) struct World {
     pub(crate) disk_fails: bool,
     /// Calls of the program here that were told of that.
     pub(crate) failed_calls: usize,
+    /// What became of purges, and of changes of the program here by their numbers.
+    pub(crate) purges: Vec<Result<(), LocalError>>,
+    /// What the program here was told of its changes that were refused.
+    pub(crate) refusals: Vec<(ChangeHash, RefuseCode)>,
     /// Bare connections read what is sent to them.
     pub(crate) draining: bool,
 }
@@ -152,6 +160,8 @@ impl World {
             nonsense: Vec::new(),
             disk_fails: false,
             failed_calls: 0,
+            purges: Vec::new(),
+            refusals: Vec::new(),
             draining: true,
         };
         if opens {
@@ -462,6 +472,7 @@ impl World {
                 Effect::SetTimer(at) => self.timer = Some(at),
                 Effect::Count(counted) => self.counts.push(counted),
                 Effect::LocalDone(_, Err(_)) if self.disk_fails => self.failed_calls += 1,
+                Effect::LocalDone(ticket, done) if ticket.0 >= PURGES => self.purges.push(done),
                 Effect::LocalDone(_, done) => done.unwrap(),
                 Effect::Publish(_, published) => self.published(published),
             }
@@ -484,6 +495,7 @@ impl World {
                     client.says_it_has = said;
                 }
             }
+            Published::Refused { hash, code, .. } => self.refusals.push((hash, code)),
             _ => {}
         }
     }
@@ -509,6 +521,7 @@ impl World {
             RowWrite::Delete(key) => {
                 disk.remove(&key);
             }
+            RowWrite::Clear => disk.retain(|key, _| key.kind == Kind::Meta),
         }
     }
 
@@ -537,7 +550,9 @@ impl World {
         self.disk_fails = true;
         self.handle(Event::Stored(first, Err(failure)));
         for (ticket, rows) in behind {
-            rows.into_iter().for_each(|row| Self::apply(&mut self.disk, row));
+            for row in rows {
+                Self::apply(&mut self.disk, row);
+            }
             self.handle(Event::Stored(ticket, Ok(())));
         }
         self.disk_fails = false;
@@ -697,6 +712,41 @@ impl World {
         }
         self.now.wall_ms += end - self.now.mono_ms;
         self.now.mono_ms = end;
+    }
+
+    /// All of the document is to go.
+    pub(crate) fn purge(&mut self, heads: &[ChangeHash], leaving: Leaving) {
+        let (document, heads) = (self.document.clone(), heads.to_vec());
+        self.handle(Event::Purge { ticket: Ticket(PURGES), document, heads, leaving });
+    }
+
+    /// The program here makes a change that may be refused.
+    pub(crate) fn change_here(&mut self, change: Bytes) {
+        let ticket = Ticket(PURGES);
+        self.handle(Event::LocalChange(ticket, self.document.clone(), change));
+    }
+
+    /// The rows on disk.
+    pub(crate) fn rows(&self) -> Vec<RowKey> {
+        self.disk.keys().copied().collect()
+    }
+
+    /// The relay's machine loses power when these many rows of what was to be written are on disk;
+    /// of what was to be cleared then, every other row is gone.
+    pub(crate) fn crash_after(&mut self, rows: usize) {
+        let waiting = std::mem::take(&mut self.writes).into_iter().flat_map(|(_, rows)| rows);
+        let mut waiting = waiting.collect::<VecDeque<_>>();
+        for row in waiting.drain(..rows.min(waiting.len())) {
+            Self::apply(&mut self.disk, row);
+        }
+        if let Some(RowWrite::Clear) = waiting.front() {
+            let mut number = 0;
+            self.disk.retain(|key, _| {
+                number += 1;
+                key.kind == Kind::Meta || number % 2 == 0
+            });
+        }
+        self.crash();
     }
 
     /// The relay's machine loses power: what was not flushed is gone, but for a prefix.

@@ -1,11 +1,7 @@
 //! `concord conflicts bulk`: many decisions of one kind, shown before they are made, and taken back
 //! by their common name.
 
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
-};
+use std::{cell::Cell, collections::BTreeMap};
 
 use clap::Args;
 use concord::{
@@ -20,7 +16,7 @@ use concord::{
 use serde_json::{Value as Json, json};
 
 use super::{LONG, SHORT, all_unless, choice_of, id_of, short_id, typed, words};
-use crate::cli::{Failure, open::Common, output, sync, waiting};
+use crate::cli::{Failure, agree::agree, open::Common, output, sync, waiting};
 
 /// Decisions that are shown before somebody is asked.
 const SHOWN_MAX: usize = 50;
@@ -341,27 +337,6 @@ fn report(
         output::line(format_args!("not {done}: {} in {document}: {reason}", short_id(*id)))?;
     }
     output::line(format_args!("{done} {}, as bulk {bulk}", counted(made.len())))
-}
-
-/// Asks, unless that is settled.
-fn agree(common: &Common, yes: bool, what: &str) -> Result<(), Failure> {
-    if yes {
-        return Ok(());
-    }
-    if common.json || !io::stdin().is_terminal() {
-        return Err(Failure::usage(format!(
-            "nobody is there to be asked whether to {what}: --yes"
-        )));
-    }
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "{what}? [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::usage("nothing was done"))
 }
 
 fn counted(count: usize) -> String {

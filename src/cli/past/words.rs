@@ -93,7 +93,7 @@ pub(super) fn name(change: ChangeHash) -> String {
 }
 
 /// The author, else as much of the writer as tells writers apart.
-fn by(stamp: &Stamp) -> String {
+pub(super) fn by(stamp: &Stamp) -> String {
     match &stamp.author {
         Some(author) => output::short(author, BY_SHOWN),
         None => stamp.actor.chars().take(NAME_SHOWN).collect(),

@@ -11,11 +11,21 @@ use super::{
     migration,
     reader::{Reader, Span, Table},
 };
-use crate::entity::{EditsOfDeleted, EntityType, Kind, Priority, Rule, limits, words::instead};
+use crate::entity::{
+    EditsOfDeleted, EntityType, Expiry, Kind, Priority, Rule, limits, words::instead,
+};
 
 /// The keys of a type.
-pub(super) const TYPE_KEYS: [&str; 7] =
-    ["version", "fields", "unique", "invariants", "priority", "edits_of_deleted", "migrations"];
+pub(super) const TYPE_KEYS: [&str; 8] = [
+    "version",
+    "fields",
+    "unique",
+    "invariants",
+    "priority",
+    "edits_of_deleted",
+    "purge_deleted_after",
+    "migrations",
+];
 
 pub(super) fn entity_type(
     reader: &mut Reader<'_>,
@@ -46,6 +56,7 @@ pub(super) fn entity_type(
     let named = EditsOfDeleted::named;
     let edits_of_deleted =
         table.word(reader, "edits_of_deleted", &EditsOfDeleted::NAMES, named).unwrap_or_default();
+    let purge_deleted_after = expiry(reader, table);
     let unique = unique(reader, table, &fields);
     let invariants = invariants(reader, table, &fields);
     let steps = migration::migrations(reader, &path, table, version);
@@ -60,6 +71,7 @@ pub(super) fn entity_type(
         invariants,
         priority,
         edits_of_deleted,
+        purge_deleted_after,
         migrations: steps.into_iter().map(|(_, step)| step).collect(),
         chains,
     }
@@ -75,6 +87,16 @@ fn version(reader: &mut Reader<'_>, table: &Table<'_>) -> u32 {
         reader.wrong(table.at_value("version"), problem, fix);
         1
     })
+}
+
+fn expiry(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Expiry> {
+    let text = table.text(reader, "purge_deleted_after")?;
+    let expiry = Expiry::parse(text);
+    if expiry.is_none() {
+        let problem = format!("`purge_deleted_after` of {} is {text:?}, no such time", table.what);
+        reader.wrong(table.at_value("purge_deleted_after"), problem, Expiry::EXPECTED);
+    }
+    expiry
 }
 
 fn unique(reader: &mut Reader<'_>, table: &Table<'_>, fields: &Fields) -> Vec<Vec<String>> {

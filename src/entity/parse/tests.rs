@@ -39,6 +39,8 @@ fn the_example_is_read() {
     let schema = Schema::parse(EXAMPLE).unwrap();
     let task = &schema.types["task"];
     assert_eq!(task.version, 3);
+    assert_eq!(task.purge_deleted_after.map(|it| it.to_string()).as_deref(), Some("90d"));
+    assert_eq!(schema.types["person"].purge_deleted_after, None, "nothing is purged by default");
     assert_eq!(task.fields["summary"].slot, "title", "what is renamed stays where it is");
     assert_eq!((task.fields["labels"].since, task.fields["labels"].slot.as_str()), (2, "labels"));
     let effort = &task.fields["effort"];
@@ -63,6 +65,7 @@ version = 2
 unique = ["statsu", ["notes"]]
 invariants = { enough = "coutn >= 0" }
 priority = "urgent"
+purge_deleted_after = "soon"
 
 [types.task.fields]
 notes = "text"
@@ -91,33 +94,35 @@ add = "notes"
          mean `count`?",
         "line 7: `priority` of type `task` is \"urgent\", which is not known: known are `low`, \
          `normal`, `high`",
-        "line 11: field `size` of type `task` has the kind \"strin\", which is not known: did you \
+        "line 8: `purge_deleted_after` of type `task` is \"soon\", no such time: write a number and a \
+         unit: 90d; s, m (minutes), h, d or w, up to 100 years",
+        "line 12: field `size` of type `task` has the kind \"strin\", which is not known: did you \
          mean `string`?",
-        "line 12: field `status` of type `task` has policy `ladder` without an order: add `ladder \
+        "line 13: field `status` of type `task` has policy `ladder` without an order: add `ladder \
          = [\"todo\", \"doing\", \"done\"]`",
-        "line 13: `min` of field `count` of type `task` is 3, above `max`, 1: nothing would fit: \
+        "line 14: `min` of field `count` of type `task` is 3, above `max`, 1: nothing would fit: \
          change one of them",
-        "line 13: the default of field `count` of type `task` is a string, and the kind \
+        "line 14: the default of field `count` of type `task` is a string, and the kind \
          `integer`: write a default that fits the kind",
-        "line 14: field `owner` of type `task` refers to type `preson`, which is not declared: \
+        "line 15: field `owner` of type `task` refers to type `preson`, which is not declared: \
          did you mean `person`?",
-        "line 15: field `tags` of type `task` does not say what is in it: add `items = \
+        "line 16: field `tags` of type `task` does not say what is in it: add `items = \
          \"string\"` or another kind",
-        "line 16: field `title` of type `task` has the policy `latest`, and is of kind `text`: \
+        "line 17: field `title` of type `task` has the policy `latest`, and is of kind `text`: \
          leave `policy` out: the kind merges by itself",
-        "line 16: `values` says nothing of field `title` of type `task`, which is of kind `text`: \
+        "line 17: `values` says nothing of field `title` of type `task`, which is of kind `text`: \
          leave it out; it is for `enum`",
-        "line 17: field `two words` of type `task` has a name that rules and programs cannot use: \
+        "line 18: field `two words` of type `task` has a name that rules and programs cannot use: \
          begin with a letter, go on with letters, digits and _, 64 at most",
-        "line 18: field `place` of type `task` does not say what is in it: add `fields` with the \
+        "line 19: field `place` of type `task` does not say what is in it: add `fields` with the \
          fields that it has, or `items` with the kind of whatever is in it",
-        "line 19: `pattern` of field `code` of type `task` cannot be used: unclosed group: write \
+        "line 20: `pattern` of field `code` of type `task` cannot be used: unclosed group: write \
          another regular expression",
-        "line 19: `required` of field `code` of type `task` has a whole number: write true or \
+        "line 20: `required` of field `code` of type `task` has a whole number: write true or \
          false",
-        "line 22: a migration of type `task` leads to version 3, and the type has 2: raise \
+        "line 23: a migration of type `task` leads to version 3, and the type has 2: raise \
          `version` of the type, or write one from 2 to 2",
-        "line 25: type `person` has no fields: add `[types.person.fields]` with at least one",
+        "line 26: type `person` has no fields: add `[types.person.fields]` with at least one",
     ];
     let found = errors(text);
     for (found, expected) in found.iter().zip(expected) {

@@ -8,6 +8,7 @@ use concord_protocol::DocumentId;
 use serde::Serialize;
 
 pub(super) use self::listing::{Filter, Matching};
+use super::outcomes::Outcomes;
 use crate::review::{
     ConflictId, Summary,
     between::{Apart, Group},
@@ -67,6 +68,8 @@ pub(super) struct Index {
     /// Conflicts that are not in the index: of documents with very many, and over the cap.
     unlisted: usize,
     closed: Closed,
+    /// How those that are open no longer ended.
+    pub(super) outcomes: Outcomes,
 }
 
 #[derive(Debug)]
@@ -152,9 +155,38 @@ impl Index {
         changes
     }
 
+    /// Whether something is open in a document, or between it and others, or may be, but for what
+    /// was dismissed.
+    pub(super) fn has_undecided(
+        &self,
+        document: &DocumentId,
+        is_dismissed: impl Fn(&ConflictId) -> bool,
+    ) -> bool {
+        let listed = self.documents.get(document);
+        let is_unsure = |listed: &Listed| listed.unlisted > 0 || listed.failed.is_some();
+        let ids = listed.into_iter().flat_map(|listed| &listed.ids);
+        let mut ids = ids.chain(self.parts.get(document).into_iter().flatten());
+        listed.is_some_and(is_unsure) || ids.any(|id| !is_dismissed(id))
+    }
+
     /// Whether a conflict is listed.
     pub(super) fn is_open(&self, id: &ConflictId) -> bool {
         self.open.contains_key(id)
+    }
+
+    /// Somebody dismissed a conflict, or took that back; whether that is news.
+    pub(super) fn dismissed(&mut self, id: &ConflictId, is_dismissed: bool, is_news: bool) {
+        match self.open.get(id) {
+            Some(entry) if is_dismissed => self.outcomes.dismissed(*id, &entry.code, is_news),
+            _ => self.outcomes.reopened(id),
+        }
+    }
+
+    /// What the schema says of a conflict was done; its documents will be looked at again.
+    pub(super) fn ruled(&mut self, id: ConflictId) {
+        if self.is_open(&id) {
+            self.outcomes.ruled(id);
+        }
     }
 
     /// The conflicts of a document cannot be found, for this reason. What was known stays.
@@ -205,6 +237,7 @@ impl Index {
         if let Some(count) = self.codes.get_mut(&entry.code) {
             *count -= 1;
         }
+        self.outcomes.closed(id, &entry.code, successor.is_some());
         let document = entry.document.as_str().to_owned();
         self.closed.remember(*id, entry.document, entry.slot);
         Some(Change::Closed { id: *id, document, successor })

@@ -63,6 +63,11 @@ impl Queue {
         }
     }
 
+    /// When the next document is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
     /// How many documents wait, or are being looked at.
     pub(super) fn len(&self) -> usize {
         self.due.len() + usize::from(self.is_looking)

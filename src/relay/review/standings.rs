@@ -21,6 +21,8 @@ const FORGET_MAX: usize = 1_000;
 pub(super) struct Standings {
     /// Each with when something was last said, in seconds since 1970.
     of: BTreeMap<ConflictId, (Standing, i64)>,
+    /// What the review document said at the start is known: what it says else is news.
+    pub(super) is_read: bool,
 }
 
 /// Which conflicts are wanted, by how they stand.

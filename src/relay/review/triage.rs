@@ -73,7 +73,11 @@ impl Reviewer {
             Ok(Said::All(standings)) => {
                 let changes: Vec<Change> = {
                     let mut state = self.state();
+                    let is_news = std::mem::replace(&mut state.standings.is_read, true);
                     let ids = state.standings.update(standings);
+                    for id in &ids {
+                        state.note_dismissal(id, is_news);
+                    }
                     ids.iter().filter_map(|id| state.triaged(id, now_s(hub))).collect()
                 };
                 for change in changes {
@@ -142,6 +146,7 @@ impl Reviewer {
         let change = {
             let mut state = self.state();
             state.standings.set(id, triage, now_s(hub));
+            state.note_dismissal(&id, true);
             state.triaged(&id, now_s(hub))
         };
         if let Some(change) = change {

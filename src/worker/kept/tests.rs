@@ -100,7 +100,7 @@ impl Stored {
 
     fn look(&mut self) -> (Vec<ConflictId>, Vec<Vec<u8>>) {
         let Answer::Listed { open, settled, .. } = self.ask(Question::List) else { panic!() };
-        let settled = settled.into_iter().map(|(_, change)| change).collect();
+        let settled = settled.into_iter().map(|(.., change)| change).collect();
         (open.iter().map(|summary| summary.id).collect(), settled)
     }
 
