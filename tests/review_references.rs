@@ -17,7 +17,7 @@ use concord::{
     entity::{self, Schema, write::place_between},
     peer::{Document, Peer},
     relay::Relay,
-    review::desk::Wanted,
+    review::{Conflict, Detector, desk::Wanted},
     store,
     worker::{InProcess, WorkerLimits},
 };
@@ -161,12 +161,16 @@ async fn what_two_people_move_to_two_places_is_a_move_and_in_one_of_them() {
     assert_eq!((&open["code"], &open["path"]), (&json!("move"), &json!("place")), "{open}");
     // One name for it, also where nobody knows the schema.
     until("they have both", || heads(&hers) == heads(&his)).await;
-    let codes = |document: &Document| -> Vec<(String, String)> {
-        let found = document.conflicts().unwrap();
+    let codes = |found: Vec<Conflict>| -> Vec<(String, String)> {
         found.iter().map(|one| (one.code.to_string(), one.id.to_string())).collect()
     };
-    assert_eq!(codes(&his), [("move".to_owned(), id(&open).to_owned())]);
-    assert_eq!(codes(&hers), [("value".to_owned(), id(&open).to_owned())]);
+    // He has the schema of his own, and she has the relay's.
+    for document in [&his, &hers] {
+        let found = codes(document.conflicts().unwrap());
+        assert_eq!(found, [("move".to_owned(), id(&open).to_owned())]);
+    }
+    let unaware = hers.read(|doc| Detector::of(&doc.get_changes(&[])).unwrap().open(hers.id()));
+    assert_eq!(codes(unaware.unwrap()), [("value".to_owned(), id(&open).to_owned())]);
     let (status, said) = http.resolve(id(&open), &json!({"choice": {"value": last}})).await;
     assert_eq!(status, 200, "{said}");
     assert_eq!(http.open(0).await, Vec::<Json>::new());

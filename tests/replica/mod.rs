@@ -471,8 +471,8 @@ impl World {
                 Effect::Work(ticket, _, job) => self.jobs.push_back((ticket, job)),
                 Effect::SetTimer(at) => self.timer = Some(at),
                 Effect::Count(counted) => self.counts.push(counted),
-                Effect::LocalDone(_, Err(_)) if self.disk_fails => self.failed_calls += 1,
                 Effect::LocalDone(ticket, done) if ticket.0 >= PURGES => self.purges.push(done),
+                Effect::LocalDone(_, Err(_)) if self.disk_fails => self.failed_calls += 1,
                 Effect::LocalDone(_, done) => done.unwrap(),
                 Effect::Publish(_, published) => self.published(published),
             }
