@@ -17,6 +17,7 @@ mod schema;
 mod serve;
 mod summary;
 mod sync;
+mod undo;
 mod waiting;
 mod watch;
 mod write;
@@ -54,6 +55,12 @@ enum Command {
     /// Set a value in a document; it is on disk when this returns
     #[command(after_help = EXIT_CODES)]
     Edit(edit::EditArgs),
+    /// Take back what an author changed last in a document, and nothing of others
+    #[command(after_help = EXIT_CODES)]
+    Undo(undo::UndoArgs),
+    /// Do again what was undone last
+    #[command(after_help = EXIT_CODES)]
+    Redo(undo::UndoArgs),
     /// List, show and decide what could not be merged without losing somebody's intent
     #[command(after_help = EXIT_CODES)]
     Conflicts(conflicts::ConflictsArgs),
@@ -96,6 +103,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Schema(args) => (args.json, asynchronously(schema::run(args))),
         Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
+        Command::Undo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Undo))),
+        Command::Redo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Redo))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
         Command::Policy(args) => (args.common.json, asynchronously(policy::run(args))),
         Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),

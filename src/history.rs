@@ -32,6 +32,7 @@ mod restore;
 mod stamp;
 mod state;
 mod time;
+mod undo;
 
 pub use self::{
     audit::{Tampered, verify, verify_document},
@@ -46,6 +47,7 @@ pub use self::{
     stamp::Stamp,
     state::{at, builds_on, heads_when, json_at},
     time::{AHEAD_S_MAX, change_time},
+    undo::{Steps, Undo},
 };
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ mod status;
 mod suggest;
 mod transport;
 mod triage;
+mod undo;
 
 use std::{
     fmt,

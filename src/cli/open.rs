@@ -31,7 +31,7 @@ pub(super) struct Common {
     ca: Option<PathBuf>,
     /// Who you are, as in ann@example.org: goes with every change that is made
     #[arg(long, global = true, env = "CONCORD_AUTHOR", value_name = "NAME")]
-    author: Option<String>,
+    pub(super) author: Option<String>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub(super) json: bool,

@@ -69,9 +69,10 @@ pub fn restore(
     }
 }
 
-struct Restorer<'a, T> {
-    tx: &'a mut T,
-    heads: &'a [Native],
+/// Writes what was there at these heads.
+pub(super) struct Restorer<'a, T> {
+    pub(super) tx: &'a mut T,
+    pub(super) heads: &'a [Native],
 }
 
 impl<T: Transactable> Restorer<'_, T> {
@@ -138,7 +139,7 @@ impl<T: Transactable> Restorer<'_, T> {
     }
 
     /// Makes a slot say what it said. What is in a list has a slot already.
-    fn slot(
+    pub(super) fn slot(
         &mut self,
         parent: &ObjId,
         prop: Prop,
@@ -168,7 +169,7 @@ impl<T: Transactable> Restorer<'_, T> {
         }
     }
 
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         list: &ObjId,
         at: usize,
@@ -341,7 +342,7 @@ impl<T: Transactable> Restorer<'_, T> {
     }
 
     /// Characters, and objects in between.
-    fn splice(
+    pub(super) fn splice(
         &mut self,
         now: &ObjId,
         at: usize,
@@ -393,7 +394,7 @@ struct Gap<'a> {
     places: &'a [usize],
 }
 
-fn found<'a>(value: impl Into<Value<'a>>, id: ObjId) -> Found {
+pub(super) fn found<'a>(value: impl Into<Value<'a>>, id: ObjId) -> Found {
     Found { value: value.into().into_owned(), id }
 }
 
@@ -405,7 +406,7 @@ fn single(value: &ScalarValue) -> ScalarValue {
     }
 }
 
-fn width(item: &Found, encoding: TextEncoding) -> usize {
+pub(super) fn width(item: &Found, encoding: TextEncoding) -> usize {
     item.value.as_str().map_or(1, |text| units(text, encoding))
 }
 

@@ -30,6 +30,19 @@ pub enum PastError {
     Change(#[from] ChangeError),
 }
 
+impl PastError {
+    /// Why an edit failed that writes what the history says.
+    pub(super) fn of_edit(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Edit(error) => match error.downcast::<HistoryError>() {
+                Ok(error) => Self::History(*error),
+                Err(error) => ChangeError::Edit(error).into(),
+            },
+            other => other.into(),
+        }
+    }
+}
+
 impl Document {
     /// The changes of the document that are not covered by some heads, at most `limit` of them, in
     /// an order that is the same on every replica: see [`history::log`].
@@ -87,14 +100,7 @@ impl Document {
     ) -> Result<Changed<()>, PastError> {
         let message = message.map_or_else(|| restoring(heads), str::to_owned);
         let write = |tx: &mut Transaction<'_>| Ok(history::restore(tx, heads, path)?);
-        let restored = self.change_with(Some(&message), write).await;
-        restored.map_err(|error| match error {
-            ChangeError::Edit(error) => match error.downcast::<HistoryError>() {
-                Ok(error) => PastError::History(*error),
-                Err(error) => ChangeError::Edit(error).into(),
-            },
-            other => other.into(),
-        })
+        self.change_with(Some(&message), write).await.map_err(PastError::of_edit)
     }
 
     /// What happened after some heads, as events like `task.status_changed`, of at most `limit`
