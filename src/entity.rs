@@ -22,6 +22,7 @@ mod migration;
 mod parse;
 mod policy;
 mod read;
+mod role;
 pub mod rule;
 mod schema;
 mod tombstone;
@@ -42,6 +43,7 @@ pub use self::{
     migration::{Migration, Step},
     policy::Policy,
     read::{Entity, Misfit, type_of},
+    role::Role,
     rule::Rule,
     schema::{EditsOfDeleted, EntityType, Priority, ROOT_KEY, Schema},
     tombstone::{DELETED_KEY, delete, deleted_ms, is_deleted, restore},

@@ -29,7 +29,8 @@ pub(super) enum DeletionCommand {
     Undelete {
         /// The document's id or automerge: URL
         doc: String,
-        /// The schema in force: without it, only this document comes back
+        /// The schema in force: without one, only this document comes back [default: what a relay
+        /// told of last]
         #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
         schema: Option<PathBuf>,
     },

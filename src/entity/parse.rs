@@ -18,7 +18,7 @@ use self::reader::{Reader, Table};
 use super::{DELETED_KEY, ROOT_KEY, Schema, SchemaErrors, limits, words};
 
 /// The keys at the top of a file. `$schema` is for editors and says nothing here.
-const TOP_KEYS: [&str; 3] = ["$schema", "root_key", "types"];
+const TOP_KEYS: [&str; 4] = ["$schema", "root_key", "roles", "types"];
 
 /// Reads a schema file.
 pub(super) fn schema(text: &str) -> Result<Schema, SchemaErrors> {
@@ -57,6 +57,7 @@ pub(super) fn schema(text: &str) -> Result<Schema, SchemaErrors> {
         Some(key) => key,
         None => ROOT_KEY,
     };
+    read_roles(&mut reader, &top);
     let mut types = BTreeMap::new();
     if let Some(table) = top.table(&mut reader, "types", "`types`") {
         let entries = table.entries();
@@ -83,4 +84,25 @@ pub(super) fn schema(text: &str) -> Result<Schema, SchemaErrors> {
         return Ok(Schema { root_key: root_key.to_owned(), types });
     }
     Err(reader.finish())
+}
+
+/// Who has which role.
+fn read_roles(reader: &mut Reader<'_>, top: &Table<'_>) {
+    let Some(table) = top.table(reader, "roles", "`roles`") else { return };
+    let entries = table.entries();
+    reader.at_most(table.at(), entries.len(), limits::VALUES_MAX, "roles");
+    for (key, _) in entries.into_iter().take(limits::VALUES_MAX) {
+        let name = key.get_ref().as_ref();
+        reader.name(key.span(), &format!("role `{name}`"), name);
+        let who = table.texts(reader, name).unwrap_or_default();
+        for wrong in who
+            .iter()
+            .filter(|who| who.is_empty() || who.chars().skip(1).any(|letter| letter == '*'))
+        {
+            let problem = format!("role `{name}` is of {wrong:?}, which is the name of nobody");
+            let fix = "write names of authors, as in \"ann@example.org\" or \"*@example.org\"";
+            reader.wrong(table.at_value(name), problem, fix);
+        }
+        reader.roles.insert(name.to_owned(), who);
+    }
 }

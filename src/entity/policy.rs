@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Role;
+
 /// What becomes of values that people wrote into one field at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,8 +24,9 @@ pub enum Policy {
     Union,
     /// The value that is furthest on stands: for a status that only moves forward.
     Ladder(Vec<String>),
-    /// The write of whoever has the first of these roles stands.
-    Role(Vec<String>),
+    /// The write of whoever has the first of these roles stands, and of those who have the same the
+    /// latest. Where somebody has none of them, a person decides.
+    Role(Vec<Role>),
     /// What a relay wrote stands.
     Relay,
     /// What a peer wrote stands.
@@ -57,7 +60,10 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ladder(order) => write!(f, "ladder {}", order.join(" < ")),
-            Self::Role(order) => write!(f, "role {}", order.join(" > ")),
+            Self::Role(order) => {
+                let names: Vec<&str> = order.iter().map(|role| role.name.as_str()).collect();
+                write!(f, "role {}", names.join(" > "))
+            }
             other => f.write_str(other.name()),
         }
     }

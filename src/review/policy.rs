@@ -24,6 +24,8 @@ pub struct Claim {
     pub time_s: i64,
     /// The last of its operations: its counter, then its actor. No two sides have the same.
     pub operation: (u64, String),
+    /// Whose it is: all who wrote it, `None` for one that does not say.
+    pub by: Vec<Option<String>>,
     /// Whether it wrote there, and did not delete or edit something that was there.
     pub wrote: bool,
 }
@@ -42,6 +44,7 @@ impl Claim {
             value: side.content(doc, &conflict.place)?.to_json()?,
             time_s: latest(doc, &side.changes),
             operation: operations.max().unwrap_or_default(),
+            by: side.who(doc).into_iter().map(|who| who.author).collect(),
             wrote: matches!(side.kept, Kept::Put(_) | Kept::Made(_)),
         })
     }
@@ -91,14 +94,17 @@ fn rank(policy: &Policy, claim: &Claim) -> Option<Rank> {
             let Some(Json::String(value)) = &claim.value else { return None };
             order.iter().position(|step| step == value).map(Rank::Step)
         }
-        // Who has which role, and what is a relay's, is known when there are accounts. The others
-        // have no order.
-        Policy::Role(_)
-        | Policy::Relay
-        | Policy::Peer
-        | Policy::Merge
-        | Policy::Review
-        | Policy::Union => None,
+        Policy::Role(roles) => {
+            let role_of = |author: &Option<String>| {
+                let author = author.as_deref()?;
+                roles.iter().position(|role| role.is_of(author))
+            };
+            // Of a side that several wrote, the weakest role counts.
+            let weakest = claim.by.iter().map(role_of).collect::<Option<Vec<usize>>>()?;
+            Some(Rank::Step(roles.len() - weakest.into_iter().max()?))
+        }
+        // What is a relay's is known when there are accounts. The others have no order.
+        Policy::Relay | Policy::Peer | Policy::Merge | Policy::Review | Policy::Union => None,
     }
 }
 
@@ -257,6 +263,7 @@ mod tests {
     use quickcheck::{Arbitrary, Gen, QuickCheck};
 
     use super::*;
+    use crate::entity::Role;
 
     /// A few claims of a few values, so that equal ones meet.
     #[derive(Debug, Clone)]
@@ -277,6 +284,7 @@ mod tests {
                     value,
                     time_s: i64::from(u8::arbitrary(g) % 3),
                     operation: (u64::from(u8::arbitrary(g) % 3), format!("{n}")),
+                    by: vec![Some(g.choose(&["ann", "ben", "cy"]).unwrap_or(&"ann").to_string())],
                     wrote: true,
                 }
             };
@@ -291,7 +299,12 @@ mod tests {
 
     fn policies() -> Vec<Policy> {
         let ladder = ["todo", "doing", "done"].map(str::to_owned).to_vec();
-        vec![Policy::Latest, Policy::Earliest, Policy::Max, Policy::Min, Policy::Ladder(ladder)]
+        let role = |name: &str, who: &str| Role { name: name.into(), who: vec![who.into()] };
+        // Sometimes everybody has one of the roles, and sometimes not.
+        let some = Policy::Role(vec![role("chief", "ann"), role("clerk", "ben")]);
+        let all = Policy::Role(vec![role("chief", "ann"), role("anybody", "*")]);
+        let ladder = Policy::Ladder(ladder);
+        vec![Policy::Latest, Policy::Earliest, Policy::Max, Policy::Min, ladder, some, all]
     }
 
     #[test]
@@ -339,6 +352,7 @@ mod tests {
             value: Some(value),
             time_s,
             operation: (n, "a".to_owned()),
+            by: vec![None],
             wrote: true,
         };
         let numbers = [claim(5.into(), 9, 1), claim(7.into(), 3, 2), claim(7.into(), 4, 3)];
@@ -351,6 +365,20 @@ mod tests {
         let steps = [claim("done".into(), 1, 1), claim("todo".into(), 2, 2)];
         let ladder = &policies()[4];
         assert_eq!(winner(ladder, &steps).map(|claim| claim.operation.0), Some(1));
+        let by = |who: &str, claim: Claim| Claim { by: vec![Some(who.to_owned())], ..claim };
+        let wrote = |who: &str, n: u64| by(who, claim("x".into(), n.cast_signed(), n));
+        let role = |claims: &[Claim], policy: usize| {
+            winner(&policies()[policy], claims).map(|claim| claim.operation.0)
+        };
+        assert_eq!(role(&[wrote("ben", 2), wrote("ann", 1)], 5), Some(1));
+        assert_eq!(role(&[wrote("ben", 1), wrote("ben", 2)], 5), Some(2), "of equals the later");
+        assert_eq!(role(&[wrote("ann", 1), wrote("cy", 2)], 5), None, "somebody has no role");
+        assert_eq!(role(&[wrote("ann", 1), wrote("cy", 2)], 6), Some(1));
+        let both = Claim {
+            by: vec![Some("ann".to_owned()), Some("cy".to_owned())],
+            ..claim("x".into(), 3, 3)
+        };
+        assert_eq!(role(&[both, wrote("ann", 1)], 6), Some(1), "the weakest of a side counts");
         let lists = [
             claim(serde_json::json!(["c", "a"]), 1, 2),
             claim(serde_json::json!(["a", "b"]), 1, 1),

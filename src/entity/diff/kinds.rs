@@ -65,7 +65,12 @@ pub(super) fn changes(old: &Field, new: &Field, retyped: bool, version: u32) -> 
         found.push(change(Impact::Compatible, what));
     }
     if old.policy != new.policy {
-        let what = format!("policy {} became {}", old.policy, new.policy);
+        let (was, is) = (old.policy.to_string(), new.policy.to_string());
+        let what = if was == is {
+            format!("others have the roles of policy {is}")
+        } else {
+            format!("policy {was} became {is}")
+        };
         found.push(change(Impact::Compatible, what));
     }
     found

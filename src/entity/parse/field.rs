@@ -6,7 +6,10 @@ use super::{
     kind::{self, Fields, Path},
     reader::{Reader, Table, Value, integer, kind_of, number},
 };
-use crate::entity::{Field, Kind, Literal, OnDelete, Policy, limits, words::quoted};
+use crate::entity::{
+    Field, Kind, Literal, OnDelete, Policy, Role, limits,
+    words::{instead, quoted},
+};
 
 /// The keys of a field beside those of its kind.
 pub(super) const FIELD_KEYS: [&str; 6] =
@@ -187,11 +190,25 @@ fn ladder(reader: &mut Reader<'_>, kind: &Kind, table: &Table<'_>) -> Vec<String
     order
 }
 
-fn roles(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<String> {
+fn roles(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Role> {
     if !table.has("roles") {
         let problem = format!("{} has policy `role` without an order", table.what);
         let fix = "add `roles = [\"owner\", \"editor\"]`, the strongest first";
         reader.wrong(table.at_value("policy"), problem, fix);
     }
-    table.texts(reader, "roles").unwrap_or_default()
+    let names = table.texts(reader, "roles").unwrap_or_default();
+    let mut roles = Vec::with_capacity(names.len());
+    for name in names {
+        let Some(who) = reader.roles.get(&name).cloned() else {
+            let problem = format!("{} names the role {name:?}, which nobody has", table.what);
+            let known: Vec<&str> = reader.roles.keys().map(String::as_str).collect();
+            let say =
+                format!("say who has it at the top: `[roles]`, `{name} = [\"ann@example.org\"]`");
+            let fix = instead(&name, &known, &say);
+            reader.wrong(table.at_value("roles"), problem, fix);
+            continue;
+        };
+        roles.push(Role { name, who });
+    }
+    roles
 }

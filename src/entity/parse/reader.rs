@@ -1,6 +1,10 @@
 //! What is read of tables, and the errors that are gathered meanwhile.
 
-use std::{borrow::Cow, collections::BTreeSet, ops::Range};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use toml::{
     Spanned,
@@ -31,6 +35,8 @@ pub(super) struct Reader<'a> {
     /// Fields of the type being read whose kind could not be: what else is said of them would be a
     /// guess.
     pub(super) unread: BTreeSet<String>,
+    /// Who has which role.
+    pub(super) roles: BTreeMap<String, Vec<String>>,
     /// References: where, what refers, to which type.
     pub(super) references: Vec<(Span, String, String)>,
 }
@@ -45,6 +51,7 @@ impl<'a> Reader<'a> {
             rules: 0,
             errors: Vec::new(),
             unread: BTreeSet::new(),
+            roles: BTreeMap::new(),
             references: Vec::new(),
         }
     }

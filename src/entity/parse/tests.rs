@@ -132,6 +132,28 @@ add = "notes"
 }
 
 #[test]
+fn roles_are_somebody_s_and_known() {
+    let text = r#"
+[roles]
+owner = ["ann@example.org", "é*x"]
+nobody = []
+[types.task.fields]
+state = { kind = "string", policy = "role", roles = ["ownr", "owner", "guest"] }
+other = { kind = "string", policy = "role", roles = ["owner"] }
+"#;
+    let expected = [
+        "line 3: role `owner` is of \"é*x\", which is the name of nobody: write names of authors, \
+         as in \"ann@example.org\" or \"*@example.org\"",
+        "line 4: `nobody` of `roles` is empty: name at least one",
+        "line 6: field `state` of type `task` names the role \"guest\", which nobody has: say who \
+         has it at the top: `[roles]`, `guest = [\"ann@example.org\"]`",
+        "line 6: field `state` of type `task` names the role \"ownr\", which nobody has: did you \
+         mean `owner`?",
+    ];
+    assert_eq!(errors(text), expected);
+}
+
+#[test]
 fn one_mistake_is_one_error() {
     let found = errors(
         "[types.a]\nunique = ['due']\ninvariants = { late = 'due > 3', low = 'n = 3' }\n\
