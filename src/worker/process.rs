@@ -134,9 +134,6 @@ fn work(
         drop(job);
         // Looked up once a batch: that takes as long as a small job's tenth part.
         let resident_bytes = if left == 0 { resident_bytes() } else { 0 };
-        if resident_bytes > limits.resident_bytes / 4 * 3 {
-            kept.clear();
-        }
         let health = Health { resident_bytes, panicked: PANICKED.load(Ordering::Relaxed) };
         let answer = match Done::encode(result, health) {
             Err(error @ FrameError::TooLarge(_)) => {
