@@ -513,9 +513,10 @@ impl Document {
     ) {
         if let Err(failure) = result {
             // What was written after it may be on disk, but not what it builds on.
-            for written in self.written.split_off(&ticket).into_values() {
-                not_stored(core, written.locals, &failure);
+            for written in self.written.range_mut(ticket..).map(|(_, written)| written) {
+                not_stored(core, std::mem::take(&mut written.locals), &failure);
             }
+            self.written.remove(&ticket);
             return self.fail(core, &failure);
         }
         if let Some(written) = self.written.get_mut(&ticket) {
