@@ -18,26 +18,10 @@ use concord_protocol::{
 };
 use sha2::{Digest as _, Sha256};
 
-use self::replica::{World, WorldOptions, sync_message};
+use self::replica::{World, WorldOptions, sync_message, writer::Writer};
 
 fn world() -> World {
     World::new(WorldOptions { compact_changes: 10_000, ..WorldOptions::default() })
-}
-
-/// Changes of one actor, one after another: hash and bytes.
-struct Writer(AutoCommit);
-
-impl Writer {
-    fn new(actor: u8) -> Self {
-        Self(AutoCommit::new().with_actor(ActorId::from([actor; 16])))
-    }
-
-    fn put(&mut self, value: i64) -> (ChangeHash, Bytes) {
-        self.0.put(ROOT, "key", value).unwrap();
-        self.0.commit();
-        let change = self.0.get_last_local_change().unwrap();
-        (ChangeHash(change.hash().0), Bytes::copy_from_slice(change.raw_bytes()))
-    }
 }
 
 /// The sync messages among what was sent.

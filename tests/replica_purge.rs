@@ -4,37 +4,35 @@
 
 mod replica;
 
-use automerge::{ActorId, AutoCommit, ROOT, transaction::Transactable as _};
+use automerge::{ROOT, transaction::Transactable as _};
 use bytes::Bytes;
 use concord::replica::{ConnectionId, Counted, Event, Kind, Leaving, LocalError};
 use concord_protocol::{
     Ack, ChangeHash, DocumentId, Message, PeerMetadata, RefuseCode, Refused, sync::SyncMessage,
 };
 
-use self::replica::{World, WorldOptions, sync_message};
+use self::replica::{World, WorldOptions, sync_message, writer::Writer};
 
 fn document() -> DocumentId {
     DocumentId::from_bytes(&[7; 16])
 }
 
-/// Changes of one actor, one after another: hash and bytes.
-struct Writer(AutoCommit);
-
-impl Writer {
-    fn new(actor: u8) -> Self {
-        Self(AutoCommit::new().with_actor(ActorId::from([actor; 16])))
-    }
-
-    fn put(&mut self, value: i64) -> (ChangeHash, Bytes) {
-        self.0.put(ROOT, "key", value).unwrap();
-        self.0.commit();
-        let change = self.0.get_last_local_change().unwrap();
-        (ChangeHash(change.hash().0), Bytes::copy_from_slice(change.raw_bytes()))
-    }
-}
-
 fn relay(compact_changes: usize) -> World {
     World::new(WorldOptions { compact_changes, ..WorldOptions::default() })
+}
+
+/// A program with a document of one change, its head, and a relay that it is connected to.
+fn program() -> (World, ChangeHash, ConnectionId) {
+    let mut world = World::new(WorldOptions {
+        compact_changes: 10_000,
+        dials_forgetless: true,
+        ..WorldOptions::default()
+    });
+    world.edit_here(|doc| doc.put(ROOT, "key", 1).unwrap());
+    world.finish_all();
+    let head = ChangeHash(world.ours.get_heads()[0].0);
+    let relay = world.bare_server(1, true);
+    (world, head, relay)
 }
 
 /// A relay with a document of a few changes, its writer, and the head.
@@ -304,15 +302,7 @@ fn a_document_that_is_read_to_find_out_takes_nothing_that_came_meanwhile() {
 
 #[test]
 fn a_peer_that_is_refused_keeps_what_it_has_and_names_what_is_new() {
-    let mut world = World::new(WorldOptions {
-        compact_changes: 10_000,
-        dials_forgetless: true,
-        ..WorldOptions::default()
-    });
-    world.edit_here(|doc| doc.put(ROOT, "key", 1).unwrap());
-    world.finish_all();
-    let head = ChangeHash(world.ours.get_heads()[0].0);
-    let relay = world.bare_server(1, true);
+    let (mut world, head, relay) = program();
     world.taken(relay);
     let refuse = |world: &mut World, hash| {
         let refused =
@@ -355,15 +345,7 @@ fn a_peer_that_is_refused_keeps_what_it_has_and_names_what_is_new() {
 
 #[test]
 fn a_store_forgets_a_document_without_a_record_when_its_program_says_so() {
-    let mut world = World::new(WorldOptions {
-        compact_changes: 10_000,
-        dials_forgetless: true,
-        ..WorldOptions::default()
-    });
-    world.edit_here(|doc| doc.put(ROOT, "key", 1).unwrap());
-    world.finish_all();
-    let head = ChangeHash(world.ours.get_heads()[0].0);
-    let relay = world.bare_server(1, true);
+    let (mut world, head, relay) = program();
     world.purge(&[ChangeHash([3; 32])], Leaving::Nothing);
     assert!(matches!(world.purges.pop(), Some(Err(LocalError::NotPurged(_)))));
     world.purge(&[head], Leaving::Nothing);

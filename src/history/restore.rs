@@ -221,13 +221,7 @@ impl<T: Transactable> Restorer<'_, T> {
         let kept: BTreeSet<&ObjId> =
             there.iter().map(|item| &item.id).filter(|id| was.contains(id)).collect();
         let encoding = self.tx.text_encoding();
-        let widths = there.iter().map(|item| if is_text { width(item, encoding) } else { 1 });
-        let places: Vec<usize> = std::iter::once(0)
-            .chain(widths.scan(0, |end, width| {
-                *end += width;
-                Some(*end)
-            }))
-            .collect();
+        let places = places(&there, is_text, encoding);
         let (mut is, mut should) = (there.len(), wanted.len());
         loop {
             let (end, wanted_end) = (is, should);
@@ -406,8 +400,17 @@ fn single(value: &ScalarValue) -> ScalarValue {
     }
 }
 
-pub(super) fn width(item: &Found, encoding: TextEncoding) -> usize {
-    item.value.as_str().map_or(1, |text| units(text, encoding))
+/// Where each element of a list or text begins, and the last ends.
+pub(super) fn places(items: &[Found], is_text: bool, encoding: TextEncoding) -> Vec<usize> {
+    let width = |item: &Found| match item.value.as_str() {
+        Some(text) if is_text => units(text, encoding),
+        _ => 1,
+    };
+    let ends = items.iter().scan(0, |end, item| {
+        *end += width(item);
+        Some(*end)
+    });
+    std::iter::once(0).chain(ends).collect()
 }
 
 /// How long automerge takes a string to be.

@@ -51,12 +51,9 @@ impl Steps {
     pub fn of(doc: &Automerge, is_theirs: impl Fn(&Stamp) -> bool) -> Self {
         let mut steps = Self::default();
         for change in doc.get_changes_meta(&[]) {
-            if change.max_op < change.start_op && change.message.is_none()
-                || !is_theirs(&Stamp::from(&change))
-            {
-                continue;
+            if is_theirs(&Stamp::from(&change)) {
+                steps.take(&change);
             }
-            steps.take(&change);
         }
         steps
     }
@@ -124,8 +121,7 @@ impl Undo {
         format!("{REDO} {}", self.change)
     }
 
-    /// Writes it, into the document that it was made of. Costs what the objects that the change
-    /// wrote to are long.
+    /// Writes it, into the document that it was made of. Looks through all of the document.
     ///
     /// # Errors
     /// Those of the transaction; [`HistoryError::Json`] for what is nested too deep.

@@ -18,8 +18,8 @@ impl Document {
     }
 
     /// Undoes the last change that can be, by one more change; `None` if there is none. What others
-    /// wrote meanwhile stays, in the same text too; where they wrote over it, theirs stays. Costs what
-    /// opening the document costs.
+    /// wrote meanwhile stays, in the same text too; where they wrote over it, theirs stays. Looks
+    /// through all of the document.
     ///
     /// # Errors
     /// [`PastError`].

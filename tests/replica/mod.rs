@@ -8,6 +8,8 @@
 )]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod writer;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use automerge::{ActorId, AutoCommit, ChangeHash as AmHash, sync, sync::SyncDoc as _};

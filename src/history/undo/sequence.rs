@@ -11,7 +11,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 use super::{HistoryError, Writer};
 use crate::{
     history::{
-        restore::{Restorer, found, width},
+        restore::{Restorer, found, places},
         state::Found,
     },
     json,
@@ -119,13 +119,7 @@ impl Writer<'_, '_> {
         let (before, after) = (then(before, &self.undo.before), then(after, &self.after));
         let now = self.tx.list_range(now, ..);
         let now: Vec<Found> = now.map(|item| found(item.value.clone(), item.id())).collect();
-        let encoding = self.tx.text_encoding();
-        let widths = now.iter().map(|item| if is_text { width(item, encoding) } else { 1 });
-        let ends = widths.scan(0, |end, width| {
-            *end += width;
-            Some(*end)
-        });
-        let places = std::iter::once(0).chain(ends).collect();
+        let places = places(&now, is_text, self.tx.text_encoding());
         let mut elements = Elements { before, at: Vec::new(), after, now, places };
         self.find(&mut elements, is_text)?;
         Ok(elements)
