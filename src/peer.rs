@@ -41,6 +41,8 @@ mod hold;
 mod home;
 mod left_out;
 mod link;
+mod notes;
+mod outbox;
 mod purge;
 mod registry;
 mod schema;
@@ -94,6 +96,7 @@ pub use self::{
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
+    outbox::{OutboxCounts, OutboxEntry, OutboxState},
     purge::{PurgeError, Refusal},
     schema::{KeptSchema, SchemaStatus},
     status::Status,
@@ -124,6 +127,7 @@ struct Inner {
     session: SessionId,
     next_broadcast: AtomicU64,
     schemas: Arc<Schemas>,
+    outbox: Arc<watch::Sender<OutboxCounts>>,
     next_call: AtomicU32,
     author: Option<String>,
 }
@@ -287,20 +291,45 @@ impl Peer {
         self.0.link.status.subscribe()
     }
 
-    /// Waits until every stored document is confirmed by a relay: it has all that is here, and
-    /// all that it told of is here.
+    /// What relays have not yet confirmed to have on disk, by document. Waits for this disk the first
+    /// time.
+    ///
+    /// # Errors
+    /// [`PeerError::Closed`].
+    pub async fn outbox(&self) -> Result<Vec<OutboxEntry>, PeerError> {
+        self.outbox_is_known().await?;
+        self.list_outbox().await
+    }
+
+    /// How many documents are in the outbox, now and from now on.
+    pub fn outbox_counts(&self) -> watch::Receiver<OutboxCounts> {
+        self.0.outbox.subscribe()
+    }
+
+    /// Waits until the outbox is empty: a relay has on disk all that was edited here, in this run and
+    /// before. Opens no document.
+    ///
+    /// # Errors
+    /// [`ConfirmError`] if that is not so in time, and at once if it will not be: what was refused is
+    /// for somebody to decide.
+    pub async fn flush(&self, within: Duration) -> Result<(), ConfirmError> {
+        confirm::outbox(self, Instant::now() + within).await
+    }
+
+    /// Waits until every stored document is in step with a relay: it has all that is here, and all
+    /// that it told of is here.
     ///
     /// # Errors
     /// [`ConfirmError`] if that is not so in time.
-    pub async fn flush(&self, within: Duration) -> Result<(), ConfirmError> {
-        self.flush_with(within, |_, _| ()).await
+    pub async fn in_step(&self, within: Duration) -> Result<(), ConfirmError> {
+        self.in_step_with(within, |_, _| ()).await
     }
 
-    /// As [`Peer::flush`]; `progress` is told how many of how many documents are confirmed.
+    /// As [`Peer::in_step`]; `progress` is told how many of how many documents are.
     ///
     /// # Errors
     /// [`ConfirmError`] if not all are in time.
-    pub async fn flush_with(
+    pub async fn in_step_with(
         &self,
         within: Duration,
         progress: impl FnMut(usize, usize),
@@ -321,6 +350,23 @@ impl Peer {
             link.end();
         }
         closed
+    }
+
+    /// Waits until it is known what was in the outbox at the start.
+    async fn outbox_is_known(&self) -> Result<(), PeerError> {
+        let mut counts = self.outbox_counts();
+        tokio::select! {
+            // The sender lives as long as we do.
+            _ = counts.wait_for(|counts| counts.is_complete) => Ok(()),
+            () = self.0.engine.closed() => Err(PeerError::Closed),
+        }
+    }
+
+    /// The outbox after all that was done before.
+    async fn list_outbox(&self) -> Result<Vec<OutboxEntry>, PeerError> {
+        let (asked, list) = oneshot::channel();
+        self.0.engine.send(Command::Outbox(asked)).map_err(|_| PeerError::Closed)?;
+        list.await.map_err(|_| PeerError::Closed)
     }
 
     /// A handle of the document, whether or not there is anything in it yet.

@@ -14,6 +14,7 @@
 
 mod admission;
 mod config;
+mod confirmed;
 mod core;
 mod document;
 mod event;

@@ -53,6 +53,12 @@ impl Tenant {
     fn nobody() -> Self {
         Self("\0".into())
     }
+
+    /// As [`Tenant::nobody`]; under each document's name is what a peer keeps of its place in the
+    /// outbox.
+    pub(crate) fn outbox() -> Self {
+        Self("\0outbox".into())
+    }
 }
 
 /// A document of a tenant.
@@ -65,6 +71,14 @@ pub struct DocumentKey {
 }
 
 impl DocumentKey {
+    /// Where a peer keeps what the outbox says of a document; without one, that there is an outbox.
+    pub fn outbox(document: Option<DocumentId>) -> Self {
+        match document {
+            Some(document) => Self { tenant: Tenant::outbox(), document },
+            None => Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"outbox") },
+        }
+    }
+
     /// Where a peer keeps the schema that a relay told of.
     pub(crate) fn schema() -> Self {
         Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"schema") }

@@ -29,6 +29,7 @@ states! {
     StrangerClosed = "a stranger was shown the door",
     FrameUnreadable = "a frame that cannot be read ended its connection",
     MessageRefused = "a message was not understood",
+    OutboxRecalled = "a peer knew after a start that a document of it was on its way",
     CrashDuringJobs = "a crash with reads or jobs under way",
     CrashDuringSends = "a crash with messages waiting to be sent",
     CrashDuringWrites = "a crash with writes under way",

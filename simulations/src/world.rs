@@ -13,6 +13,7 @@ mod hostile;
 mod kept;
 mod network;
 mod node;
+mod outbox;
 mod process;
 mod quarrel;
 mod rot;

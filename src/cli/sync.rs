@@ -53,7 +53,7 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
     };
     let fetched = fetched.await;
     let (done, total) = (Cell::new(0), Cell::new(0));
-    let flushing = peer.flush_with(common.within(), |now_done, now_total| {
+    let flushing = peer.in_step_with(common.within(), |now_done, now_total| {
         done.set(now_done);
         total.set(now_total);
     });

@@ -9,7 +9,11 @@ use std::{
 };
 
 use concord_protocol::{Limits, PeerId, PeerMetadata, SessionId};
-use tokio::{runtime::Handle, sync::mpsc, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     Inner, Peer, PeerError, Tcp, Transport, applier,
@@ -168,9 +172,15 @@ impl PeerBuilder {
         let home = Home::new(&engine_sender, Arc::new(System)).of(author);
         let registry = Arc::new(Registry::new(home));
         let schemas = Arc::new(Schemas::new(self.schema));
+        let outbox = Arc::new(watch::Sender::default());
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
         let engine = Engine {
-            core: Core::new(config, Arc::clone(&registry), Arc::clone(&schemas)),
+            core: Core::new(
+                config,
+                Arc::clone(&registry),
+                Arc::clone(&schemas),
+                Arc::clone(&outbox),
+            ),
             store: Arc::clone(&store),
             materialiser,
             tasks: tasks.clone(),
@@ -202,6 +212,7 @@ impl PeerBuilder {
             session,
             next_broadcast: AtomicU64::new(1),
             schemas,
+            outbox,
             next_call: AtomicU32::new(1),
             author: self.author,
         }));

@@ -6,7 +6,10 @@ use concord_protocol::DocumentId;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
-use super::{ConfirmError, Document, FindError, Peer, Refusal, Status, held::Held, standing};
+use super::{
+    ConfirmError, Document, FindError, OutboxEntry, OutboxState, Peer, Refusal, Status, held::Held,
+    standing,
+};
 
 /// Documents waited for at once: each is in memory meanwhile.
 const AT_ONCE: usize = 32;
@@ -37,6 +40,47 @@ pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(
             Err(_) => return Err(timed_out(peer, 1, 1)),
         }
     }
+}
+
+/// Waits until the outbox is empty.
+pub(super) async fn outbox(peer: &Peer, deadline: Instant) -> Result<(), ConfirmError> {
+    let known = timeout_at(deadline, peer.outbox_is_known()).await;
+    let list = match known {
+        // What was edited before this call is taken in before this question.
+        Ok(Ok(())) => peer.list_outbox().await.map_err(|_| ConfirmError::Closed)?,
+        Ok(Err(_)) => return Err(ConfirmError::Closed),
+        Err(_) => return Err(timed_out(peer, 0, 0)),
+    };
+    let total = list.len();
+    let mut counts = peer.outbox_counts();
+    let waited = async {
+        tokio::select! {
+            waited = counts.wait_for(|counts| counts.waiting() == 0) => waited.is_ok(),
+            () = peer.0.engine.closed() => false,
+        }
+    };
+    match timeout_at(deadline, waited).await {
+        Ok(true) => {}
+        Ok(false) => return Err(ConfirmError::Closed),
+        Err(_) => {
+            let waiting = peer.outbox_counts().borrow().waiting();
+            return Err(timed_out(peer, waiting, total.max(waiting)));
+        }
+    }
+    let left = peer.list_outbox().await.map_err(|_| ConfirmError::Closed)?;
+    for OutboxEntry { document, state, .. } in left {
+        match state {
+            OutboxState::Refused { code, reason, .. } => {
+                return Err(ConfirmError::Refused { document, code, reason });
+            }
+            OutboxState::Failed { reason } => {
+                return Err(ConfirmError::Broken { document, reason });
+            }
+            // Edited since.
+            OutboxState::Pending | OutboxState::Sending => {}
+        }
+    }
+    Ok(())
 }
 
 /// Waits for all that are stored.

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use concord_protocol::{Call, ChangeHash, CloseCode, DocumentId, Message, RefuseCode, codec};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     applier::Task,
@@ -21,6 +21,8 @@ use super::{
     content::Incoming,
     event::DocumentEvent,
     held::Held,
+    notes::Notes,
+    outbox::{Outbox, OutboxCounts, OutboxEntry},
     purge::Refusal,
     registry::Registry,
     schema::{Judged, Keeper, Schemas, Unread},
@@ -61,6 +63,14 @@ pub(super) enum Command {
     Kept(Result<(), StorageFailure>),
     /// The applier has looked at a schema.
     Judged(Judged),
+    /// Answers [`Action::Note`].
+    Noted(Option<DocumentId>, Result<(), StorageFailure>),
+    /// Answers [`Action::ReadNotes`].
+    Notes(Result<Notes, StorageFailure>),
+    /// Answers [`Action::ListForOutbox`]: documents in order; none: there are no more.
+    Unnoted(Result<Vec<DocumentId>, StorageFailure>),
+    /// What is in the outbox?
+    Outbox(oneshot::Sender<Vec<OutboxEntry>>),
     /// End, and answer when all is on disk.
     Close(oneshot::Sender<()>),
 }
@@ -92,6 +102,12 @@ pub(super) enum Action {
     Recall,
     /// Write this row in place of the one before.
     Keep(Bytes),
+    /// Write these of the outbox's rows, of a document or of all, before what is asked for after.
+    Note(Option<DocumentId>, Vec<RowWrite>),
+    /// Read a page of the outbox's rows, those of the documents after this one.
+    ReadNotes(Option<DocumentId>),
+    /// List a page of the stored documents, those after this one.
+    ListForOutbox(Option<DocumentId>),
     /// Run this on the applier, after all that was given to it before.
     Apply(Task),
 }
@@ -100,12 +116,18 @@ pub(super) enum Action {
 pub(super) struct Core {
     replica: Replica,
     registry: Arc<Registry>,
-    now: Now,
+    pub(super) now: Now,
     actions: VecDeque<Action>,
     /// Those that are there, and whether Concord's own messages are understood.
     connections: BTreeMap<ConnectionId, bool>,
     calls: Calls,
     keeper: Keeper,
+    pub(super) outbox: Outbox,
+    /// It is on disk, or on its way there, that an outbox is kept.
+    pub(super) has_marker: bool,
+    /// When the replica wants to be woken, and when somebody will be, in `mono_ms`.
+    timer_ms: Option<u64>,
+    armed_ms: Option<u64>,
     open: BTreeSet<DocumentId>,
     local: BTreeMap<Ticket, (Arc<Held>, LocalDone)>,
     /// Those of them that are documents which are to go.
@@ -125,7 +147,12 @@ struct Closing {
 
 impl Core {
     /// A core with nothing in memory. The documents of the registry tell it of themselves.
-    pub(super) fn new(config: Config, registry: Arc<Registry>, schemas: Arc<Schemas>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        registry: Arc<Registry>,
+        schemas: Arc<Schemas>,
+        counts: Arc<watch::Sender<OutboxCounts>>,
+    ) -> Self {
         Self {
             replica: Replica::new(config),
             registry,
@@ -134,6 +161,10 @@ impl Core {
             connections: BTreeMap::new(),
             calls: Calls::default(),
             keeper: Keeper::new(schemas),
+            outbox: Outbox::new(counts),
+            has_marker: false,
+            timer_ms: None,
+            armed_ms: None,
             open: BTreeSet::new(),
             local: BTreeMap::new(),
             purging: BTreeSet::new(),
@@ -144,9 +175,10 @@ impl Core {
         }
     }
 
-    /// Asks for the schema that was kept.
+    /// Asks for what was kept: the schema, and the outbox.
     pub(super) fn recall(&mut self) {
         self.ask(Action::Recall);
+        self.ask(Action::ReadNotes(None));
     }
 
     /// Takes in one command.
@@ -156,6 +188,8 @@ impl Core {
             Command::Event(event) => self.event(event),
             Command::Local(held, change, done) => {
                 let document = held.id.clone();
+                let note = self.outbox.edited(now, &document);
+                self.note(note);
                 let ticket = self.local_ticket(held, done);
                 self.handle(Event::LocalChange(ticket, document, change));
             }
@@ -203,6 +237,20 @@ impl Core {
                 }
                 self.look_at(next);
             }
+            Command::Noted(document, noted) => {
+                self.answered();
+                if let Err(error) = noted {
+                    tracing::warn!(%error, "the outbox is not on disk");
+                    match document {
+                        Some(document) => self.outbox.not_noted(&document),
+                        None => self.has_marker = false,
+                    }
+                }
+            }
+            Command::Notes(page) => self.notes(page),
+            Command::Unnoted(page) => self.unnoted(page),
+            // Who asked may have stopped waiting.
+            Command::Outbox(asked) => _ = asked.send(self.outbox.list()),
             Command::Close(done) => self.close(done),
         }
     }
@@ -213,8 +261,18 @@ impl Core {
             if let Some(action) = self.actions.pop_front() {
                 return Some(action);
             }
-            let effect = self.replica.poll_effect()?;
-            self.carry_out(effect);
+            if let Some(effect) = self.replica.poll_effect() {
+                self.carry_out(effect);
+                continue;
+            }
+            let wakes_at = self.timer_ms.into_iter().chain(self.outbox.wakes_at()).min();
+            if wakes_at == self.armed_ms {
+                return None;
+            }
+            self.armed_ms = wakes_at;
+            if let Some(at_ms) = wakes_at {
+                return Some(Action::SetTimer(at_ms));
+            }
         }
     }
 
@@ -254,6 +312,10 @@ impl Core {
                 }
                 self.keeper.connected(id, info.metadata.storage_id.clone());
                 self.handle(Event::Connected(id, info));
+                self.outbox.online(true);
+                for document in self.outbox.oldest_first() {
+                    self.handle(Event::SyncWith(id, document));
+                }
                 for held in self.registry.all() {
                     if self.purged.contains(&held.id) {
                         continue;
@@ -266,6 +328,7 @@ impl Core {
             }
             Event::Disconnected(id) => {
                 self.connections.remove(&id);
+                self.outbox.online(!self.connections.is_empty());
                 self.keeper.disconnected(id);
                 self.calls.lost(id);
             }
@@ -277,6 +340,10 @@ impl Core {
             }
             Event::Loaded(..) | Event::Read(..) | Event::Stored(..) | Event::WorkDone(..) => {
                 self.answered();
+            }
+            Event::TimerFired => {
+                (self.timer_ms, self.armed_ms) = (None, None);
+                self.let_go(false);
             }
             _ => {}
         }
@@ -333,11 +400,11 @@ impl Core {
         ticket
     }
 
-    fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    fn ask(&mut self, action: Action) {
+    pub(super) fn ask(&mut self, action: Action) {
         self.under_way += 1;
         self.actions.push_back(action);
     }
@@ -374,6 +441,7 @@ impl Core {
         if self.closing.is_some() {
             return;
         }
+        self.let_go(true);
         let until_ms = self.now.mono_ms.saturating_add(CLOSE_MS);
         self.closing = Some(Closing { done, until_ms });
         let connections: Vec<_> = self.connections.keys().copied().collect();
@@ -398,7 +466,7 @@ impl Core {
                 self.ask(Action::Write(ticket, document, writes));
             }
             Effect::Work(ticket, document, job) => self.ask(Action::Work(ticket, document, job)),
-            Effect::SetTimer(at_ms) => self.actions.push_back(Action::SetTimer(at_ms)),
+            Effect::SetTimer(at_ms) => self.timer_ms = Some(at_ms),
             Effect::Count(counted) => self.actions.push_back(Action::Count(counted)),
             Effect::LocalDone(ticket, result) => self.local_done(ticket, result),
             Effect::Publish(document, published) => self.publish(&document, published),
@@ -416,9 +484,12 @@ impl Core {
                 self.purged.insert(held.id.clone());
                 self.open.remove(&held.id);
                 self.handle(Event::Shut(held.id.clone()));
+                let note = self.outbox.forget(&held.id);
+                self.note(note);
             }
             Ok(()) | Err(LocalError::NotPurged(_)) => {}
             Err(LocalError::Storage(reason)) => {
+                self.outbox.failed(&held.id, Some(&reason.to_string()));
                 held.fail(&reason.to_string());
                 held.tell(|| DocumentEvent::Failed { reason: reason.to_string() });
             }
@@ -426,6 +497,8 @@ impl Core {
                 // The content holds a change that nothing else has: back to what is stored.
                 held.reset();
                 self.open(held.id.clone());
+                // The document is in the outbox for it: relays are asked whether for it alone.
+                self.sync_again(&held.id);
             }
         }
         // Whoever made the change may have stopped waiting; it is on disk all the same.
@@ -433,6 +506,19 @@ impl Core {
     }
 
     fn publish(&mut self, document: &DocumentId, published: Published) {
+        match &published {
+            Published::Confirmed => {
+                let note = self.outbox.confirmed(self.now, document);
+                self.note(note);
+            }
+            Published::Refused { hash, code, reason } => {
+                let note = self.outbox.refused(self.now, document, (*hash, *code, reason));
+                self.note(note);
+            }
+            Published::Unreadable(reason) => self.outbox.failed(document, Some(reason)),
+            Published::Opened(_) => self.outbox.failed(document, None),
+            _ => {}
+        }
         let Some(held) = self.registry.find(document) else {
             return;
         };
@@ -448,6 +534,7 @@ impl Core {
             Published::Snapshot(chunk) => self.put_in(held, [Incoming::Snapshot(chunk)]),
             Published::Durable(heads) => held.tell(|| DocumentEvent::Durable { heads }),
             Published::RelayHas { connection, ack } => held.relay_has(connection, ack.durable),
+            Published::Confirmed => {}
             Published::Unavailable => {
                 if !self.connections.is_empty() {
                     held.unavailable();
@@ -482,6 +569,14 @@ impl Core {
         }
     }
 
+    /// Tells every relay of a document once more.
+    pub(super) fn sync_again(&mut self, document: &DocumentId) {
+        let connections: Vec<_> = self.connections.keys().copied().collect();
+        for id in connections {
+            self.handle(Event::SyncWith(id, document.clone()));
+        }
+    }
+
     fn put_in(&mut self, held: Arc<Held>, chunks: impl IntoIterator<Item = Incoming>) {
         if held.put_in(chunks) {
             self.actions.push_back(Action::Apply(Task::TakeIn(held)));
@@ -505,7 +600,7 @@ mod tests {
         let (commands, _told) = mpsc::unbounded_channel();
         let registry = Arc::new(Registry::new(Home::new(&commands, Arc::new(System))));
         let config = Config::new("us".parse().unwrap(), PeerMetadata::default());
-        let mut core = Core::new(config, registry, Arc::new(Schemas::new(None)));
+        let mut core = Core::new(config, registry, Arc::new(Schemas::new(None)), Arc::default());
         let (now, id) = (Now::default(), ConnectionId(1));
         core.take(now, Command::Close(oneshot::channel().0));
         let peer = "relay".parse().unwrap();

@@ -16,11 +16,12 @@ use tokio::{
 use super::{
     applier::Task,
     core::{Action, Command, Core},
+    notes::{Notes, OUTBOX_ROW},
     socket::Outgoing,
 };
 use crate::{
     replica::{ConnectionId, Event, Kind, Now, PeerInfo, RowKey, RowWrite, StorageFailure},
-    store::{DocumentKey, Store, Tenant},
+    store::{DocumentKey, Store, StoreError, Tenant},
     worker::{Materialiser, resolve},
 };
 
@@ -218,6 +219,25 @@ impl Engine {
                     async move { Command::Kept(writing.await.map_err(StorageFailure::from)) },
                 );
             }
+            Action::Note(document, writes) => {
+                let writing = self.store.write(DocumentKey::outbox(document.clone()), writes);
+                self.answer(async move {
+                    Command::Noted(document, writing.await.map_err(StorageFailure::from))
+                });
+            }
+            Action::ReadNotes(after) => {
+                let store = Arc::clone(&self.store);
+                self.answer(async move {
+                    let notes = read_notes(&*store, after).await;
+                    Command::Notes(notes.map_err(StorageFailure::from))
+                });
+            }
+            Action::ListForOutbox(after) => {
+                let page = self.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
+                self.answer(
+                    async move { Command::Unnoted(page.await.map_err(StorageFailure::from)) },
+                );
+            }
             // The applier ends only after the last handle is gone.
             Action::Apply(task) => _ = self.tasks.send(task),
         }
@@ -242,6 +262,28 @@ impl Engine {
             let _ = answers.send(Told::Command(work.await)).await;
         });
     }
+}
+
+/// A page of the outbox's rows; the first says whether there is an outbox.
+pub(super) async fn read_notes(
+    store: &dyn Store,
+    after: Option<DocumentId>,
+) -> Result<Notes, StoreError> {
+    let has_marker = match after {
+        Some(_) => false,
+        None => {
+            let marker = store.read(DocumentKey::outbox(None), vec![OUTBOX_ROW]).await?;
+            marker.into_iter().flatten().next().is_some()
+        }
+    };
+    let documents = store.documents(Tenant::outbox(), after, DOCUMENTS_PAGE).await?;
+    let mut page = Vec::with_capacity(documents.len());
+    for document in documents {
+        let key = DocumentKey::outbox(Some(document.clone()));
+        let row = store.read(key, vec![OUTBOX_ROW]).await?.into_iter().next().flatten();
+        page.push((document, row));
+    }
+    Ok(Notes { page, has_marker })
 }
 
 fn key(document: DocumentId) -> DocumentKey {

@@ -29,22 +29,25 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::{
     dialling::Dialling,
-    exchange::{Apply, PeerAction, PeerInput},
+    exchange::{Apply, NotesRead, PeerAction, PeerInput},
 };
 use self::{exchange::Asked, seeded::Seeded};
 use super::{
-    ChangeError, DocumentEvent, EditError,
+    ChangeError, DocumentEvent, EditError, OutboxEntry,
     core::{Command, Core},
     edit::Pending,
+    engine,
     held::{Held, Phase},
     home::Home,
     locked,
+    notes::Notes,
     registry::Registry,
     schema::Schemas,
 };
 use crate::{
     replica::{Config, Now, Stats},
     review::{Choice, Conflict, Resolution, Unreadable},
+    store::{Store, StoreError},
 };
 
 /// One change made here, on its way to the disk.
@@ -83,6 +86,18 @@ pub struct SimulatedPeer {
     schema_row: Option<Bytes>,
 }
 
+/// Reads a page of the outbox's rows out of a store, as [`PeerAction::ReadNotes`] asks.
+///
+/// # Errors
+/// As [`Store::read`](crate::store::Store::read).
+pub async fn read_notes(
+    store: &dyn Store,
+    after: Option<DocumentId>,
+) -> Result<NotesRead, StoreError> {
+    let Notes { page, has_marker } = engine::read_notes(store, after).await?;
+    Ok(NotesRead { page, has_marker })
+}
+
 struct Open {
     held: Arc<Held>,
     events: broadcast::Receiver<DocumentEvent>,
@@ -101,7 +116,7 @@ impl SimulatedPeer {
         let surroundings = Arc::new(Seeded::new(seed));
         let registry = Arc::new(Registry::new(Home::new(&commands, surroundings.clone())));
         let schemas = Arc::new(Schemas::new(None));
-        let mut core = Core::new(config, Arc::clone(&registry), schemas);
+        let mut core = Core::new(config, Arc::clone(&registry), schemas, Arc::default());
         core.recall();
         Self {
             core,
@@ -303,6 +318,11 @@ impl SimulatedPeer {
                 ) => return events,
             }
         }
+    }
+
+    /// As [`super::Peer::outbox`], of what is known so far.
+    pub fn outbox(&self) -> Vec<OutboxEntry> {
+        self.core.outbox.list()
     }
 
     /// What is in memory.

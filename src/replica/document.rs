@@ -99,6 +99,8 @@ pub(super) struct Document {
     pub(super) opened: bool,
     /// It waits to be given what there is.
     pub(super) opening: bool,
+    /// No relay that we dialled is known to have all of it; see `confirmed`.
+    pub(super) unconfirmed: bool,
     pub(super) inbox: VecDeque<Inbound>,
     pub(super) inbox_bytes: usize,
     pub(super) orphans: Orphans,
@@ -137,6 +139,7 @@ impl Document {
             readers: Readers::default(),
             opened: false,
             opening: false,
+            unconfirmed: true,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             orphans: Orphans::default(),
@@ -368,6 +371,7 @@ impl Document {
     ) -> bool {
         let hash = header.hash;
         self.accepted += 1;
+        self.unconfirmed |= from.is_none();
         self.salvage.healed(&hash);
         mark!(ResentAfterFailure, after FailedClosed, of (&core.config.us, &self.id));
         self.writes.push(RowWrite::Put(change_row(&hash), bytes.clone()));

@@ -327,9 +327,13 @@ pub enum Published {
         /// Its word, as an ack or as the heads of a sync message.
         ack: Ack,
     },
+    /// A relay that we dialled has on its disk all that is on this one. Told once after each change
+    /// of a program and each new connection, also of documents that no program has open.
+    Confirmed,
     /// No connected peer has it.
     Unavailable,
-    /// A change of this program was not taken.
+    /// A change was not taken by a relay that we dialled, also if no program has the document open;
+    /// or one of others was not taken here.
     Refused {
         /// Which.
         hash: ChangeHash,

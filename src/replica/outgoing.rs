@@ -67,6 +67,7 @@ impl Document {
             return;
         }
         self.answer_askers(core);
+        self.tell_confirmed(core);
         let dirty: Vec<ConnectionId> =
             self.readers.iter().filter(|(_, reader)| reader.dirty).map(|(c, _)| *c).collect();
         let mut made: Vec<(Reader, Outcome, Reader)> = Vec::new();

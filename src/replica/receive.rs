@@ -80,7 +80,9 @@ impl Replica {
                 {
                     reader.gone = Some(Box::new(gone.clone()));
                 }
-                for refused in ack.refused.iter().filter(|_| document.opened) {
+                let state = self.core.connections.get(&connection);
+                let is_told = state.is_some_and(|state| state.info.dialled) || document.opened;
+                for refused in ack.refused.iter().filter(|_| is_told) {
                     let Some(hash) = refused.hash else { continue };
                     let (code, reason) = (refused.code, refused.reason.clone());
                     let told = Published::Refused { hash, code, reason };
@@ -257,6 +259,7 @@ impl Replica {
         if let Some(reader) = document.readers.get_mut(&connection) {
             reader.dirty = true;
         }
+        document.unconfirmed = true;
         document.drive(core);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use concord::peer::simulation::NotesRead;
 use concord::replica::{Kind, RowKey, RowWrite, StorageFailure, StoredDocument};
 use concord_protocol::{ChangeHash, DocumentId};
 
@@ -31,10 +32,28 @@ impl Rng {
 #[derive(Default)]
 pub(crate) struct Disk {
     rows: BTreeMap<(DocumentId, RowKey), Bytes>,
+    notes: BTreeMap<Option<DocumentId>, Bytes>,
     pub(crate) fails: bool,
 }
 
 impl Disk {
+    /// Rows of the outbox.
+    pub(crate) fn note(&mut self, document: Option<DocumentId>, writes: Vec<RowWrite>) {
+        for write in writes {
+            match write {
+                RowWrite::Put(_, bytes) => _ = self.notes.insert(document.clone(), bytes),
+                RowWrite::Delete(_) | RowWrite::Clear => _ = self.notes.remove(&document),
+            }
+        }
+    }
+
+    pub(crate) fn notes(&self, after: Option<&DocumentId>) -> NotesRead {
+        let rows = self.notes.iter().filter_map(|(of, row)| Some((of.clone()?, row.clone())));
+        let page = rows.filter(|(of, _)| after.is_none_or(|after| of > after)).take(2);
+        let page = page.map(|(of, row)| (of, Some(row))).collect();
+        NotesRead { page, has_marker: self.notes.contains_key(&None) }
+    }
+
     pub(crate) fn load(&self, document: &DocumentId) -> StoredDocument {
         let mut stored = StoredDocument::default();
         for ((_, row), bytes) in self.rows.iter().filter(|((of, _), _)| of == document) {

@@ -26,6 +26,9 @@ use crate::things::{Disk, Rng};
 
 /// What takes time.
 enum Op {
+    Note(Option<DocumentId>, Vec<RowWrite>),
+    ReadNotes(Option<DocumentId>),
+    ListForOutbox(Option<DocumentId>),
     Load(Ticket, DocumentId),
     Read(Ticket, DocumentId, Vec<RowKey>),
     Write(Ticket, DocumentId, Vec<RowWrite>),
@@ -294,6 +297,13 @@ impl World {
             PeerAction::List(connection, after) => {
                 self.plan(node, "disk", 10, Op::List(connection, after));
             }
+            PeerAction::Note(document, writes) => {
+                self.plan(node, "disk", 10, Op::Note(document, writes));
+            }
+            PeerAction::ReadNotes(after) => self.plan(node, "disk", 10, Op::ReadNotes(after)),
+            PeerAction::ListForOutbox(after) => {
+                self.plan(node, "disk", 10, Op::ListForOutbox(after));
+            }
             PeerAction::Apply(apply) => self.plan(node, "applier", 30, Op::Apply(apply)),
         }
     }
@@ -350,6 +360,14 @@ impl World {
             }
             Op::List(connection, after) => {
                 PeerInput::Listed(connection, Ok(self.disks[node].list(after.as_ref(), 2)))
+            }
+            Op::Note(document, writes) => {
+                self.disks[node].note(document.clone(), writes);
+                PeerInput::Noted(document, Ok(()))
+            }
+            Op::ReadNotes(after) => PeerInput::Notes(Ok(self.disks[node].notes(after.as_ref()))),
+            Op::ListForOutbox(after) => {
+                PeerInput::ListedForOutbox(Ok(self.disks[node].list(after.as_ref(), 2)))
             }
             Op::Apply(apply) => return self.homes[node - 1].peer.apply(self.now, apply),
             Op::Deliver(from, connection, bytes) => {

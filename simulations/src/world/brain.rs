@@ -36,6 +36,11 @@ pub(super) enum Wish {
     /// Of the peer.
     List(ConnectionId, Option<DocumentId>),
     /// Of the peer.
+    Note(Option<DocumentId>, Vec<RowWrite>),
+    /// Of the peer.
+    ReadNotes(Option<DocumentId>),
+    /// Of the peer.
+    ListForOutbox(Option<DocumentId>),
     /// Of the peer.
     Apply(Apply),
 }
@@ -141,6 +146,9 @@ impl From<PeerAction> for Wish {
             PeerAction::SetTimer(at_ms) => Self::SetTimer(at_ms),
             PeerAction::Count(counted) => Self::Count(counted),
             PeerAction::List(connection, after) => Self::List(connection, after),
+            PeerAction::Note(document, rows) => Self::Note(document, rows),
+            PeerAction::ReadNotes(after) => Self::ReadNotes(after),
+            PeerAction::ListForOutbox(after) => Self::ListForOutbox(after),
             PeerAction::Apply(apply) => Self::Apply(apply),
         }
     }

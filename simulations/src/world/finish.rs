@@ -53,6 +53,7 @@ impl World<'_> {
             self.check_together(document);
         }
         self.check_between();
+        self.check_outboxes();
         if self.failure.is_some() {
             return;
         }

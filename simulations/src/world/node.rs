@@ -58,6 +58,19 @@ pub(super) enum Operation {
     List(ConnectionId, Option<DocumentId>),
     /// Work for the applier, in order.
     Apply,
+    /// Of the outbox: its rows, those of documents after this one.
+    Notes(Option<DocumentId>),
+    /// Of the outbox: documents after this one.
+    ListForOutbox(Option<DocumentId>),
+}
+
+/// Whose answer a write has.
+#[derive(Debug, Clone)]
+pub(super) enum Writing {
+    /// The engine's.
+    Rows(Ticket),
+    /// The outbox's.
+    Note(Option<DocumentId>),
 }
 
 /// A process that runs.
@@ -67,7 +80,7 @@ pub(super) struct Process {
     pub(super) store: Arc<dyn Store>,
     pub(super) committer: Committer,
     /// Writes given to the store, in order.
-    pub(super) writes: VecDeque<(Ticket, Future<Result<(), StoreError>>)>,
+    pub(super) writes: VecDeque<(Writing, Future<Result<(), StoreError>>)>,
     pub(super) is_flushing: bool,
     pub(super) operations: BTreeMap<u64, Operation>,
     /// Those whose time has come but who wait for writes.
@@ -107,6 +120,8 @@ pub(super) struct Node {
     pub(super) is_rotten: bool,
     /// It came late and dials this relay and no other.
     pub(super) dials_only: Option<u8>,
+    /// It has just read its outbox: that is to be looked at.
+    pub(super) is_outbox_due: bool,
     /// Documents that its user wants open, whether the process runs or not.
     pub(super) wanted: Vec<bool>,
     /// When to dial which relay.
@@ -136,6 +151,7 @@ impl Node {
             away_until_us: 0,
             skew_ms: 0,
             is_rotten: false,
+            is_outbox_due: false,
             dials_only: None,
             wanted: vec![false; usize::from(plan.documents)],
             dialling: (0..plan.relays).map(|_| Dialling::new()).collect(),

@@ -1,11 +1,16 @@
 //! A process at work: it takes in what waits, and what it asks for is done.
 
-use concord::replica::{Event, LocalError, StorageFailure, Ticket};
+use concord::{
+    peer::simulation::PeerInput,
+    replica::{Event, LocalError, RowWrite, StorageFailure, Ticket},
+    store::DocumentKey,
+};
+use concord_protocol::DocumentId;
 
 use super::{
     Happening, MS, NodeId, World,
     brain::{News, Wish},
-    node::Operation,
+    node::{Operation, Writing},
 };
 use crate::{
     coverage::State,
@@ -47,6 +52,7 @@ impl World<'_> {
             let Some(wish) = process.brain.poll() else {
                 if self.is_author(id) {
                     self.hear_author(id);
+                    self.check_recalled_outbox(id);
                 }
                 return;
             };
@@ -77,6 +83,11 @@ impl World<'_> {
                 Wish::List(connection, after) => {
                     self.operation(id, Operation::List(connection, after));
                 }
+                Wish::Note(document, rows) => self.write_note(id, document, rows),
+                Wish::ReadNotes(after) => self.operation(id, Operation::Notes(after)),
+                Wish::ListForOutbox(after) => {
+                    self.operation(id, Operation::ListForOutbox(after));
+                }
                 Wish::Apply(apply) => {
                     process.applying.push_back(apply);
                     self.operation(id, Operation::Apply);
@@ -86,6 +97,17 @@ impl World<'_> {
                 return;
             }
         }
+    }
+
+    fn write_note(&mut self, id: NodeId, document: Option<DocumentId>, rows: Vec<RowWrite>) {
+        if self.is_earlier_version(id) {
+            // It kept no outbox.
+            return self.tell_news(id, News::Peer(PeerInput::Noted(document, Ok(()))));
+        }
+        let Some(process) = &mut self.nodes[id].process else { return };
+        let future = process.store.write(DocumentKey::outbox(document.clone()), rows);
+        process.writes.push_back((Writing::Note(document), future));
+        self.flush(id);
     }
 
     pub(super) fn timer(&mut self, id: NodeId, life: u32, at_ms: u64) {

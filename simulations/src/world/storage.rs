@@ -1,7 +1,7 @@
 //! What engines ask of disks and materialisers: how long it takes, and what comes of it.
 
 use concord::{
-    peer::simulation::PeerInput,
+    peer::simulation::{PeerInput, read_notes},
     replica::{
         Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure, Ticket,
         simulation::in_first_format,
@@ -12,7 +12,11 @@ use concord::{
 use concord_protocol::{ChangeHash, DocumentId};
 use futures_util::FutureExt as _;
 
-use super::{Happening, NodeId, World, brain::News, node::Operation};
+use super::{
+    Happening, NodeId, World,
+    brain::News,
+    node::{Operation, Writing},
+};
 use crate::{
     coverage::State,
     ledger::Invariant,
@@ -48,7 +52,7 @@ impl World<'_> {
         document: DocumentId,
         mut rows: Vec<RowWrite>,
     ) {
-        if self.nodes[id].life <= self.plan.settings.first_format_lives {
+        if self.is_earlier_version(id) {
             rows.iter_mut().for_each(as_an_earlier_version);
         }
         let mut carried: Vec<ChangeHash> = Vec::new();
@@ -77,7 +81,7 @@ impl World<'_> {
         let Some(process) = &mut self.nodes[id].process else { return };
         let is_busy = process.is_flushing;
         let future = process.store.write(key(document), rows);
-        process.writes.push_back((ticket, future));
+        process.writes.push_back((Writing::Rows(ticket), future));
         process.carried.insert(ticket, carried);
         if wrote_snapshot && process.writes.len() > 1 {
             self.met(State::SnapshotBehindWrites);
@@ -88,7 +92,7 @@ impl World<'_> {
         self.flush(id);
     }
 
-    fn flush(&mut self, id: NodeId) {
+    pub(super) fn flush(&mut self, id: NodeId) {
         let node = &mut self.nodes[id];
         let life = node.life;
         let hangs_until_us = node.disk_hangs_until_us;
@@ -124,10 +128,10 @@ impl World<'_> {
         process.is_flushing = false;
         process.committer.commit(self.plan.settings.group_writes.max(1) as usize);
         let mut answered = Vec::new();
-        while let Some((ticket, future)) = process.writes.front_mut()
+        while let Some((writing, future)) = process.writes.front_mut()
             && let Some(result) = future.now_or_never()
         {
-            answered.push((*ticket, result));
+            answered.push((writing.clone(), result));
             process.writes.pop_front();
         }
         if answered.is_empty() {
@@ -137,9 +141,12 @@ impl World<'_> {
             self.coverage.met(State::LargeFlush);
         }
         self.trace.mix(answered.len() as u64);
-        for (ticket, result) in answered {
+        for (writing, result) in answered {
             let Some(process) = &mut self.nodes[id].process else { return };
-            let carried = process.carried.remove(&ticket).unwrap_or_default();
+            let carried = match &writing {
+                Writing::Rows(ticket) => process.carried.remove(ticket).unwrap_or_default(),
+                Writing::Note(_) => Vec::new(),
+            };
             let result = match result {
                 Ok(()) => {
                     process.on_disk.extend(carried);
@@ -157,7 +164,12 @@ impl World<'_> {
                     Err(told)
                 }
             };
-            self.tell(id, Event::Stored(ticket, result));
+            match writing {
+                Writing::Rows(ticket) => self.tell(id, Event::Stored(ticket, result)),
+                Writing::Note(document) => {
+                    self.tell_news(id, News::Peer(PeerInput::Noted(document, result)));
+                }
+            }
         }
         let late = match &mut self.nodes[id].process {
             Some(process) => std::mem::take(&mut process.late),
@@ -222,6 +234,28 @@ impl World<'_> {
                     None => Err(StorageFailure::Passing("busy".to_owned())),
                 };
                 self.tell_news(id, News::Peer(PeerInput::Listed(connection, page)));
+            }
+            Operation::Notes(after) => {
+                let notes = read_notes(&*process.store, after.clone()).now_or_never();
+                match notes {
+                    Some(notes) => {
+                        let notes = notes.map_err(StorageFailure::from);
+                        let is_last = notes.as_ref().is_ok_and(|notes| notes.page.is_empty());
+                        self.tell_news(id, News::Peer(PeerInput::Notes(notes)));
+                        if is_last {
+                            self.nodes[id].is_outbox_due = true;
+                        }
+                    }
+                    None => self.wait(id, number, Operation::Notes(after)),
+                }
+            }
+            Operation::ListForOutbox(after) => {
+                let page = process.store.documents(Tenant::default(), after, DOCUMENTS_PAGE);
+                let page = match page.now_or_never() {
+                    Some(page) => page.map_err(StorageFailure::from),
+                    None => Err(StorageFailure::Passing("busy".to_owned())),
+                };
+                self.tell_news(id, News::Peer(PeerInput::ListedForOutbox(page)));
             }
             Operation::Apply => {
                 let now = self.nodes[id].now(self.now_us);

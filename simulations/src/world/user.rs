@@ -271,7 +271,7 @@ impl World<'_> {
             Published::Unreadable(_) => self.met(State::ToldUnreadable),
             Published::Ephemeral { data, .. } => self.presence(id, number, &data),
             Published::Unavailable => self.met(State::NobodyHasIt),
-            Published::Durable(_) | Published::RelayHas { .. } => {}
+            Published::Durable(_) | Published::RelayHas { .. } | Published::Confirmed => {}
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{
     peer::{
         applier::Task,
         core::{Action, Command},
+        notes::Notes,
     },
     replica::{
         ConnectionId, Counted, Event, Job, JobError, JobOutput, PeerInfo, RowKey, RowWrite,
@@ -19,6 +20,15 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "a document is not in memory, or not up to date, before this is applied"]
 pub struct Apply(pub(super) Task);
+
+/// Rows of the outbox.
+#[derive(Debug, Clone, Default)]
+pub struct NotesRead {
+    /// Those of documents, in order.
+    pub page: Vec<(DocumentId, Option<Bytes>)>,
+    /// It is on disk that an outbox is kept.
+    pub has_marker: bool,
+}
 
 /// What a simulated peer is told.
 #[derive(Debug, Clone)]
@@ -42,6 +52,12 @@ pub enum PeerInput {
     /// Answers [`PeerAction::List`]: the next documents in order, as many as one likes; none:
     /// there are no more.
     Listed(ConnectionId, Result<Vec<DocumentId>, StorageFailure>),
+    /// Answers [`PeerAction::Note`].
+    Noted(Option<DocumentId>, Result<(), StorageFailure>),
+    /// Answers [`PeerAction::ReadNotes`]; see [`super::read_notes`].
+    Notes(Result<NotesRead, StorageFailure>),
+    /// Answers [`PeerAction::ListForOutbox`]: the next documents in order; none: there are no more.
+    ListedForOutbox(Result<Vec<DocumentId>, StorageFailure>),
     /// The time that [`PeerAction::SetTimer`] asked for has come.
     TimerFired,
     /// A program sends bytes to whoever has the document open; see [`Event::Broadcast`].
@@ -73,6 +89,13 @@ impl From<PeerInput> for Command {
                 Event::Broadcast { document, count, session, data }
             }
             PeerInput::Listed(id, page) => return Self::Listed(id, page),
+            PeerInput::Noted(document, noted) => return Self::Noted(document, noted),
+            PeerInput::Notes(notes) => {
+                return Self::Notes(
+                    notes.map(|NotesRead { page, has_marker }| Notes { page, has_marker }),
+                );
+            }
+            PeerInput::ListedForOutbox(page) => return Self::Unnoted(page),
         })
     }
 }
@@ -104,6 +127,12 @@ pub enum PeerAction {
     Count(Counted),
     /// List stored documents, those after this one.
     List(ConnectionId, Option<DocumentId>),
+    /// Write rows under [`crate::store::DocumentKey::outbox`] of this, in the order of all writes.
+    Note(Option<DocumentId>, Vec<RowWrite>),
+    /// Read the rows of the outbox, of documents after this one.
+    ReadNotes(Option<DocumentId>),
+    /// List stored documents, those after this one.
+    ListForOutbox(Option<DocumentId>),
     /// See [`Apply`].
     Apply(Apply),
 }
@@ -132,6 +161,9 @@ impl From<Action> for Asked {
             Action::Count(counted) => PeerAction::Count(counted),
             Action::List(id, after) => PeerAction::List(id, after),
             Action::Apply(task) => PeerAction::Apply(Apply(task)),
+            Action::Note(document, writes) => PeerAction::Note(document, writes),
+            Action::ReadNotes(after) => PeerAction::ReadNotes(after),
+            Action::ListForOutbox(after) => PeerAction::ListForOutbox(after),
             Action::Recall => return Self::Recall,
             Action::Keep(row) => return Self::Keep(row),
         })

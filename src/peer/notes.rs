@@ -1,0 +1,109 @@
+//! The outbox's rows: what the core has written and read of them, and when.
+//!
+//! One row says that an outbox is kept at all. A store without it was written by a version that kept
+//! none: there every document is taken for unconfirmed, once.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use bytes::Bytes;
+use concord_protocol::DocumentId;
+
+use super::{
+    core::{Action, Core},
+    outbox::Note,
+};
+use crate::replica::{Kind, RowKey, RowWrite, StorageFailure};
+
+/// The row that stands for the outbox's entry of a document.
+pub(super) const OUTBOX_ROW: RowKey = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
+
+/// What is in the row that says that an outbox is kept.
+const MARKER: &[u8] = b"1";
+
+/// Some of the rows.
+#[derive(Debug)]
+pub(super) struct Notes {
+    /// Those of documents, in order; none: there are no more.
+    pub(super) page: Vec<(DocumentId, Option<Bytes>)>,
+    /// On the first page: an outbox is kept.
+    pub(super) has_marker: bool,
+}
+
+impl Core {
+    /// Has a row written, or deleted.
+    pub(super) fn note(&mut self, note: Option<Note>) {
+        let (document, write) = match note {
+            None => return,
+            Some(Note::Put(document, row)) => (document, RowWrite::Put(OUTBOX_ROW, row)),
+            Some(Note::Delete(document)) => (document, RowWrite::Delete(OUTBOX_ROW)),
+        };
+        self.mark();
+        self.ask(Action::Note(Some(document), vec![write]));
+    }
+
+    /// Has the rows of what was confirmed deleted: those that are due, or all.
+    pub(super) fn let_go(&mut self, is_last: bool) {
+        for note in self.outbox.gone(self.now, is_last) {
+            self.note(Some(note));
+        }
+    }
+
+    /// A page of rows was read.
+    pub(super) fn notes(&mut self, notes: Result<Notes, StorageFailure>) {
+        self.answered();
+        let Notes { page, has_marker } = match notes {
+            Ok(notes) => notes,
+            Err(error) => {
+                tracing::error!(%error, "the outbox cannot be read: all documents are looked at");
+                // As if none were kept.
+                return self.ask(Action::ListForOutbox(None));
+            }
+        };
+        self.has_marker |= has_marker;
+        let Some((last, _)) = page.last() else {
+            if self.has_marker {
+                return self.outbox.complete();
+            }
+            return self.ask(Action::ListForOutbox(None));
+        };
+        let last = last.clone();
+        for (document, row) in page {
+            if let Some(row) = row {
+                self.recalled(document, &row);
+            }
+        }
+        self.ask(Action::ReadNotes(Some(last)));
+    }
+
+    fn recalled(&mut self, document: DocumentId, row: &[u8]) {
+        self.outbox.recalled(document.clone(), row);
+        // Who connected before this was read is told of all documents anyway.
+        self.sync_again(&document);
+    }
+
+    /// A page of documents that may not be in the outbox and should.
+    pub(super) fn unnoted(&mut self, page: Result<Vec<DocumentId>, StorageFailure>) {
+        self.answered();
+        let page = page.unwrap_or_else(|error| {
+            tracing::error!(%error, "stored documents cannot be listed");
+            Vec::new()
+        });
+        let Some(last) = page.last().cloned() else {
+            return self.outbox.complete();
+        };
+        for document in page {
+            let note = self.outbox.edited(self.now, &document);
+            self.note(note);
+            self.sync_again(&document);
+        }
+        self.ask(Action::ListForOutbox(Some(last)));
+    }
+
+    /// Has it written that an outbox is kept, if it is not.
+    fn mark(&mut self) {
+        if !std::mem::replace(&mut self.has_marker, true) {
+            let row = RowWrite::Put(OUTBOX_ROW, Bytes::from_static(MARKER));
+            self.ask(Action::Note(None, vec![row]));
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! What relays have not yet confirmed as durable: one entry a document, however many edits.
+//!
+//! A document is in the outbox from the moment of an edit to the moment at which a relay is known
+//! to have all of it on disk. The row that says so is given to the store before the edit is, and
+//! the store keeps a prefix of what it is given: whatever of an edit outlives a crash, the row does
+//! too. It is deleted some time later, for an edit that follows would write it again; a row that
+//! outlived its reason is a document that is confirmed anew at the next connection.
+//!
+//! What a relay refuses is in the same row: see [`super::letters`].
+//!
+//! No I/O here: the core carries out what is asked.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod row;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
+use tokio::sync::watch;
+
+pub(super) use self::row::{Row, RowRefused};
+use crate::replica::Now;
+
+/// Milliseconds that the row of a document stays after it was confirmed. Who types has written the
+/// next word by then, and costs one write less.
+const LINGER_MS: u64 = 2_000;
+
+/// Refused changes that are kept count of, a document. Each has what was refused before it as a
+/// dependency as a rule, so those beyond come again when the first are dealt with.
+const REFUSED_MAX: usize = 1_024;
+
+/// A document that is on its way to relays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutboxEntry {
+    /// Which.
+    pub document: DocumentId,
+    /// When the first of its edits was made that is not confirmed, milliseconds since 1970.
+    pub since_ms: u64,
+    /// How far it is.
+    pub state: OutboxState,
+}
+
+/// How far a document is on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutboxState {
+    /// No relay is connected.
+    Pending,
+    /// A relay is connected, and is given it.
+    Sending,
+    /// A relay refused so many of its changes, or of those that build on them: they are dead
+    /// letters. The rest was taken.
+    Refused {
+        /// Why the first was refused.
+        code: RefuseCode,
+        /// The same in words.
+        reason: String,
+        /// How many changes.
+        changes: usize,
+    },
+    /// It cannot be read here.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How many documents are in the outbox, by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct OutboxCounts {
+    /// See [`OutboxState::Pending`].
+    pub pending: usize,
+    /// See [`OutboxState::Sending`].
+    pub sending: usize,
+    /// See [`OutboxState::Refused`].
+    pub refused: usize,
+    /// See [`OutboxState::Failed`].
+    pub failed: usize,
+    /// What was there at the start is counted too. Until then more may be waiting.
+    pub is_complete: bool,
+}
+
+impl OutboxCounts {
+    /// Documents that a relay will be given, or is.
+    pub fn waiting(&self) -> usize {
+        self.pending + self.sending
+    }
+}
+
+/// What is to be done about a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Note {
+    /// Write it.
+    Put(DocumentId, Bytes),
+    /// Delete it.
+    Delete(DocumentId),
+}
+
+/// One document.
+#[derive(Debug, Default)]
+struct Entry {
+    row: Row,
+    /// The row is on disk, or on its way there.
+    is_noted: bool,
+    /// Confirmed; the row goes at this time, `mono_ms`.
+    goes_at_ms: Option<u64>,
+    failed: Option<String>,
+}
+
+/// What an entry is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Waiting,
+    Refused,
+    Failed,
+}
+
+impl Entry {
+    /// `None`: it is confirmed.
+    fn class(&self) -> Option<Class> {
+        if self.row.since_ms == 0 || self.goes_at_ms.is_some() {
+            None
+        } else if self.failed.is_some() {
+            Some(Class::Failed)
+        } else if self.row.refused.is_empty() {
+            Some(Class::Waiting)
+        } else {
+            Some(Class::Refused)
+        }
+    }
+
+    fn state(&self, is_online: bool) -> Option<OutboxState> {
+        self.class()?;
+        Some(match (&self.failed, self.row.refused.first()) {
+            (Some(reason), _) => OutboxState::Failed { reason: reason.clone() },
+            (None, Some(first)) => OutboxState::Refused {
+                code: first.code(),
+                reason: first.reason.clone(),
+                changes: self.row.refused.len(),
+            },
+            (None, None) if is_online => OutboxState::Sending,
+            (None, None) => OutboxState::Pending,
+        })
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    entries: BTreeMap<DocumentId, Entry>,
+    /// The entries that were confirmed, by when their rows go.
+    going: BTreeSet<(u64, DocumentId)>,
+    counts: Arc<watch::Sender<OutboxCounts>>,
+    waiting: usize,
+    refused: usize,
+    failed: usize,
+    is_online: bool,
+    is_complete: bool,
+}
+
+impl Outbox {
+    /// An empty one, before what is on disk is known.
+    pub(super) fn new(counts: Arc<watch::Sender<OutboxCounts>>) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            going: BTreeSet::new(),
+            counts,
+            waiting: 0,
+            refused: 0,
+            failed: 0,
+            is_online: false,
+            is_complete: false,
+        }
+    }
+
+    /// A row that was there at the start.
+    pub(super) fn recalled(&mut self, document: DocumentId, row: &[u8]) {
+        let row = Row::read(row).unwrap_or_else(|error| {
+            // It stands for edits all the same.
+            tracing::warn!(%document, %error, "a row of the outbox cannot be read");
+            Row { since_ms: 1, ..Row::default() }
+        });
+        self.change(&document, |entry| {
+            // What was edited meanwhile is waiting in any case.
+            let since_ms = match (entry.row.since_ms, row.since_ms) {
+                (0, since_ms) | (since_ms, 0) => since_ms,
+                (one, other) => one.min(other),
+            };
+            entry.row = Row { since_ms, ..row };
+            entry.is_noted = true;
+        });
+    }
+
+    /// All that was there at the start is here.
+    pub(super) fn complete(&mut self) {
+        self.is_complete = true;
+        self.tell();
+    }
+
+    /// Somebody edits a document, or it was stored here by a version that kept no outbox. Gives the
+    /// row to be written before the edit.
+    pub(super) fn edited(&mut self, now: Now, document: &DocumentId) -> Option<Note> {
+        let (row, at_ms) = self.change(document, |entry| {
+            let at_ms = entry.goes_at_ms.take();
+            if at_ms.is_some() || entry.row.since_ms == 0 {
+                entry.row.since_ms = now.wall_ms.max(1);
+                // The row that lingers says all that matters.
+                entry.is_noted &= at_ms.is_some();
+            }
+            let is_noted = std::mem::replace(&mut entry.is_noted, true);
+            ((!is_noted).then(|| entry.row.write()), at_ms)
+        });
+        self.stays(document, at_ms);
+        Some(Note::Put(document.clone(), row?))
+    }
+
+    /// The row could not be written: it is tried again with the next edit.
+    pub(super) fn not_noted(&mut self, document: &DocumentId) {
+        if let Some(entry) = self.entries.get_mut(document) {
+            entry.is_noted = false;
+        }
+    }
+
+    /// A relay has all of the document.
+    pub(super) fn confirmed(&mut self, now: Now, document: &DocumentId) -> Option<Note> {
+        let entry = self.entries.get(document)?;
+        entry.class()?;
+        let at_ms = now.mono_ms.saturating_add(LINGER_MS);
+        let note = self.change(document, |entry| {
+            entry.row.refused.clear();
+            entry.failed = None;
+            if entry.row.letters.is_empty() {
+                entry.goes_at_ms = Some(at_ms);
+                return None;
+            }
+            entry.row.since_ms = 0;
+            Some(Note::Put(document.clone(), entry.row.write()))
+        });
+        if note.is_none() {
+            self.going.insert((at_ms, document.clone()));
+        }
+        note
+    }
+
+    /// When [`Outbox::gone`] has something to give, `mono_ms`.
+    pub(super) fn wakes_at(&self) -> Option<u64> {
+        self.going.first().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// The rows that are to go now; all that are confirmed if `is_last`.
+    pub(super) fn gone(&mut self, now: Now, is_last: bool) -> Vec<Note> {
+        let mut gone = Vec::new();
+        while self.going.first().is_some_and(|(at_ms, _)| is_last || *at_ms <= now.mono_ms)
+            && let Some((_, document)) = self.going.pop_first()
+        {
+            self.entries.remove(&document);
+            gone.push(Note::Delete(document));
+        }
+        gone
+    }
+
+    /// A relay came, or the last one went.
+    pub(super) fn online(&mut self, is_online: bool) {
+        self.is_online = is_online;
+        self.tell();
+    }
+
+    /// A relay refused a change. Gives the row to be written, if that is news.
+    pub(super) fn refused(
+        &mut self,
+        now: Now,
+        document: &DocumentId,
+        (hash, code, reason): (ChangeHash, RefuseCode, &str),
+    ) -> Option<Note> {
+        let (row, at_ms) = self.change(document, |entry| {
+            let at_ms = entry.goes_at_ms.take();
+            if entry.row.since_ms == 0 {
+                entry.row.since_ms = now.wall_ms.max(1);
+            }
+            let refused = &mut entry.row.refused;
+            if let Some(known) = refused.iter_mut().find(|known| known.hash == hash.0) {
+                // Written with the next that is news: a write for each connection is not worth it.
+                known.again(now.wall_ms);
+                return (None, at_ms);
+            }
+            if refused.len() >= REFUSED_MAX {
+                return (None, at_ms);
+            }
+            refused.push(RowRefused::new(hash, code, reason, now.wall_ms));
+            entry.is_noted = true;
+            (Some(entry.row.write()), at_ms)
+        });
+        self.stays(document, at_ms);
+        Some(Note::Put(document.clone(), row?))
+    }
+
+    /// A document cannot be read here, or can again.
+    pub(super) fn failed(&mut self, document: &DocumentId, reason: Option<&str>) {
+        if self.entries.contains_key(document) {
+            self.change(document, |entry| entry.failed = reason.map(str::to_owned));
+        }
+    }
+
+    /// The document is gone from this store. Gives its row's end.
+    pub(super) fn forget(&mut self, document: &DocumentId) -> Option<Note> {
+        let at_ms = self.entries.get(document)?.goes_at_ms;
+        self.change(document, |entry| *entry = Entry::default());
+        self.entries.remove(document);
+        self.stays(document, at_ms);
+        Some(Note::Delete(document.clone()))
+    }
+
+    /// What is in it, by document.
+    pub(super) fn list(&self) -> Vec<OutboxEntry> {
+        let entries = self.entries.iter().filter_map(|(document, entry)| {
+            let state = entry.state(self.is_online)?;
+            let (document, since_ms) = (document.clone(), entry.row.since_ms);
+            Some(OutboxEntry { document, since_ms, state })
+        });
+        entries.collect()
+    }
+
+    /// The documents in it, those first that have waited longest.
+    pub(super) fn oldest_first(&self) -> Vec<DocumentId> {
+        let waiting = self.entries.iter().filter(|(_, entry)| entry.class().is_some());
+        let mut waiting: Vec<_> =
+            waiting.map(|(document, entry)| (entry.row.since_ms, document)).collect();
+        waiting.sort();
+        waiting.into_iter().map(|(_, document)| document.clone()).collect()
+    }
+
+    /// The row of a document does not go after all.
+    fn stays(&mut self, document: &DocumentId, at_ms: Option<u64>) {
+        if let Some(at_ms) = at_ms {
+            self.going.remove(&(at_ms, document.clone()));
+        }
+    }
+
+    /// Changes an entry, and what it is counted as.
+    fn change<T>(&mut self, document: &DocumentId, change: impl FnOnce(&mut Entry) -> T) -> T {
+        let entry = match self.entries.get_mut(document) {
+            Some(entry) => entry,
+            None => self.entries.entry(document.clone()).or_default(),
+        };
+        let before = entry.class();
+        let given = change(entry);
+        let after = entry.class();
+        if before != after {
+            if let Some(class) = before {
+                let count = self.count(class);
+                *count = count.saturating_sub(1);
+            }
+            if let Some(class) = after {
+                *self.count(class) += 1;
+            }
+            self.tell();
+        }
+        given
+    }
+
+    fn count(&mut self, class: Class) -> &mut usize {
+        match class {
+            Class::Waiting => &mut self.waiting,
+            Class::Refused => &mut self.refused,
+            Class::Failed => &mut self.failed,
+        }
+    }
+
+    fn tell(&self) {
+        let (pending, sending) = if self.is_online { (0, self.waiting) } else { (self.waiting, 0) };
+        let counts = OutboxCounts {
+            pending,
+            sending,
+            refused: self.refused,
+            failed: self.failed,
+            is_complete: self.is_complete,
+        };
+        self.counts.send_if_modified(|known| {
+            let is_other = *known != counts;
+            *known = counts;
+            is_other
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! What is on disk of a document's place in the outbox: one row, of the peer's own rows.
+
+use bytes::Bytes;
+use concord_protocol::{ChangeHash, RefuseCode};
+use serde::{Deserialize, Serialize};
+
+use crate::record::{self, RecordError};
+
+/// Bytes that are kept of a relay's reason.
+const REASON_BYTES_MAX: usize = 1_024;
+
+/// The row of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(in crate::peer) struct Row {
+    /// When the first edit was made that no relay has confirmed, milliseconds since 1970; 0: there is
+    /// none.
+    pub(in crate::peer) since_ms: u64,
+    /// What relays refused of it, in the order in which they did.
+    pub(in crate::peer) refused: Vec<RowRefused>,
+    /// What was refused and is dealt with.
+    pub(in crate::peer) letters: Vec<RowLetter>,
+}
+
+/// A change that a relay refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::peer) struct RowRefused {
+    pub(in crate::peer) hash: [u8; 32],
+    /// The name of the code on the wire.
+    code: String,
+    /// In words.
+    pub(in crate::peer) reason: String,
+    /// When it was refused first, milliseconds since 1970.
+    pub(in crate::peer) first_ms: u64,
+    /// And last.
+    pub(in crate::peer) last_ms: u64,
+    /// How often.
+    pub(in crate::peer) times: u32,
+}
+
+/// A change that was refused, and taken out of the document by somebody here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::peer) struct RowLetter {
+    pub(in crate::peer) refused: RowRefused,
+    /// When it was taken out, milliseconds since 1970.
+    pub(in crate::peer) when_ms: u64,
+    /// Who did, as far as the peer knows; empty: it does not.
+    pub(in crate::peer) who: String,
+    /// The change that somebody made in its place; none: it was discarded.
+    pub(in crate::peer) instead: Option<[u8; 32]>,
+}
+
+impl RowRefused {
+    pub(super) fn new(hash: ChangeHash, code: RefuseCode, reason: &str, now_ms: u64) -> Self {
+        let mut end = reason.len().min(REASON_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self {
+            hash: hash.0,
+            code: code.as_str().to_owned(),
+            reason: reason[..end].to_owned(),
+            first_ms: now_ms,
+            last_ms: now_ms,
+            times: 1,
+        }
+    }
+
+    /// It was refused once more.
+    pub(super) fn again(&mut self, now_ms: u64) {
+        self.last_ms = now_ms;
+        self.times = self.times.saturating_add(1);
+    }
+
+    /// The code; one of a later version is a limit that this one does not know.
+    pub(in crate::peer) fn code(&self) -> RefuseCode {
+        RefuseCode::parse(&self.code).unwrap_or(RefuseCode::Quota)
+    }
+}
+
+impl Row {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, RecordError> {
+        record::decode(bytes)
+    }
+
+    /// The row as bytes.
+    pub(super) fn write(&self) -> Bytes {
+        // It is far below the limit of records: both lists are bounded. An empty row would still say
+        // that there are edits.
+        record::encode(self).unwrap_or_default().into()
+    }
+}

@@ -1,0 +1,200 @@
+use concord_protocol::ChangeHash;
+use quickcheck::{Arbitrary, Gen, quickcheck};
+
+use super::*;
+
+fn document(n: u8) -> DocumentId {
+    DocumentId::from_bytes(&[n; 16])
+}
+
+fn at(ms: u64) -> Now {
+    Now { mono_ms: ms, wall_ms: 1_000_000 + ms }
+}
+
+fn outbox() -> (Outbox, watch::Receiver<OutboxCounts>) {
+    let counts = Arc::new(watch::Sender::default());
+    let seen = counts.subscribe();
+    (Outbox::new(counts), seen)
+}
+
+/// What is on a disk that does as it is told.
+#[derive(Default)]
+struct Disk(BTreeMap<DocumentId, Bytes>);
+
+impl Disk {
+    fn note(&mut self, note: Option<Note>) {
+        match note {
+            None => {}
+            Some(Note::Put(document, row)) => _ = self.0.insert(document, row),
+            Some(Note::Delete(document)) => _ = self.0.remove(&document),
+        }
+    }
+
+    fn restart(&self) -> (Outbox, watch::Receiver<OutboxCounts>) {
+        let (mut outbox, seen) = outbox();
+        for (document, row) in &self.0 {
+            outbox.recalled(document.clone(), row);
+        }
+        outbox.complete();
+        (outbox, seen)
+    }
+}
+
+#[test]
+fn many_edits_are_one_entry_and_one_row() {
+    let (mut outbox, seen) = outbox();
+    let note = outbox.edited(at(5), &document(1));
+    assert!(matches!(note, Some(Note::Put(of, _)) if of == document(1)));
+    for ms in 6..1_000 {
+        assert_eq!(outbox.edited(at(ms), &document(1)), None);
+    }
+    let since_ms = at(5).wall_ms;
+    let entry = OutboxEntry { document: document(1), since_ms, state: OutboxState::Pending };
+    assert_eq!(outbox.list(), [entry]);
+    assert_eq!(seen.borrow().pending, 1);
+}
+
+#[test]
+fn a_row_lingers_and_costs_whoever_types_nothing() {
+    let (mut outbox, seen) = outbox();
+    outbox.online(true);
+    assert!(outbox.edited(at(0), &document(1)).is_some());
+    assert_eq!(seen.borrow().sending, 1);
+    assert_eq!(outbox.confirmed(at(10), &document(1)), None);
+    assert!(outbox.list().is_empty() && seen.borrow().waiting() == 0);
+    assert_eq!(outbox.wakes_at(), Some(10 + LINGER_MS));
+    assert_eq!(outbox.gone(at(9 + LINGER_MS), false), []);
+    // The row that is there still says what it has to.
+    assert_eq!(outbox.edited(at(500), &document(1)), None);
+    assert_eq!(outbox.list()[0].since_ms, at(500).wall_ms);
+    assert_eq!(outbox.gone(at(10 + LINGER_MS), false), [], "it is on its way again");
+    outbox.confirmed(at(600), &document(1));
+    assert_eq!(outbox.gone(at(600 + LINGER_MS), false), [Note::Delete(document(1))]);
+    assert!(outbox.edited(at(9_000), &document(1)).is_some(), "the row is gone");
+}
+
+#[test]
+fn what_is_refused_is_told_until_it_is_taken() {
+    let (mut outbox, seen) = outbox();
+    let mut disk = Disk::default();
+    disk.note(outbox.edited(at(0), &document(1)));
+    let refused = (ChangeHash([7; 32]), RefuseCode::Quota, "too much");
+    disk.note(outbox.refused(at(1), &document(1), refused));
+    assert_eq!(outbox.refused(at(2), &document(1), refused), None, "it is known");
+    let state =
+        OutboxState::Refused { code: RefuseCode::Quota, reason: "too much".to_owned(), changes: 1 };
+    assert_eq!(outbox.list()[0].state, state);
+    assert_eq!((seen.borrow().refused, seen.borrow().waiting()), (1, 0));
+    let (mut again, seen) = disk.restart();
+    assert_eq!(again.list()[0].state, state);
+    assert_eq!(seen.borrow().refused, 1);
+    disk.note(again.confirmed(at(3), &document(1)));
+    assert_eq!(again.gone(at(3), true), [Note::Delete(document(1))]);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_stands_for_edits() {
+    let (mut outbox, seen) = outbox();
+    outbox.recalled(document(3), b"\x01nonsense");
+    assert_eq!((outbox.list().len(), seen.borrow().pending), (1, 1));
+}
+
+#[test]
+fn a_row_that_was_not_written_is_written_with_the_next_edit() {
+    let (mut outbox, _) = outbox();
+    outbox.edited(at(0), &document(1));
+    outbox.not_noted(&document(1));
+    assert!(outbox.edited(at(1), &document(1)).is_some());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Edit(u8),
+    Confirm(u8),
+    Refuse(u8, u8),
+    Fail(u8, bool),
+    Forget(u8),
+    Wait(u16),
+    Online(bool),
+    Restart,
+}
+
+impl Arbitrary for Step {
+    fn arbitrary(g: &mut Gen) -> Self {
+        let document = u8::arbitrary(g) % 3;
+        match u8::arbitrary(g) % 12 {
+            0..=3 => Self::Edit(document),
+            4..=6 => Self::Confirm(document),
+            7 => Self::Refuse(document, u8::arbitrary(g) % 3),
+            8 => Self::Fail(document, bool::arbitrary(g)),
+            9 => Self::Wait(u16::arbitrary(g) % 4_000),
+            10 => Self::Online(bool::arbitrary(g)),
+            _ if bool::arbitrary(g) => Self::Forget(document),
+            _ => Self::Restart,
+        }
+    }
+}
+
+quickcheck! {
+    /// Whatever happens, and wherever it ends: what was edited and not confirmed since is in the
+    /// outbox, nothing else is, and the numbers are those of the list.
+    fn the_outbox_is_what_was_edited_and_not_confirmed(steps: Vec<Step>) -> bool {
+        let (mut outbox, mut seen) = outbox();
+        let (mut disk, mut now) = (Disk::default(), 0);
+        let mut expected = BTreeSet::new();
+        for step in steps {
+            now += 1;
+            match step {
+                Step::Edit(n) => {
+                    disk.note(outbox.edited(at(now), &document(n)));
+                    expected.insert(document(n));
+                }
+                Step::Confirm(n) => {
+                    disk.note(outbox.confirmed(at(now), &document(n)));
+                    expected.remove(&document(n));
+                }
+                Step::Refuse(n, hash) => {
+                    let refused = (ChangeHash([hash; 32]), RefuseCode::Quota, "no");
+                    disk.note(outbox.refused(at(now), &document(n), refused));
+                    expected.insert(document(n));
+                }
+                Step::Fail(n, fails) => outbox.failed(&document(n), fails.then_some("broken")),
+                Step::Forget(n) => {
+                    disk.note(outbox.forget(&document(n)));
+                    expected.remove(&document(n));
+                }
+                Step::Wait(ms) => {
+                    now += u64::from(ms);
+                    for note in outbox.gone(at(now), false) {
+                        disk.note(Some(note));
+                    }
+                }
+                Step::Online(is_online) => outbox.online(is_online),
+                Step::Restart => {
+                    (outbox, seen) = disk.restart();
+                    let listed: BTreeSet<_> =
+                        outbox.list().into_iter().map(|entry| entry.document).collect();
+                    if !listed.is_superset(&expected) {
+                        return false;
+                    }
+                    // A row that had not gone yet is confirmed anew.
+                    expected = listed;
+                }
+            }
+            let list = outbox.list();
+            let listed: BTreeSet<_> = list.iter().map(|entry| entry.document.clone()).collect();
+            let of = |is: fn(&OutboxState) -> bool| list.iter().filter(|e| is(&e.state)).count();
+            let counts = *seen.borrow();
+            if listed != expected
+                || counts.pending != of(|state| *state == OutboxState::Pending)
+                || counts.sending != of(|state| *state == OutboxState::Sending)
+                || counts.refused != of(|state| matches!(state, OutboxState::Refused { .. }))
+                || counts.failed != of(|state| matches!(state, OutboxState::Failed { .. }))
+                || !expected.iter().all(|of| disk.0.contains_key(of))
+            {
+                return false;
+            }
+        }
+        true
+    }
+}
