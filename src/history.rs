@@ -7,7 +7,8 @@
 //! the changes: the [`log`], which says the same on every replica; the state [`at`] some heads;
 //! the [`diff`] of two states; who wrote what is shown ([`blame`]); [`events`] for programs that
 //! follow; and [`VectorClock`]s. Nothing here rewrites history: [`restore`] writes, as one more
-//! change, what makes the document say again what it said.
+//! change, what makes the document say again what it said; and [`without`] makes another document,
+//! for a change that nobody else has taken.
 //!
 //! A state is named by heads: the changes that it has and nothing in it builds on. `&[]` is the
 //! empty document. Heads that are not in the document are an error, never a guess.
@@ -28,6 +29,7 @@ mod error;
 mod event;
 mod hash;
 mod log;
+mod rebase;
 mod restore;
 mod stamp;
 mod state;
@@ -43,6 +45,7 @@ pub use self::{
     error::HistoryError,
     event::{Event, Events, Happened, NO_TYPE, events},
     log::{Entry, Order, cursor, log},
+    rebase::{RebaseError, Rebased, without},
     restore::restore,
     stamp::Stamp,
     state::{at, builds_on, heads_when, json_at},

@@ -20,5 +20,5 @@ mod runs;
 mod values;
 
 pub use change::{ChangeHeader, check_change};
-pub use chunk::{Chunk, ChunkKind, check_document, split};
+pub use chunk::{Chunk, ChunkKind, check_document, name_of_change, split};
 pub use error::GuardError;

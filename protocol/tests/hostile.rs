@@ -246,7 +246,24 @@ fn frames_that_are_not_one_change_are_refused() {
     assert_eq!(guard::check_document(&good, &limits), Err(wrong));
     let huge: Bytes = [&good[..9], &leb(u64::MAX)].concat().into();
     assert!(matches!(check(&huge), Err(GuardError::TooLarge { .. })));
-    assert!(matches!(guard::split(&huge, &limits), Err(GuardError::TooLarge { .. })));
+    assert_eq!(guard::split(&huge, &limits), Err(GuardError::Truncated));
+}
+
+#[test]
+fn a_change_over_the_limit_is_cut_out_of_a_run_and_has_its_name() {
+    let good = framed(1, &empty_change(1, 1));
+    let limits = Limits { change_bytes: good.len() - 1, ..Limits::default() };
+    let run: Bytes = [&good[..], &good[..]].concat().into();
+    let chunks = guard::split(&run, &limits).unwrap();
+    assert_eq!(chunks.len(), 2);
+    let refused = guard::check_change(&chunks[0].bytes, &limits);
+    assert!(matches!(refused, Err(GuardError::TooLarge { .. })));
+    let name = guard::check_change(&good, &Limits::default()).unwrap().hash;
+    assert_eq!(guard::name_of_change(&chunks[0].bytes), Some(name));
+    let mut other = good.to_vec();
+    *other.last_mut().unwrap() ^= 1;
+    assert_eq!(guard::name_of_change(&other.into()), None, "not what its checksum says");
+    assert_eq!(guard::name_of_change(&Bytes::new()), None);
 }
 
 #[test]

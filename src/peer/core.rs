@@ -242,7 +242,7 @@ impl Core {
                 if let Err(error) = noted {
                     tracing::warn!(%error, "the outbox is not on disk");
                     match document {
-                        Some(document) => self.outbox.not_noted(&document),
+                        Some(document) => self.outbox.not_noted(now, &document),
                         None => self.has_marker = false,
                     }
                 }

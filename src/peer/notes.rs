@@ -41,9 +41,10 @@ impl Core {
         self.ask(Action::Note(Some(document), vec![write]));
     }
 
-    /// Has the rows of what was confirmed deleted: those that are due, or all.
+    /// Has rows deleted of what was confirmed, those that are due or all, and written that could not be
+    /// before.
     pub(super) fn let_go(&mut self, is_last: bool) {
-        for note in self.outbox.gone(self.now, is_last) {
+        for note in self.outbox.due(self.now, is_last) {
             self.note(Some(note));
         }
     }

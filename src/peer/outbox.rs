@@ -30,6 +30,9 @@ use crate::replica::Now;
 /// next word by then, and costs one write less.
 const LINGER_MS: u64 = 2_000;
 
+/// Milliseconds after which a row that could not be written is tried again.
+const RETRY_MS: u64 = 1_000;
+
 /// Refused changes that are kept count of, a document. Each has what was refused before it as a
 /// dependency as a rule, so those beyond come again when the first are dealt with.
 const REFUSED_MAX: usize = 1_024;
@@ -157,6 +160,8 @@ pub(super) struct Outbox {
     entries: BTreeMap<DocumentId, Entry>,
     /// The entries that were confirmed, by when their rows go.
     going: BTreeSet<(u64, DocumentId)>,
+    /// Rows that could not be written, by when that is tried again.
+    retries: BTreeSet<(u64, DocumentId)>,
     counts: Arc<watch::Sender<OutboxCounts>>,
     waiting: usize,
     refused: usize,
@@ -171,6 +176,7 @@ impl Outbox {
         Self {
             entries: BTreeMap::new(),
             going: BTreeSet::new(),
+            retries: BTreeSet::new(),
             counts,
             waiting: 0,
             refused: 0,
@@ -221,10 +227,11 @@ impl Outbox {
         Some(Note::Put(document.clone(), row?))
     }
 
-    /// The row could not be written: it is tried again with the next edit.
-    pub(super) fn not_noted(&mut self, document: &DocumentId) {
+    /// The row could not be written: it is tried again with the next edit, or in a while.
+    pub(super) fn not_noted(&mut self, now: Now, document: &DocumentId) {
         if let Some(entry) = self.entries.get_mut(document) {
             entry.is_noted = false;
+            self.retries.insert((now.mono_ms.saturating_add(RETRY_MS), document.clone()));
         }
     }
 
@@ -249,21 +256,36 @@ impl Outbox {
         note
     }
 
-    /// When [`Outbox::gone`] has something to give, `mono_ms`.
+    /// When [`Outbox::due`] has something to give, `mono_ms`.
     pub(super) fn wakes_at(&self) -> Option<u64> {
-        self.going.first().map(|(at_ms, _)| *at_ms)
+        let firsts = [self.going.first(), self.retries.first()];
+        firsts.into_iter().flatten().map(|(at_ms, _)| *at_ms).min()
     }
 
-    /// The rows that are to go now; all that are confirmed if `is_last`.
-    pub(super) fn gone(&mut self, now: Now, is_last: bool) -> Vec<Note> {
-        let mut gone = Vec::new();
-        while self.going.first().is_some_and(|(at_ms, _)| is_last || *at_ms <= now.mono_ms)
+    /// The rows that are to go now, all that are confirmed if `is_last`; and those that could not be
+    /// written before.
+    pub(super) fn due(&mut self, now: Now, is_last: bool) -> Vec<Note> {
+        let is_due = |first: Option<&(u64, DocumentId)>| {
+            first.is_some_and(|(at_ms, _)| is_last || *at_ms <= now.mono_ms)
+        };
+        let mut due = Vec::new();
+        while is_due(self.going.first())
             && let Some((_, document)) = self.going.pop_first()
         {
             self.entries.remove(&document);
-            gone.push(Note::Delete(document));
+            due.push(Note::Delete(document));
         }
-        gone
+        while is_due(self.retries.first())
+            && let Some((_, document)) = self.retries.pop_first()
+        {
+            if let Some(entry) = self.entries.get_mut(&document)
+                && !entry.is_noted
+            {
+                entry.is_noted = true;
+                due.push(Note::Put(document, entry.row.write()));
+            }
+        }
+        due
     }
 
     /// A relay came, or the last one went.
@@ -315,6 +337,12 @@ impl Outbox {
         self.entries.remove(document);
         self.stays(document, at_ms);
         Some(Note::Delete(document.clone()))
+    }
+
+    /// Whether what was there at the start is here.
+    #[cfg(feature = "simulation")]
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// What is in it, by document.

@@ -320,9 +320,9 @@ impl SimulatedPeer {
         }
     }
 
-    /// As [`super::Peer::outbox`], of what is known so far.
-    pub fn outbox(&self) -> Vec<OutboxEntry> {
-        self.core.outbox.list()
+    /// As [`super::Peer::outbox`]; `None` before it is known what was in it at the start.
+    pub fn outbox(&self) -> Option<Vec<OutboxEntry>> {
+        self.core.outbox.is_complete().then(|| self.core.outbox.list())
     }
 
     /// What is in memory.

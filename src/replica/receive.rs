@@ -83,10 +83,13 @@ impl Replica {
                 let state = self.core.connections.get(&connection);
                 let is_told = state.is_some_and(|state| state.info.dialled) || document.opened;
                 for refused in ack.refused.iter().filter(|_| is_told) {
-                    let Some(hash) = refused.hash else { continue };
-                    let (code, reason) = (refused.code, refused.reason.clone());
-                    let told = Published::Refused { hash, code, reason };
-                    self.core.effect(Effect::Publish(document.id.clone(), told));
+                    // What has no name there is among what only we have.
+                    let named = refused.hash.map_or_else(|| document.durable(), |hash| vec![hash]);
+                    for hash in named.into_iter().filter(|hash| !ack.durable.contains(hash)) {
+                        let (code, reason) = (refused.code, refused.reason.clone());
+                        let told = Published::Refused { hash, code, reason };
+                        self.core.effect(Effect::Publish(document.id.clone(), told));
+                    }
                 }
                 document.push(&mut self.core, Inbound::Acked(connection, ack.durable));
             }
@@ -165,20 +168,22 @@ impl Replica {
                 let checked = match chunk.kind {
                     ChunkKind::Document => guard::check_document(&chunk.bytes, &core.config.limits)
                         .map(|()| {
-                            uploaded.push(chunk.bytes);
+                            uploaded.push(chunk.bytes.clone());
                         }),
                     _ => guard::check_change(&chunk.bytes, &core.config.limits).map(|header| {
-                        changes.push_back((header, chunk.bytes));
+                        changes.push_back((header, chunk.bytes.clone()));
                     }),
                 };
                 if let Err(error) = checked {
                     mark!(MalformedRefused);
-                    let refusal = refused(None, RefuseCode::Malformed, error.to_string());
+                    // So that its writer knows which.
+                    let name = guard::name_of_change(&chunk.bytes);
+                    let refusal = refused(name, RefuseCode::Malformed, error.to_string());
                     let durable = document.durable();
                     core.refuse(connection, &document.id, refusal, durable);
                     // It is not asked for its heads again: what they stand for was just refused.
                     if let Some(reader) = document.readers.get_mut(&connection) {
-                        reader.refuse(message.heads.iter().copied());
+                        reader.refuse(message.heads.iter().copied().chain(name));
                     }
                 }
             }

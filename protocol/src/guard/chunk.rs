@@ -58,7 +58,11 @@ pub struct Chunk {
 }
 
 /// Cuts a run of chunks at its headers. Checks framing only: magic bytes, known type, exact
-/// length, the size limit of each kind, and no more chunks than a sync message may carry.
+/// length, and no more chunks than a sync message may carry. A chunk that is larger than one of its
+/// kind may be is cut too, so that it can be refused by its name: [`check_change`] and
+/// [`check_document`] refuse it.
+///
+/// [`check_change`]: super::check_change
 ///
 /// # Errors
 /// [`GuardError`] at the first chunk that is not one.
@@ -70,7 +74,7 @@ pub fn split(data: &Bytes, limits: &Limits) -> Result<Vec<Chunk>, GuardError> {
             let max = limits.sync_changes as u64;
             return Err(GuardError::TooMany { what: "chunks", count: max + 1, max });
         }
-        let frame = Frame::read(&data[start..], limits)?;
+        let frame = Frame::read(&data[start..], None)?;
         let end = start + frame.len;
         chunks.push(Chunk { kind: frame.kind, bytes: data.slice(start..end) });
         start = end;
@@ -90,6 +94,17 @@ pub fn check_document(chunk: &Bytes, limits: &Limits) -> Result<(), GuardError> 
     frame.check_hash(ChunkKind::Document, frame.body).map(drop)
 }
 
+/// The name of a change that is not taken, whatever is in it: the hash of its bytes, where they are
+/// what their checksum says. `None` of deflated changes, which would have to be inflated for it, and
+/// of what is no change. Costs a hash of all its bytes.
+pub fn name_of_change(chunk: &Bytes) -> Option<ChangeHash> {
+    let frame = Frame::read(chunk, None).ok()?;
+    if frame.kind != ChunkKind::Change || frame.len != chunk.len() {
+        return None;
+    }
+    frame.check_hash(ChunkKind::Change, frame.body).ok()
+}
+
 /// The header of a chunk, and what it encloses.
 pub(super) struct Frame<'a> {
     pub(super) kind: ChunkKind,
@@ -102,8 +117,8 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the frame at the start of the bytes.
-    fn read(data: &'a [u8], limits: &Limits) -> Result<Self, GuardError> {
+    /// Reads the frame at the start of the bytes, of a chunk of any size or within limits.
+    fn read(data: &'a [u8], limits: Option<&Limits>) -> Result<Self, GuardError> {
         let mut reader = Reader::new(data);
         if reader.take(4)? != MAGIC {
             return Err(GuardError::Magic);
@@ -117,9 +132,10 @@ impl<'a> Frame<'a> {
             other => return Err(GuardError::UnknownKind(other)),
         };
         let body_len = reader.unsigned()?;
-        let (what, max) = kind.limit(limits);
         let len = (reader.position() as u64).saturating_add(body_len);
-        if len > max as u64 {
+        if let Some((what, max)) = limits.map(|limits| kind.limit(limits))
+            && len > max as u64
+        {
             return Err(GuardError::TooLarge { what, len, max: max as u64 });
         }
         let body_len = usize::try_from(body_len).map_err(|_| GuardError::Truncated)?;
@@ -130,7 +146,7 @@ impl<'a> Frame<'a> {
 
     /// Reads a frame that must be all there is.
     pub(super) fn read_only(data: &'a [u8], limits: &Limits) -> Result<Self, GuardError> {
-        let frame = Self::read(data, limits)?;
+        let frame = Self::read(data, Some(limits))?;
         match data.len() - frame.len {
             0 => Ok(frame),
             more => Err(GuardError::TrailingBytes(more)),

@@ -120,7 +120,7 @@ pub(super) struct Node {
     pub(super) is_rotten: bool,
     /// It came late and dials this relay and no other.
     pub(super) dials_only: Option<u8>,
-    /// It has just read its outbox: that is to be looked at.
+    /// Its outbox is to be looked at once it knows what was in it.
     pub(super) is_outbox_due: bool,
     /// Documents that its user wants open, whether the process runs or not.
     pub(super) wanted: Vec<bool>,
@@ -220,6 +220,7 @@ impl World<'_> {
         };
         let node = &mut self.nodes[id];
         node.inbox.clear();
+        node.is_outbox_due = is_author;
         node.process = Some(Box::new(Process {
             brain,
             peer,

@@ -20,11 +20,12 @@ impl World<'_> {
     /// A peer has read what its outbox was: what no relay has on its disk is in it.
     pub(super) fn check_recalled_outbox(&mut self, id: NodeId) {
         let Name::Peer(peer) = self.nodes[id].name else { return };
-        let listed = self.outbox_documents(id);
-        if !std::mem::take(&mut self.nodes[id].is_outbox_due)
-            || self.nodes.iter().any(|node| node.is_rotten)
-            || self.ledger.attacked > 0
-        {
+        let Some(listed) = self.outbox_documents(id).filter(|_| self.nodes[id].is_outbox_due)
+        else {
+            return;
+        };
+        self.nodes[id].is_outbox_due = false;
+        if self.nodes.iter().any(|node| node.is_rotten) || self.ledger.attacked > 0 {
             return;
         }
         for document in 0..self.plan.documents {
@@ -64,7 +65,12 @@ impl World<'_> {
             };
             let is_waiting =
                 |state: &_| matches!(state, OutboxState::Pending | OutboxState::Sending);
-            let waiting = peer.outbox().into_iter().find(|entry| is_waiting(&entry.state));
+            let outbox = peer.outbox();
+            let waiting = outbox.iter().flatten().find(|entry| is_waiting(&entry.state)).cloned();
+            if outbox.is_none() {
+                let detail = format!("{} does not know its outbox", self.nodes[id].label());
+                return self.broken(Invariant::Progress, detail);
+            }
             if let Some(entry) = waiting {
                 let who = self.nodes[id].label();
                 let detail = format!(
@@ -76,9 +82,8 @@ impl World<'_> {
         }
     }
 
-    fn outbox_documents(&mut self, id: NodeId) -> Vec<concord_protocol::DocumentId> {
-        let peer = self.nodes[id].process.as_mut().and_then(|process| process.brain.as_peer());
-        let entries = peer.map(|peer| peer.outbox()).unwrap_or_default();
-        entries.into_iter().map(|entry| entry.document).collect()
+    fn outbox_documents(&mut self, id: NodeId) -> Option<Vec<concord_protocol::DocumentId>> {
+        let peer = self.nodes[id].process.as_mut()?.brain.as_peer()?;
+        Some(peer.outbox()?.into_iter().map(|entry| entry.document).collect())
     }
 }

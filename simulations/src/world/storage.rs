@@ -240,11 +240,7 @@ impl World<'_> {
                 match notes {
                     Some(notes) => {
                         let notes = notes.map_err(StorageFailure::from);
-                        let is_last = notes.as_ref().is_ok_and(|notes| notes.page.is_empty());
                         self.tell_news(id, News::Peer(PeerInput::Notes(notes)));
-                        if is_last {
-                            self.nodes[id].is_outbox_due = true;
-                        }
                     }
                     None => self.wait(id, number, Operation::Notes(after)),
                 }

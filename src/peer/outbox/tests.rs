@@ -63,13 +63,13 @@ fn a_row_lingers_and_costs_whoever_types_nothing() {
     assert_eq!(outbox.confirmed(at(10), &document(1)), None);
     assert!(outbox.list().is_empty() && seen.borrow().waiting() == 0);
     assert_eq!(outbox.wakes_at(), Some(10 + LINGER_MS));
-    assert_eq!(outbox.gone(at(9 + LINGER_MS), false), []);
+    assert_eq!(outbox.due(at(9 + LINGER_MS), false), []);
     // The row that is there still says what it has to.
     assert_eq!(outbox.edited(at(500), &document(1)), None);
     assert_eq!(outbox.list()[0].since_ms, at(500).wall_ms);
-    assert_eq!(outbox.gone(at(10 + LINGER_MS), false), [], "it is on its way again");
+    assert_eq!(outbox.due(at(10 + LINGER_MS), false), [], "it is on its way again");
     outbox.confirmed(at(600), &document(1));
-    assert_eq!(outbox.gone(at(600 + LINGER_MS), false), [Note::Delete(document(1))]);
+    assert_eq!(outbox.due(at(600 + LINGER_MS), false), [Note::Delete(document(1))]);
     assert!(outbox.edited(at(9_000), &document(1)).is_some(), "the row is gone");
 }
 
@@ -89,7 +89,7 @@ fn what_is_refused_is_told_until_it_is_taken() {
     assert_eq!(again.list()[0].state, state);
     assert_eq!(seen.borrow().refused, 1);
     disk.note(again.confirmed(at(3), &document(1)));
-    assert_eq!(again.gone(at(3), true), [Note::Delete(document(1))]);
+    assert_eq!(again.due(at(3), true), [Note::Delete(document(1))]);
 }
 
 #[test]
@@ -103,8 +103,12 @@ fn a_row_that_cannot_be_read_stands_for_edits() {
 fn a_row_that_was_not_written_is_written_with_the_next_edit() {
     let (mut outbox, _) = outbox();
     outbox.edited(at(0), &document(1));
-    outbox.not_noted(&document(1));
+    outbox.not_noted(at(0), &document(1));
     assert!(outbox.edited(at(1), &document(1)).is_some());
+    outbox.not_noted(at(2), &document(1));
+    assert_eq!(outbox.wakes_at(), Some(RETRY_MS), "or in a while");
+    assert_eq!(outbox.due(at(2 + RETRY_MS), false).len(), 1);
+    assert_eq!(outbox.due(at(3 + RETRY_MS), false), []);
 }
 
 #[derive(Debug, Clone)]
@@ -165,7 +169,7 @@ quickcheck! {
                 }
                 Step::Wait(ms) => {
                     now += u64::from(ms);
-                    for note in outbox.gone(at(now), false) {
+                    for note in outbox.due(at(now), false) {
                         disk.note(Some(note));
                     }
                 }
