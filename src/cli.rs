@@ -9,6 +9,7 @@ mod edit;
 mod entity;
 mod failure;
 mod open;
+mod outbox;
 mod output;
 mod past;
 mod path;
@@ -61,6 +62,12 @@ enum Command {
     /// Do again what was undone last
     #[command(after_help = EXIT_CODES)]
     Redo(undo::UndoArgs),
+    /// List the documents of which no relay has confirmed all that was edited here
+    #[command(after_help = EXIT_CODES)]
+    Outbox(outbox::OutboxArgs),
+    /// List, show, retry, discard and export changes that a relay refused
+    #[command(after_help = EXIT_CODES)]
+    DeadLetters(outbox::LettersArgs),
     /// List, show and decide what could not be merged without losing somebody's intent
     #[command(after_help = EXIT_CODES)]
     Conflicts(conflicts::ConflictsArgs),
@@ -105,6 +112,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
         Command::Undo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Undo))),
         Command::Redo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Redo))),
+        Command::Outbox(args) => (args.common.json, asynchronously(outbox::outbox(args))),
+        Command::DeadLetters(args) => (args.common.json, asynchronously(outbox::letters(args))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
         Command::Policy(args) => (args.common.json, asynchronously(policy::run(args))),
         Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),

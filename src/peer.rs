@@ -40,11 +40,13 @@ mod history;
 mod hold;
 mod home;
 mod left_out;
+mod letters;
 mod link;
 mod notes;
 mod outbox;
 mod purge;
 mod registry;
+mod replacing;
 mod schema;
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -96,6 +98,7 @@ pub use self::{
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
+    letters::{DeadLetter, Discarded, LetterError, LetterState},
     outbox::{OutboxCounts, OutboxEntry, OutboxState},
     purge::{PurgeError, Refusal},
     schema::{KeptSchema, SchemaStatus},
@@ -128,6 +131,8 @@ struct Inner {
     next_broadcast: AtomicU64,
     schemas: Arc<Schemas>,
     outbox: Arc<watch::Sender<OutboxCounts>>,
+    /// One document is replaced at a time.
+    replacing: tokio::sync::Mutex<()>,
     next_call: AtomicU32,
     author: Option<String>,
 }

@@ -125,6 +125,7 @@ impl Replica {
                 document.push(core, Inbound::Purge(ticket, heads, leaving));
             }
             Event::SyncWith(connection, document) => self.sync_with(connection, document),
+            Event::Resend(document) => self.resend(&document),
             Event::Broadcast { document, count, session, data } => {
                 let us = self.core.config.us.clone();
                 if let Some(document) = self.documents.get_mut(&document) {

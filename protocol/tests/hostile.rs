@@ -252,7 +252,8 @@ fn frames_that_are_not_one_change_are_refused() {
 #[test]
 fn a_change_over_the_limit_is_cut_out_of_a_run_and_has_its_name() {
     let good = framed(1, &empty_change(1, 1));
-    let limits = Limits { change_bytes: good.len() - 1, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.change_bytes = good.len() - 1;
     let run: Bytes = [&good[..], &good[..]].concat().into();
     let chunks = guard::split(&run, &limits).unwrap();
     assert_eq!(chunks.len(), 2);

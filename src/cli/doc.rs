@@ -303,7 +303,7 @@ async fn export(
 }
 
 /// The whole file or none of it: an interrupted export does not leave half a document.
-fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::other("it has no file name"))?;
     let mut part = name.to_owned();
     part.push(format!(".{}.part", std::process::id()));

@@ -112,6 +112,16 @@ fn remove(tx: &mut Transaction<'_>, path: &DocPath, place: &Place) -> Result<(),
     Ok(())
 }
 
+/// Sets what is at a path, as `concord edit` does.
+pub(super) fn set_at(
+    tx: &mut Transaction<'_>,
+    path: &DocPath,
+    value: &str,
+) -> Result<(), EditError> {
+    let place = path.place(tx)?;
+    set(tx, path, &place, value)
+}
+
 fn set(
     tx: &mut Transaction<'_>,
     path: &DocPath,

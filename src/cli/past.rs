@@ -14,7 +14,8 @@ use concord::{
 use concord_protocol::ChangeHash;
 use serde_json::json;
 
-use self::words::{blamed, by_people, in_words, name, readable, row};
+pub(super) use self::words::in_words;
+use self::words::{blamed, by_people, name, readable, row};
 use super::{Failure, open::Common, output, path::DocPath, schema, sync, waiting};
 
 #[derive(Debug, Subcommand)]

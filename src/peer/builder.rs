@@ -213,6 +213,7 @@ impl PeerBuilder {
             next_broadcast: AtomicU64::new(1),
             schemas,
             outbox,
+            replacing: tokio::sync::Mutex::new(()),
             next_call: AtomicU32::new(1),
             author: self.author,
         }));

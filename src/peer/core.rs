@@ -22,9 +22,10 @@ use super::{
     event::DocumentEvent,
     held::Held,
     notes::Notes,
-    outbox::{Outbox, OutboxCounts, OutboxEntry},
+    outbox::{Outbox, OutboxCounts, OutboxEntry, Row},
     purge::Refusal,
     registry::Registry,
+    replacing::{Replacement, Replacing},
     schema::{Judged, Keeper, Schemas, Unread},
 };
 use crate::replica::{
@@ -69,6 +70,12 @@ pub(super) enum Command {
     Notes(Result<Notes, StorageFailure>),
     /// Answers [`Action::ListForOutbox`]: documents in order; none: there are no more.
     Unnoted(Result<Vec<DocumentId>, StorageFailure>),
+    /// A document is to be replaced by what it is without a change.
+    Replace(Box<Replacement>),
+    /// What relays refused of a document is to be sent once more.
+    Retry(DocumentId),
+    /// What was refused?
+    Letters(oneshot::Sender<Vec<(DocumentId, Row)>>),
     /// What is in the outbox?
     Outbox(oneshot::Sender<Vec<OutboxEntry>>),
     /// End, and answer when all is on disk.
@@ -132,6 +139,8 @@ pub(super) struct Core {
     local: BTreeMap<Ticket, (Arc<Held>, LocalDone)>,
     /// Those of them that are documents which are to go.
     purging: BTreeSet<Ticket>,
+    /// A document that is being replaced.
+    pub(super) replacing: Option<Replacing>,
     /// Documents that are gone, of which somebody still has a handle.
     purged: BTreeSet<DocumentId>,
     next_ticket: u64,
@@ -168,6 +177,7 @@ impl Core {
             open: BTreeSet::new(),
             local: BTreeMap::new(),
             purging: BTreeSet::new(),
+            replacing: None,
             purged: BTreeSet::new(),
             next_ticket: 0,
             under_way: 0,
@@ -250,6 +260,13 @@ impl Core {
             Command::Notes(page) => self.notes(page),
             Command::Unnoted(page) => self.unnoted(page),
             // Who asked may have stopped waiting.
+            Command::Letters(asked) => _ = asked.send(self.outbox.letters()),
+            Command::Replace(replacement) => self.replace(*replacement),
+            Command::Retry(document) => {
+                let note = self.outbox.retried(&document);
+                self.note(note);
+                self.handle(Event::Resend(document));
+            }
             Command::Outbox(asked) => _ = asked.send(self.outbox.list()),
             Command::Close(done) => self.close(done),
         }
@@ -298,7 +315,7 @@ impl Core {
         self.closing.map(|closing| closing.done)
     }
 
-    fn handle(&mut self, event: Event) {
+    pub(super) fn handle(&mut self, event: Event) {
         self.replica.handle(self.now, event);
     }
 
@@ -393,9 +410,14 @@ impl Core {
         self.actions.push_back(Action::Say(*asked, codec::encode(&Message::Call(call))));
     }
 
-    fn local_ticket(&mut self, held: Arc<Held>, done: LocalDone) -> Ticket {
+    /// A ticket for something that is asked of the replica as a program does.
+    pub(super) fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
+        Ticket(self.next_ticket)
+    }
+
+    fn local_ticket(&mut self, held: Arc<Held>, done: LocalDone) -> Ticket {
+        let ticket = self.ticket();
         self.local.insert(ticket, (held, done));
         ticket
     }
@@ -409,7 +431,7 @@ impl Core {
         self.actions.push_back(action);
     }
 
-    fn open(&mut self, document: DocumentId) {
+    pub(super) fn open(&mut self, document: DocumentId) {
         if !self.open.insert(document.clone()) {
             self.handle(Event::Shut(document.clone()));
         }
@@ -474,6 +496,9 @@ impl Core {
     }
 
     fn local_done(&mut self, ticket: Ticket, result: Result<(), LocalError>) {
+        let Some(result) = self.replaced(ticket, result) else {
+            return;
+        };
         let Some((held, done)) = self.local.remove(&ticket) else {
             return;
         };

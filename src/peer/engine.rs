@@ -17,6 +17,7 @@ use super::{
     applier::Task,
     core::{Action, Command, Core},
     notes::{Notes, OUTBOX_ROW},
+    replacing,
     socket::Outgoing,
 };
 use crate::{
@@ -74,6 +75,9 @@ impl Engine {
         mut sockets: mpsc::Receiver<Told>,
     ) {
         let mut is_wanted = true;
+        if let Err(error) = replacing::finish(&*self.store).await {
+            tracing::error!(%error, "what an earlier run began to write anew is not finished");
+        }
         self.core.recall();
         loop {
             while let Some(action) = self.core.poll() {

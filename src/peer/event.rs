@@ -58,6 +58,20 @@ pub enum DocumentEvent {
         /// In words.
         reason: String,
     },
+    /// A change that a relay had refused was taken out of the document, by somebody here who
+    /// discarded it or made another in its place. What was made after it was written again.
+    RolledBack {
+        /// Which.
+        hash: ChangeHash,
+        /// Why it was refused.
+        code: RefuseCode,
+        /// In words.
+        reason: String,
+        /// How many later changes were written again.
+        rewritten: usize,
+        /// How many of their operations are gone with it, for they were about what it had made.
+        lost: usize,
+    },
     /// A write failed: changes may not be on disk and no more are taken.
     Failed {
         /// Why.

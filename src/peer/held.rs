@@ -102,6 +102,11 @@ impl Ready<'_> {
         self.0.doc.get_or_insert_with(Automerge::new)
     }
 
+    /// Takes the document out; the content is to be made anew.
+    pub(super) fn take(mut self) -> Automerge {
+        self.0.doc.take().unwrap_or_default()
+    }
+
     /// A panic went through the instance: it is not to be used again.
     pub(super) fn discard(mut self) {
         self.0.doc = None;

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
 use tokio::sync::watch;
 
-pub(super) use self::row::{Row, RowRefused};
+pub(super) use self::row::{Row, RowLetter, RowRefused};
 use crate::replica::Now;
 
 /// Milliseconds that the row of a document stays after it was confirmed. Who types has written the
@@ -36,6 +36,10 @@ const RETRY_MS: u64 = 1_000;
 /// Refused changes that are kept count of, a document. Each has what was refused before it as a
 /// dependency as a rule, so those beyond come again when the first are dealt with.
 const REFUSED_MAX: usize = 1_024;
+
+/// Changes that were taken out of a document and are kept beside it. Beyond that some have to be
+/// thrown away first, by whoever looks after them.
+const LETTERS_MAX: usize = 10_000;
 
 /// A document that is on its way to relays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -321,6 +325,73 @@ impl Outbox {
         });
         self.stays(document, at_ms);
         Some(Note::Put(document.clone(), row?))
+    }
+
+    /// What was refused of a document is to be sent once more. Gives its row.
+    pub(super) fn retried(&mut self, document: &DocumentId) -> Option<Note> {
+        self.entries.get(document).filter(|entry| !entry.row.refused.is_empty())?;
+        let row = self.change(document, |entry| {
+            entry.row.refused.clear();
+            entry.row.write()
+        });
+        Some(Note::Put(document.clone(), row))
+    }
+
+    /// Somebody takes a refused change out of a document, and with it what was refused because it
+    /// built on it. Gives the row, and what was said of the change; `None`: it was not refused, or
+    /// [`LETTERS_MAX`] are kept.
+    pub(super) fn discarded(
+        &mut self,
+        now: Now,
+        document: &DocumentId,
+        hash: ChangeHash,
+        gone: &BTreeSet<ChangeHash>,
+        who: &str,
+    ) -> Option<(Note, RowRefused)> {
+        let entry = self.entries.get(document)?;
+        let refused = entry.row.refused.iter().find(|refused| refused.hash == hash.0)?.clone();
+        if entry.row.letters.len() >= LETTERS_MAX {
+            return None;
+        }
+        let row = self.change(document, |entry| {
+            let Row { refused: open, letters, .. } = &mut entry.row;
+            open.retain(|other| other.hash != hash.0 && !gone.contains(&ChangeHash(other.hash)));
+            letters.retain(|letter| letter.refused.hash != hash.0);
+            letters.push(RowLetter {
+                refused: refused.clone(),
+                when_ms: now.wall_ms,
+                who: who.to_owned(),
+            });
+            entry.is_noted = true;
+            entry.row.write()
+        });
+        Some((Note::Put(document.clone(), row), refused))
+    }
+
+    /// It was not taken out after all. Gives the row.
+    pub(super) fn not_discarded(
+        &mut self,
+        document: &DocumentId,
+        hash: ChangeHash,
+    ) -> Option<Note> {
+        self.entries.get(document)?;
+        let row = self.change(document, |entry| {
+            let Row { refused, letters, .. } = &mut entry.row;
+            if let Some(at) = letters.iter().position(|letter| letter.refused.hash == hash.0) {
+                refused.push(letters.remove(at).refused);
+            }
+            entry.row.write()
+        });
+        Some(Note::Put(document.clone(), row))
+    }
+
+    /// The rows of documents of which something was refused.
+    pub(super) fn letters(&self) -> Vec<(DocumentId, Row)> {
+        let rows = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.row.letters.is_empty() || !entry.row.refused.is_empty());
+        rows.map(|(document, entry)| (document.clone(), entry.row.clone())).collect()
     }
 
     /// A document cannot be read here, or can again.

@@ -221,6 +221,9 @@ pub enum Event {
     },
     /// A relay that we dialled is to be told of this document, whoever has it open.
     SyncWith(ConnectionId, DocumentId),
+    /// The relays that we dialled are to be sent once more what they do not have of this document,
+    /// also what they refused.
+    Resend(DocumentId),
     /// A program in this process sends an ephemeral message.
     Broadcast {
         /// About which document.

@@ -75,6 +75,8 @@ pub(super) struct Reader {
     pub(super) dirty: bool,
     /// Say it even if only our heads have changed.
     pub(super) confirm: bool,
+    /// It is to begin again with us, as if it had sent nothing.
+    anew: bool,
     /// The message that is due answers a lost or older state of ours.
     reset: bool,
     /// What it named and could not bring: the chunk that stood for it was refused. Its word alone:
@@ -132,6 +134,7 @@ impl Reader {
             && self.confirm == other.confirm
             && self.insists == other.insists
             && self.insisted == other.insisted
+            && self.anew == other.anew
             && self.reset == other.reset
             && self.refused == other.refused
             && self.gone == other.gone
@@ -151,6 +154,15 @@ impl Reader {
     /// For `mutant!(KeepTalking)`: it is told again what it was told.
     pub(super) fn repeat(&mut self) {
         self.named = None;
+        self.dirty = true;
+    }
+
+    /// What it was sent did not get there, or was refused and is to be tried again.
+    pub(super) fn forget_sent(&mut self) {
+        self.sent.clear();
+        self.named = None;
+        self.gone = None;
+        self.anew = true;
         self.dirty = true;
     }
 
@@ -235,7 +247,8 @@ impl Reader {
             if (self.named.as_ref() == Some(ours) && !self.insists) || is_unwritten {
                 return Ok(Plan::Nothing);
             }
-            let mut message = say(heads, Vec::new(), vec![graph.since_snapshot()]);
+            let have = if self.anew { Have::default() } else { graph.since_snapshot() };
+            let mut message = say(heads, Vec::new(), vec![have]);
             if self.insists {
                 insist(graph, &mut message)?;
             }
@@ -457,6 +470,7 @@ impl Reader {
     ) -> Result<(), Missing> {
         self.insisted = self.insisted.saturating_add(u8::from(self.insists));
         self.insists = false;
+        self.anew = false;
         if *parcel != Parcel::default() {
             self.sent = self.sent_with(graph, parcel)?;
             self.insisted = 0;

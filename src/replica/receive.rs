@@ -268,6 +268,20 @@ impl Replica {
         document.drive(core);
     }
 
+    /// Sends the relays that we dialled once more what they do not have.
+    pub(super) fn resend(&mut self, id: &DocumentId) {
+        let connections = self.core.connections.iter();
+        let dialled = connections.filter(|(_, state)| state.info.dialled).map(|(id, _)| *id);
+        for connection in dialled.collect::<Vec<_>>() {
+            self.sync_with(connection, id.clone());
+            if let Some(document) = self.documents.get_mut(id)
+                && let Some(reader) = document.readers.get_mut(&connection)
+            {
+                reader.forget_sent();
+            }
+        }
+    }
+
     /// A program in this process made a change.
     pub(super) fn local_change(&mut self, ticket: Ticket, id: DocumentId, bytes: Bytes) {
         match guard::check_change(&bytes, &self.core.config.limits) {

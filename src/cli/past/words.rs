@@ -141,7 +141,7 @@ pub(super) fn readable(
 }
 
 /// A difference on one line.
-pub(super) fn in_words(difference: &Difference) -> String {
+pub(in crate::cli) fn in_words(difference: &Difference) -> String {
     let Difference { path, what } = difference;
     let at = if path.is_empty() { "(all)".to_owned() } else { paths::path(path.iter()) };
     let at = output::short(&at, LONG);

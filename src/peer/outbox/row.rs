@@ -45,8 +45,6 @@ pub(in crate::peer) struct RowLetter {
     pub(in crate::peer) when_ms: u64,
     /// Who did, as far as the peer knows; empty: it does not.
     pub(in crate::peer) who: String,
-    /// The change that somebody made in its place; none: it was discarded.
-    pub(in crate::peer) instead: Option<[u8; 32]>,
 }
 
 impl RowRefused {
