@@ -46,7 +46,7 @@ pub mod simulation {
 
 use std::collections::BTreeMap;
 
-use concord_protocol::{DocumentId, Message};
+use concord_protocol::{ChangeHash, DocumentId, Message};
 pub use config::*;
 pub use event::*;
 
@@ -170,6 +170,12 @@ impl Replica {
                 document.flush(&mut self.core);
             }
         }
+    }
+
+    /// Whether a change is in a document, where that is known without reading: `None` if it is not.
+    pub fn holds(&self, document: &DocumentId, change: &ChangeHash) -> Option<bool> {
+        let graph = self.documents.get(document)?.graph()?;
+        graph.position(change).ok().map(|position| position.is_some())
     }
 
     /// What is in memory, for metrics.

@@ -12,8 +12,7 @@ use tokio::time::timeout;
 use super::{
     Failure, doc, edit,
     open::{self, Common},
-    output,
-    past,
+    output, past,
     path::DocPath,
     sync, waiting,
 };
@@ -303,7 +302,8 @@ async fn retry(
             Err(_) => confirmed.and_then(Result::err).unwrap_or_else(|| Failure::failed("")),
         });
     }
-    let pairs: Vec<(DocPath, &str)> = set.iter().map(|pair| assignment(pair)).collect::<Result<_, _>>()?;
+    let pairs: Vec<(DocPath, &str)> =
+        set.iter().map(|pair| assignment(pair)).collect::<Result<_, _>>()?;
     let write = |tx: &mut automerge::transaction::Transaction<'_>| -> Result<(), EditError> {
         pairs.iter().try_for_each(|(path, value)| edit::set_at(tx, path, value))
     };

@@ -536,6 +536,12 @@ impl Core {
                 let note = self.outbox.confirmed(self.now, document);
                 self.note(note);
             }
+            // What was taken back meanwhile is nobody's concern.
+            Published::Refused { hash, .. }
+                if self.replica.holds(document, hash) == Some(false) =>
+            {
+                return;
+            }
             Published::Refused { hash, code, reason } => {
                 let note = self.outbox.refused(self.now, document, (*hash, *code, reason));
                 self.note(note);
