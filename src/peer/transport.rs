@@ -1,6 +1,6 @@
 //! Reaching a relay: a URL, the byte stream under the WebSocket, and the WebSocket's opening.
 
-use std::{future::Future, io, pin::Pin, time::Duration};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use concord_protocol::{Limits, handshake::SUBPROTOCOL};
 use tokio::{
@@ -19,7 +19,11 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{dialer::Ended, error::PeerError};
+use super::{
+    dialer::Ended,
+    error::PeerError,
+    traffic::{Metered, Traffic},
+};
 use crate::tls::{self, Trust};
 
 /// Read buffer of a connection, in bytes; it is allocated at once.
@@ -114,9 +118,11 @@ pub(super) async fn open(
     trust: &Trust,
     url: &RelayUrl,
     limits: &Limits,
+    traffic: &Arc<Traffic>,
 ) -> Result<Opened, Ended> {
-    match attempt(transport, trust, url, limits, true).await {
-        Err(Failure::NoSubprotocol) => match attempt(transport, trust, url, limits, false).await {
+    let attempt = async |offer| attempt(transport, trust, url, limits, traffic, offer).await;
+    match attempt(true).await {
+        Err(Failure::NoSubprotocol) => match attempt(false).await {
             Err(Failure::NoSubprotocol) => {
                 Err(Ended::permanent("the relay insists on a subprotocol"))
             }
@@ -139,6 +145,7 @@ async fn attempt(
     trust: &Trust,
     url: &RelayUrl,
     limits: &Limits,
+    traffic: &Arc<Traffic>,
     offer: bool,
 ) -> Result<Opened, Failure> {
     let mut request = url
@@ -156,6 +163,7 @@ async fn attempt(
         .max_frame_size(Some(FRAME_BYTES_MAX));
     let opening = async {
         let stream = transport.dial(&url.host, url.port).await.map_err(Error::Io)?;
+        let stream: Box<dyn ByteStream> = Box::new(Metered::new(stream, Arc::clone(traffic)));
         let connector = Some(trust.connector());
         client_async_tls_with_config(request, stream, Some(config), connector).await
     };
