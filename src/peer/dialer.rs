@@ -10,18 +10,22 @@ use super::backoff::Backoff;
 /// Milliseconds well after which a failure is news, and not one more in a row: whoever takes
 /// everybody in and then throws them out is not to be dialled without pause.
 pub(super) const STAYED_MS: u64 = 10_000;
-/// Failures in a row from which on the breaker is open.
-pub(super) const OPENS_AFTER: u32 = 5;
+/// Failures in a row from which on the breaker is open: when the waits are at their longest.
+pub(super) const OPENS_AFTER: u32 = 7;
 /// The longest that an open breaker keeps from the next attempt, in milliseconds. The shortest is
 /// half of it: clients of a relay that is away do not come back together.
 pub(super) const OPEN_MS: u64 = 30_000;
+
+/// The longest that a relay can ask us to stay away, in milliseconds: nobody is sent away for good by
+/// a number.
+pub(super) const RETRY_AFTER_MS_MAX: u64 = 600_000;
 
 /// The circuit breaker of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breaker {
     /// It works, or has not failed often.
     Closed,
-    /// It failed five times in a row and is left alone for 15 to 30 s.
+    /// It failed seven times in a row and is left alone for 15 to 30 s.
     Open,
     /// The next attempt, or the first seconds of a connection, show whether it is well again.
     HalfOpen,
@@ -168,7 +172,8 @@ impl Dialer {
             ..OPENS_AFTER => drawn_ms,
             _ => OPEN_MS / 2 + random % (OPEN_MS / 2 + 1),
         };
-        let delay_ms = wait_ms.saturating_add(retry_after_ms.unwrap_or(0));
+        let asked_ms = retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MS_MAX);
+        let delay_ms = wait_ms.saturating_add(asked_ms);
         self.state = State::Waiting { until_ms: now_ms.saturating_add(delay_ms), reason };
     }
 
@@ -264,6 +269,10 @@ mod tests {
         let ended = Ended { retry_after_ms: Some(5_000), ..Ended::transient("draining") };
         dialer.ended(0, ended, 100);
         assert_eq!(*dialer.state(), State::Waiting { until_ms: 5_100, reason: "draining".into() });
+        let ended = Ended { retry_after_ms: Some(u64::MAX), ..Ended::transient("draining") };
+        dialer.ended(0, ended, 100);
+        let until_ms = RETRY_AFTER_MS_MAX + 100;
+        assert_eq!(*dialer.state(), State::Waiting { until_ms, reason: "draining".into() });
     }
 
     #[test]
