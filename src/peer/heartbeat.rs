@@ -130,7 +130,8 @@ impl Heartbeat {
     /// When something is due next, if nothing happens before.
     pub(super) fn next(&self, now: Duration) -> Duration {
         let late = self.doubted.map(|since| since + DOUBT).or_else(|| self.late_at());
-        self.next_ping(now).min(late.filter(|at| *at > now).unwrap_or(Duration::MAX))
+        let dead = self.heard + DEAD + Duration::from_millis(1);
+        self.next_ping(now).min(dead).min(late.filter(|at| *at > now).unwrap_or(Duration::MAX))
     }
 
     fn next_ping(&self, now: Duration) -> Duration {
