@@ -35,17 +35,23 @@ mod engine;
 mod entity;
 mod error;
 mod event;
+mod heartbeat;
 mod held;
 mod history;
 mod hold;
 mod home;
+mod latency;
 mod left_out;
 mod letters;
 mod link;
+mod links;
 mod notes;
+mod options;
 mod outbox;
+mod pulse;
 mod purge;
 mod registry;
+mod relays;
 mod replacing;
 mod schema;
 #[cfg(feature = "simulation")]
@@ -53,6 +59,7 @@ pub mod simulation;
 mod socket;
 mod status;
 mod suggest;
+mod traffic;
 mod transport;
 mod triage;
 mod undo;
@@ -72,7 +79,6 @@ use automerge::ActorId;
 use bytes::Bytes;
 use concord_protocol::{AutomergeUrl, DocumentId, SessionId};
 use tokio::{
-    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
@@ -84,7 +90,7 @@ use self::{
     engine::DOCUMENTS_PAGE,
     held::Phase,
     home::{Surroundings as _, System},
-    link::{Link, LinkContext},
+    links::Links,
     registry::Registry,
     schema::Schemas,
 };
@@ -93,16 +99,18 @@ pub use self::{
     call::{Answer, CALL_MS, CallError, Request},
     conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
     deletion::DeleteError,
+    dialer::Breaker,
     document::{Changed, Document, Watcher},
     entity::EntityError,
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
     letters::{DeadLetter, Discarded, LetterError, LetterState},
+    options::RelayOptions,
     outbox::{OutboxCounts, OutboxEntry, OutboxState},
     purge::{PurgeError, Refusal},
     schema::{KeptSchema, SchemaStatus},
-    status::Status,
+    status::{RelayState, RelayStatus, Status},
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
     triage::TriageError,
 };
@@ -124,9 +132,7 @@ struct Inner {
     registry: Arc<Registry>,
     engine: mpsc::UnboundedSender<Command>,
     tasks: TaskSender<Task>,
-    link: Arc<LinkContext>,
-    links: Mutex<Vec<Link>>,
-    runtime: Handle,
+    links: Links,
     session: SessionId,
     next_broadcast: AtomicU64,
     schemas: Arc<Schemas>,
@@ -139,9 +145,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for link in locked(&self.links).drain(..) {
-            link.end();
-        }
+        self.links.end();
     }
 }
 
@@ -236,7 +240,7 @@ impl Peer {
                     return Err(FindError::Broken { document: id, reason });
                 }
                 Phase::Unavailable if online => return Err(FindError::Unavailable(id)),
-                Phase::Absent | Phase::Unavailable if !self.0.link.status.may_come_online() => {
+                Phase::Absent | Phase::Unavailable if !self.0.links.may_come_online() => {
                     return Err(FindError::Offline { document: id, reason });
                 }
                 Phase::Loading | Phase::Absent | Phase::Unavailable => {}
@@ -276,24 +280,27 @@ impl Peer {
         }
     }
 
-    /// Keeps a relay (`ws://` or `wss://`) connected from now on, whether it can be reached now
-    /// or not. A relay that is already configured is dialled at once if it is not connected.
+    /// Keeps in step with a relay (`ws://` or `wss://`) from now on, whether it can be reached now
+    /// or not: after all that are configured already, of which it may take the place. A relay that
+    /// is configured already is tried at once if it is not connected, whatever it asked for.
     ///
     /// # Errors
     /// [`PeerError::RelayUrl`] for what is no such URL.
     pub fn connect(&self, url: &str) -> Result<(), PeerError> {
         let url = RelayUrl::parse(url)?;
-        let mut links = locked(&self.0.links);
-        match links.iter().find(|link| *link.url() == url) {
-            Some(known) => known.dial_now(),
-            None => links.push(Link::start(&self.0.runtime, &self.0.link, url)),
-        }
+        self.0.links.connect(url, RelayOptions::PRIORITY);
         Ok(())
     }
 
     /// Where the peer stands with its relays, now and from now on.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.0.link.status.subscribe()
+        self.0.links.status()
+    }
+
+    /// The same of each relay, the preferred first: told when something changes, and when a
+    /// relay answers a ping.
+    pub fn relays(&self) -> watch::Receiver<Vec<RelayStatus>> {
+        self.0.links.relays()
     }
 
     /// What relays have not yet confirmed to have on disk, by document. Waits for this disk the first
@@ -349,11 +356,10 @@ impl Peer {
     /// [`PeerError::Closed`] if it was closed before.
     pub async fn close(&self) -> Result<(), PeerError> {
         let (done, closed) = oneshot::channel();
+        self.0.links.close();
         self.0.engine.send(Command::Close(done)).map_err(|_| PeerError::Closed)?;
         let closed = closed.await.map_err(|_| PeerError::Closed);
-        for link in locked(&self.0.links).drain(..) {
-            link.end();
-        }
+        self.0.links.end();
         closed
     }
 

@@ -35,7 +35,7 @@ async fn relay(port: u16, store: Arc<dyn store::Store>, schema: Option<&str>) ->
 }
 
 fn peer(directory: &Path) -> Peer {
-    Peer::builder(directory).engine(Engine::Fjall).open().unwrap()
+    Peer::builder(directory).engine(Engine::Fjall).at_once(2).open().unwrap()
 }
 
 async fn until(peer: &Peer, so: impl Fn(&SchemaStatus) -> bool) -> SchemaStatus {

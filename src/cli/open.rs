@@ -11,7 +11,7 @@ use clap::Args;
 
 use concord::{
     entity::Schema,
-    peer::Peer,
+    peer::{Peer, RelayOptions},
     worker::{ProcessPool, WorkerLimits},
 };
 
@@ -23,9 +23,16 @@ pub(super) struct Common {
     /// Where documents are kept [default: `$XDG_DATA_HOME/concord` or `~/.local/share/concord`]
     #[arg(long, global = true, env = "CONCORD_DIR", value_name = "DIRECTORY")]
     pub(super) dir: Option<PathBuf>,
-    /// The relay to keep in step with, `ws://host:port` or `wss://host`
-    #[arg(long, global = true, env = "CONCORD_URL", value_name = "URL")]
-    pub(super) url: Option<String>,
+    /// The relay to keep in step with, `ws://host:port` or `wss://host`; of several (again, or with
+    /// commas) the first is preferred, and the others take over while it cannot be reached
+    #[arg(
+        long = "url",
+        global = true,
+        env = "CONCORD_URL",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    urls: Vec<String>,
     /// Certificate (PEM) of an authority to trust for `wss://`, besides the well-known ones
     #[arg(long, global = true, env = "CONCORD_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -41,6 +48,16 @@ pub(super) struct Common {
 }
 
 impl Common {
+    /// Relays to keep in step with, the preferred first.
+    pub(super) fn relays(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// Whether there is any.
+    pub(super) fn has_relay(&self) -> bool {
+        !self.urls.is_empty()
+    }
+
     /// How long to wait for the relay.
     pub(super) fn within(&self) -> Duration {
         Duration::from_secs(self.deadline)
@@ -62,11 +79,14 @@ pub(super) async fn peer_under(common: &Common, schema: Option<Schema>) -> Resul
     if let Some(schema) = schema {
         builder = builder.schema(schema);
     }
-    if let Some(url) = &common.url {
+    if common.has_relay() {
         let pool = ProcessPool::start(WorkerLimits::default())
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
-        builder = builder.relay(url).materialiser(Arc::new(pool));
+        builder = builder.materialiser(Arc::new(pool));
+    }
+    for (priority, url) in (0..).zip(common.relays()) {
+        builder = builder.relay_with(RelayOptions::new(url).priority(priority));
     }
     if let Some(file) = &common.ca {
         builder = builder.trust(certificate(file)?);

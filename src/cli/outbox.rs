@@ -72,7 +72,7 @@ pub(super) async fn outbox(args: OutboxArgs) -> Result<(), Failure> {
     let OutboxArgs { common } = args;
     let peer = open::peer(&common).await?;
     let listed = async {
-        if common.url.is_some() {
+        if common.has_relay() {
             // What it says of states depends on whether one is there.
             let mut status = peer.status();
             let online = status.wait_for(Status::is_online);
@@ -282,7 +282,7 @@ async fn retry(
 ) -> Result<(), Failure> {
     let document = peer.find(letter.document.as_str()).await?;
     if set.is_empty() {
-        if common.url.is_none() {
+        if !common.has_relay() {
             return Err(Failure::usage(
                 "no relay to send it to: give --url ws://host:port or CONCORD_URL",
             ));

@@ -37,7 +37,7 @@ pub(super) fn where_it_is(confirmed: Option<&Result<(), Failure>>) -> &'static s
 
 pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
     let SyncArgs { common, docs } = args;
-    let Some(url) = common.url.clone() else {
+    let Some(first) = common.relays().first().cloned() else {
         return Err(Failure::usage(
             "no relay to sync with: give --url ws://host:port or CONCORD_URL",
         ));
@@ -69,7 +69,10 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
     let both = async { tokio::join!(flushing, noting).0 };
     let flushed = waiting::with(&common, words, both).await;
     let (done, total) = (done.get(), total.get());
-    let online = status.borrow().is_online();
+    let (online, url) = match &*status.borrow() {
+        Status::Online { relay } => (true, relay.clone()),
+        _ => (false, first),
+    };
     peer.close().await?;
     let seconds = started.elapsed().as_secs_f64();
     if common.json {
@@ -120,7 +123,9 @@ pub(super) async fn confirm(
     common: &Common,
     document: &Document,
 ) -> Option<Result<(), Failure>> {
-    common.url.as_ref()?;
+    if !common.has_relay() {
+        return None;
+    }
     let confirming = document.wait_confirmed(common.within());
     let confirmed = waiting::for_relay(peer, common, confirming).await;
     Some(confirmed.map_err(|error| match error {

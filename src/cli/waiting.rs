@@ -20,7 +20,7 @@ const ANEW: Duration = Duration::from_secs(1);
 pub(super) async fn find(peer: &Peer, common: &Common, doc: &str) -> Result<Document, Failure> {
     let found = for_relay(peer, common, peer.find_within(doc, common.within())).await;
     found.map_err(|error| match error {
-        FindError::Offline { document, .. } if common.url.is_none() => Failure::not_found(format!(
+        FindError::Offline { document, .. } if !common.has_relay() => Failure::not_found(format!(
             "document {document} is not stored here: to fetch it, give --url ws://host:port or \
              CONCORD_URL"
         )),
@@ -31,7 +31,7 @@ pub(super) async fn find(peer: &Peer, common: &Common, doc: &str) -> Result<Docu
 /// Does what waits for a relay. Once that takes longer than a second, a line on a terminal says
 /// how far it is with the relay; it is gone when the work is done.
 pub(super) async fn for_relay<T>(peer: &Peer, common: &Common, work: impl Future<Output = T>) -> T {
-    if common.url.is_none() {
+    if !common.has_relay() {
         return here(common, "opening", work).await;
     }
     let status = peer.status();

@@ -32,7 +32,7 @@ pub(super) async fn run(args: WatchArgs) -> Result<(), Failure> {
         let document = waiting::find(&peer, &common, &doc).await?;
         let mut view = View {
             json: common.json,
-            has_relay: common.url.is_some(),
+            has_relay: common.has_relay(),
             left: count,
             heads: Vec::new(),
         };
@@ -160,14 +160,14 @@ impl View {
 struct Relay {
     status: tokio::sync::watch::Receiver<Status>,
     /// What was said last.
-    was_online: Option<bool>,
+    was: Option<Status>,
 }
 
 impl Relay {
     fn of(peer: &Peer) -> Self {
         let mut status = peer.status();
         status.mark_changed();
-        Self { status, was_online: None }
+        Self { status, was: None }
     }
 
     /// The next thing to say: what kind of thing, and in words.
@@ -178,12 +178,16 @@ impl Relay {
                 std::future::pending::<()>().await;
             }
             let now = self.status.borrow_and_update().clone();
-            let is_online = match &now {
-                Status::Online { .. } => true,
-                Status::Offline { .. } => false,
-                Status::Connecting => continue,
+            let is_news = match (&self.was, &now) {
+                (_, Status::Connecting) => continue,
+                (Some(Status::Online { relay: before }), Status::Online { relay }) => {
+                    before != relay
+                }
+                (Some(Status::Offline { .. }), Status::Offline { .. }) => false,
+                _ => true,
             };
-            if self.was_online.replace(is_online) != Some(is_online) {
+            if is_news {
+                self.was = Some(now.clone());
                 return match now {
                     Status::Online { relay } => ("online", format!("online with {relay}")),
                     offline => ("offline", format!("offline: {}", waiting::relay(&offline))),

@@ -22,6 +22,11 @@ impl Backoff {
         random % (ceiling + 1)
     }
 
+    /// Failures in a row.
+    pub(super) fn failures(self) -> u32 {
+        self.failures
+    }
+
     /// A connection came to speak, and stayed: start over.
     pub(super) fn reset(&mut self) {
         self.failures = 0;

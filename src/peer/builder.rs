@@ -21,10 +21,12 @@ use super::{
     engine::{self, Engine},
     home::{Home, System},
     link::LinkContext,
+    links::Links,
+    options::RelayOptions,
     random_number,
     registry::Registry,
     schema::Schemas,
-    status::StatusBoard,
+    transport::RelayUrl,
 };
 use crate::{
     entity::Schema,
@@ -40,7 +42,8 @@ pub struct PeerBuilder {
     directory: PathBuf,
     engine: store::Engine,
     store: Option<Arc<dyn Store>>,
-    relays: Vec<String>,
+    relays: Vec<RelayOptions>,
+    at_once: usize,
     materialiser: Option<Arc<dyn Materialiser>>,
     transport: Arc<dyn Transport>,
     trusted: Vec<Vec<u8>>,
@@ -57,6 +60,7 @@ impl PeerBuilder {
             engine: store::Engine::default(),
             store: None,
             relays: Vec::new(),
+            at_once: 1,
             materialiser: None,
             transport: Arc::new(Tcp),
             trusted: Vec::new(),
@@ -80,10 +84,25 @@ impl PeerBuilder {
         self
     }
 
-    /// A relay to keep connected, as [`Peer::connect`].
+    /// A relay to keep in step with. Of several one is connected: the fastest that works, unless
+    /// [`PeerBuilder::relay_with`] says which are preferred.
     #[must_use]
-    pub fn relay(mut self, url: impl Into<String>) -> Self {
-        self.relays.push(url.into());
+    pub fn relay(self, url: impl Into<String>) -> Self {
+        self.relay_with(RelayOptions::new(url))
+    }
+
+    /// A relay with more than the defaults.
+    #[must_use]
+    pub fn relay_with(mut self, relay: RelayOptions) -> Self {
+        self.relays.push(relay);
+        self
+    }
+
+    /// How many relays are connected at the same time, at least one; the default is one. What
+    /// comes from one of them goes to the others, too.
+    #[must_use]
+    pub fn at_once(mut self, relays: usize) -> Self {
+        self.at_once = relays;
         self
     }
 
@@ -141,9 +160,8 @@ impl PeerBuilder {
     /// As [`Peer::open`], and for a relay URL, a trusted certificate or an author that is none.
     pub fn open(self) -> Result<Peer, PeerError> {
         let runtime = Handle::try_current().map_err(|_| PeerError::NoRuntime)?;
-        for relay in &self.relays {
-            super::RelayUrl::parse(relay)?;
-        }
+        let parsed = |relay: RelayOptions| Ok((RelayUrl::parse(&relay.url)?, relay.priority));
+        let relays = self.relays.into_iter().map(parsed).collect::<Result<Vec<_>, PeerError>>()?;
         let author = self.author.as_deref().map(history::author).transpose()?;
         let trust = Trust::with(&self.trusted)
             .map_err(|error| PeerError::Certificate(error.to_string()))?;
@@ -196,19 +214,16 @@ impl PeerBuilder {
             transport: self.transport,
             trust,
             engine: answers,
-            status: Arc::new(StatusBoard::default()),
             next_connection: AtomicU64::new(1),
             schemas: Arc::clone(&schemas),
         });
-        let peer = Peer(Arc::new(Inner {
+        Ok(Peer(Arc::new(Inner {
             directory: self.directory,
             store,
             registry,
             engine: engine_sender,
             tasks,
-            link,
-            links: std::sync::Mutex::default(),
-            runtime,
+            links: Links::start(&runtime, link, relays, self.at_once),
             session,
             next_broadcast: AtomicU64::new(1),
             schemas,
@@ -216,11 +231,7 @@ impl PeerBuilder {
             replacing: tokio::sync::Mutex::new(()),
             next_call: AtomicU32::new(1),
             author: self.author,
-        }));
-        for relay in &self.relays {
-            peer.connect(relay)?;
-        }
-        Ok(peer)
+        })))
     }
 }
 

@@ -398,9 +398,9 @@ impl Core {
         self.actions.push_back(Action::Apply(Task::Call(Box::new(look))));
     }
 
-    /// Asks the relay that has been connected longest.
+    /// Asks the relay that was connected last: those before it may be about to be left.
     fn call(&mut self, call: Call, done: CallDone) {
-        let asked = self.connections.iter().find(|(_, concord)| **concord);
+        let asked = self.connections.iter().rev().find(|(_, concord)| **concord);
         let Some((asked, _)) = asked.filter(|_| self.closing.is_none()) else {
             // Who asked may have stopped waiting.
             let _ = done.send(Err(CallError::Offline));

@@ -9,8 +9,8 @@ use concord_protocol::{
 };
 use futures_util::{Sink, SinkExt as _, StreamExt as _};
 use tokio::{
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::{
     self, Message as Frame,
@@ -20,6 +20,9 @@ use tokio_tungstenite::tungstenite::{
 use super::{
     dialer::Ended,
     engine::Told,
+    link::Wish,
+    pulse::{Pulse, Sign},
+    traffic::Traffic,
     transport::{Opened, Socket},
 };
 use crate::{
@@ -27,10 +30,6 @@ use crate::{
     replica::{ConnectionId, Event, PeerInfo},
 };
 
-/// Time between pings, in milliseconds (DESIGN section 3).
-const PING_MS: u64 = 15_000;
-/// Time without a frame after which the relay is taken for dead, in milliseconds.
-const DEAD_MS: u64 = 60_000;
 /// Time that the relay has to answer our close, in milliseconds.
 const CLOSE_MS: u64 = 1_000;
 
@@ -80,19 +79,27 @@ pub(super) async fn greet(
     Ok((socket, PeerInfo { peer, metadata, concord: concord && understood, dialled: true }))
 }
 
+/// One connection, and who is told of it.
+pub(super) struct Line<'a, T> {
+    pub(super) id: ConnectionId,
+    pub(super) limits: &'a Limits,
+    pub(super) engine: &'a mpsc::Sender<Told>,
+    pub(super) traffic: &'a Traffic,
+    pub(super) wish: watch::Receiver<Wish>,
+    /// Told of signs of life.
+    pub(super) tell: T,
+}
+
 /// Carries messages both ways until the end of the connection.
-pub(super) async fn carry(
-    id: ConnectionId,
+pub(super) async fn carry<T: Fn(Sign)>(
+    line: Line<'_, T>,
     socket: Socket,
-    limits: &Limits,
-    engine: &mpsc::Sender<Told>,
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
 ) -> Ended {
+    let Line { id, limits, engine, traffic, mut wish, tell } = line;
     let (mut sink, mut frames) = socket.split();
-    let ping = Duration::from_millis(PING_MS);
-    let mut pings = interval_at(Instant::now() + ping, ping);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = Instant::now();
+    let mut pulse = Pulse::new(traffic, tell);
+    pulse.watch(wish.borrow_and_update().is_watched);
     let mut retry_after_ms = None;
     // Writing and reading go on independently: a relay that does not read must not keep us from
     // reading, or two full pipes would wait for each other.
@@ -110,26 +117,29 @@ pub(super) async fn carry(
                 return end;
             }
             Some(bytes) = written.recv() => {
+                pulse.active();
                 if engine.send(Event::Drained(id, bytes).into()).await.is_err() {
                     break Ended::permanent("the peer is closed");
                 }
             }
-            _ = pings.tick() => {
-                if heard.elapsed() > Duration::from_millis(DEAD_MS) {
-                    break Ended::transient("the relay stopped answering");
-                }
-                // A ping that still waits to be written is enough.
-                let _ = pinged.try_send(());
+            Ok(()) = wish.changed() => {
+                pulse.watch(wish.borrow_and_update().is_watched);
             }
+            () = sleep_until(pulse.next()) => {}
             frame = frames.next() => {
-                heard = Instant::now();
+                pulse.heard();
                 let bytes = match frame {
                     Some(Ok(Frame::Binary(bytes))) => bytes,
                     Some(Ok(Frame::Close(frame))) => break Ended { retry_after_ms, ..closed(frame) },
+                    Some(Ok(Frame::Pong(payload))) => {
+                        pulse.pong(&payload);
+                        continue;
+                    }
                     Some(Ok(_)) => continue,
                     Some(Err(error)) => break Ended { retry_after_ms, ..broke(&error) },
                     None => break Ended { retry_after_ms, ..Ended::transient("the relay hung up") },
                 };
+                pulse.active();
                 let messages = match codec::decode(&bytes, limits) {
                     Ok(messages) => messages,
                     Err(error) => {
@@ -139,7 +149,9 @@ pub(super) async fn carry(
                 };
                 for message in messages {
                     if let Message::GoAway { retry_after_ms: after, .. } = &message {
-                        retry_after_ms = Some(u64::from(*after));
+                        let after_ms = u64::from(*after);
+                        retry_after_ms = Some(after_ms);
+                        pulse.tell(Sign::GoingAway { retry_after_ms: after_ms });
                     }
                     if engine.send(Event::Received(id, message).into()).await.is_err() {
                         return Ended::permanent("the peer is closed");
@@ -147,7 +159,31 @@ pub(super) async fn carry(
                 }
             }
         }
+        match pulse.beat() {
+            // A ping that still waits to be written is enough.
+            Ok(Some(number)) => _ = pinged.try_send(number),
+            Ok(None) => {}
+            Err(dead) => break dead,
+        }
     }
+}
+
+/// Sends one ping over a connection that is for nothing else; how long the answer took.
+pub(super) async fn ping(mut socket: Socket) -> Result<Duration, Ended> {
+    let asked = Instant::now();
+    socket.send(Frame::Ping(Bytes::new())).await.map_err(|error| broke(&error))?;
+    let trip = loop {
+        match socket.next().await {
+            Some(Ok(Frame::Pong(_))) => break asked.elapsed(),
+            Some(Ok(Frame::Close(frame))) => return Err(closed(frame)),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(broke(&error)),
+            None => return Err(Ended::transient("the relay hung up before it answered")),
+        }
+    };
+    let frame = CloseFrame { code: WireCode::Normal, reason: "only a check".into() };
+    let _ = timeout(Duration::from_millis(CLOSE_MS), socket.close(Some(frame))).await;
+    Ok(trip)
 }
 
 /// Writes what the engine has. Each frame is flushed and reported: of a large message on a slow
@@ -155,7 +191,7 @@ pub(super) async fn carry(
 async fn write<S>(
     sink: &mut S,
     outgoing: &mut mpsc::UnboundedReceiver<Outgoing>,
-    mut pings: mpsc::Receiver<()>,
+    mut pings: mpsc::Receiver<u64>,
     drained: &mpsc::UnboundedSender<usize>,
 ) -> Ended
 where
@@ -165,7 +201,9 @@ where
     loop {
         let sent = tokio::select! {
             biased;
-            Some(()) = pings.recv() => sink.send(Frame::Ping(Bytes::new())).await,
+            Some(number) = pings.recv() => {
+                sink.send(Frame::Ping(Bytes::copy_from_slice(&number.to_be_bytes()))).await
+            }
             next = next_piece(&mut message, outgoing) => match next {
                 Some(Next::Piece(len, frame)) => {
                     let sent = sink.send(frame).await;
@@ -306,7 +344,7 @@ mod tests {
         let (ping, pings) = mpsc::channel(1);
         tell.send(Outgoing::Send(Bytes::from(vec![7; 2 * FRAGMENT_BYTES]))).unwrap();
         tell.send(Outgoing::Close(CloseCode::Normal, "enough".to_owned())).unwrap();
-        ping.try_send(()).unwrap();
+        ping.try_send(1).unwrap();
         write(&mut line, &mut outgoing, pings, &drained).await;
         let kinds: Vec<&str> = line
             .taken

@@ -1,6 +1,6 @@
 //! Reaching a relay: a URL, the byte stream under the WebSocket, and the WebSocket's opening.
 
-use std::{future::Future, io, pin::Pin, time::Duration};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use concord_protocol::{Limits, handshake::SUBPROTOCOL};
 use tokio::{
@@ -19,7 +19,11 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{dialer::Ended, error::PeerError};
+use super::{
+    dialer::Ended,
+    error::PeerError,
+    traffic::{Metered, Traffic},
+};
 use crate::tls::{self, Trust};
 
 /// Read buffer of a connection, in bytes; it is allocated at once.
@@ -114,9 +118,11 @@ pub(super) async fn open(
     trust: &Trust,
     url: &RelayUrl,
     limits: &Limits,
+    traffic: &Arc<Traffic>,
 ) -> Result<Opened, Ended> {
-    match attempt(transport, trust, url, limits, true).await {
-        Err(Failure::NoSubprotocol) => match attempt(transport, trust, url, limits, false).await {
+    let attempt = async |offer| attempt(transport, trust, url, limits, traffic, offer).await;
+    match attempt(true).await {
+        Err(Failure::NoSubprotocol) => match attempt(false).await {
             Err(Failure::NoSubprotocol) => {
                 Err(Ended::permanent("the relay insists on a subprotocol"))
             }
@@ -139,6 +145,7 @@ async fn attempt(
     trust: &Trust,
     url: &RelayUrl,
     limits: &Limits,
+    traffic: &Arc<Traffic>,
     offer: bool,
 ) -> Result<Opened, Failure> {
     let mut request = url
@@ -156,6 +163,7 @@ async fn attempt(
         .max_frame_size(Some(FRAME_BYTES_MAX));
     let opening = async {
         let stream = transport.dial(&url.host, url.port).await.map_err(Error::Io)?;
+        let stream: Box<dyn ByteStream> = Box::new(Metered::new(stream, Arc::clone(traffic)));
         let connector = Some(trust.connector());
         client_async_tls_with_config(request, stream, Some(config), connector).await
     };
@@ -210,12 +218,15 @@ fn refused(at: &str, hint: &str, response: &Response<Option<Vec<u8>>>) -> Ended 
     let hint = if status == StatusCode::BAD_REQUEST { hint } else { "" };
     let said = format!("{at} answered HTTP {status}: is it a relay, and is the path right?{hint}");
     match status {
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Ended::transient(format!("{at} answered HTTP {status}"))
-        }
-        status if status.is_client_error() => Ended::permanent(said),
-        _ => Ended::transient(format!("{at} answered HTTP {status}")),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {}
+        status if status.is_client_error() => return Ended::permanent(said),
+        _ => {}
     }
+    // Where it is a date, the wait that is drawn has to do.
+    let after = response.headers().get(header::RETRY_AFTER);
+    let seconds = after.and_then(|after| after.to_str().ok()?.trim().parse::<u64>().ok());
+    let retry_after_ms = seconds.map(|seconds| seconds.saturating_mul(1_000));
+    Ended { retry_after_ms, ..Ended::transient(format!("{at} answered HTTP {status}")) }
 }
 
 fn is_hang_up(kind: io::ErrorKind) -> bool {
@@ -226,6 +237,22 @@ fn is_hang_up(kind: io::ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_names_a_time_is_not_asked_before_it() {
+        let answer = |status: u16, after: &str| {
+            let response = Response::builder().status(status).header("retry-after", after);
+            refused("ws://x", "", &response.body(None).unwrap())
+        };
+        for status in [429, 502, 503] {
+            let ended = answer(status, "120");
+            assert_eq!((ended.permanent, ended.retry_after_ms), (false, Some(120_000)));
+        }
+        for odd in ["", "-1", "soon", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(answer(503, odd).retry_after_ms, None);
+        }
+        assert!(answer(403, "120").permanent);
+    }
 
     #[test]
     fn urls_are_checked_before_anything_is_dialled() {

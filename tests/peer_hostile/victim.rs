@@ -27,7 +27,7 @@ impl Victim {
     pub(crate) async fn new(url: &str, materialiser: Arc<dyn Materialiser>) -> Self {
         let store = store::memory().unwrap();
         let builder = Peer::builder("memory").store(store.clone()).materialiser(materialiser);
-        let peer = builder.relay(url).open().unwrap();
+        let peer = builder.relay(url).at_once(2).open().unwrap();
         let document = peer.create().await.unwrap();
         let mut victim = Self { peer, document, store, edits: 0 };
         victim.edit().await;

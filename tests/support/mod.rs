@@ -11,6 +11,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// How long the relay may take until it listens, on a busy machine.
 const START_MAX: Duration = Duration::from_secs(20);
 /// How long it may take to stop when asked: it promises 10 s.
@@ -48,12 +50,25 @@ impl Relay {
         self.child.wait().expect("a killed child can be waited for");
     }
 
+    /// Has it do nothing any more, without its connections ending.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Has it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("process ids are positive");
+        let pid = Pid::from_raw(pid).expect("process ids are not zero");
+        kill_process(pid, signal).expect("the relay is ours to signal");
+    }
+
     /// Asks it to stop and waits until it did.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let pid = i32::try_from(self.child.id()).expect("process ids are positive");
-        let pid = rustix::process::Pid::from_raw(pid).expect("process ids are not zero");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("the relay is ours to stop");
+        self.signal(Signal::TERM);
         let deadline = Instant::now() + STOP_MAX;
         loop {
             if let Some(status) = self.child.try_wait().expect("our child can be asked") {

@@ -17,7 +17,7 @@ impl Dialling {
     /// once. `None` while it is connected, and where dialling again would fail again.
     pub fn next_dial_ms(&self) -> Option<u64> {
         match self.0.state() {
-            State::Dialling => Some(0),
+            State::Ready => Some(0),
             State::Waiting { until_ms, .. } => Some(*until_ms),
             State::Online { .. } | State::Stopped { .. } => None,
         }
