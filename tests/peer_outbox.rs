@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
+mod cli;
 mod support;
 
 use std::{fs, path::Path, time::Duration};
 
 use automerge::{ObjType, ROOT, transaction::Transactable as _};
+use cli::{fails, json_of, ok, run};
 use concord::peer::{
     ConfirmError, DeadLetter, Document, DocumentEvent, LetterError, LetterState, OutboxState, Peer,
 };
@@ -247,4 +249,55 @@ async fn ten_thousand_edits_made_alone_all_arrive() {
     }
     peer.close().await.unwrap();
     ben.close().await.unwrap();
+}
+
+#[test]
+fn the_command_says_what_is_on_its_way_and_what_was_refused() {
+    let homes = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let home = homes[1].path();
+    assert!(ok(home, &["outbox"]).starts_with("nothing is on its way"));
+    assert_eq!(ok(home, &["dead-letters", "ls"]), "nothing was refused");
+    let doc = ok(home, &["doc", "create", r#"{"title":"Shopping"}"#]);
+    let listed = json_of(home, &["outbox", "--json"]);
+    assert_eq!(listed[0]["state"], "pending");
+    assert!(doc.ends_with(listed[0]["document"].as_str().unwrap()));
+
+    let relay = narrow(homes[0].path(), 2_000);
+    let url = relay.url();
+    ok(home, &["edit", &doc, "text", &"x".repeat(3_000)]);
+    ok(home, &["edit", &doc, "done", "false"]);
+    let synced = run(home, &["sync", "--url", &url, "--deadline", "3"]);
+    assert!(!synced.status.success(), "one of them cannot arrive");
+    let listed = json_of(home, &["outbox", "--json"]);
+    assert_eq!((&listed[0]["state"], &listed[0]["code"]), (&json!("refused"), &json!("malformed")));
+    let table = ok(home, &["outbox"]);
+    assert!(table.contains("refused") && table.contains("at most 2000"), "{table}");
+
+    let letters = json_of(home, &["dead-letters", "ls", "--json"]);
+    let change = letters[0]["change"].as_str().unwrap();
+    assert_eq!((&letters[0]["behind"], letters.as_array().unwrap().len()), (&json!(1), 1));
+    let shown = ok(home, &["dead-letters", "show", &change[..8]]);
+    assert!(shown.contains("why       malformed: a change of"), "{shown}");
+    assert!(shown.contains("behind it 1") && shown.contains("text"), "{shown}");
+    let (code, words) = fails(home, &["dead-letters", "retry", change]);
+    assert_eq!((code, words.contains("--url")), (2, true), "{words}");
+    let again = fails(home, &["dead-letters", "retry", change, "--url", &url, "--deadline", "3"]);
+    assert!(again.1.contains("refused again (malformed)"), "{again:?}");
+    let (code, words) = fails(home, &["dead-letters", "show", "ffffffff"]);
+    assert_eq!((code, words.contains("no relay has refused")), (3, true), "{words}");
+
+    let file = home.join("refused.change");
+    ok(home, &["dead-letters", "export", change, file.to_str().unwrap()]);
+    assert!(fs::metadata(&file).unwrap().len() > 3_000);
+    let set = ["dead-letters", "retry", change, "--set", "text=shorter", "--url", &url];
+    let made = ok(home, &set);
+    assert!(made.ends_with("made anew; on this disk, and confirmed by the relay"), "{made}");
+    let now = json_of(home, &["doc", "get", &doc, "--json"]);
+    assert_eq!(now, json!({ "title": "Shopping", "done": false, "text": "shorter" }));
+    assert!(ok(home, &["outbox"]).starts_with("nothing is on its way"));
+    assert_eq!(ok(home, &["dead-letters", "ls"]), "nothing was refused");
+    let kept = json_of(home, &["dead-letters", "ls", "--all", "--json"]);
+    assert_eq!((&kept[0]["state"], &kept[0]["change"]), (&json!("discarded"), &json!(change)));
+    let (code, words) = fails(home, &["dead-letters", "discard", change]);
+    assert_eq!((code, words.contains("taken out already")), (1, true), "{words}");
 }
