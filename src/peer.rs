@@ -39,9 +39,14 @@ mod held;
 mod history;
 mod hold;
 mod home;
+mod index;
+mod indexer;
+mod indexing;
 mod left_out;
 mod link;
+mod live;
 mod purge;
+mod reads;
 mod registry;
 mod schema;
 #[cfg(feature = "simulation")]
@@ -51,6 +56,7 @@ mod status;
 mod suggest;
 mod transport;
 mod triage;
+mod unconfirmed;
 mod undo;
 
 use std::{
@@ -80,6 +86,8 @@ use self::{
     engine::DOCUMENTS_PAGE,
     held::Phase,
     home::{Surroundings as _, System},
+    indexer::Flush,
+    indexing::Indexing,
     link::{Link, LinkContext},
     registry::Registry,
     schema::Schemas,
@@ -94,7 +102,10 @@ pub use self::{
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
+    index::{Cursor, Filter, PAGE, PAGE_MAX, Query, ReadError, Row, Sort, Test, TypeCount},
+    live::{LiveEvent, LiveQuery},
     purge::{PurgeError, Refusal},
+    reads::{Behind, Got, Page, PutError},
     schema::{KeptSchema, SchemaStatus},
     status::Status,
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
@@ -126,6 +137,8 @@ struct Inner {
     schemas: Arc<Schemas>,
     next_call: AtomicU32,
     author: Option<String>,
+    index: Arc<Indexing>,
+    flushes: mpsc::Sender<Flush>,
 }
 
 impl Drop for Inner {
@@ -314,6 +327,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Closed`] if it was closed before.
     pub async fn close(&self) -> Result<(), PeerError> {
+        self.index_is_written().await;
         let (done, closed) = oneshot::channel();
         self.0.engine.send(Command::Close(done)).map_err(|_| PeerError::Closed)?;
         let closed = closed.await.map_err(|_| PeerError::Closed);

@@ -16,6 +16,9 @@ use super::{
     core::Core,
     engine::{self, Engine},
     home::{Home, System},
+    index::row,
+    indexer::Indexer,
+    indexing::Indexing,
     link::LinkContext,
     random_number,
     registry::Registry,
@@ -26,7 +29,7 @@ use crate::{
     entity::Schema,
     history,
     replica::Config,
-    store::{self, Options, Store},
+    store::{self, DocumentKey, Options, Store},
     tls::Trust,
     worker::{InProcess, Materialiser, WorkerLimits},
 };
@@ -43,6 +46,7 @@ pub struct PeerBuilder {
     limits: Limits,
     schema: Option<Arc<Schema>>,
     author: Option<String>,
+    index: bool,
 }
 
 impl PeerBuilder {
@@ -59,6 +63,7 @@ impl PeerBuilder {
             limits: Limits::default(),
             schema: None,
             author: None,
+            index: true,
         }
     }
 
@@ -131,6 +136,15 @@ impl PeerBuilder {
         self
     }
 
+    /// Whether to keep the index that [`Peer::list`] and [`Peer::query`] read; it is kept by default.
+    /// A peer without one writes a small row less at each edit, and takes away the one that is
+    /// there: whoever wants it later has it made anew.
+    #[must_use]
+    pub fn index(mut self, keep: bool) -> Self {
+        self.index = keep;
+        self
+    }
+
     /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
     ///
     /// # Errors
@@ -165,7 +179,9 @@ impl PeerBuilder {
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
         let (engine_sender, local) = mpsc::unbounded_channel();
+        let index = Arc::new(Indexing::new(self.index));
         let home = Home::new(&engine_sender, Arc::new(System)).of(author);
+        let home = home.with_index(Arc::clone(&index));
         let registry = Arc::new(Registry::new(home));
         let schemas = Arc::new(Schemas::new(self.schema));
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
@@ -178,6 +194,20 @@ impl PeerBuilder {
             started: Instant::now(),
             state: engine::State::default(),
         };
+        let (flushes, flushed) = mpsc::channel(1);
+        if self.index {
+            let indexer = Indexer {
+                index: Arc::clone(&index),
+                registry: Arc::clone(&registry),
+                store: Arc::clone(&store),
+                schemas: Arc::clone(&schemas),
+            };
+            runtime.spawn(indexer.run(flushed));
+        } else {
+            // Before anything else is written, which it would not know of. Should it fail, so does
+            // all that follows.
+            drop(store.write(DocumentKey::index(), row::nothing()));
+        }
         runtime.spawn(engine.run(local, sockets));
         let link = Arc::new(LinkContext {
             us,
@@ -204,6 +234,8 @@ impl PeerBuilder {
             schemas,
             next_call: AtomicU32::new(1),
             author: self.author,
+            index,
+            flushes,
         }));
         for relay in &self.relays {
             peer.connect(relay)?;

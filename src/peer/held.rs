@@ -67,6 +67,9 @@ pub(super) struct Held {
     pub(super) home: Home,
     /// What is known of its conflicts, if anybody asked.
     pub(super) follower: Mutex<Follower>,
+    /// See [`Held::durable`]. Beside the content, for the index asks with its own lock held, which
+    /// whoever edits takes with the content's.
+    durable: Mutex<Option<(u64, u64)>>,
 }
 
 #[derive(Default)]
@@ -124,6 +127,7 @@ impl Held {
             confirmations: watch::Sender::new(0),
             home,
             follower: Mutex::default(),
+            durable: Mutex::default(),
         }
     }
 
@@ -187,6 +191,7 @@ impl Held {
 
     pub(super) fn tell_changed(&self, changes: &[Change], local: bool) {
         if !changes.is_empty() {
+            self.home.index().touch(&self.id);
             self.tell(|| DocumentEvent::Changed {
                 changes: changes.iter().map(ChangeInfo::from).collect(),
                 local,
@@ -341,6 +346,7 @@ impl Held {
         self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
         self.take_in();
         self.recount();
+        self.home.index().touch(&self.id);
     }
 
     /// The applier's part of taking in: all that waits, at once.
@@ -401,6 +407,24 @@ impl Held {
         locked(&self.content).relay_has.insert(connection, heads.iter().copied().collect());
         self.recount();
         self.tell(|| DocumentEvent::RelayHas { heads });
+    }
+
+    /// What relays said that they have, each.
+    pub(super) fn relays_have(&self) -> Vec<BTreeSet<automerge::ChangeHash>> {
+        let hash = |head: &ChangeHash| automerge::ChangeHash(head.0);
+        let heads = |heads: &BTreeSet<ChangeHash>| heads.iter().map(hash).collect();
+        locked(&self.content).relay_has.values().map(heads).collect()
+    }
+
+    /// For the index: the number of the last write of any document when it was told which heads are
+    /// on disk, and the number of those; nothing while more is on its way.
+    pub(super) fn durable(&self) -> Option<(u64, u64)> {
+        *locked(&self.durable)
+    }
+
+    /// See [`Held::durable`].
+    pub(super) fn set_durable(&self, durable: Option<(u64, u64)>) {
+        *locked(&self.durable) = durable;
     }
 
     /// A relay takes nothing more of it.

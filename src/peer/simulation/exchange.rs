@@ -116,6 +116,8 @@ pub(super) enum Asked {
     Recall,
     /// The same: see [`Action::Keep`].
     Keep(Bytes),
+    /// Nobody: a simulated peer keeps no index.
+    Nothing,
 }
 
 impl From<Action> for Asked {
@@ -134,6 +136,7 @@ impl From<Action> for Asked {
             Action::Apply(task) => PeerAction::Apply(Apply(task)),
             Action::Recall => return Self::Recall,
             Action::Keep(row) => return Self::Keep(row),
+            Action::Mark(..) => return Self::Nothing,
         })
     }
 }
