@@ -209,6 +209,7 @@ impl Held {
         content.inbox.clear();
         drop(content);
         self.unless_failed(Phase::Loading);
+        self.home.index().touch(&self.id);
     }
 
     /// What broke the content is withheld from now on: it is to be made anew, though it may have
@@ -346,7 +347,6 @@ impl Held {
         self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
         self.take_in();
         self.recount();
-        self.home.index().touch(&self.id);
     }
 
     /// The applier's part of taking in: all that waits, at once.
@@ -369,6 +369,8 @@ impl Held {
                 let known = !doc.is_empty();
                 content.doc = Some(doc);
                 drop(content);
+                // Whoever waits for the phase finds the index told.
+                self.home.index().touch(&self.id);
                 if known {
                     self.advance(&[Phase::Absent, Phase::Unavailable], Phase::Ready);
                 }

@@ -45,7 +45,7 @@ const OPEN_MAX: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
 const TRIES_MAX: u8 = 4;
 
-/// Asks for all that gathered to be written, and answers when it is on disk.
+/// Asks for all that gathered to be written, before the peer closes, and answers when it is on disk.
 pub(super) type Flush = oneshot::Sender<()>;
 
 pub(super) struct Indexer {
@@ -74,7 +74,7 @@ struct Work {
 }
 
 impl Indexer {
-    /// Runs until nobody can ask for a [`Flush`] any more.
+    /// Runs until it is asked for a [`Flush`], or nobody can ask any more.
     pub(super) async fn run(self, mut flushes: mpsc::Receiver<Flush>) {
         let mut work = Work::default();
         tokio::select! {
@@ -98,15 +98,14 @@ impl Indexer {
             tokio::select! {
                 biased;
                 flush = flushes.recv() => {
-                    if flush.is_some() {
+                    if let Some(flush) = flush {
                         self.look(&mut work).await;
                         self.write(&mut work).await;
-                    }
-                    match flush {
                         // Whoever asked may have stopped waiting.
-                        Some(flush) => _ = flush.send(()),
-                        None => return,
+                        let _ = flush.send(());
                     }
+                    // The peer closes, or nobody has it any more.
+                    return;
                 }
                 changed = schema.changed() => {
                     if changed.is_err() {

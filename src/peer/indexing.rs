@@ -112,8 +112,7 @@ impl Indexing {
         let now = marks.now();
         // While more is on its way, who has seen what is not known.
         held.set_durable(marks.is_quiet(&held.id, now).then_some((now, heads)));
-        if marks.is_marked(&held.id) {
-            marks.settle(&held.id);
+        if marks.settle_marked(&held.id) {
             self.wake.notify_one();
         }
     }

@@ -275,6 +275,9 @@ impl Peer {
         if !index.is_on() {
             return Err(ReadError::NoIndex);
         }
+        if self.0.engine.is_closed() {
+            return Err(ReadError::Closed);
+        }
         let mut progress = index.progress.subscribe();
         tokio::select! {
             recalled = progress.wait_for(|progress| progress.is_recalled) => {

@@ -32,12 +32,17 @@ pub(crate) struct Marks {
     asked: u64,
 }
 
+/// See [`Marks::settle_marked`].
+const LOOKS_MAX: u8 = 4;
+
 #[derive(Debug, Default)]
 struct Mark {
     /// The number of its last write.
     last: u64,
     /// Writes that are not known to be on disk.
     under_way: usize,
+    /// How often it was looked at since then because of what is on disk.
+    looks: u8,
     /// The mark is on disk, or on its way there before the writes.
     is_kept: bool,
 }
@@ -61,6 +66,7 @@ impl Marks {
         self.writes += 1;
         let mark = self.documents.entry(document.clone()).or_default();
         mark.last = self.writes;
+        mark.looks = 0;
         mark.under_way += 1;
         self.tickets.insert(ticket, document.clone());
         !std::mem::replace(&mut mark.is_kept, true)
@@ -78,6 +84,16 @@ impl Marks {
                 self.look_at(&document);
             }
         }
+    }
+
+    /// What is on disk of a document is told, which is so at every opening, the indexer's own too:
+    /// whether it is to be looked at for that. So often after each write, and no more.
+    pub(crate) fn settle_marked(&mut self, document: &DocumentId) -> bool {
+        let mark = self.documents.get_mut(document).filter(|mark| mark.looks < LOOKS_MAX);
+        let Some(mark) = mark else { return false };
+        mark.looks += 1;
+        self.settling.insert(document.clone());
+        true
     }
 
     /// More of a document is on disk than was.
