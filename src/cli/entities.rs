@@ -39,7 +39,7 @@ pub(super) struct PutArgs {
     of: String,
     /// Its key
     key: String,
-    /// What to write, as in title=Shopping due=2026-12-01 'labels=["a","b"]'; FIELD= clears
+    /// What to write, as in title=Shopping due=2026-12-01 labels=home,shop; FIELD= clears
     #[arg(value_name = "FIELD=VALUE")]
     fields: Vec<String>,
 }

@@ -71,7 +71,9 @@ fn fitted(headings: &[String], rows: &[Vec<String>], room: Option<usize>) -> Vec
     };
     let mut widths: Vec<usize> = (0..headings.len()).map(wide).collect();
     if let Some(room) = room {
-        widths.iter_mut().for_each(|width| *width = (*width).min(MOST));
+        for width in &mut widths {
+            *width = (*width).min(MOST);
+        }
         while widths.iter().sum::<usize>() + GAP * (widths.len() - 1) > room {
             let widest = (0..widths.len()).max_by_key(|column| widths[*column]);
             match widest.filter(|column| widths[*column] > LEAST) {
