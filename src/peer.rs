@@ -331,6 +331,8 @@ impl Peer {
         let (done, closed) = oneshot::channel();
         self.0.engine.send(Command::Close(done)).map_err(|_| PeerError::Closed)?;
         let closed = closed.await.map_err(|_| PeerError::Closed);
+        // It ends behind its answer; whoever asks anything then is to hear that it has.
+        self.0.engine.closed().await;
         for link in locked(&self.0.links).drain(..) {
             link.end();
         }
