@@ -9,6 +9,7 @@ mod client;
 mod connect;
 mod detect;
 mod divergence;
+mod entities;
 mod fanout;
 mod join;
 mod light;
@@ -80,6 +81,8 @@ enum Scenario {
     /// Type into a long text of an embedded peer, without a server: time until the store has an
     /// edit, and until it is on disk
     LocalEdit(local_edit::LocalEditArgs),
+    /// Open, list and query a replica of very many entities, without a server
+    Entities(entities::EntitiesArgs),
     /// Look for conflicts in small entities and in a long text, without a server
     Detect(detect::DetectArgs),
     /// List and decide conflicts of a Concord relay that has very many
@@ -230,6 +233,7 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
     match &args.scenario {
         Scenario::LocalEdit(args) => return local_edit::run(args).await,
         Scenario::Detect(args) => return detect::run(args).await,
+        Scenario::Entities(args) => return entities::run(args).await,
         _ => {}
     }
     raise_open_files_limit();
@@ -250,6 +254,7 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::Trace(trace_args) => replay(trace_args, &args.url, &trusted, &context).await?,
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
         Scenario::Detect(args) => detect::run(args).await?,
+        Scenario::Entities(args) => entities::run(args).await?,
         Scenario::Queue(queue_args) => queue::run(queue_args, &args.url, &context).await?,
         Scenario::Divergence(of) => divergence::run(of, &args.url, &context).await?,
     };

@@ -6,6 +6,7 @@ mod conflicts;
 mod deletion;
 mod doc;
 mod edit;
+mod entities;
 mod entity;
 mod failure;
 mod open;
@@ -53,6 +54,18 @@ enum Command {
     /// List, show, create, export and import documents, and look into their history
     #[command(after_help = EXIT_CODES)]
     Doc(doc::DocArgs),
+    /// Write fields of an entity, which begins where there is none; on disk when this returns
+    #[command(after_help = EXIT_CODES)]
+    Put(entities::PutArgs),
+    /// Show an entity, and which of its fields no relay has yet
+    #[command(after_help = EXIT_CODES)]
+    Get(entities::GetArgs),
+    /// List the entities of a type, or the types
+    #[command(after_help = EXIT_CODES)]
+    Ls(entities::LsArgs),
+    /// Find entities by what their fields say, sorted, in pages, once or live
+    #[command(after_help = EXIT_CODES)]
+    Query(Box<entities::QueryArgs>),
     /// Set a value in a document; it is on disk when this returns
     #[command(after_help = EXIT_CODES)]
     Edit(edit::EditArgs),
@@ -109,6 +122,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Version { json } => (json, output::version(json)),
         Command::Schema(args) => (args.json, asynchronously(schema::run(args))),
         Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
+        Command::Put(args) => (args.common.json, asynchronously(entities::put(args))),
+        Command::Get(args) => (args.common.json, asynchronously(entities::get(args))),
+        Command::Ls(args) => (args.common.json, asynchronously(entities::ls(args))),
+        Command::Query(args) => (args.common.json, asynchronously(entities::query(*args))),
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
         Command::Undo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Undo))),
         Command::Redo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Redo))),

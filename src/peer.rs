@@ -40,16 +40,21 @@ mod held;
 mod history;
 mod hold;
 mod home;
+mod index;
+mod indexer;
+mod indexing;
 mod latency;
 mod left_out;
 mod letters;
 mod link;
 mod links;
+mod live;
 mod notes;
 mod options;
 mod outbox;
 mod pulse;
 mod purge;
+mod reads;
 mod registry;
 mod relays;
 mod replacing;
@@ -62,6 +67,7 @@ mod suggest;
 mod traffic;
 mod transport;
 mod triage;
+mod unconfirmed;
 mod undo;
 
 use std::{
@@ -90,6 +96,8 @@ use self::{
     engine::DOCUMENTS_PAGE,
     held::Phase,
     home::{Surroundings as _, System},
+    indexer::Flush,
+    indexing::Indexing,
     links::Links,
     registry::Registry,
     schema::Schemas,
@@ -105,10 +113,13 @@ pub use self::{
     error::{ChangeError, ConfirmError, EditError, FindError, PeerError},
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
+    index::{Cursor, Filter, PAGE, PAGE_MAX, Query, ReadError, Row, Sort, Test, TypeCount},
     letters::{DeadLetter, Discarded, LetterError, LetterState},
+    live::{LiveEvent, LiveQuery},
     options::RelayOptions,
     outbox::{OutboxCounts, OutboxEntry, OutboxState},
     purge::{PurgeError, Refusal},
+    reads::{Behind, Got, Page, PutError},
     schema::{KeptSchema, SchemaStatus},
     status::{RelayState, RelayStatus, Status},
     transport::{ByteStream, Dialling, RelayUrl, Tcp, Transport},
@@ -141,6 +152,8 @@ struct Inner {
     replacing: tokio::sync::Mutex<()>,
     next_call: AtomicU32,
     author: Option<String>,
+    index: Arc<Indexing>,
+    flushes: mpsc::Sender<Flush>,
 }
 
 impl Drop for Inner {
@@ -355,10 +368,13 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Closed`] if it was closed before.
     pub async fn close(&self) -> Result<(), PeerError> {
+        self.index_is_written().await;
         let (done, closed) = oneshot::channel();
         self.0.links.close();
         self.0.engine.send(Command::Close(done)).map_err(|_| PeerError::Closed)?;
         let closed = closed.await.map_err(|_| PeerError::Closed);
+        // It ends behind its answer; whoever asks anything then is to hear that it has.
+        self.0.engine.closed().await;
         self.0.links.end();
         closed
     }

@@ -83,6 +83,11 @@ impl DocumentKey {
     pub(crate) fn schema() -> Self {
         Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"schema") }
     }
+
+    /// Where a peer keeps the index of its entities.
+    pub(crate) fn index() -> Self {
+        Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"index") }
+    }
 }
 
 /// A future that owns all it needs.

@@ -35,6 +35,9 @@ pub(super) struct LocalEditArgs {
     /// Edits of one character, one after the other
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     edits: u32,
+    /// Without the index of entities, to see what it costs
+    #[arg(long)]
+    no_index: bool,
 }
 
 /// A store that notes when each change was handed to it.
@@ -111,7 +114,8 @@ pub(super) async fn run(args: &LocalEditArgs) -> Result<Report, BenchError> {
     let inner =
         store::open(directory.path(), engine, &store::Options::default()).map_err(failed)?;
     let store = Arc::new(Noting { inner, handed: Mutex::default() });
-    let peer = Peer::builder(directory.path()).store(store.clone()).open().map_err(failed)?;
+    let peer = Peer::builder(directory.path()).store(store.clone());
+    let peer = peer.index(!args.no_index).open().map_err(failed)?;
     let document = peer.find(&imported).await.map_err(failed)?;
 
     drop(preparing);
@@ -132,6 +136,7 @@ pub(super) async fn run(args: &LocalEditArgs) -> Result<Report, BenchError> {
     let mut report = Report::new("local-edit");
     report.setting("operations", args.operations);
     report.setting("edits", args.edits);
+    report.setting("index", !args.no_index);
     report.setting("store", engine.to_string());
     for (name, times) in [("until_store", until_store), ("until_disk", until_disk)] {
         let Some(found) = times.percentiles() else { continue };
@@ -174,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_times_of_every_edit_are_found() {
-        let args = LocalEditArgs { operations: 50, edits: 20 };
+        let args = LocalEditArgs { operations: 50, edits: 20, no_index: false };
         let report: serde_json::Value =
             serde_json::from_str(&run(&args).await.unwrap().to_json()).unwrap();
         let figure = |name: &str| report["figures"][name].as_f64().unwrap();

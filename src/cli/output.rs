@@ -39,6 +39,61 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<(), Failu
     rows.iter().try_for_each(|row| print(&mut row.iter().map(String::as_str)))
 }
 
+/// Characters to a line of the terminal that standard output is; `None` if it is none.
+pub(super) fn width() -> Option<usize> {
+    let term = console::Term::stdout();
+    term.is_term().then(|| usize::from(term.size().1))
+}
+
+/// The same for a terminal, no wider than it: the widest columns are cut first, and at last those
+/// at the end are left out. Elsewhere nothing is cut.
+pub(super) fn fitted_table(headings: &[String], rows: &[Vec<String>]) -> Result<(), Failure> {
+    for row in fitted(headings, rows, width()) {
+        line(row)?;
+    }
+    Ok(())
+}
+
+/// The lines of a table.
+fn fitted(headings: &[String], rows: &[Vec<String>], room: Option<usize>) -> Vec<String> {
+    /// Between two columns.
+    const GAP: usize = 2;
+    /// Characters of a column that can be read at all.
+    const LEAST: usize = 6;
+    /// Of one that is not the only one, where nothing else bounds it.
+    const MOST: usize = 60;
+    let clean = |cell: &String| short(cell, usize::MAX);
+    let lines = std::iter::once(headings).chain(rows.iter().map(Vec::as_slice));
+    let lines: Vec<Vec<String>> = lines.map(|row| row.iter().map(clean).collect()).collect();
+    let wide = |column: usize| {
+        let cells = lines.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| console::measure_text_width(cell)).max().unwrap_or(0)
+    };
+    let mut widths: Vec<usize> = (0..headings.len()).map(wide).collect();
+    if let Some(room) = room {
+        for width in &mut widths {
+            *width = (*width).min(MOST);
+        }
+        while widths.iter().sum::<usize>() + GAP * (widths.len() - 1) > room {
+            let widest = (0..widths.len()).max_by_key(|column| widths[*column]);
+            match widest.filter(|column| widths[*column] > LEAST) {
+                Some(column) => widths[column] -= 1,
+                None if widths.len() > 1 => drop(widths.pop()),
+                None => break,
+            }
+        }
+    }
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| {
+            let cell = console::truncate_str(cell, *width, "…");
+            let used = console::measure_text_width(&cell);
+            format!("{cell}{}", " ".repeat(width.saturating_sub(used)))
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    lines.iter().map(line).collect()
+}
+
 /// Whether log lines on standard error may be in colour: somebody watches who wants it.
 pub(super) fn is_coloured() -> bool {
     let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -155,6 +210,22 @@ mod tests {
             assert_eq!(super::time(wrong), None, "{wrong}");
         }
         assert_eq!((when(0), when(i64::MAX)), ("-".to_owned(), "-".to_owned()));
+    }
+
+    #[test]
+    fn a_table_is_cut_to_the_terminal_and_nowhere_else() {
+        let text = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let headings = text(&["KEY", "TITLE", "CHANGED"]);
+        let rows =
+            [text(&["1", &"long ".repeat(20), "just now"]), text(&["2", "漢字\u{1b}[2J", "-"])];
+        let whole = fitted(&headings, &rows, None);
+        assert!(whole[1].contains(&"long ".repeat(20)) && !whole[2].contains('\u{1b}'));
+        for room in 1..100 {
+            let cut = fitted(&headings, &rows, Some(room));
+            let widths = cut.iter().map(|line| console::measure_text_width(line));
+            assert!(widths.max().unwrap() <= room.max(6), "{cut:?}");
+        }
+        assert_eq!(fitted(&headings, &rows, Some(30))[1], "1    long long long…  just now");
     }
 
     #[test]

@@ -1,8 +1,16 @@
 //! Which document an entity is: the same on every replica, without asking anybody.
 
+use automerge::{AutomergeError, ROOT, ReadDoc, transaction::Transactable};
 use concord_protocol::DocumentId;
 
 use crate::digest::digest;
+
+/// The key at the root of a document that says which key its entity has: the name of a document is
+/// made of it, and does not give it back. No field is called so.
+pub const KEY_KEY: &str = "concord:key";
+
+/// Bytes of a key that is written into a document, and believed from one.
+pub const KEY_BYTES_MAX: usize = 256;
 
 /// Tells these hashes from all others, and later ways of naming from this one.
 const DOMAIN: &str = "concord entity 1";
@@ -17,6 +25,25 @@ pub(crate) const TENANT: &str = "default";
 /// 10^12 entities are the same document with a probability of 10^-13.
 pub fn document_id(tenant: &str, type_name: &str, key: &str) -> DocumentId {
     DocumentId::from_random(digest([DOMAIN, tenant, type_name, key]))
+}
+
+/// The key of the entity in a document, if the document says it and it is so: whatever somebody
+/// writes there, no other key makes this name.
+pub fn key_of(doc: &impl ReadDoc, type_name: &str, id: &DocumentId) -> Option<String> {
+    let (value, _) = doc.get(ROOT, KEY_KEY).ok()??;
+    let key = value.as_scalar()?.as_str().filter(|key| key.len() <= KEY_BYTES_MAX)?;
+    (document_id(TENANT, type_name, key) == *id).then(|| key.to_owned())
+}
+
+/// Writes the key of the entity into its document, where it is not there and not too long.
+///
+/// # Errors
+/// Those of the transaction.
+pub fn note_key(tx: &mut impl Transactable, key: &str) -> Result<(), AutomergeError> {
+    if key.len() > KEY_BYTES_MAX || tx.get(ROOT, KEY_KEY)?.is_some() {
+        return Ok(());
+    }
+    tx.put(ROOT, KEY_KEY, key)
 }
 
 /// A key for an entity that has none of its own: a UUID of version 7, which sorts by time.
@@ -47,6 +74,22 @@ mod tests {
         ];
         let different: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!(different.len(), ids.len());
+    }
+
+    #[test]
+    fn a_key_that_a_document_says_is_believed_only_where_it_is_so() {
+        let mut doc = automerge::AutoCommit::new();
+        let id = document_id(TENANT, "task", "42");
+        assert_eq!(key_of(&doc, "task", &id), None);
+        note_key(&mut doc, "42").unwrap();
+        note_key(&mut doc, "43").unwrap();
+        assert_eq!(key_of(&doc, "task", &id).as_deref(), Some("42"));
+        assert_eq!(key_of(&doc, "note", &id), None, "of another type");
+        doc.put(ROOT, KEY_KEY, "43").unwrap();
+        assert_eq!(key_of(&doc, "task", &id), None, "it is another's");
+        let mut other = automerge::AutoCommit::new();
+        note_key(&mut other, &"k".repeat(KEY_BYTES_MAX + 1)).unwrap();
+        assert!(other.get(ROOT, KEY_KEY).unwrap().is_none(), "too long");
     }
 
     #[test]

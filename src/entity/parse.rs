@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use self::reader::{Reader, Table};
-use super::{DELETED_KEY, ROOT_KEY, Schema, SchemaErrors, limits, words};
+use super::{DELETED_KEY, KEY_KEY, ROOT_KEY, Schema, SchemaErrors, limits, words};
 
 /// The keys at the top of a file. `$schema` is for editors and says nothing here.
 const TOP_KEYS: [&str; 4] = ["$schema", "root_key", "roles", "types"];
@@ -52,6 +52,11 @@ pub(super) fn schema(text: &str) -> Result<Schema, SchemaErrors> {
         Some(DELETED_KEY) => {
             let at = top.at_value("root_key");
             reader.wrong(at, "`root_key` is what says that a document is deleted", "name another");
+            ROOT_KEY
+        }
+        Some(KEY_KEY) => {
+            let at = top.at_value("root_key");
+            reader.wrong(at, "`root_key` is what says an entity's key", "name another");
             ROOT_KEY
         }
         Some(key) => key,

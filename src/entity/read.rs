@@ -87,6 +87,31 @@ impl EntityType {
         }
         Entity { of: self, values, misfits: reader.misfits, parked }
     }
+
+    /// The values of those of its fields that are wanted, with defaults, as [`EntityType::read`]
+    /// gives them. What is not wanted is not looked at.
+    pub(crate) fn read_some(
+        &self,
+        doc: &impl ReadDoc,
+        wanted: impl Fn(&Field) -> bool,
+    ) -> BTreeMap<String, Value> {
+        let mut reader = Reader { doc, misfits: Vec::new() };
+        let mut values = BTreeMap::new();
+        for (name, field) in self.fields.iter().filter(|(_, field)| wanted(field)) {
+            let value = reader.field(&ROOT, name, field, "");
+            values.extend(value.map(|value| (name.clone(), value)));
+        }
+        for chain in &self.chains {
+            let mut fields =
+                self.fields.iter().filter(|(_, field)| chain.has(&field.slot) && wanted(field));
+            let Some(first) = fields.next() else { continue };
+            let standing = chain.standing(doc);
+            for (name, field) in std::iter::once(first).chain(fields) {
+                reader.carried(name, field, &standing, &mut values);
+            }
+        }
+        values
+    }
 }
 
 /// What a stored value is as one of a kind; `None` if that is nothing.
@@ -137,20 +162,21 @@ impl<D: ReadDoc> Reader<'_, D> {
         fields: &BTreeMap<String, Field>,
         above: &str,
     ) -> BTreeMap<String, Value> {
-        let mut values = BTreeMap::new();
-        for (name, field) in fields {
-            let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
-            let found = self.doc.get(object, &*field.slot).ok().flatten();
-            let value = found.and_then(|(value, id)| self.value(&field.kind, &value, &id, &path));
-            let default = || {
-                let is_time = matches!(field.kind, Kind::Timestamp { .. });
-                field.default.as_ref().map(|default| of_default(default, is_time))
-            };
-            if let Some(value) = value.or_else(default) {
-                values.insert(name.clone(), value);
-            }
-        }
-        values
+        let value = |(name, field): (&String, &Field)| {
+            let value = self.field(object, name, field, above)?;
+            Some((name.clone(), value))
+        };
+        fields.iter().filter_map(value).collect()
+    }
+
+    fn field(&mut self, object: &ObjId, name: &str, field: &Field, above: &str) -> Option<Value> {
+        let path = if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
+        let found = self.doc.get(object, &*field.slot).ok().flatten();
+        let value = found.and_then(|(value, id)| self.value(&field.kind, &value, &id, &path));
+        value.or_else(|| {
+            let is_time = matches!(field.kind, Kind::Timestamp { .. });
+            field.default.as_ref().map(|default| of_default(default, is_time))
+        })
     }
 
     /// A field that earlier versions have elsewhere, by what stands there.

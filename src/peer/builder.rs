@@ -20,6 +20,9 @@ use super::{
     core::Core,
     engine::{self, Engine},
     home::{Home, System},
+    index::row,
+    indexer::Indexer,
+    indexing::Indexing,
     link::LinkContext,
     links::Links,
     options::RelayOptions,
@@ -32,7 +35,7 @@ use crate::{
     entity::Schema,
     history,
     replica::Config,
-    store::{self, Options, Store},
+    store::{self, DocumentKey, Options, Store},
     tls::Trust,
     worker::{InProcess, Materialiser, WorkerLimits},
 };
@@ -50,6 +53,7 @@ pub struct PeerBuilder {
     limits: Limits,
     schema: Option<Arc<Schema>>,
     author: Option<String>,
+    index: bool,
 }
 
 impl PeerBuilder {
@@ -67,6 +71,7 @@ impl PeerBuilder {
             limits: Limits::default(),
             schema: None,
             author: None,
+            index: true,
         }
     }
 
@@ -154,6 +159,15 @@ impl PeerBuilder {
         self
     }
 
+    /// Whether to keep the index that [`Peer::list`] and [`Peer::query`] read; it is kept by default.
+    /// A peer without one writes a small row less at each edit, and takes away the one that is
+    /// there: whoever wants it later has it made anew.
+    #[must_use]
+    pub fn index(mut self, keep: bool) -> Self {
+        self.index = keep;
+        self
+    }
+
     /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
     ///
     /// # Errors
@@ -187,7 +201,9 @@ impl PeerBuilder {
         let mut config = Config::new(us.clone(), metadata.clone());
         config.limits = self.limits.clone();
         let (engine_sender, local) = mpsc::unbounded_channel();
+        let index = Arc::new(Indexing::new(self.index));
         let home = Home::new(&engine_sender, Arc::new(System)).of(author);
+        let home = home.with_index(Arc::clone(&index));
         let registry = Arc::new(Registry::new(home));
         let schemas = Arc::new(Schemas::new(self.schema));
         let outbox = Arc::new(watch::Sender::default());
@@ -206,6 +222,20 @@ impl PeerBuilder {
             started: Instant::now(),
             state: engine::State::default(),
         };
+        let (flushes, flushed) = mpsc::channel(1);
+        if self.index {
+            let indexer = Indexer {
+                index: Arc::clone(&index),
+                registry: Arc::clone(&registry),
+                store: Arc::clone(&store),
+                schemas: Arc::clone(&schemas),
+            };
+            runtime.spawn(indexer.run(flushed));
+        } else {
+            // Before anything else is written, which it would not know of. Should it fail, so does
+            // all that follows.
+            drop(store.write(DocumentKey::index(), row::nothing()));
+        }
         runtime.spawn(engine.run(local, sockets));
         let link = Arc::new(LinkContext {
             us,
@@ -231,6 +261,8 @@ impl PeerBuilder {
             replacing: tokio::sync::Mutex::new(()),
             next_call: AtomicU32::new(1),
             author: self.author,
+            index,
+            flushes,
         })))
     }
 }

@@ -21,6 +21,7 @@ use super::{
     content::Incoming,
     event::DocumentEvent,
     held::Held,
+    home::Home,
     notes::Notes,
     outbox::{Outbox, OutboxCounts, OutboxEntry, Row},
     purge::Refusal,
@@ -117,6 +118,8 @@ pub(super) enum Action {
     ListForOutbox(Option<DocumentId>),
     /// Run this on the applier, after all that was given to it before.
     Apply(Task),
+    /// Write this row of the index: the document says something else from now on.
+    Mark(DocumentId, RowWrite),
 }
 
 /// See the module.
@@ -183,6 +186,11 @@ impl Core {
             under_way: 0,
             closing: None,
         }
+    }
+
+    /// The peer as its documents see it.
+    pub(super) fn home(&self) -> &Home {
+        self.registry.home()
     }
 
     /// Asks for what was kept: the schema, and the outbox.
@@ -355,9 +363,14 @@ impl Core {
                 }
                 return;
             }
-            Event::Loaded(..) | Event::Read(..) | Event::Stored(..) | Event::WorkDone(..) => {
+            Event::Stored(ticket, _) => {
                 self.answered();
+                // What was told of before this is not after it.
+                self.carry_out_all();
+                let is_open = |id: &DocumentId| self.registry.find(id).is_some();
+                self.registry.home().index().stored(ticket, is_open);
             }
+            Event::Loaded(..) | Event::Read(..) | Event::WorkDone(..) => self.answered(),
             Event::TimerFired => {
                 (self.timer_ms, self.armed_ms) = (None, None);
                 self.let_go(false);
@@ -476,6 +489,12 @@ impl Core {
         self.actions.push_back(Action::Close(from, CloseCode::Normal, "closing".into()));
     }
 
+    fn carry_out_all(&mut self) {
+        while let Some(effect) = self.replica.poll_effect() {
+            self.carry_out(effect);
+        }
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Send(id, bytes) => self.actions.push_back(Action::Send(id, bytes)),
@@ -485,6 +504,8 @@ impl Core {
             Effect::Load(ticket, document) => self.ask(Action::Load(ticket, document)),
             Effect::Read(ticket, document, rows) => self.ask(Action::Read(ticket, document, rows)),
             Effect::Write(ticket, document, writes) => {
+                let mark = self.registry.home().index().writing(ticket, &document, &writes);
+                self.actions.extend(mark.map(|row| Action::Mark(document.clone(), row)));
                 self.ask(Action::Write(ticket, document, writes));
             }
             Effect::Work(ticket, document, job) => self.ask(Action::Work(ticket, document, job)),
@@ -506,6 +527,7 @@ impl Core {
         match &result {
             Ok(()) if is_purge => {
                 held.fail("it was purged from this store");
+                self.registry.home().index().gone(&held.id);
                 self.purged.insert(held.id.clone());
                 self.open.remove(&held.id);
                 self.handle(Event::Shut(held.id.clone()));
@@ -563,7 +585,10 @@ impl Core {
                 self.put_in(held, changes.into_iter().map(Incoming::Change));
             }
             Published::Snapshot(chunk) => self.put_in(held, [Incoming::Snapshot(chunk)]),
-            Published::Durable(heads) => held.tell(|| DocumentEvent::Durable { heads }),
+            Published::Durable(heads) => {
+                self.registry.home().index().durable(&held, &heads);
+                held.tell(|| DocumentEvent::Durable { heads });
+            }
             Published::RelayHas { connection, ack } => held.relay_has(connection, ack.durable),
             Published::Confirmed => {}
             Published::Unavailable => {

@@ -242,6 +242,15 @@ impl Engine {
                     async move { Command::Unnoted(page.await.map_err(StorageFailure::from)) },
                 );
             }
+            Action::Mark(document, row) => {
+                let writing = self.store.write(DocumentKey::index(), vec![row]);
+                let home = self.core.home().clone();
+                tokio::spawn(async move {
+                    if writing.await.is_err() {
+                        home.index().marks().not_kept(&document);
+                    }
+                });
+            }
             // The applier ends only after the last handle is gone.
             Action::Apply(task) => _ = self.tasks.send(task),
         }

@@ -67,6 +67,9 @@ pub(super) struct Held {
     pub(super) home: Home,
     /// What is known of its conflicts, if anybody asked.
     pub(super) follower: Mutex<Follower>,
+    /// See [`Held::durable`]. Beside the content, for the index asks with its own lock held, which
+    /// whoever edits takes with the content's.
+    durable: Mutex<Option<(u64, u64)>>,
 }
 
 #[derive(Default)]
@@ -129,6 +132,7 @@ impl Held {
             confirmations: watch::Sender::new(0),
             home,
             follower: Mutex::default(),
+            durable: Mutex::default(),
         }
     }
 
@@ -192,6 +196,7 @@ impl Held {
 
     pub(super) fn tell_changed(&self, changes: &[Change], local: bool) {
         if !changes.is_empty() {
+            self.home.index().touch(&self.id);
             self.tell(|| DocumentEvent::Changed {
                 changes: changes.iter().map(ChangeInfo::from).collect(),
                 local,
@@ -209,6 +214,7 @@ impl Held {
         content.inbox.clear();
         drop(content);
         self.unless_failed(Phase::Loading);
+        self.home.index().touch(&self.id);
     }
 
     /// What broke the content is withheld from now on: it is to be made anew, though it may have
@@ -368,6 +374,8 @@ impl Held {
                 let known = !doc.is_empty();
                 content.doc = Some(doc);
                 drop(content);
+                // Whoever waits for the phase finds the index told.
+                self.home.index().touch(&self.id);
                 if known {
                     self.advance(&[Phase::Absent, Phase::Unavailable], Phase::Ready);
                 }
@@ -406,6 +414,24 @@ impl Held {
         locked(&self.content).relay_has.insert(connection, heads.iter().copied().collect());
         self.recount();
         self.tell(|| DocumentEvent::RelayHas { heads });
+    }
+
+    /// What relays said that they have, each.
+    pub(super) fn relays_have(&self) -> Vec<BTreeSet<automerge::ChangeHash>> {
+        let hash = |head: &ChangeHash| automerge::ChangeHash(head.0);
+        let heads = |heads: &BTreeSet<ChangeHash>| heads.iter().map(hash).collect();
+        locked(&self.content).relay_has.values().map(heads).collect()
+    }
+
+    /// For the index: the number of the last write of any document when it was told which heads are
+    /// on disk, and the number of those; nothing while more is on its way.
+    pub(super) fn durable(&self) -> Option<(u64, u64)> {
+        *locked(&self.durable)
+    }
+
+    /// See [`Held::durable`].
+    pub(super) fn set_durable(&self, durable: Option<(u64, u64)>) {
+        *locked(&self.durable) = durable;
     }
 
     /// A relay takes nothing more of it.

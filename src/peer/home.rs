@@ -11,7 +11,7 @@ use std::{
 use automerge::{ActorId, Author, Automerge};
 use tokio::sync::mpsc;
 
-use super::{core::Command, random_number};
+use super::{core::Command, indexing::Indexing, random_number};
 
 /// Where a peer has the time and its names from.
 pub(super) trait Surroundings: Send + Sync {
@@ -46,6 +46,7 @@ pub(super) struct Home {
     commands: mpsc::WeakUnboundedSender<Command>,
     surroundings: Arc<dyn Surroundings>,
     author: Option<Author<'static>>,
+    index: Arc<Indexing>,
 }
 
 impl fmt::Debug for Home {
@@ -60,7 +61,19 @@ impl Home {
         commands: &mpsc::UnboundedSender<Command>,
         surroundings: Arc<dyn Surroundings>,
     ) -> Self {
-        Self { commands: commands.downgrade(), surroundings, author: None }
+        let commands = commands.downgrade();
+        Self { commands, surroundings, author: None, index: Arc::default() }
+    }
+
+    /// The same with an index, which hears of what documents say.
+    pub(super) fn with_index(mut self, index: Arc<Indexing>) -> Self {
+        self.index = index;
+        self
+    }
+
+    /// The index of entities, which may be none.
+    pub(super) fn index(&self) -> &Indexing {
+        &self.index
     }
 
     /// The same for somebody, who is then the author of all changes that are made here.

@@ -65,7 +65,7 @@ impl Peer {
         self.0.schemas.subscribe()
     }
 
-    /// Waits until it is known what was kept.
+    /// Waits until it is known what was kept, or the peer is closed.
     pub(super) async fn schema_is_known(&self) {
         let mut known = self.0.schemas.known.subscribe();
         tokio::select! {
@@ -98,10 +98,15 @@ impl Schemas {
         self.status.subscribe()
     }
 
-    /// The one that need not be told again, once that is known.
-    pub(super) async fn held(&self) -> Option<SchemaHash> {
+    /// Waits until it is known what was kept.
+    pub(super) async fn is_known(&self) {
         // The sender is here.
         let _ = self.known.subscribe().wait_for(|known| *known).await;
+    }
+
+    /// The one that need not be told again, once that is known.
+    pub(super) async fn held(&self) -> Option<SchemaHash> {
+        self.is_known().await;
         self.status.borrow().kept.as_ref().map(|kept| kept.hash)
     }
 

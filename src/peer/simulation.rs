@@ -158,7 +158,7 @@ impl SimulatedPeer {
                     self.core.take(self.now, Command::Kept(Ok(())));
                 }
                 None if self.told.is_empty() => return None,
-                None => {}
+                None | Some(Asked::Nothing) => {}
             }
         }
     }

@@ -145,6 +145,8 @@ pub(super) enum Asked {
     Recall,
     /// The same: see [`Action::Keep`].
     Keep(Bytes),
+    /// Nobody: a simulated peer keeps no index.
+    Nothing,
 }
 
 impl From<Action> for Asked {
@@ -166,6 +168,7 @@ impl From<Action> for Asked {
             Action::ListForOutbox(after) => PeerAction::ListForOutbox(after),
             Action::Recall => return Self::Recall,
             Action::Keep(row) => return Self::Keep(row),
+            Action::Mark(..) => return Self::Nothing,
         })
     }
 }

@@ -1,0 +1,379 @@
+//! The task that keeps the index: it looks at documents that changed, a little later and a few at a
+//! time, and has their entries written. Edits do not wait for it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use concord_protocol::DocumentId;
+use futures_util::future::join_all;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    core::Command,
+    engine::DOCUMENTS_PAGE,
+    held::{Held, Phase},
+    index::{entry::Entry, project::Projector, row},
+    indexing::{Indexing, Progress},
+    locked,
+    registry::Registry,
+    schema::Schemas,
+};
+use crate::{
+    replica::RowWrite,
+    store::{DocumentKey, Store, Tenant},
+};
+
+/// How long documents go on changing before they are looked at, if nobody asks.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How long entries gather before they are written.
+const GATHER: Duration = Duration::from_secs(1);
+/// Entries that are written at once.
+const ROWS_MAX: usize = 500;
+/// Documents that are held at once.
+const HELD_MAX: usize = 8;
+/// How long a document may take to open.
+const OPEN_MAX: Duration = Duration::from_secs(10);
+/// When a document is looked at again that is not at rest, and how often. What follows its write
+/// wakes it sooner: this is for what nobody tells of.
+const AGAIN: Duration = Duration::from_secs(1);
+const TRIES_MAX: u8 = 4;
+
+/// Asks for all that gathered to be written, before the peer closes, and answers when it is on disk.
+pub(super) type Flush = oneshot::Sender<()>;
+
+pub(super) struct Indexer {
+    pub(super) index: Arc<Indexing>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) schemas: Arc<Schemas>,
+}
+
+/// What the task has in hand.
+#[derive(Default)]
+struct Work {
+    /// Documents that have no entry yet, or one by another schema.
+    backlog: VecDeque<DocumentId>,
+    total: usize,
+    /// The root row says that all documents have a row.
+    is_complete: bool,
+    /// Entries to be written, and the number of the last write when they were found true.
+    rows: BTreeMap<DocumentId, (Entry, u64)>,
+    /// Documents whose entry in memory is not what is on disk.
+    unkept: BTreeSet<DocumentId>,
+    /// Documents that are not at rest, and how often that was seen.
+    restless: BTreeMap<DocumentId, u8>,
+    write_at: Option<Instant>,
+    again_at: Option<Instant>,
+}
+
+impl Indexer {
+    /// Runs until it is asked for a [`Flush`], or nobody can ask any more.
+    pub(super) async fn run(self, mut flushes: mpsc::Receiver<Flush>) {
+        let mut work = Work::default();
+        tokio::select! {
+            () = self.begin(&mut work) => {}
+            flush = flushes.recv() => match flush {
+                // Closed before it began: what is kept is as it was.
+                Some(flush) => {
+                    // Whoever asked may have stopped waiting.
+                    let _ = flush.send(());
+                    return;
+                }
+                None => return,
+            },
+        }
+        let mut schema = self.schemas.subscribe();
+        loop {
+            let idle = work.backlog.is_empty();
+            let write_at = work.write_at;
+            let again_at = work.again_at;
+            let later = |at: Option<Instant>| sleep_until(at.unwrap_or_else(Instant::now));
+            tokio::select! {
+                biased;
+                flush = flushes.recv() => {
+                    if let Some(flush) = flush {
+                        self.look(&mut work).await;
+                        self.write(&mut work).await;
+                        // Whoever asked may have stopped waiting.
+                        let _ = flush.send(());
+                    }
+                    // The peer closes, or nobody has it any more.
+                    return;
+                }
+                changed = schema.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    schema.borrow_and_update();
+                    self.read_by(&mut work);
+                }
+                () = later(write_at), if write_at.is_some() => self.write(&mut work).await,
+                () = later(again_at), if again_at.is_some() => self.again(&mut work),
+                () = self.index.wake.notified() => {
+                    tokio::select! {
+                        () = sleep(DEBOUNCE) => {}
+                        () = self.index.hurry.notified() => {}
+                    }
+                    self.look(&mut work).await;
+                }
+                () = std::future::ready(()), if !idle => self.build(&mut work).await,
+            }
+        }
+    }
+
+    /// Reads what is kept, and finds out what is not.
+    async fn begin(&self, work: &mut Work) {
+        // The schema that is kept is the one that entries were read by, most likely.
+        self.schemas.is_known().await;
+        let recalled = match self.store.load(DocumentKey::index()).await {
+            Ok(stored) => row::recall(stored),
+            Err(error) => {
+                tracing::warn!(%error, "the index cannot be read, and is made anew");
+                row::Recalled::default()
+            }
+        };
+        let marked: BTreeSet<DocumentId> = recalled.marked.into_iter().collect();
+        self.index.change(|table| {
+            let mut is_other = false;
+            for entry in recalled.entries {
+                is_other |= table.put(entry);
+            }
+            is_other
+        });
+        work.is_complete = recalled.is_complete;
+        let mut backlog = marked;
+        if !work.is_complete {
+            let missing = self.missing(&backlog).await;
+            if missing.is_empty() {
+                // All have a row or a mark, and whatever comes has.
+                self.complete(work).await;
+            }
+            backlog.extend(missing);
+        }
+        // A mark that is left goes with the entry that follows.
+        work.unkept.extend(backlog.iter().cloned());
+        work.backlog.extend(backlog);
+        self.read_by(work);
+    }
+
+    /// Stored documents without an entry or a mark.
+    async fn missing(&self, marked: &BTreeSet<DocumentId>) -> Vec<DocumentId> {
+        let mut missing = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.store.documents(Tenant::default(), after, DOCUMENTS_PAGE).await;
+            let page = page.unwrap_or_else(|error| {
+                tracing::warn!(%error, "documents cannot be listed for the index");
+                Vec::new()
+            });
+            after = page.last().cloned();
+            let unknown = |id: &&DocumentId| {
+                !marked.contains(*id) && self.index.read(|table| table.get(id).is_none())
+            };
+            missing.extend(page.iter().filter(unknown).cloned());
+            if after.is_none() {
+                return missing;
+            }
+        }
+    }
+
+    /// Reads by the schema in force from now on: what another said otherwise is read anew.
+    fn read_by(&self, work: &mut Work) {
+        let projector = Projector::new(self.schemas.in_force());
+        let stale = self.index.read(|table| {
+            let stale = table.entries().filter(|entry| !projector.is_current(entry));
+            stale.filter_map(|entry| entry.id().parse().ok()).collect::<Vec<DocumentId>>()
+        });
+        self.index.set_projector(projector);
+        let waiting: BTreeSet<&DocumentId> = work.backlog.iter().collect();
+        let new: Vec<_> = stale.into_iter().filter(|id| !waiting.contains(id)).collect();
+        work.backlog.extend(new);
+        work.total = self.index.read(super::index::table::Table::len).max(work.backlog.len());
+        self.tell(work);
+    }
+
+    fn tell(&self, work: &Work) {
+        let progress =
+            Progress { is_recalled: true, backlog: work.backlog.len(), total: work.total };
+        self.index.progress.send_if_modified(|before| {
+            let is_other = *before != progress;
+            *before = progress;
+            is_other
+        });
+    }
+
+    /// Looks at some of what has no entry yet.
+    async fn build(&self, work: &mut Work) {
+        let some: Vec<DocumentId> = (0..HELD_MAX).map_while(|_| work.backlog.pop_front()).collect();
+        self.look_at(work, some).await;
+        self.tell(work);
+        if work.backlog.is_empty() {
+            self.write(work).await;
+        }
+    }
+
+    /// Looks at all that changed.
+    async fn look(&self, work: &mut Work) {
+        let (asked, documents) = {
+            let mut marks = self.index.marks();
+            (marks.asked(), marks.take())
+        };
+        let documents: Vec<DocumentId> = documents.into_iter().collect();
+        for some in documents.chunks(HELD_MAX) {
+            self.look_at(work, some.to_vec()).await;
+        }
+        self.index.done.send_replace(asked);
+    }
+
+    /// Wakes what is not at rest, so often and no more: its mark stays then.
+    fn again(&self, work: &mut Work) {
+        work.again_at = None;
+        work.restless.retain(|_, tries| *tries < TRIES_MAX);
+        for (document, tries) in &mut work.restless {
+            *tries += 1;
+            if *tries == TRIES_MAX {
+                // What is on disk is told anew.
+                self.registry.home().tell(Command::Open(document.clone()));
+            }
+            self.index.touch(document);
+        }
+        if !work.restless.is_empty() {
+            work.again_at = Some(Instant::now() + AGAIN);
+        }
+    }
+
+    async fn look_at(&self, work: &mut Work, documents: Vec<DocumentId>) {
+        let held: Vec<Arc<Held>> = documents.iter().map(|id| self.registry.hold(id)).collect();
+        let phases = join_all(held.iter().map(|held| timeout(OPEN_MAX, opened(held)))).await;
+        for (held, phase) in held.iter().zip(phases) {
+            let is_gone = self.index.marks().is_gone(&held.id);
+            match phase {
+                _ if is_gone => self.forget(work, &held.id),
+                Ok(Phase::Ready) => self.take(work, held),
+                Ok(Phase::Absent | Phase::Unavailable) => self.forget(work, &held.id),
+                Ok(Phase::Broken(_) | Phase::Failed(_)) => self.unreadable(&held.id),
+                Ok(Phase::Loading) | Err(_) => {
+                    self.unreadable(&held.id);
+                    Self::later(work, &held.id);
+                }
+            }
+        }
+        if work.rows.len() >= ROWS_MAX {
+            self.write(work).await;
+        }
+    }
+
+    fn unreadable(&self, id: &DocumentId) {
+        locked(&self.index.unreadable).insert(id.clone());
+    }
+
+    fn later(work: &mut Work, id: &DocumentId) {
+        work.restless.entry(id.clone()).or_default();
+        work.again_at.get_or_insert_with(|| Instant::now() + AGAIN);
+    }
+
+    /// Takes the entry of a document.
+    fn take(&self, work: &mut Work, held: &Held) {
+        let id = &held.id;
+        let Some(mut ready) = held.ready() else { return Self::later(work, id) };
+        let known = self.index.read(|table| table.get(id).cloned());
+        let projector = self.index.projector();
+        let read = AssertUnwindSafe(|| projector.read(id, ready.doc(), known.as_ref()));
+        // What automerge panics on is a document of others: it is not to end the index.
+        let Ok(entry) = catch_unwind(read) else {
+            drop(ready);
+            return self.unreadable(id);
+        };
+        drop(ready);
+        locked(&self.index.unreadable).remove(id);
+        if self.index.change(|table| table.put(entry.clone())) {
+            work.unkept.insert(id.clone());
+        }
+        let marks = self.index.marks();
+        if !marks.is_marked(id) && !work.unkept.contains(id) {
+            work.restless.remove(id);
+            return;
+        }
+        let durable = held.durable();
+        let is_true = |since, heads| heads == entry.heads() && marks.is_quiet(id, since);
+        if let Some((since, _)) = durable.filter(|(since, heads)| is_true(*since, *heads)) {
+            work.restless.remove(id);
+            work.rows.insert(id.clone(), (entry, since));
+            work.write_at.get_or_insert_with(|| Instant::now() + GATHER);
+        } else {
+            drop(marks);
+            Self::later(work, id);
+        }
+    }
+
+    /// Nothing is there of a document.
+    fn forget(&self, work: &mut Work, id: &DocumentId) {
+        locked(&self.index.unreadable).remove(id);
+        work.rows.remove(id);
+        work.restless.remove(id);
+        let was_there = self.index.change(|table| table.remove(id));
+        let mut marks = self.index.marks();
+        let is_kept = was_there || work.unkept.contains(id) || marks.is_marked(id);
+        if is_kept && marks.is_quiet(id, marks.now()) {
+            // In its order with the marks of what may come next: under the same lock.
+            drop(self.store.write(DocumentKey::index(), vec![row::none(id)]));
+            marks.clean(id);
+            work.unkept.remove(id);
+        }
+    }
+
+    /// Has the entries written that gathered and are still true.
+    async fn write(&self, work: &mut Work) {
+        work.write_at = None;
+        while !work.rows.is_empty() {
+            let mut rows: Vec<RowWrite> = Vec::with_capacity(ROWS_MAX);
+            let writing = {
+                // The marks of what is edited meanwhile are asked for after this.
+                let mut marks = self.index.marks();
+                while rows.len() < ROWS_MAX
+                    && let Some((id, (entry, since))) = work.rows.pop_first()
+                {
+                    if marks.is_quiet(&id, since) {
+                        rows.extend(row::entry(&entry));
+                        marks.clean(&id);
+                        work.unkept.remove(&id);
+                    }
+                }
+                self.store.write(DocumentKey::index(), rows)
+            };
+            if let Err(error) = writing.await {
+                // What is on disk is marked, or of another schema: it is read again.
+                tracing::warn!(%error, "entries of the index are not on disk");
+                return;
+            }
+        }
+        let is_whole = work.backlog.is_empty() && work.unkept.is_empty();
+        if !work.is_complete && is_whole && locked(&self.index.unreadable).is_empty() {
+            self.complete(work).await;
+        }
+    }
+
+    /// From now on a start need not look for documents without a row.
+    async fn complete(&self, work: &mut Work) {
+        let root: Vec<RowWrite> = row::complete().into_iter().collect();
+        work.is_complete = self.store.write(DocumentKey::index(), root).await.is_ok();
+    }
+}
+
+/// Waits until it is known what there is of a document.
+async fn opened(held: &Held) -> Phase {
+    let mut phase = held.phase();
+    loop {
+        let now = phase.borrow_and_update().clone();
+        if now != Phase::Loading || phase.changed().await.is_err() {
+            return now;
+        }
+    }
+}
