@@ -235,7 +235,7 @@ mod tests {
         let id = DocumentId::from_bytes(&[7; 16]);
         let long = "x".repeat(TEXT_BYTES_MAX);
         let mut cells = vec![Cell::Integer(-5), Cell::Unset, Cell::Text { text: "é", cut: false }];
-        cells.extend((0..1_000).map(|_| Cell::Text { text: &long, cut: false }));
+        cells.extend((0..200).map(|_| Cell::Text { text: &long, cut: false }));
         let parts = Parts {
             id: &id,
             type_name: "task",
@@ -252,7 +252,7 @@ mod tests {
         assert!(entry.is_deleted());
         assert_eq!(entry.cells().count(), parts.cells.len());
         assert_eq!(entry.cell(2), parts.cells[2]);
-        assert_eq!(entry.cell(1_002), Cell::Text { text: "", cut: true }, "there was no room left");
+        assert_eq!(entry.cell(202), Cell::Text { text: "", cut: true }, "there was no room left");
         assert_eq!(entry.cell(2_000), Cell::Unset);
         assert!(entry.as_bytes().len() < CELLS_BYTES_MAX + 10_000, "{}", entry.as_bytes().len());
         assert_eq!(Entry::parse(entry.as_bytes()), Some(entry.clone()));
