@@ -252,7 +252,8 @@ mod tests {
         assert!(entry.is_deleted());
         assert_eq!(entry.cells().count(), parts.cells.len());
         assert_eq!(entry.cell(2), parts.cells[2]);
-        assert_eq!(entry.cell(202), Cell::Text { text: "", cut: true }, "there was no room left");
+        let last = entry.cell(202);
+        assert!(matches!(last, Cell::Text { text, cut: true } if text.len() < 10), "{last:?}");
         assert_eq!(entry.cell(2_000), Cell::Unset);
         assert!(entry.as_bytes().len() < CELLS_BYTES_MAX + 10_000, "{}", entry.as_bytes().len());
         assert_eq!(Entry::parse(entry.as_bytes()), Some(entry.clone()));
