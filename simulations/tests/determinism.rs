@@ -36,7 +36,7 @@ fn opaque_worlds_are_the_same_twice() {
 
 #[test]
 fn automerge_worlds_are_the_same_twice() {
-    assert_eq!(differences(0..20, Profile::Automerge), [""; 0]);
+    assert_eq!(differences(0..12, Profile::Automerge), [""; 0]);
 }
 
 #[test]

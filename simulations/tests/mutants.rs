@@ -33,7 +33,7 @@ const KNOWN: &[(Mutant, u64)] = &[
     (Mutant::ServeWithheld, 31),
     (Mutant::AckFailedFlush, 17),
     (Mutant::ForgetSide, 4),
-    (Mutant::ForgetEditOfDeleted, 15),
+    (Mutant::ForgetEditOfDeleted, 38),
     (Mutant::SidesAsTheyCome, 7),
     (Mutant::FirstPieceFirst, 321),
 ];

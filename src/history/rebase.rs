@@ -297,16 +297,13 @@ impl Rebase {
         let mut lost = 0;
         for (counter, op) in (change.start_op.get()..).zip(&change.operations) {
             let id = OpId(counter, change.actor_id.clone());
-            match self.again(op) {
-                Some(again) => {
-                    let now = OpId(first + operations.len() as u64, actor.clone());
-                    self.fates.insert(id, Fate::Renamed(now));
-                    operations.push(again);
-                }
-                None => {
-                    lost += 1;
-                    self.is_gone(id, op);
-                }
+            if let Some(again) = self.again(op) {
+                let now = OpId(first + operations.len() as u64, actor.clone());
+                self.fates.insert(id, Fate::Renamed(now));
+                operations.push(again);
+            } else {
+                lost += 1;
+                self.is_gone(id, op);
             }
         }
         if operations.is_empty() && had_operations {

@@ -282,13 +282,11 @@ pub(super) async fn read_notes(
     store: &dyn Store,
     after: Option<DocumentId>,
 ) -> Result<Notes, StoreError> {
-    let has_marker = match after {
-        Some(_) => false,
-        None => {
-            let marker = store.read(DocumentKey::outbox(None), vec![OUTBOX_ROW]).await?;
-            marker.into_iter().flatten().next().is_some()
-        }
-    };
+    let mut has_marker = false;
+    if after.is_none() {
+        let marker = store.read(DocumentKey::outbox(None), vec![OUTBOX_ROW]).await?;
+        has_marker = marker.into_iter().flatten().next().is_some();
+    }
     let documents = store.documents(Tenant::outbox(), after, DOCUMENTS_PAGE).await?;
     let mut page = Vec::with_capacity(documents.len());
     for document in documents {

@@ -70,16 +70,16 @@ impl Core {
         let last = last.clone();
         for (document, row) in page {
             if let Some(row) = row {
-                self.recalled(document, &row);
+                self.recalled(&document, &row);
             }
         }
         self.ask(Action::ReadNotes(Some(last)));
     }
 
-    fn recalled(&mut self, document: DocumentId, row: &[u8]) {
-        self.outbox.recalled(document.clone(), row);
+    fn recalled(&mut self, document: &DocumentId, row: &[u8]) {
+        self.outbox.recalled(document, row);
         // Who connected before this was read is told of all documents anyway.
-        self.sync_again(&document);
+        self.sync_again(document);
     }
 
     /// A page of documents that may not be in the outbox and should.

@@ -191,13 +191,13 @@ impl Outbox {
     }
 
     /// A row that was there at the start.
-    pub(super) fn recalled(&mut self, document: DocumentId, row: &[u8]) {
+    pub(super) fn recalled(&mut self, document: &DocumentId, row: &[u8]) {
         let row = Row::read(row).unwrap_or_else(|error| {
             // It stands for edits all the same.
             tracing::warn!(%document, %error, "a row of the outbox cannot be read");
             Row { since_ms: 1, ..Row::default() }
         });
-        self.change(&document, |entry| {
+        self.change(document, |entry| {
             // What was edited meanwhile is waiting in any case.
             let since_ms = match (entry.row.since_ms, row.since_ms) {
                 (0, since_ms) | (since_ms, 0) => since_ms,

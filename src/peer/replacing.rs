@@ -253,7 +253,9 @@ mod tests {
         put(&mut doc, "kept");
         let gone = put(&mut doc, "refused");
         let mut other = doc
-            .fork_at(&doc.get_changes(&[])[..1].iter().map(|c| c.hash()).collect::<Vec<_>>())
+            .fork_at(
+                &doc.get_changes(&[])[..1].iter().map(automerge::Change::hash).collect::<Vec<_>>(),
+            )
             .unwrap();
         put(&mut doc, "after");
         let rebased = history::without(&doc, ChangeHash(gone.0), || ActorId::from([2])).unwrap();

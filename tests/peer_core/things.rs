@@ -38,11 +38,11 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Rows of the outbox.
-    pub(crate) fn note(&mut self, document: Option<DocumentId>, writes: Vec<RowWrite>) {
+    pub(crate) fn note(&mut self, document: Option<&DocumentId>, writes: Vec<RowWrite>) {
         for write in writes {
             match write {
-                RowWrite::Put(_, bytes) => _ = self.notes.insert(document.clone(), bytes),
-                RowWrite::Delete(_) | RowWrite::Clear => _ = self.notes.remove(&document),
+                RowWrite::Put(_, bytes) => _ = self.notes.insert(document.cloned(), bytes),
+                RowWrite::Delete(_) | RowWrite::Clear => _ = self.notes.remove(&document.cloned()),
             }
         }
     }

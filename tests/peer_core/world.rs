@@ -362,7 +362,7 @@ impl World {
                 PeerInput::Listed(connection, Ok(self.disks[node].list(after.as_ref(), 2)))
             }
             Op::Note(document, writes) => {
-                self.disks[node].note(document.clone(), writes);
+                self.disks[node].note(document.as_ref(), writes);
                 PeerInput::Noted(document, Ok(()))
             }
             Op::ReadNotes(after) => PeerInput::Notes(Ok(self.disks[node].notes(after.as_ref()))),

@@ -33,7 +33,7 @@ impl Disk {
     fn restart(&self) -> (Outbox, watch::Receiver<OutboxCounts>) {
         let (mut outbox, seen) = outbox();
         for (document, row) in &self.0 {
-            outbox.recalled(document.clone(), row);
+            outbox.recalled(document, row);
         }
         outbox.complete();
         (outbox, seen)
@@ -95,7 +95,7 @@ fn what_is_refused_is_told_until_it_is_taken() {
 #[test]
 fn a_row_that_cannot_be_read_stands_for_edits() {
     let (mut outbox, seen) = outbox();
-    outbox.recalled(document(3), b"\x01nonsense");
+    outbox.recalled(&document(3), b"\x01nonsense");
     assert_eq!((outbox.list().len(), seen.borrow().pending), (1, 1));
 }
 
