@@ -239,7 +239,7 @@ async fn ten_thousand_edits_made_alone_all_arrive() {
     assert_eq!(peer.outbox_counts().borrow().pending, 100);
     let relay = Relay::start(&[], homes[0].path());
     peer.connect(&relay.url()).unwrap();
-    peer.flush(Duration::from_secs(60)).await.unwrap();
+    peer.flush(Duration::from_mins(1)).await.unwrap();
     let ben = Peer::builder(homes[2].path()).relay(relay.url()).open().unwrap();
     for document in &documents {
         let theirs = ben.find(&document.url().to_string()).await.unwrap();

@@ -89,7 +89,7 @@ pub struct SimulatedPeer {
 /// Reads a page of the outbox's rows out of a store, as [`PeerAction::ReadNotes`] asks.
 ///
 /// # Errors
-/// As [`Store::read`](crate::store::Store::read).
+/// As [`Store::read`].
 pub async fn read_notes(
     store: &dyn Store,
     after: Option<DocumentId>,
