@@ -206,8 +206,10 @@ impl<'a> History<'a> {
                 (same, vec![of.id.clone()])
             }
             OpType::Delete => {
-                // What it had seen and left there was to stay.
-                let knew = operation.is_none_or(|shown| self.saw(of.at.0, shown.at.0));
+                // What it had seen and left there was to stay, and what says the same does.
+                let knew = operation.is_none_or(|shown| {
+                    self.saw(of.at.0, shown.at.0) || self.left(slot, of, &shown.what)
+                });
                 (knew, vec![of.id.clone()])
             }
             OpType::Increment(_) => {
@@ -217,6 +219,18 @@ impl<'a> History<'a> {
         };
         let is_lost = !is_there && !self.is_asked(slot, of, &names);
         is_lost.then(|| format!("at {slot:?}, where {shown:?} is now"))
+    }
+
+    /// Whether who deleted something in a slot left this value there: who writes what is shown already,
+    /// where others wrote something beside it, deletes theirs and writes nothing.
+    fn left(&self, slot: &Slot, of: &Written, value: &OpType) -> bool {
+        let seen = self.by_slot.get(slot).into_iter().flatten();
+        let seen: Vec<&Written> = seen
+            .map(|number| &self.operations[*number])
+            .filter(|written| self.saw(of.at.0, written.at.0))
+            .collect();
+        let is_gone = |written: &Written| seen.iter().any(|later| later.pred.contains(&written.id));
+        seen.iter().any(|written| written.what == *value && !is_gone(written))
     }
 
     /// As [`History::is_followed`], of a slot above: what was made there does not count.
@@ -298,6 +312,29 @@ mod tests {
             doc.commit();
         }
         assert_eq!(said(&mut doc), [None, None]);
+    }
+
+    /// Who puts what is there already, beside what another put too, writes a deletion of the other.
+    #[test]
+    fn who_deletes_all_but_one_value_wants_that_value() {
+        let mut mine = base();
+        let mut theirs = mine.fork().with_actor(ActorId::from([2; 16]));
+        let mut apart = mine.fork().with_actor(ActorId::from([3; 16]));
+        for doc in [&mut mine, &mut theirs, &mut apart] {
+            PUT(doc);
+            doc.commit();
+        }
+        mine.merge(&mut theirs).unwrap();
+        PUT(&mut mine);
+        let deletes = mine.get_last_local_change().unwrap().decode().operations;
+        assert!(matches!(deletes[..], [Op { action: OpType::Delete, .. }]), "{deletes:?}");
+        mine.merge(&mut apart).unwrap();
+        assert_eq!(said(&mut mine), [None, None]);
+        // Where another value is shown in the end, it is lost all the same.
+        OTHER(&mut apart);
+        apart.commit();
+        mine.merge(&mut apart).unwrap();
+        assert!(said(&mut mine)[0].is_some());
     }
 
     #[test]
