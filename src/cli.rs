@@ -8,6 +8,7 @@ mod doc;
 mod edit;
 mod entity;
 mod failure;
+mod manual;
 mod open;
 mod outbox;
 mod output;
@@ -25,7 +26,7 @@ mod write;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::failure::Failure;
 
@@ -86,6 +87,12 @@ enum Command {
     /// Measure a server that speaks automerge-repo version 1, this one or another
     #[command(after_help = EXIT_CODES)]
     Bench(concord::bench::BenchArgs),
+    /// Print the completions of a shell
+    #[command(after_help = manual::COMPLETIONS_HELP)]
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, or write a page for every command
+    #[command(after_help = manual::MAN_HELP)]
+    Man(manual::ManArgs),
     /// Print the version
     Version {
         /// Print JSON, for programs
@@ -106,6 +113,8 @@ pub(crate) fn run() -> ExitCode {
     };
     let (json, result) = match cli.command {
         Command::Serve(args) => return serve(*args),
+        Command::Completions(args) => (false, manual::completions(&args, Cli::command())),
+        Command::Man(args) => (false, manual::man(&args, Cli::command())),
         Command::Version { json } => (json, output::version(json)),
         Command::Schema(args) => (args.json, asynchronously(schema::run(args))),
         Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
@@ -168,10 +177,10 @@ fn log_to_stderr() {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use super::*;
 
     #[test]
     fn arguments_are_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 }

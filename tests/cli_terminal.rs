@@ -201,3 +201,32 @@ fn a_watch_tells_when_its_relay_comes_and_goes() {
     watching.kill().unwrap();
     watching.wait().unwrap();
 }
+
+#[test]
+fn completions_and_manual_pages_know_the_commands() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(dir, &["completions", shell]);
+        assert!(script.status.success(), "{shell}");
+        let script = String::from_utf8(script.stdout).unwrap();
+        for name in ["dead-letters", "outbox", "--deadline"] {
+            // Fish names options without their dashes.
+            let name = if shell == "fish" { name.trim_start_matches('-') } else { name };
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+    }
+    assert_eq!(run(dir, &["completions", "csh"]).status.code(), Some(2));
+    let page = String::from_utf8(run(dir, &["man"]).stdout).unwrap();
+    assert!(page.contains(".TH concord") && page.contains("concord\\-outbox(1)"), "{page}");
+    let pages = dir.join("share/man1");
+    assert!(run(dir, &["man", "--dir", pages.to_str().unwrap()]).status.success());
+    for (name, says) in [("concord.1", "outbox"), ("concord-dead-letters-retry.1", "PATH=VALUE")] {
+        let page = std::fs::read_to_string(pages.join(name)).unwrap();
+        assert!(page.contains(says), "{name}: {page}");
+    }
+    std::fs::write(dir.join("file"), "").unwrap();
+    let failed = run(dir, &["man", "--dir", dir.join("file").to_str().unwrap()]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8(failed.stderr).unwrap().contains("cannot write manual pages"));
+}
