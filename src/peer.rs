@@ -48,6 +48,8 @@ mod links;
 mod notes;
 mod options;
 mod outbox;
+mod overview;
+mod passes;
 mod pulse;
 mod purge;
 mod registry;
@@ -91,6 +93,7 @@ use self::{
     held::Phase,
     home::{Surroundings as _, System},
     links::Links,
+    overview::Board,
     registry::Registry,
     schema::Schemas,
 };
@@ -108,6 +111,8 @@ pub use self::{
     letters::{DeadLetter, Discarded, LetterError, LetterState},
     options::RelayOptions,
     outbox::{OutboxCounts, OutboxEntry, OutboxState},
+    overview::{Overview, OverviewWatcher, Standing},
+    passes::{PASSES_MAX, Pass, PassAverage, Passes},
     purge::{PurgeError, Refusal},
     schema::{KeptSchema, SchemaStatus},
     status::{RelayState, RelayStatus, Status},
@@ -136,7 +141,7 @@ struct Inner {
     session: SessionId,
     next_broadcast: AtomicU64,
     schemas: Arc<Schemas>,
-    outbox: Arc<watch::Sender<OutboxCounts>>,
+    outbox: Arc<Board>,
     /// One document is replaced at a time.
     replacing: tokio::sync::Mutex<()>,
     next_call: AtomicU32,
@@ -315,7 +320,7 @@ impl Peer {
 
     /// How many documents are in the outbox, now and from now on.
     pub fn outbox_counts(&self) -> watch::Receiver<OutboxCounts> {
-        self.0.outbox.subscribe()
+        self.0.outbox.counts.subscribe()
     }
 
     /// Waits until the outbox is empty: a relay has on disk all that was edited here, in this run and
