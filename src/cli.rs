@@ -17,8 +17,10 @@ mod path;
 mod policy;
 mod schema;
 mod serve;
+mod status;
 mod summary;
 mod sync;
+mod top;
 mod undo;
 mod waiting;
 mod watch;
@@ -66,6 +68,12 @@ enum Command {
     /// List the documents of which no relay has confirmed all that was edited here
     #[command(after_help = EXIT_CODES)]
     Outbox(outbox::OutboxArgs),
+    /// Say how this replica stands with its relays, or one document does
+    #[command(after_help = status::STATUS_HELP)]
+    Status(status::StatusArgs),
+    /// Show relays, outbox and passes on the whole terminal, until q is pressed
+    #[command(after_help = EXIT_CODES)]
+    Top(top::TopArgs),
     /// List, show, retry, discard and export changes that a relay refused
     #[command(after_help = EXIT_CODES)]
     DeadLetters(outbox::LettersArgs),
@@ -122,6 +130,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Undo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Undo))),
         Command::Redo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Redo))),
         Command::Outbox(args) => (args.common.json, asynchronously(outbox::outbox(args))),
+        Command::Status(args) => (args.common.json, asynchronously(status::run(args))),
+        Command::Top(args) => (args.common.json, on_threads(top::run(args))),
         Command::DeadLetters(args) => (args.common.json, asynchronously(outbox::letters(args))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
         Command::Policy(args) => (args.common.json, asynchronously(policy::run(args))),
@@ -151,6 +161,11 @@ fn serve(args: serve::ServeArgs) -> ExitCode {
 
 fn asynchronously(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     log_to_stderr();
+    on_threads(work)
+}
+
+/// The same without a log, which would be written over what is drawn.
+fn on_threads(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
