@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use concord::peer::{
-    ConfirmError, Document, OutboxCounts, OutboxState, Overview, Peer, RelayState, RelayStatus,
-    ReviewError, Standing, Status,
+    ConfirmError, OutboxCounts, OutboxState, Overview, Peer, RelayState, RelayStatus, Standing,
+    Status,
 };
 use indicatif::HumanBytes;
 use serde_json::{Value as Json, json};
@@ -231,7 +231,7 @@ async fn of_document(peer: &Peer, common: &Common, doc: &str) -> Result<(), Fail
     let document = waiting::find(peer, common, doc).await?;
     let confirmed = sync::confirm(peer, common, &document).await;
     let standing = document.standing().await?;
-    let conflicts = conflicts(&document)?;
+    let conflicts = document.conflicts()?.len();
     let (name, since_ms) = match &standing {
         Standing::LocalOnly { since_ms } => ("local-only", Some(*since_ms)),
         Standing::Ahead { since_ms } => ("ahead", Some(*since_ms)),
@@ -274,10 +274,6 @@ async fn of_document(peer: &Peer, common: &Common, doc: &str) -> Result<(), Fail
         Standing::Stuck(_) => Ok(()),
         _ => confirmed.unwrap_or(Ok(())),
     }
-}
-
-fn conflicts(document: &Document) -> Result<usize, ReviewError> {
-    Ok(document.conflicts()?.len())
 }
 
 /// Seconds of milliseconds since 1970.
