@@ -9,6 +9,7 @@ mod edit;
 mod entities;
 mod entity;
 mod failure;
+mod manual;
 mod open;
 mod outbox;
 mod output;
@@ -17,8 +18,10 @@ mod path;
 mod policy;
 mod schema;
 mod serve;
+mod status;
 mod summary;
 mod sync;
+mod top;
 mod undo;
 mod waiting;
 mod watch;
@@ -26,7 +29,7 @@ mod write;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::failure::Failure;
 
@@ -78,6 +81,12 @@ enum Command {
     /// List the documents of which no relay has confirmed all that was edited here
     #[command(after_help = EXIT_CODES)]
     Outbox(outbox::OutboxArgs),
+    /// Say how this replica stands with its relays, or one document does
+    #[command(after_help = status::STATUS_HELP)]
+    Status(status::StatusArgs),
+    /// Show relays, outbox and passes on the whole terminal, until q is pressed
+    #[command(after_help = EXIT_CODES)]
+    Top(top::TopArgs),
     /// List, show, retry, discard and export changes that a relay refused
     #[command(after_help = EXIT_CODES)]
     DeadLetters(outbox::LettersArgs),
@@ -99,6 +108,12 @@ enum Command {
     /// Measure a server that speaks automerge-repo version 1, this one or another
     #[command(after_help = EXIT_CODES)]
     Bench(concord::bench::BenchArgs),
+    /// Print the completions of a shell
+    #[command(after_help = manual::COMPLETIONS_HELP)]
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, or write a page for every command
+    #[command(after_help = manual::MAN_HELP)]
+    Man(manual::ManArgs),
     /// Print the version
     Version {
         /// Print JSON, for programs
@@ -119,6 +134,8 @@ pub(crate) fn run() -> ExitCode {
     };
     let (json, result) = match cli.command {
         Command::Serve(args) => return serve(*args),
+        Command::Completions(args) => (false, manual::completions(&args, Cli::command())),
+        Command::Man(args) => (false, manual::man(&args, Cli::command())),
         Command::Version { json } => (json, output::version(json)),
         Command::Schema(args) => (args.json, asynchronously(schema::run(args))),
         Command::Doc(args) => (args.common.json, asynchronously(doc::run(args))),
@@ -130,6 +147,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Undo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Undo))),
         Command::Redo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Redo))),
         Command::Outbox(args) => (args.common.json, asynchronously(outbox::outbox(args))),
+        Command::Status(args) => (args.common.json, asynchronously(status::run(args))),
+        Command::Top(args) => (args.common.json, on_threads(top::run(args))),
         Command::DeadLetters(args) => (args.common.json, asynchronously(outbox::letters(args))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
         Command::Policy(args) => (args.common.json, asynchronously(policy::run(args))),
@@ -159,6 +178,11 @@ fn serve(args: serve::ServeArgs) -> ExitCode {
 
 fn asynchronously(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     log_to_stderr();
+    on_threads(work)
+}
+
+/// The same without a log, which would be written over what is drawn.
+fn on_threads(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -185,10 +209,10 @@ fn log_to_stderr() {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use super::*;
 
     #[test]
     fn arguments_are_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 }

@@ -52,6 +52,8 @@ mod live;
 mod notes;
 mod options;
 mod outbox;
+mod overview;
+mod passes;
 mod pulse;
 mod purge;
 mod reads;
@@ -99,6 +101,7 @@ use self::{
     indexer::Flush,
     indexing::Indexing,
     links::Links,
+    overview::Board,
     registry::Registry,
     schema::Schemas,
 };
@@ -118,6 +121,8 @@ pub use self::{
     live::{LiveEvent, LiveQuery},
     options::RelayOptions,
     outbox::{OutboxCounts, OutboxEntry, OutboxState},
+    overview::{Overview, OverviewWatcher, Standing},
+    passes::{PASSES_MAX, Pass, PassAverage, Passes},
     purge::{PurgeError, Refusal},
     reads::{Behind, Got, Page, PutError},
     schema::{KeptSchema, SchemaStatus},
@@ -147,7 +152,7 @@ struct Inner {
     session: SessionId,
     next_broadcast: AtomicU64,
     schemas: Arc<Schemas>,
-    outbox: Arc<watch::Sender<OutboxCounts>>,
+    outbox: Arc<Board>,
     /// One document is replaced at a time.
     replacing: tokio::sync::Mutex<()>,
     next_call: AtomicU32,
@@ -328,7 +333,7 @@ impl Peer {
 
     /// How many documents are in the outbox, now and from now on.
     pub fn outbox_counts(&self) -> watch::Receiver<OutboxCounts> {
-        self.0.outbox.subscribe()
+        self.0.outbox.counts.subscribe()
     }
 
     /// Waits until the outbox is empty: a relay has on disk all that was edited here, in this run and

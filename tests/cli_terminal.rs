@@ -5,12 +5,15 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
 use serde_json::Value;
 
 const ABSENT: &str = "automerge:2akvofn6L1o4RMUEMQi7qzwRjKWZ";
@@ -28,13 +31,19 @@ fn run(directory: &Path, args: &[&str]) -> Output {
     concord(directory, args).output().unwrap()
 }
 
-/// All that the command writes to a terminal that is its standard output and error.
-fn at_a_terminal(directory: &Path, args: &[&str]) -> String {
+/// Both ends of a terminal: ours, and that of the command.
+fn terminal() -> (File, File) {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
     let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
     let theirs = OpenOptions::new().read(true).write(true).open(name).unwrap();
+    (File::from(ours), theirs)
+}
+
+/// All that the command writes to a terminal that is its standard output and error.
+fn at_a_terminal(directory: &Path, args: &[&str]) -> String {
+    let (ours, theirs) = terminal();
     let mut command = concord(directory, args);
     command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("CI");
     command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
@@ -43,7 +52,7 @@ fn at_a_terminal(directory: &Path, args: &[&str]) -> String {
     drop(command);
     let mut shown = Vec::new();
     // The end of a terminal is an error and not an end.
-    let _ = File::from(ours).read_to_end(&mut shown);
+    let _ = (&ours).read_to_end(&mut shown);
     child.wait().unwrap();
     String::from_utf8_lossy(&shown).into_owned()
 }
@@ -200,4 +209,122 @@ fn a_watch_tells_when_its_relay_comes_and_goes() {
     assert!(offline["text"].as_str().unwrap().contains("trying again in"), "{offline}");
     watching.kill().unwrap();
     watching.wait().unwrap();
+}
+
+#[test]
+fn completions_and_manual_pages_know_the_commands() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(dir, &["completions", shell]);
+        assert!(script.status.success(), "{shell}");
+        let script = String::from_utf8(script.stdout).unwrap();
+        for name in ["dead-letters", "outbox", "--deadline"] {
+            // Fish names options without their dashes.
+            let name = if shell == "fish" { name.trim_start_matches('-') } else { name };
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+    }
+    assert_eq!(run(dir, &["completions", "csh"]).status.code(), Some(2));
+    let page = String::from_utf8(run(dir, &["man"]).stdout).unwrap();
+    assert!(page.contains(".TH concord") && page.contains("concord\\-outbox(1)"), "{page}");
+    let pages = dir.join("share/man1");
+    assert!(run(dir, &["man", "--dir", pages.to_str().unwrap()]).status.success());
+    for (name, says) in [("concord.1", "outbox"), ("concord-dead-letters-retry.1", "PATH=VALUE")] {
+        let page = std::fs::read_to_string(pages.join(name)).unwrap();
+        assert!(page.contains(says), "{name}: {page}");
+    }
+    std::fs::write(dir.join("file"), "").unwrap();
+    let failed = run(dir, &["man", "--dir", dir.join("file").to_str().unwrap()]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8(failed.stderr).unwrap().contains("cannot write manual pages"));
+}
+
+#[test]
+fn the_status_says_what_scripts_and_people_ask() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let status = |args: &[&str]| -> (Option<i32>, String, String) {
+        let output = run(dir, &[&["status"], args].concat());
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let json = |said: &str| -> Value { serde_json::from_str(said).unwrap() };
+    let made = run(dir, &["doc", "create", r#"{"title":"x"}"#]).stdout;
+    let doc = String::from_utf8(made).unwrap();
+    let doc = doc.trim_end();
+    // Without a relay it is a question about this disk.
+    let (code, said, _) = status(&[]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("none was given") && said.contains("1 pending"), "{said}");
+    let (_, said, _) = status(&["--json"]);
+    let said = json(&said);
+    assert_eq!((&said["outbox"]["pending"], &said["documents"]), (&1.into(), &1.into()), "{said}");
+    assert_eq!((&said["online"], &said["in_step"]), (&false.into(), &false.into()), "{said}");
+    assert_eq!(json(&status(&[doc, "--json"]).1)["standing"], "local-only");
+    // A relay that is not reached is said, and scripts can tell.
+    let (code, said, why) = status(&["--url", NO_RELAY, "--deadline", "1"]);
+    assert_eq!(code, Some(4), "{why}");
+    assert!(said.contains("offline: nothing listens") && said.contains("1 pending"), "{said}");
+    assert!(why.starts_with("concord: ") && why.lines().count() == 1, "{why}");
+    // One that is there has it when this returns.
+    let relay = Relay::start(dir);
+    let (code, said, why) = status(&["--url", &relay.1, "--deadline", "60", "--json"]);
+    assert_eq!(code, Some(0), "{why}");
+    let said = json(&said);
+    assert_eq!((&said["online"], &said["in_step"]), (&true.into(), &true.into()), "{said}");
+    assert_eq!(said["relay"], Value::from(relay.1.as_str()), "{said}");
+    assert_eq!((&said["passes"]["count"], &said["passes"]["documents"]), (&1.into(), &1.into()));
+    assert!(said["passes"]["sent_bytes"].as_u64().unwrap() > 50, "{said}");
+    assert!(said["synchronised"].is_i64(), "{said}");
+    let (_, said, _) = status(&[]);
+    assert!(said.contains("outbox     empty"), "{said}");
+    assert_eq!(json(&status(&[doc, "--json"]).1)["standing"], "confirmed");
+    // What is edited after that is more than the relay has.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert!(run(dir, &["edit", doc, "title", "y"]).status.success());
+    let said = json(&status(&[doc, "--json"]).1);
+    assert_eq!((&said["standing"], &said["conflicts"]), (&"ahead".into(), &0.into()), "{said}");
+    let (code, said, _) = status(&[doc, "--url", &relay.1, "--deadline", "60"]);
+    assert!(code == Some(0) && said.contains("a relay has all that is here"), "{said}");
+    assert_eq!(status(&[ABSENT]).0, Some(3));
+}
+
+#[test]
+fn top_shows_relays_and_what_waits_and_leaves_the_terminal_as_it_was() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let relay = Relay::start(dir);
+    let made = run(dir, &["doc", "create", "{}"]).stdout;
+    let doc = String::from_utf8(made).unwrap();
+    let doc = doc.trim_end().trim_start_matches("automerge:");
+    for (url, shows) in [(NO_RELAY, ["offline", doc]), (&relay.1, ["online", "RECEIVED"])] {
+        for key in ["q", "\x1b", "\x03"] {
+            let (mut ours, theirs) = terminal();
+            let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(&ours, size).unwrap();
+            let mut command = concord(dir, &["top", "--url", url]);
+            command.env("TERM", "xterm").stdin(theirs.try_clone().unwrap());
+            command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
+            let mut child = command.spawn().unwrap();
+            drop(command);
+            let (mut shown, mut bytes) = (String::new(), [0; 4_096]);
+            while !(shown.contains(url) && shows.iter().all(|word| shown.contains(word))) {
+                let read = ours.read(&mut bytes).unwrap();
+                shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
+            }
+            assert!(shown.contains("\x1b[?1049h"), "{shown:?}");
+            ours.write_all(key.as_bytes()).unwrap();
+            let mut rest = Vec::new();
+            // The end of a terminal is an error and not an end.
+            let _ = ours.read_to_end(&mut rest);
+            assert!(child.wait().unwrap().success(), "{key:?}");
+            let rest = String::from_utf8_lossy(&rest);
+            assert!(rest.contains("\x1b[?1049l") && rest.contains("\x1b[?25h"), "{rest:?}");
+        }
+    }
+    let elsewhere = run(dir, &["top"]);
+    assert_eq!(elsewhere.status.code(), Some(2));
+    let why = String::from_utf8(elsewhere.stderr).unwrap();
+    assert!(why.contains("concord status --json"), "{why}");
 }

@@ -9,11 +9,7 @@ use std::{
 };
 
 use concord_protocol::{Limits, PeerId, PeerMetadata, SessionId};
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 
 use super::{
     Inner, Peer, PeerError, Tcp, Transport, applier,
@@ -26,6 +22,7 @@ use super::{
     link::LinkContext,
     links::Links,
     options::RelayOptions,
+    overview::Board,
     random_number,
     registry::Registry,
     schema::Schemas,
@@ -206,7 +203,7 @@ impl PeerBuilder {
         let home = home.with_index(Arc::clone(&index));
         let registry = Arc::new(Registry::new(home));
         let schemas = Arc::new(Schemas::new(self.schema));
-        let outbox = Arc::new(watch::Sender::default());
+        let outbox = Arc::new(Board::default());
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
         let engine = Engine {
             core: Core::new(
@@ -247,13 +244,16 @@ impl PeerBuilder {
             next_connection: AtomicU64::new(1),
             schemas: Arc::clone(&schemas),
         });
+        let links = Links::start(&runtime, link, relays, self.at_once);
+        // It is the first, and the only one.
+        let _ = outbox.meter.set(links.meter());
         Ok(Peer(Arc::new(Inner {
             directory: self.directory,
             store,
             registry,
             engine: engine_sender,
             tasks,
-            links: Links::start(&runtime, link, relays, self.at_once),
+            links,
             session,
             next_broadcast: AtomicU64::new(1),
             schemas,

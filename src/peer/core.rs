@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use concord_protocol::{Call, ChangeHash, CloseCode, DocumentId, Message, RefuseCode, codec};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{
     applier::Task,
@@ -23,7 +23,8 @@ use super::{
     held::Held,
     home::Home,
     notes::Notes,
-    outbox::{Outbox, OutboxCounts, OutboxEntry, Row},
+    outbox::{Outbox, OutboxEntry, Row},
+    overview::Board,
     purge::Refusal,
     registry::Registry,
     replacing::{Replacement, Replacing},
@@ -163,7 +164,7 @@ impl Core {
         config: Config,
         registry: Arc<Registry>,
         schemas: Arc<Schemas>,
-        counts: Arc<watch::Sender<OutboxCounts>>,
+        board: Arc<Board>,
     ) -> Self {
         Self {
             replica: Replica::new(config),
@@ -173,7 +174,7 @@ impl Core {
             connections: BTreeMap::new(),
             calls: Calls::default(),
             keeper: Keeper::new(schemas),
-            outbox: Outbox::new(counts),
+            outbox: Outbox::new(board),
             has_marker: false,
             timer_ms: None,
             armed_ms: None,
@@ -337,7 +338,7 @@ impl Core {
                 }
                 self.keeper.connected(id, info.metadata.storage_id.clone());
                 self.handle(Event::Connected(id, info));
-                self.outbox.online(true);
+                self.outbox.online(self.now, true);
                 for document in self.outbox.oldest_first() {
                     self.handle(Event::SyncWith(id, document));
                 }
@@ -353,7 +354,7 @@ impl Core {
             }
             Event::Disconnected(id) => {
                 self.connections.remove(&id);
-                self.outbox.online(!self.connections.is_empty());
+                self.outbox.online(self.now, !self.connections.is_empty());
                 self.keeper.disconnected(id);
                 self.calls.lost(id);
             }

@@ -445,6 +445,24 @@ impl Held {
         locked(&self.content).refusal.clone()
     }
 
+    /// Whether a relay that is or was connected said that it has something of it.
+    pub(super) fn is_known_to_relays(&self) -> bool {
+        !locked(&self.content).relay_has.is_empty()
+    }
+
+    /// Whether a relay said that it has what is not here, but for what the document is shown without.
+    pub(super) fn is_behind(&self) -> bool {
+        let content = locked(&self.content);
+        let Some(doc) = &content.doc else {
+            return false;
+        };
+        let is_here = |head: &ChangeHash| {
+            doc.get_change_meta_by_hash(&automerge::ChangeHash(head.0)).is_some()
+        };
+        let mut theirs = content.relay_has.values();
+        theirs.any(|theirs| !content.left_out.shown(theirs).iter().all(is_here))
+    }
+
     fn recount(&self) {
         self.confirmations.send_modify(|count| *count = count.wrapping_add(1));
     }

@@ -18,6 +18,8 @@ use tokio::{
 use super::{
     link::{self, LinkContext, Wish},
     locked,
+    overview::Meter,
+    passes::Bytes,
     relays::{Order, RelayKey, Relays},
     status::{RelayStatus, Status, StatusBoard},
     traffic::Traffic,
@@ -110,6 +112,18 @@ impl Links {
 
     pub(super) fn relays(&self) -> watch::Receiver<Vec<RelayStatus>> {
         locked(&self.shared.known).board.subscribe_relays()
+    }
+
+    /// Says how many bytes went to all of them, and came.
+    pub(super) fn meter(&self) -> Meter {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move || {
+            let known = locked(&shared.known);
+            known.about.iter().fold(Bytes::default(), |sum, About { traffic, .. }| Bytes {
+                sent: sum.sent + traffic.sent(),
+                received: sum.received + traffic.received(),
+            })
+        })
     }
 
     /// Whether any relay was ever configured and is not given up.

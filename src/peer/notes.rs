@@ -63,7 +63,7 @@ impl Core {
         self.has_marker |= has_marker;
         let Some((last, _)) = page.last() else {
             if self.has_marker {
-                return self.outbox.complete();
+                return self.outbox.complete(self.now);
             }
             return self.ask(Action::ListForOutbox(None));
         };
@@ -90,7 +90,7 @@ impl Core {
             Vec::new()
         });
         let Some(last) = page.last().cloned() else {
-            return self.outbox.complete();
+            return self.outbox.complete(self.now);
         };
         for document in page {
             let note = self.outbox.edited(self.now, &document);

@@ -21,9 +21,9 @@ use std::{
 
 use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
-use tokio::sync::watch;
 
 pub(super) use self::row::{Row, RowLetter, RowRefused};
+use super::overview::Board;
 use crate::replica::Now;
 
 /// Milliseconds that the row of a document stays after it was confirmed. Who types has written the
@@ -166,7 +166,8 @@ pub(super) struct Outbox {
     going: BTreeSet<(u64, DocumentId)>,
     /// Rows that could not be written, by when that is tried again.
     retries: BTreeSet<(u64, DocumentId)>,
-    counts: Arc<watch::Sender<OutboxCounts>>,
+    board: Arc<Board>,
+    now: Now,
     waiting: usize,
     refused: usize,
     failed: usize,
@@ -176,12 +177,13 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// An empty one, before what is on disk is known.
-    pub(super) fn new(counts: Arc<watch::Sender<OutboxCounts>>) -> Self {
+    pub(super) fn new(board: Arc<Board>) -> Self {
         Self {
             entries: BTreeMap::new(),
             going: BTreeSet::new(),
             retries: BTreeSet::new(),
-            counts,
+            board,
+            now: Now::default(),
             waiting: 0,
             refused: 0,
             failed: 0,
@@ -209,7 +211,8 @@ impl Outbox {
     }
 
     /// All that was there at the start is here.
-    pub(super) fn complete(&mut self) {
+    pub(super) fn complete(&mut self, now: Now) {
+        self.now = now;
         self.is_complete = true;
         self.tell();
     }
@@ -217,6 +220,7 @@ impl Outbox {
     /// Somebody edits a document, or it was stored here by a version that kept no outbox. Gives the
     /// row to be written before the edit.
     pub(super) fn edited(&mut self, now: Now, document: &DocumentId) -> Option<Note> {
+        self.now = now;
         let (row, at_ms) = self.change(document, |entry| {
             let at_ms = entry.goes_at_ms.take();
             if at_ms.is_some() || entry.row.since_ms == 0 {
@@ -243,6 +247,8 @@ impl Outbox {
     pub(super) fn confirmed(&mut self, now: Now, document: &DocumentId) -> Option<Note> {
         let entry = self.entries.get(document)?;
         entry.class()?;
+        self.now = now;
+        self.board.passes.send_modify(|passes| passes.confirmed(now));
         let at_ms = now.mono_ms.saturating_add(LINGER_MS);
         let note = self.change(document, |entry| {
             entry.row.refused.clear();
@@ -293,7 +299,8 @@ impl Outbox {
     }
 
     /// A relay came, or the last one went.
-    pub(super) fn online(&mut self, is_online: bool) {
+    pub(super) fn online(&mut self, now: Now, is_online: bool) {
+        self.now = now;
         self.is_online = is_online;
         self.tell();
     }
@@ -305,6 +312,7 @@ impl Outbox {
         document: &DocumentId,
         (hash, code, reason): (ChangeHash, RefuseCode, &str),
     ) -> Option<Note> {
+        self.now = now;
         let (row, at_ms) = self.change(document, |entry| {
             let at_ms = entry.goes_at_ms.take();
             if entry.row.since_ms == 0 {
@@ -481,7 +489,16 @@ impl Outbox {
             failed: self.failed,
             is_complete: self.is_complete,
         };
-        self.counts.send_if_modified(|known| {
+        let stands = (self.is_online, self.waiting > 0);
+        let is_in_step = self.is_online && self.is_complete && self.waiting == 0;
+        let board = &self.board;
+        board.passes.send_if_modified(|passes| {
+            if is_in_step {
+                passes.in_step(self.now);
+            }
+            passes.stands(self.now, stands, || board.bytes()) || is_in_step
+        });
+        board.counts.send_if_modified(|known| {
             let is_other = *known != counts;
             *known = counts;
             is_other

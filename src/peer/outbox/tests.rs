@@ -1,5 +1,6 @@
 use concord_protocol::ChangeHash;
 use quickcheck::{Arbitrary, Gen, quickcheck};
+use tokio::sync::watch;
 
 use super::*;
 
@@ -12,9 +13,9 @@ fn at(ms: u64) -> Now {
 }
 
 fn outbox() -> (Outbox, watch::Receiver<OutboxCounts>) {
-    let counts = Arc::new(watch::Sender::default());
-    let seen = counts.subscribe();
-    (Outbox::new(counts), seen)
+    let board = Arc::new(Board::default());
+    let seen = board.counts.subscribe();
+    (Outbox::new(board), seen)
 }
 
 /// What is on a disk that does as it is told.
@@ -35,7 +36,7 @@ impl Disk {
         for (document, row) in &self.0 {
             outbox.recalled(document, row);
         }
-        outbox.complete();
+        outbox.complete(at(0));
         (outbox, seen)
     }
 }
@@ -57,7 +58,7 @@ fn many_edits_are_one_entry_and_one_row() {
 #[test]
 fn a_row_lingers_and_costs_whoever_types_nothing() {
     let (mut outbox, seen) = outbox();
-    outbox.online(true);
+    outbox.online(at(0), true);
     assert!(outbox.edited(at(0), &document(1)).is_some());
     assert_eq!(seen.borrow().sending, 1);
     assert_eq!(outbox.confirmed(at(10), &document(1)), None);
@@ -173,7 +174,7 @@ quickcheck! {
                         disk.note(Some(note));
                     }
                 }
-                Step::Online(is_online) => outbox.online(is_online),
+                Step::Online(is_online) => outbox.online(at(now), is_online),
                 Step::Restart => {
                     (outbox, seen) = disk.restart();
                     let listed: BTreeSet<_> =

@@ -1,0 +1,172 @@
+//! How a peer stands as a whole, as one value that can be watched; and how one document does.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+
+use super::{
+    Document, FindError, OutboxCounts, OutboxState, Passes, Peer, PeerError, RelayState,
+    RelayStatus, Status, passes::Bytes,
+};
+
+/// Seconds by which a change may be older than the entry of the outbox that it made.
+const SLACK_S: i64 = 2;
+
+/// How a peer stands: see [`Peer::overview`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Overview {
+    /// Whether a relay is there, in one line.
+    pub status: Status,
+    /// Each relay, the preferred first.
+    pub relays: Vec<RelayStatus>,
+    /// How much waits.
+    pub outbox: OutboxCounts,
+    /// How long it took before, and when a relay was last in step.
+    pub passes: Passes,
+}
+
+impl Overview {
+    /// The relay that speaks for the peer, if one is connected.
+    pub fn relay(&self) -> Option<&RelayStatus> {
+        let Status::Online { relay } = &self.status else {
+            return None;
+        };
+        self.relays.iter().find(|one| one.url == *relay && one.state == RelayState::Online)
+    }
+
+    /// Whether a relay is connected, and has on disk all that was edited here.
+    pub fn is_in_step(&self) -> bool {
+        let OutboxCounts { refused, failed, is_complete, .. } = self.outbox;
+        let is_empty = self.outbox.waiting() + refused + failed == 0;
+        self.status.is_online() && is_complete && is_empty
+    }
+}
+
+/// Tells of how a peer stands: see [`Peer::watch_overview`].
+#[derive(Debug, Clone)]
+pub struct OverviewWatcher {
+    status: watch::Receiver<Status>,
+    relays: watch::Receiver<Vec<RelayStatus>>,
+    outbox: watch::Receiver<OutboxCounts>,
+    passes: watch::Receiver<Passes>,
+}
+
+impl OverviewWatcher {
+    /// How it stands now. What is so now is no news to [`OverviewWatcher::changed`].
+    pub fn now(&mut self) -> Overview {
+        Overview {
+            status: self.status.borrow_and_update().clone(),
+            relays: self.relays.borrow_and_update().clone(),
+            outbox: *self.outbox.borrow_and_update(),
+            passes: self.passes.borrow_and_update().clone(),
+        }
+    }
+
+    /// Waits until something is different from what [`OverviewWatcher::now`] said. Can be given up
+    /// at any time.
+    ///
+    /// # Errors
+    /// [`PeerError::Closed`] once all handles of the peer are gone.
+    pub async fn changed(&mut self) -> Result<(), PeerError> {
+        let changed = tokio::select! {
+            changed = self.status.changed() => changed,
+            changed = self.relays.changed() => changed,
+            changed = self.outbox.changed() => changed,
+            changed = self.passes.changed() => changed,
+        };
+        changed.map_err(|_| PeerError::Closed)
+    }
+}
+
+impl Peer {
+    /// How the peer stands at the moment: relays, outbox, and the last passes.
+    pub fn overview(&self) -> Overview {
+        self.watch_overview().now()
+    }
+
+    /// The same, now and from now on.
+    pub fn watch_overview(&self) -> OverviewWatcher {
+        OverviewWatcher {
+            status: self.status(),
+            relays: self.relays(),
+            outbox: self.outbox_counts(),
+            passes: self.0.outbox.passes.subscribe(),
+        }
+    }
+}
+
+/// How a document stands with relays: see [`Document::standing`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// All of its changes were made since the first that no relay confirmed: nobody else has it, as
+    /// far as is known here.
+    LocalOnly {
+        /// When the first edit was made that is not confirmed, milliseconds since 1970.
+        since_ms: u64,
+    },
+    /// There are changes here that no relay confirmed.
+    Ahead {
+        /// When the first edit was made that is not confirmed, milliseconds since 1970.
+        since_ms: u64,
+    },
+    /// A relay has all that is here.
+    Confirmed,
+    /// A relay has all that is here, and told of changes that are not here yet.
+    Behind,
+    /// A relay refused changes, or the document cannot be read here: it says which.
+    Stuck(OutboxState),
+}
+
+impl Document {
+    /// How the document stands with relays, as far as they said: while none is connected, others
+    /// may have changed it.
+    ///
+    /// # Errors
+    /// [`FindError`] if the document cannot be read.
+    pub async fn standing(&self) -> Result<Standing, FindError> {
+        let outbox = self.peer().outbox().await.map_err(|_| FindError::Closed)?;
+        let Some(entry) = outbox.into_iter().find(|entry| entry.document == *self.id()) else {
+            let is_behind = self.held().is_behind();
+            return Ok(if is_behind { Standing::Behind } else { Standing::Confirmed });
+        };
+        let since_ms = entry.since_ms;
+        if !matches!(entry.state, OutboxState::Pending | OutboxState::Sending) {
+            return Ok(Standing::Stuck(entry.state));
+        }
+        let since_s = i64::try_from(since_ms / 1_000).unwrap_or(i64::MAX);
+        let is_old = |time_s: i64| time_s < since_s.saturating_sub(SLACK_S);
+        let has_old = self
+            .read(|doc| doc.get_changes_meta(&[]).iter().any(|change| is_old(change.timestamp)))?;
+        Ok(if has_old || self.held().is_known_to_relays() {
+            Standing::Ahead { since_ms }
+        } else {
+            Standing::LocalOnly { since_ms }
+        })
+    }
+}
+
+/// What the outbox tells programs.
+#[derive(Default)]
+pub(super) struct Board {
+    pub(super) counts: watch::Sender<OutboxCounts>,
+    pub(super) passes: watch::Sender<Passes>,
+    /// Says how many bytes went and came; nobody does in a simulation.
+    pub(super) meter: OnceLock<Meter>,
+}
+
+/// See [`Board::meter`].
+pub(super) type Meter = Arc<dyn Fn() -> Bytes + Send + Sync>;
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Board").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    pub(super) fn bytes(&self) -> Bytes {
+        self.meter.get().map(|meter| meter()).unwrap_or_default()
+    }
+}
