@@ -8,6 +8,9 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -55,6 +58,23 @@ fn at_a_terminal(directory: &Path, args: &[&str]) -> String {
     let _ = (&ours).read_to_end(&mut shown);
     child.wait().unwrap();
     String::from_utf8_lossy(&shown).into_owned()
+}
+
+/// What comes out of a terminal, until its other end is closed.
+fn reader(ours: &File) -> mpsc::Receiver<String> {
+    let (told, screen) = mpsc::channel();
+    let mut ours = ours.try_clone().unwrap();
+    thread::spawn(move || {
+        let mut bytes = [0; 4_096];
+        // The end of a terminal is an error and not an end.
+        while let Ok(read @ 1..) = ours.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+            if told.send(text).is_err() {
+                break;
+            }
+        }
+    });
+    screen
 }
 
 /// A relay of its own process, on a port of its own.
@@ -308,18 +328,33 @@ fn top_shows_relays_and_what_waits_and_leaves_the_terminal_as_it_was() {
             command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
             let mut child = command.spawn().unwrap();
             drop(command);
-            let (mut shown, mut bytes) = (String::new(), [0; 4_096]);
-            while !(shown.contains(url) && shows.iter().all(|word| shown.contains(word))) {
-                let read = ours.read(&mut bytes).unwrap();
-                shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
+            let screen = reader(&ours);
+            let mut shown = String::new();
+            for round in 0.. {
+                if shown.contains(url) && shows.iter().all(|word| shown.contains(word)) {
+                    break;
+                }
+                assert!(round < 120, "{shown:?}");
+                match screen.recv_timeout(Duration::from_millis(500)) {
+                    Ok(more) => shown.push_str(&more),
+                    // Only what is different is drawn, which may be half a word: have it all.
+                    Err(RecvTimeoutError::Timeout) => {
+                        let ws_col = 100 + round % 2;
+                        tcsetwinsize(&ours, Winsize { ws_col, ..size }).unwrap();
+                    }
+                    Err(RecvTimeoutError::Disconnected) => panic!("it ended: {shown:?}"),
+                }
             }
             assert!(shown.contains("\x1b[?1049h"), "{shown:?}");
             ours.write_all(key.as_bytes()).unwrap();
-            let mut rest = Vec::new();
-            // The end of a terminal is an error and not an end.
-            let _ = ours.read_to_end(&mut rest);
+            let ends = Instant::now() + Duration::from_mins(1);
+            let mut rest = String::new();
+            while let Ok(more) = screen.recv_timeout(ends.saturating_duration_since(Instant::now()))
+            {
+                rest.push_str(&more);
+            }
+            assert!(Instant::now() < ends, "{key:?} does not end it");
             assert!(child.wait().unwrap().success(), "{key:?}");
-            let rest = String::from_utf8_lossy(&rest);
             assert!(rest.contains("\x1b[?1049l") && rest.contains("\x1b[?25h"), "{rest:?}");
         }
     }
