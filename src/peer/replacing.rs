@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     core::{Action, Core},
     held::Held,
+    index,
     outbox::RowRefused,
 };
 use crate::{
@@ -211,6 +212,10 @@ pub(super) async fn finish(store: &dyn Store) -> Result<(), StoreError> {
         }
     };
     if let Ok(document) = journal.document.parse::<DocumentId>() {
+        // Whatever the index says of it is from before.
+        if let Some(mark) = index::row::mark(&document) {
+            store.write(DocumentKey::index(), vec![mark]).await?;
+        }
         let key = DocumentKey { tenant: Tenant::default(), document };
         let stored = store.load(key.clone()).await?;
         let gone: BTreeSet<[u8; 32]> = journal.gone.into_iter().collect();
@@ -296,6 +301,10 @@ mod tests {
                 let keys: Vec<String> = made.keys(ROOT).collect();
                 assert_eq!(keys, ["after", "kept", "theirs"], "{cleared} {written}");
                 assert!(made.get_missing_deps(&[]).is_empty());
+                let mark = index::row::mark(&key.document);
+                let Some(RowWrite::Put(row, _)) = mark else { panic!("a mark is a row") };
+                let marked = store.read(DocumentKey::index(), vec![row]).await.unwrap();
+                assert!(marked[0].is_some(), "the index is told");
             }
         }
     }
