@@ -300,4 +300,8 @@ fn the_command_says_what_is_on_its_way_and_what_was_refused() {
     assert_eq!((&kept[0]["state"], &kept[0]["change"]), (&json!("discarded"), &json!(change)));
     let (code, words) = fails(home, &["dead-letters", "discard", change]);
     assert_eq!((code, words.contains("taken out already")), (1, true), "{words}");
+    let (code, words) = fails(home, &["dead-letters", "forget", change]);
+    assert_eq!((code, words.contains("--yes")), (2, true), "{words}");
+    assert!(ok(home, &["dead-letters", "forget", change, "--yes"]).ends_with("thrown away"));
+    assert_eq!(ok(home, &["dead-letters", "ls", "--all"]), "nothing was refused");
 }

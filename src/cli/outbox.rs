@@ -10,7 +10,9 @@ use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 
 use super::{
-    Failure, doc, edit,
+    Failure,
+    agree::agree,
+    doc, edit,
     open::{self, Common},
     output, past,
     path::DocPath,
@@ -58,6 +60,14 @@ enum LettersCommand {
     Discard {
         /// The change, or as many of its first digits as tell it apart
         change: String,
+    },
+    /// Throw away a change that was discarded, for good
+    Forget {
+        /// The change, or as many of its first digits as tell it apart
+        change: String,
+        /// Without asking
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Write a refused change to a file, as an Automerge change that programs can apply
     Export {
@@ -148,6 +158,12 @@ pub(super) async fn letters(args: LettersArgs) -> Result<(), Failure> {
             }
             LettersCommand::Discard { change } => {
                 discard(&peer, &common, &find(&peer, &change).await?).await
+            }
+            LettersCommand::Forget { change, yes } => {
+                let letter = find(&peer, &change).await?;
+                agree(&common, yes, &format!("throw {:.12} away", letter.change.to_string()))?;
+                peer.forget_letter(&letter.document, letter.change).await?;
+                said(&common, &letter, "thrown away", json!({}))
             }
             LettersCommand::Export { change, file } => {
                 let letter = find(&peer, &change).await?;

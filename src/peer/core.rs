@@ -27,7 +27,7 @@ use super::{
     overview::Board,
     purge::Refusal,
     registry::Registry,
-    replacing::{Replacement, Replacing},
+    replacing::{Replacement, Replacing, letter_row},
     schema::{Judged, Keeper, Schemas, Unread},
 };
 use crate::replica::{
@@ -76,6 +76,8 @@ pub(super) enum Command {
     Replace(Box<Replacement>),
     /// What relays refused of a document is to be sent once more.
     Retry(DocumentId),
+    /// A change that was taken out of this document need not be kept any more.
+    Forget(DocumentId, ChangeHash),
     /// What was refused?
     Letters(oneshot::Sender<Vec<(DocumentId, Row)>>),
     /// What is in the outbox?
@@ -275,6 +277,13 @@ impl Core {
                 let note = self.outbox.retried(&document);
                 self.note(note);
                 self.handle(Event::Resend(document));
+            }
+            Command::Forget(document, change) => {
+                if let Some(note) = self.outbox.forgotten(&document, change) {
+                    self.note(Some(note));
+                    let row = RowWrite::Delete(letter_row(&change));
+                    self.ask(Action::Note(Some(document), vec![row]));
+                }
             }
             Command::Outbox(asked) => _ = asked.send(self.outbox.list()),
             Command::Close(done) => self.close(done),

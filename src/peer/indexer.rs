@@ -250,7 +250,13 @@ impl Indexer {
     }
 
     async fn look_at(&self, work: &mut Work, documents: Vec<DocumentId>) {
-        let held: Vec<Arc<Held>> = documents.iter().map(|id| self.registry.hold(id)).collect();
+        // To open what was purged would be to ask relays for it.
+        let (gone, there): (Vec<DocumentId>, Vec<DocumentId>) = {
+            let mut marks = self.index.marks();
+            documents.into_iter().partition(|id| marks.is_gone(id))
+        };
+        gone.iter().for_each(|id| self.forget(work, id));
+        let held: Vec<Arc<Held>> = there.iter().map(|id| self.registry.hold(id)).collect();
         let phases = join_all(held.iter().map(|held| timeout(OPEN_MAX, opened(held)))).await;
         for (held, phase) in held.iter().zip(phases) {
             let is_gone = self.index.marks().is_gone(&held.id);

@@ -261,6 +261,25 @@ impl Peer {
         }
     }
 
+    /// Throws away a change that was taken out of its document, and what was said of it.
+    ///
+    /// # Errors
+    /// [`LetterError::IsOpen`] of one that is still in its document, and as
+    /// [`Peer::dead_letter`].
+    pub async fn forget_letter(
+        &self,
+        document: &DocumentId,
+        change: ChangeHash,
+    ) -> Result<(), LetterError> {
+        match self.dead_letter(document, change).await?.state {
+            LetterState::Open { .. } => Err(LetterError::IsOpen(change)),
+            LetterState::Discarded { .. } => {
+                let forget = Command::Forget(document.clone(), change);
+                Ok(self.0.engine.send(forget).map_err(|_| ChangeError::Closed)?)
+            }
+        }
+    }
+
     /// Takes a refused change out of its document, and makes another in its place.
     ///
     /// # Errors

@@ -393,6 +393,21 @@ impl Outbox {
         Some(Note::Put(document.clone(), row))
     }
 
+    /// A change that was taken out need not be kept any more. Gives the row.
+    pub(super) fn forgotten(&mut self, document: &DocumentId, hash: ChangeHash) -> Option<Note> {
+        let is_it = |letter: &RowLetter| letter.refused.hash == hash.0;
+        self.entries.get(document).filter(|entry| entry.row.letters.iter().any(is_it))?;
+        let (row, is_empty) = self.change(document, |entry| {
+            entry.row.letters.retain(|letter| !is_it(letter));
+            (entry.row.write(), entry.row.letters.is_empty() && entry.class().is_none())
+        });
+        if is_empty {
+            self.entries.remove(document);
+            return Some(Note::Delete(document.clone()));
+        }
+        Some(Note::Put(document.clone(), row))
+    }
+
     /// The rows of documents of which something was refused.
     pub(super) fn letters(&self) -> Vec<(DocumentId, Row)> {
         let rows = self

@@ -94,6 +94,32 @@ fn what_is_refused_is_told_until_it_is_taken() {
 }
 
 #[test]
+fn what_is_taken_out_is_kept_until_it_is_forgotten() {
+    let (mut outbox, seen) = outbox();
+    let mut disk = Disk::default();
+    let hash = |n: u8| ChangeHash([n; 32]);
+    disk.note(outbox.edited(at(0), &document(1)));
+    for n in 1..4 {
+        disk.note(outbox.refused(at(1), &document(1), (hash(n), RefuseCode::Quota, "no")));
+    }
+    let behind = BTreeSet::from([hash(2)]);
+    let (note, refused) = outbox.discarded(at(2), &document(1), hash(1), &behind, "ann").unwrap();
+    disk.note(Some(note));
+    assert_eq!((refused.hash, refused.reason.as_str()), (hash(1).0, "no"));
+    assert_eq!(seen.borrow().refused, 1);
+    let (mut outbox, _seen) = disk.restart();
+    let (_, row) = outbox.letters().remove(0);
+    assert_eq!((row.refused.len(), row.letters.len()), (1, 1), "another is still refused");
+    assert!(outbox.discarded(at(3), &document(1), hash(1), &behind, "ann").is_none());
+    disk.note(outbox.confirmed(at(4), &document(1)));
+    assert_eq!(outbox.wakes_at(), None, "the row stays for what is kept");
+    assert_eq!((outbox.list(), outbox.letters().len()), (vec![], 1));
+    assert_eq!(outbox.forgotten(&document(1), hash(3)), None);
+    disk.note(outbox.forgotten(&document(1), hash(1)));
+    assert!(disk.0.is_empty() && outbox.letters().is_empty());
+}
+
+#[test]
 fn a_row_that_cannot_be_read_stands_for_edits() {
     let (mut outbox, seen) = outbox();
     outbox.recalled(&document(3), b"\x01nonsense");
