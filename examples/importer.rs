@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         };
         let put = peer.put(task, &line.key, |task: &mut Task| {
             task.title.clone_from(&line.title);
-            task.status = if line.done { "done" } else { "open" }.to_owned();
+            if line.done { "done" } else { "open" }.clone_into(&mut task.status);
         });
         put.await?;
         imported += 1;

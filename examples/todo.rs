@@ -7,7 +7,7 @@
 //! ```
 //! A line that is typed is one more thing to do; `x 2` says that the second is done.
 
-use std::{env, error::Error, io::BufRead as _, thread, time::Duration};
+use std::{env, error::Error, fmt::Write as _, io::BufRead as _, thread, time::Duration};
 
 use automerge::{ObjId, ObjType, ROOT, ReadDoc, transaction::Transactable as _};
 use concord::peer::{Document, DocumentEvent, Peer};
@@ -21,13 +21,12 @@ async fn main() -> Result<(), Failed> {
         return Err("usage: todo DIRECTORY RELAY_URL [DOCUMENT]".into());
     };
     let peer = Peer::builder(directory).relay(relay).open()?;
-    let list = match args.next() {
-        Some(url) => peer.find(&url).await?,
-        None => {
-            let list = peer.create().await?;
-            list.change(|tx| Ok(tx.put_object(ROOT, "items", ObjType::List)?)).await?;
-            list
-        }
+    let list = if let Some(url) = args.next() {
+        peer.find(&url).await?
+    } else {
+        let list = peer.create().await?;
+        list.change(|tx| Ok(tx.put_object(ROOT, "items", ObjType::List)?)).await?;
+        list
     };
     println!("{}", list.url());
     show(&list)?;
@@ -67,15 +66,12 @@ async fn write(list: &Document, line: &str) -> Result<(), Failed> {
     let done = line.strip_prefix("x ").and_then(|number| number.parse::<usize>().ok());
     list.change(|tx| {
         let items = items(tx)?;
-        match done {
-            Some(number) => {
-                let item = tx.get(&items, number.saturating_sub(1))?;
-                tx.put(item.ok_or("there is no such thing to do")?.1, "done", true)?;
-            }
-            None => {
-                let item = tx.insert_object(&items, tx.length(&items), ObjType::Map)?;
-                tx.put(item, "title", line)?;
-            }
+        if let Some(number) = done {
+            let item = tx.get(&items, number.saturating_sub(1))?;
+            tx.put(item.ok_or("there is no such thing to do")?.1, "done", true)?;
+        } else {
+            let item = tx.insert_object(&items, tx.length(&items), ObjType::Map)?;
+            tx.put(item, "title", line)?;
         }
         Ok(())
     })
@@ -90,7 +86,8 @@ fn show(list: &Document) -> Result<(), Failed> {
         for (number, item) in (1..).zip(doc.list_range(&items, ..)) {
             let (title, done) = (doc.get(item.id(), "title")?, doc.get(item.id(), "done")?);
             let title = title.and_then(|(title, _)| title.into_string().ok()).unwrap_or_default();
-            shown += &format!("{number} [{}] {title}\n", if done.is_some() { 'x' } else { ' ' });
+            let mark = if done.is_some() { 'x' } else { ' ' };
+            writeln!(shown, "{number} [{mark}] {title}")?;
         }
         Ok::<_, Failed>(shown)
     })?;

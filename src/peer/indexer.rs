@@ -255,7 +255,9 @@ impl Indexer {
             let mut marks = self.index.marks();
             documents.into_iter().partition(|id| marks.is_gone(id))
         };
-        gone.iter().for_each(|id| self.forget(work, id));
+        for id in &gone {
+            self.forget(work, id);
+        }
         let held: Vec<Arc<Held>> = there.iter().map(|id| self.registry.hold(id)).collect();
         let phases = join_all(held.iter().map(|held| timeout(OPEN_MAX, opened(held)))).await;
         for (held, phase) in held.iter().zip(phases) {
