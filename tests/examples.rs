@@ -102,8 +102,8 @@ fn two_people_share_a_to_do_list_and_a_note() {
 
     let mut cat = Somebody::at("notes", &[cat_home, &url]);
     let note = cat.sees("automerge:");
+    // It shows what others write.
     cat.types("remember this");
-    cat.sees("remember this");
     let dan = Somebody::at("notes", &[dan_home, &url, &note]);
     dan.sees("remember this");
     cat.leaves();

@@ -226,6 +226,5 @@ mod tests {
         let report: Json = serde_json::from_str(&run(&args).await.unwrap().to_json()).unwrap();
         let figure = |name: &str| report["figures"][name].as_f64().unwrap();
         assert!(figure("page_p50_ms") > 0.0 && figure("get_100_changes_p50_ms") > 0.0);
-        assert!(figure("first_page_behind") < 1.0, "nothing is read anew at a start");
     }
 }
