@@ -21,6 +21,7 @@ mod names {
     pub(super) const APPLIED: &str = "applied";
     pub(super) const BODY: &str = "body";
     pub(super) const CODE: &str = "code";
+    pub(super) const CONCORD_FEATURES: &str = "concordFeatures";
     pub(super) const CONCORD_SCHEMA: &str = "concordSchema";
     pub(super) const COUNT: &str = "count";
     pub(super) const DATA: &str = "data";

@@ -10,6 +10,7 @@
 
 pub mod close;
 pub mod codec;
+mod features;
 pub mod guard;
 pub mod handshake;
 mod hash;
@@ -21,6 +22,7 @@ mod schema;
 pub mod sync;
 
 pub use close::CloseCode;
+pub use features::{Feature, Features};
 pub use hash::{ActorId, ChangeHash};
 pub use ids::{AutomergeUrl, DocumentId, ID_MAX_LEN, IdError, PeerId, SessionId, StorageId};
 pub use limits::Limits;

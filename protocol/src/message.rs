@@ -16,13 +16,15 @@
 //!
 //! The last five are about the connection and no document, so they name neither end. A peer that
 //! holds a schema says which in its join (`peerMetadata.concordSchema`, the hash), and is then not
-//! told of that one again. A call is the HTTP request of the same method and path below `/v1/`, and
+//! told of that one again. What either side can do beyond these it says by name
+//! ([`crate::Feature`], `peerMetadata.concordFeatures`, a list); neither uses what the other did not
+//! say, and names that are not known are passed over. A call is the HTTP request of the same method and path below `/v1/`, and
 //! is answered as that is. Where HTTP answers with server-sent events, there is an answer without a
 //! body, and then events until either side hangs up.
 
 use bytes::Bytes;
 
-use crate::{ChangeHash, DocumentId, PeerId, SchemaHash, SessionId, StorageId};
+use crate::{ChangeHash, DocumentId, Features, PeerId, SchemaHash, SessionId, StorageId};
 
 /// What a peer says of itself when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,6 +35,8 @@ pub struct PeerMetadata {
     pub is_ephemeral: Option<bool>,
     /// The schema of a relay that it holds (`concord.v1`): it need not be told of that one.
     pub schema: Option<SchemaHash>,
+    /// What it can do beyond what every `concord.v1` can.
+    pub features: Features,
 }
 
 /// Heads of a document as some other store last had them.

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use concord_protocol::{
-    Ack, Answer, Call, ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, RefuseCode,
-    Refused, RemoteHeads, SchemaHash, SessionId, StorageId,
+    Ack, Answer, Call, ChangeHash, DocumentId, Feature, Features, Limits, Message, PeerId,
+    PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash, SessionId, StorageId,
     codec::{self, DecodeError},
 };
 use quickcheck::{Arbitrary, Gen, quickcheck};
@@ -40,6 +40,7 @@ fn metadata(g: &mut Gen) -> PeerMetadata {
         storage_id: bool::arbitrary(g).then(|| name(g)),
         is_ephemeral: Arbitrary::arbitrary(g),
         schema: bool::arbitrary(g).then(|| SchemaHash::of(&String::arbitrary(g))),
+        features: Feature::ALL.into_iter().filter(|_| bool::arbitrary(g)).collect(),
     }
 }
 
@@ -495,5 +496,16 @@ fn calls_and_schemas_have_limits_and_a_strange_one_of_a_join_is_passed_over() {
             map(&[("type", &text("join")), ("senderId", &text("a")), ("peerMetadata", &metadata)]);
         let Message::Join { metadata, .. } = decode(join).unwrap().remove(0) else { panic!() };
         assert_eq!(metadata, PeerMetadata::default());
+        let metadata = map(&[("concordFeatures", strange)]);
+        let join =
+            map(&[("type", &text("join")), ("senderId", &text("a")), ("peerMetadata", &metadata)]);
+        let Message::Join { metadata, .. } = decode(join).unwrap().remove(0) else { panic!() };
+        assert_eq!(metadata, PeerMetadata::default());
     }
+    let some = [&[0x83][..], &text("later"), &[0xa0], &text("zstd")].concat();
+    let metadata = map(&[("concordFeatures", &some)]);
+    let join =
+        map(&[("type", &text("join")), ("senderId", &text("a")), ("peerMetadata", &metadata)]);
+    let Message::Join { metadata, .. } = decode(join).unwrap().remove(0) else { panic!() };
+    assert_eq!(metadata.features, Features::NONE.with(Feature::Zstd));
 }

@@ -127,7 +127,7 @@ fn config(options: &WorldOptions) -> Config {
     let metadata = PeerMetadata {
         storage_id: Some("relay-storage".parse::<StorageId>().unwrap()),
         is_ephemeral: Some(false),
-        schema: None,
+        ..PeerMetadata::default()
     };
     let mut config = Config::new("relay".parse().unwrap(), metadata);
     config.compact_changes = options.compact_changes;

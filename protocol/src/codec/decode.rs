@@ -3,8 +3,9 @@ use minicbor::data::Type;
 
 use super::{DecodeError, item::Item, names, types};
 use crate::{
-    Ack, Answer, Call, ChangeHash, DocumentId, ID_MAX_LEN, IdError, Limits, Message, PeerId,
-    PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash, StorageId, handshake,
+    Ack, Answer, Call, ChangeHash, DocumentId, Feature, Features, ID_MAX_LEN, IdError, Limits,
+    Message, PeerId, PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash, StorageId,
+    handshake,
 };
 
 /// Messages in one frame, with `concord.v1`.
@@ -269,6 +270,9 @@ impl<'a> Fields<'a> {
                 names::CONCORD_SCHEMA if item.kind()? == Type::String => {
                     metadata.schema = item.text(names::CONCORD_SCHEMA)?.parse().ok();
                 }
+                names::CONCORD_FEATURES if item.kind()? == Type::Array => {
+                    metadata.features = features(&mut item)?;
+                }
                 _ => item.skip()?,
             }
         }
@@ -449,6 +453,21 @@ fn list<'a, T>(
         items.push(read(item, field)?);
     }
     Ok(items)
+}
+
+/// Those that are known; a later version has more, and may say them in another way.
+fn features(item: &mut Item<'_>) -> Result<Features, DecodeError> {
+    let mut features = Features::NONE;
+    let mut entries = item.array(names::CONCORD_FEATURES)?;
+    while entries.more(item)? {
+        if item.kind()? == Type::String {
+            let known = Feature::parse(item.text(names::CONCORD_FEATURES)?);
+            features = known.map_or(features, |feature| features.with(feature));
+        } else {
+            item.skip()?;
+        }
+    }
+    Ok(features)
 }
 
 fn room<T>(items: &[T], what: &'static str, max: usize) -> Result<(), DecodeError> {

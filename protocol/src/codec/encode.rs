@@ -193,9 +193,10 @@ fn with_data(
 }
 
 fn write_metadata(out: &mut Writer, metadata: &PeerMetadata) {
-    let PeerMetadata { storage_id, is_ephemeral, schema } = metadata;
+    let PeerMetadata { storage_id, is_ephemeral, schema, features } = metadata;
     out.text(names::PEER_METADATA);
-    let said = [storage_id.is_some(), is_ephemeral.is_some(), schema.is_some()];
+    let said =
+        [storage_id.is_some(), is_ephemeral.is_some(), schema.is_some(), !features.is_empty()];
     out.map(said.into_iter().filter(|said| *said).count());
     if let Some(storage_id) = storage_id {
         text(out, names::STORAGE_ID, storage_id.as_str());
@@ -206,6 +207,13 @@ fn write_metadata(out: &mut Writer, metadata: &PeerMetadata) {
     }
     if let Some(schema) = schema {
         text(out, names::CONCORD_SCHEMA, &schema.to_string());
+    }
+    if !features.is_empty() {
+        out.text(names::CONCORD_FEATURES);
+        out.array(features.iter().count());
+        for feature in features.iter() {
+            out.text(feature.as_str());
+        }
     }
 }
 

@@ -225,7 +225,7 @@ impl World<'_> {
                 metadata: PeerMetadata {
                     storage_id: Some(process.store.storage_id()),
                     is_ephemeral: Some(false),
-                    schema: None,
+                    ..PeerMetadata::default()
                 },
                 concord,
                 dialled: side == 0,
