@@ -16,6 +16,8 @@ mod light;
 mod live;
 mod local_edit;
 mod many;
+mod observed;
+mod outbox;
 mod progress;
 mod queue;
 mod report;
@@ -23,6 +25,7 @@ mod scratch;
 mod server_usage;
 mod session;
 mod stats;
+mod stored;
 mod target;
 pub mod trace;
 mod trace_document;
@@ -78,11 +81,15 @@ enum Scenario {
     Join(join::JoinArgs),
     /// Replay a recorded editing history through two live peers, and compare both texts with its end
     Trace(TraceArgs),
-    /// Type into a long text of an embedded peer, without a server: time until the store has an
-    /// edit, and until it is on disk
+    /// Type into a long text of an embedded peer, without a server: time until an edit is seen, until
+    /// the store has it, and until it is on disk
     LocalEdit(local_edit::LocalEditArgs),
     /// Open, list and query a replica of very many entities, without a server
     Entities(entities::EntitiesArgs),
+    /// What small edits take on disk, before and after they are compacted, without a server
+    Stored(stored::StoredArgs),
+    /// Edit entities of an embedded peer offline, then connect: time until a relay has confirmed all
+    Outbox(outbox::OutboxArgs),
     /// Look for conflicts in small entities and in a long text, without a server
     Detect(detect::DetectArgs),
     /// List and decide conflicts of a Concord relay that has very many
@@ -234,6 +241,7 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::LocalEdit(args) => return local_edit::run(args).await,
         Scenario::Detect(args) => return detect::run(args).await,
         Scenario::Entities(args) => return entities::run(args).await,
+        Scenario::Stored(args) => return stored::run(args).await,
         _ => {}
     }
     raise_open_files_limit();
@@ -255,13 +263,17 @@ pub async fn measure(args: BenchArgs) -> Result<Report, BenchError> {
         Scenario::LocalEdit(args) => local_edit::run(args).await?,
         Scenario::Detect(args) => detect::run(args).await?,
         Scenario::Entities(args) => entities::run(args).await?,
+        Scenario::Stored(args) => stored::run(args).await?,
+        Scenario::Outbox(outbox_args) => outbox::run(outbox_args, &args.url, &context).await?,
         Scenario::Queue(queue_args) => queue::run(queue_args, &args.url, &context).await?,
         Scenario::Divergence(of) => divergence::run(of, &args.url, &context).await?,
     };
     report.setting("url", args.url);
     // The peers of a trace have connections of their own, which nobody counts.
-    let own =
-        matches!(args.scenario, Scenario::Trace(_) | Scenario::Queue(_) | Scenario::Divergence(_));
+    let own = matches!(
+        args.scenario,
+        Scenario::Trace(_) | Scenario::Queue(_) | Scenario::Divergence(_) | Scenario::Outbox(_)
+    );
     if !own {
         report.traffic(&context.traffic);
     }
