@@ -10,6 +10,7 @@ use concord::{
     entity::{EntityType, Schema, Value},
     peer::{Document, LiveEvent, LiveQuery, Page, Peer, Query, ReadError, Row, Test},
     relay::{Relay, RelayConfig},
+    review::Choice,
     store::{self, Store},
     worker::{InProcess, WorkerLimits},
 };
@@ -387,4 +388,41 @@ async fn after_a_crash_at_any_moment_the_index_is_what_a_rebuild_gives() {
         (store, faults) = faults.after_crash();
         drop(peer);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_conflicts_are_counted_also_after_a_start_and_not_once_they_are_decided() {
+    let store = store::memory().unwrap();
+    let peer = peer_on(&store);
+    let document = put(&peer, "1", json!({ "due": 1_000 })).await;
+    put(&peer, "2", json!({ "due": 1_000 })).await;
+    peer.indexed().await.unwrap();
+    assert_eq!(peer.overview().conflicts, Some(0));
+
+    let heads = document.heads().unwrap();
+    for due in [2_000_i64, 3_000] {
+        let put = document.change_at(&heads, |tx| {
+            let due = automerge::ScalarValue::Timestamp(due);
+            Ok(tx.put(ROOT, "due", due)?)
+        });
+        put.await.unwrap();
+    }
+    let mut overview = peer.watch_overview();
+    while overview.now().conflicts != Some(1) {
+        timeout(SOON, overview.changed()).await.unwrap().unwrap();
+    }
+    drop((document, overview));
+    peer.close().await.unwrap();
+
+    let peer = peer_on(&store);
+    peer.indexed().await.unwrap();
+    assert_eq!(peer.overview().conflicts, Some(1));
+    let document = peer.get(&task(), "1").await.unwrap().unwrap().document;
+    let conflict = document.conflicts().unwrap().remove(0);
+    document.resolve(&conflict, &Choice::Side(0), None).await.unwrap();
+    peer.indexed().await.unwrap();
+    assert_eq!(peer.overview().conflicts, Some(0));
+
+    let without = Peer::builder("memory").store(store::memory().unwrap()).index(false).open();
+    assert_eq!(without.unwrap().overview().conflicts, None);
 }

@@ -16,6 +16,9 @@ use super::{
     output, sync, waiting,
 };
 
+/// How long it waits for documents to be looked at: it is to answer at once.
+const INDEXED_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What scripts can rely on.
 pub(super) const STATUS_HELP: &str = "\
 Without --url this says what is known on this disk, and connects to nothing.
@@ -59,12 +62,17 @@ async fn of_all(peer: &Peer, common: &Common) -> Result<(), Failure> {
     };
     let entries = peer.outbox().await?;
     let documents = peer.documents().await?.len();
+    // Conflicts are counted in documents that were looked at, which a first start has not done yet.
+    let indexed = tokio::time::timeout(INDEXED_MAX, peer.indexed()).await;
+    let are_all = matches!(indexed, Ok(Ok(())));
     let overview = peer.overview();
     let oldest = entries.iter().map(|entry| seconds(entry.since_ms)).min();
     if common.json {
-        output::json(&to_json(&overview, documents, oldest))?;
+        let mut said = to_json(&overview, documents, oldest);
+        said["conflicts_counted"] = json!(are_all);
+        output::json(&said)?;
     } else {
-        print(&overview, documents, oldest)?;
+        print(&overview, documents, oldest, are_all)?;
     }
     match flushed {
         // It is said, and has its own command.
@@ -93,7 +101,12 @@ async fn in_step(peer: &Peer, common: &Common) -> Result<(), ConfirmError> {
     Err(ConfirmError::TimedOut { pending: 0, total: 0, reason })
 }
 
-fn print(overview: &Overview, documents: usize, oldest: Option<i64>) -> Result<(), Failure> {
+fn print(
+    overview: &Overview,
+    documents: usize,
+    oldest: Option<i64>,
+    are_all: bool,
+) -> Result<(), Failure> {
     let now = output::now();
     let say = |what: &str, words: String| output::line(format_args!("{what:<11}{words}"));
     if overview.relays.is_empty() {
@@ -119,7 +132,14 @@ fn print(overview: &Overview, documents: usize, oldest: Option<i64>) -> Result<(
     if let Some(passes) = passes(overview) {
         say("passes", passes)?;
     }
-    say("documents", documents.to_string())
+    say("documents", documents.to_string())?;
+    let so_far = if are_all { "" } else { " so far: documents are still being looked at" };
+    match overview.conflicts {
+        None => Ok(()),
+        Some(0) => say("conflicts", format!("none open{so_far}")),
+        Some(open) if are_all => say("conflicts", format!("{open} open: concord conflicts ls")),
+        Some(open) => say("conflicts", format!("{open} open{so_far}")),
+    }
 }
 
 /// Latency and bytes of a relay, in words.
@@ -209,6 +229,7 @@ fn to_json(overview: &Overview, documents: usize, oldest: Option<i64>) -> Json {
         "synchronised": overview.passes.synchronised_ms().map(seconds),
         "passes": passes,
         "documents": documents,
+        "conflicts": overview.conflicts,
     })
 }
 

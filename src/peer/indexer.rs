@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     replica::RowWrite,
+    review,
     store::{DocumentKey, Store, Tenant},
 };
 
@@ -290,16 +291,12 @@ impl Indexer {
     /// Takes the entry of a document.
     fn take(&self, work: &mut Work, held: &Held) {
         let id = &held.id;
-        let Some(mut ready) = held.ready() else { return Self::later(work, id) };
-        let known = self.index.read(|table| table.get(id).cloned());
-        let projector = self.index.projector();
-        let read = AssertUnwindSafe(|| projector.read(id, ready.doc(), known.as_ref()));
         // What automerge panics on is a document of others: it is not to end the index.
-        let Ok(entry) = catch_unwind(read) else {
-            drop(ready);
-            return self.unreadable(id);
+        let entry = match catch_unwind(AssertUnwindSafe(|| self.entry(held))) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Self::later(work, id),
+            Err(_) => return self.unreadable(id),
         };
-        drop(ready);
         locked(&self.index.unreadable).remove(id);
         if self.index.change(|table| table.put(entry.clone())) {
             work.unkept.insert(id.clone());
@@ -319,6 +316,35 @@ impl Indexer {
             drop(marks);
             Self::later(work, id);
         }
+    }
+
+    /// The entry of a document as it is, unless it is not there at the moment.
+    fn entry(&self, held: &Held) -> Option<Entry> {
+        let projector = self.index.projector();
+        let known = self.index.read(|table| table.get(&held.id).cloned());
+        // In the order of all who want both.
+        let mut follower = locked(&held.follower);
+        let mut ready = held.ready()?;
+        if let Some(known) = known.filter(|known| projector.is_entry_of(known, ready.doc())) {
+            return Some(known);
+        }
+        // Taken out while it is used: a panic leaves a new one, which knows that it knows nothing.
+        let mut following = std::mem::take(&mut *follower);
+        // Edits do not wait while a long history is gone through the first time.
+        let news = following.news(ready.doc());
+        drop(ready);
+        let all = following.take_in(news);
+        let mut ready = held.ready()?;
+        let (doc, schema) = (ready.doc(), projector.schema());
+        let all = all.and_then(|()| following.take_in(following.news(doc)));
+        let conflicts = match all {
+            Ok(()) => review::open(doc, following.detector(), &held.id, schema.map(|s| &**s)).len(),
+            // Whoever looks at its conflicts is told why.
+            Err(_) => 0,
+        };
+        let entry = projector.read(&held.id, doc, conflicts);
+        *follower = following;
+        Some(entry)
     }
 
     /// Nothing is there of a document.

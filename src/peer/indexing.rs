@@ -46,6 +46,8 @@ pub(super) struct Indexing {
     pub(super) done: watch::Sender<u64>,
     /// Counts up with the table's changes.
     pub(super) changes: watch::Sender<u64>,
+    /// Open in all documents that were looked at.
+    pub(super) conflicts: watch::Sender<usize>,
     pub(super) progress: watch::Sender<Progress>,
     /// Documents that cannot be read.
     pub(super) unreadable: Mutex<BTreeSet<DocumentId>>,
@@ -124,8 +126,16 @@ impl Indexing {
 
     /// Changes the table; whether it did.
     pub(super) fn change(&self, change: impl FnOnce(&mut Table) -> bool) -> bool {
-        let is_other = change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner));
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let is_other = change(&mut table);
+        let conflicts = table.conflicts();
+        drop(table);
         if is_other {
+            self.conflicts.send_if_modified(|before| {
+                let is_other = *before != conflicts;
+                *before = conflicts;
+                is_other
+            });
             self.changes.send_modify(|count| *count = count.wrapping_add(1));
         }
         is_other

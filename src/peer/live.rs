@@ -211,6 +211,7 @@ mod tests {
                 heads: 0,
                 changed,
                 is_deleted: false,
+                conflicts: 0,
                 cells: vec![Cell::Unset],
             };
             Row::new(&Entry::new(&parts), None).unwrap()

@@ -24,6 +24,9 @@ pub struct Overview {
     pub outbox: OutboxCounts,
     /// How long it took before, and when a relay was last in step.
     pub passes: Passes,
+    /// Conflicts that are open in documents here, as [`Document::conflicts`] has them. Nothing if
+    /// this peer keeps no index of its documents.
+    pub conflicts: Option<usize>,
 }
 
 impl Overview {
@@ -50,6 +53,7 @@ pub struct OverviewWatcher {
     relays: watch::Receiver<Vec<RelayStatus>>,
     outbox: watch::Receiver<OutboxCounts>,
     passes: watch::Receiver<Passes>,
+    conflicts: Option<watch::Receiver<usize>>,
 }
 
 impl OverviewWatcher {
@@ -60,6 +64,7 @@ impl OverviewWatcher {
             relays: self.relays.borrow_and_update().clone(),
             outbox: *self.outbox.borrow_and_update(),
             passes: self.passes.borrow_and_update().clone(),
+            conflicts: self.conflicts.as_mut().map(|open| *open.borrow_and_update()),
         }
     }
 
@@ -69,7 +74,14 @@ impl OverviewWatcher {
     /// # Errors
     /// [`PeerError::Closed`] once all handles of the peer are gone.
     pub async fn changed(&mut self) -> Result<(), PeerError> {
+        let conflicts = async {
+            match &mut self.conflicts {
+                Some(open) => open.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         let changed = tokio::select! {
+            changed = conflicts => changed,
             changed = self.status.changed() => changed,
             changed = self.relays.changed() => changed,
             changed = self.outbox.changed() => changed,
@@ -80,7 +92,9 @@ impl OverviewWatcher {
 }
 
 impl Peer {
-    /// How the peer stands at the moment: relays, outbox, and the last passes.
+    /// How the peer stands at the moment: relays, outbox, the last passes and conflicts. What was
+    /// edited within the last moments may not be among the conflicts yet: [`Peer::indexed`] waits for
+    /// it.
     pub fn overview(&self) -> Overview {
         self.watch_overview().now()
     }
@@ -92,6 +106,7 @@ impl Peer {
             relays: self.relays(),
             outbox: self.outbox_counts(),
             passes: self.0.outbox.passes.subscribe(),
+            conflicts: self.0.index.is_on().then(|| self.0.index.conflicts.subscribe()),
         }
     }
 }

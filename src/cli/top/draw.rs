@@ -68,7 +68,12 @@ fn headline(overview: &Overview) -> Line<'static> {
         || "not synchronised since the start".to_owned(),
         |ms| format!("last synchronised {}", output::ago(seconds(ms), output::now())),
     );
-    Line::from(vec![" concord  ".bold(), word, Span::from(format!("  {last}"))])
+    let conflicts = match overview.conflicts {
+        None | Some(0) => Span::default(),
+        Some(1) => Span::from("  1 conflict open").yellow(),
+        Some(open) => Span::from(format!("  {open} conflicts open")).yellow(),
+    };
+    Line::from(vec![" concord  ".bold(), word, Span::from(format!("  {last}")), conflicts])
 }
 
 fn relays(frame: &mut Frame<'_>, area: Rect, overview: &Overview) {

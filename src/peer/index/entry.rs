@@ -10,8 +10,11 @@ use super::cell::{Cell, TEXT_BYTES_MAX};
 /// Bytes of the values of one document that the index has. Strings beyond are cut, to nothing if
 /// need be.
 const CELLS_BYTES_MAX: usize = 4_096;
-/// What comes before the names: three numbers of eight bytes, flags, and the lengths of the names.
-const HEADER: usize = 31;
+/// What comes before the names: three numbers of eight bytes, flags, the lengths of the names, and
+/// how many conflicts are open.
+const HEADER: usize = 33;
+/// Where the number of conflicts is.
+const CONFLICTS: usize = 31;
 const DELETED: u8 = 1;
 const KEYED: u8 = 2;
 
@@ -33,6 +36,8 @@ pub(crate) struct Parts<'a> {
     /// When its newest change was made, in seconds since 1970.
     pub(crate) changed: i64,
     pub(crate) is_deleted: bool,
+    /// Open in it; `u16::MAX` means so many or more.
+    pub(crate) conflicts: u16,
     /// Of all fields of the type, in the order of their names.
     pub(crate) cells: Vec<Cell<'a>>,
 }
@@ -45,6 +50,7 @@ impl std::fmt::Debug for Entry {
             .field("key", &self.key())
             .field("changed", &self.changed())
             .field("is_deleted", &self.is_deleted())
+            .field("conflicts", &self.conflicts())
             .field("cells", &self.cells().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
@@ -65,6 +71,7 @@ impl Entry {
         for name in names {
             out.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
         }
+        out.extend_from_slice(&parts.conflicts.to_le_bytes());
         for name in names {
             out.extend_from_slice(name.as_bytes());
         }
@@ -109,9 +116,13 @@ impl Entry {
         self.0.get(24).copied().unwrap_or_default()
     }
 
+    fn short(&self, at: usize) -> u16 {
+        let bytes = self.0.get(at..).and_then(|bytes| bytes.first_chunk::<2>());
+        bytes.map_or(0, |bytes| u16::from_le_bytes(*bytes))
+    }
+
     fn length(&self, name: usize) -> usize {
-        let bytes = self.0.get(25 + 2 * name..).and_then(|bytes| bytes.first_chunk::<2>());
-        bytes.map_or(0, |bytes| usize::from(u16::from_le_bytes(*bytes)))
+        usize::from(self.short(25 + 2 * name))
     }
 
     fn name_at(&self, number: usize) -> &str {
@@ -136,6 +147,11 @@ impl Entry {
 
     pub(crate) fn is_deleted(&self) -> bool {
         self.flags() & DELETED != 0
+    }
+
+    /// How many conflicts are open in it.
+    pub(crate) fn conflicts(&self) -> usize {
+        usize::from(self.short(CONFLICTS))
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -244,12 +260,14 @@ mod tests {
             heads: 2,
             changed: -3,
             is_deleted: true,
+            conflicts: 515,
             cells,
         };
         let entry = Entry::new(&parts);
         assert_eq!((entry.id(), entry.type_name(), entry.key()), (id.as_str(), "task", Some("42")));
         assert_eq!((entry.reading(), entry.heads(), entry.changed()), (1, 2, -3));
         assert!(entry.is_deleted());
+        assert_eq!(entry.conflicts(), 515);
         assert_eq!(entry.cells().count(), parts.cells.len());
         assert_eq!(entry.cell(2), parts.cells[2]);
         let last = entry.cell(202);

@@ -54,16 +54,16 @@ impl Projector {
         self.readings.get(type_name).copied().unwrap_or(self.undeclared)
     }
 
-    /// The entry of a document, unless it is `known`: made of the same heads by the same schema.
-    pub(crate) fn read(&self, id: &DocumentId, doc: &Automerge, known: Option<&Entry>) -> Entry {
+    /// Whether this is the entry of the document as it is, by the schema in force.
+    pub(crate) fn is_entry_of(&self, entry: &Entry, doc: &Automerge) -> bool {
+        entry.heads() == heads_number(doc.get_heads().iter().map(|head| head.0))
+            && self.is_current(entry)
+    }
+
+    /// The entry of a document in which so many conflicts are open.
+    pub(crate) fn read(&self, id: &DocumentId, doc: &Automerge, conflicts: usize) -> Entry {
         let hashes = doc.get_heads();
         let heads = heads_number(hashes.iter().map(|head| head.0));
-        if let Some(known) = known
-            && known.heads() == heads
-            && self.is_current(known)
-        {
-            return known.clone();
-        }
         let root_key = self.schema.as_ref().map_or(ROOT_KEY, |schema| &schema.root_key);
         // What is longer is no name.
         let type_name = type_of(doc, root_key).filter(|name| name.len() <= TYPE_BYTES_MAX);
@@ -82,6 +82,7 @@ impl Projector {
             heads,
             changed: changed(doc, &hashes),
             is_deleted: is_deleted(doc),
+            conflicts: u16::try_from(conflicts).unwrap_or(u16::MAX),
             cells: cells.collect(),
         })
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The format of entries: rows of another are read anew from their documents.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Kept {
@@ -126,6 +126,7 @@ mod tests {
             heads: 2,
             changed: 3,
             is_deleted: false,
+            conflicts: 0,
             cells: vec![Cell::Integer(4), Cell::Text { text: "x", cut: true }],
         })
     }

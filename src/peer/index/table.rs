@@ -17,6 +17,8 @@ use super::{
 pub(crate) struct Table {
     by_id: BTreeSet<ById>,
     types: BTreeMap<Box<str>, OfType>,
+    /// Open in all of them.
+    conflicts: usize,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,11 @@ impl Table {
         self.by_id.len()
     }
 
+    /// How many conflicts are open in all of them.
+    pub(crate) fn conflicts(&self) -> usize {
+        self.conflicts
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.by_id.iter().map(|entry| &entry.0)
     }
@@ -65,6 +72,7 @@ impl Table {
         of.deleted += usize::from(entry.is_deleted());
         of.version += 1;
         of.by_name.insert(ByName(entry.clone()));
+        self.conflicts += entry.conflicts();
         self.by_id.insert(ById(entry));
         true
     }
@@ -78,6 +86,7 @@ impl Table {
 
     fn take(&mut self, entry: &Entry) {
         self.by_id.remove(entry.id());
+        self.conflicts -= entry.conflicts();
         if let Some(of) = self.types.get_mut(entry.type_name()) {
             of.by_name.remove(&ByName(entry.clone()));
             of.deleted -= usize::from(entry.is_deleted());
@@ -153,6 +162,7 @@ fn probe(type_name: &str, place: &Position) -> Option<ByName> {
         heads: 0,
         changed: 0,
         is_deleted: false,
+        conflicts: 0,
         cells: Vec::new(),
     };
     Some(ByName(Entry::new(&parts)))

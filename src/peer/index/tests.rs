@@ -33,6 +33,7 @@ struct Sample {
     id: u8,
     key: Option<u8>,
     is_deleted: bool,
+    conflicts: 0,
     values: [Option<u8>; 4],
 }
 
@@ -74,6 +75,7 @@ impl Sample {
             heads: 0,
             changed: 0,
             is_deleted: self.is_deleted,
+            conflicts: 0,
             cells: task().fields.keys().map(|name| Cell::of(values.get(name))).collect(),
         })
     }
