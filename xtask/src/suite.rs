@@ -9,7 +9,7 @@ use crate::{root, run};
 /// The oldest Node with all that the tests use (`node --test --test-force-exit`).
 const NODE_OLDEST: (u32, u32) = (20, 14);
 
-/// The package with a step of its own: its tests take as long as all others.
+/// The package that the quick suite leaves out: its tests take as long as all others.
 const SIMULATIONS: &str = "concord-simulations";
 
 /// How much of the suite to run.
@@ -74,19 +74,13 @@ const STEPS: &[Step] = &[
         advice: "fix the links above",
     },
     Step {
-        name: "tests",
-        run: |root| {
-            let rest = ["--exclude", SIMULATIONS, "--all-features", "--locked"];
-            cargo(root, &[&["test", "--workspace"], &rest[..]].concat())
-        },
+        name: "tests and simulations",
+        // Together: of a part of the workspace, dependencies have other features, and half of all
+        // would be built once more.
+        run: |root| cargo(root, &["test", "--workspace", "--all-features", "--locked"]),
         in_quick: false,
-        advice: "`cargo test NAME -- --nocapture` runs one alone",
-    },
-    Step {
-        name: "simulations",
-        run: |root| cargo(root, &["test", "--package", SIMULATIONS, "--locked"]),
-        in_quick: false,
-        advice: "simulations/README.md tells how to replay, shrink and draw a world",
+        advice: "`cargo test NAME -- --nocapture` runs one alone; simulations/README.md tells how to \
+                 replay, shrink and draw a world",
     },
     Step {
         name: "advisories, licences, sources",
