@@ -9,6 +9,7 @@ mod edit;
 mod entities;
 mod entity;
 mod failure;
+mod lease;
 mod manual;
 mod open;
 mod outbox;
@@ -16,6 +17,7 @@ mod output;
 mod past;
 mod path;
 mod policy;
+mod presence;
 mod schema;
 mod serve;
 mod status;
@@ -102,6 +104,12 @@ enum Command {
     /// Print each change of a document as it happens
     #[command(after_help = EXIT_CODES)]
     Watch(watch::WatchArgs),
+    /// Say who is in a document and where, and be there
+    #[command(after_help = EXIT_CODES)]
+    Presence(presence::PresenceArgs),
+    /// Edit a document alone: hold its lease, take it over, say who holds it
+    #[command(after_help = EXIT_CODES)]
+    Lease(lease::LeaseArgs),
     /// Bring documents and the relay in step, once
     #[command(after_help = EXIT_CODES)]
     Sync(sync::SyncArgs),
@@ -153,6 +161,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
         Command::Policy(args) => (args.common.json, asynchronously(policy::run(args))),
         Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),
+        Command::Presence(args) => (args.common.json, asynchronously(presence::run(args))),
+        Command::Lease(args) => (args.common.json, asynchronously(lease::run(args))),
         Command::Sync(args) => (args.common.json, asynchronously(sync::run(args))),
         Command::Bench(args) => (args.json, asynchronously(bench(args))),
     };

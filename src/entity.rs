@@ -45,7 +45,7 @@ pub use self::{
     read::{Entity, Misfit, type_of},
     role::Role,
     rule::Rule,
-    schema::{EditsOfDeleted, EntityType, Priority, ROOT_KEY, Schema},
+    schema::{EditsOfDeleted, EntityType, LeaseRule, Priority, ROOT_KEY, Schema},
     tombstone::{DELETED_KEY, delete, deleted_ms, is_deleted, restore},
     typed::TypedError,
     validate::{Invalid, Problem},

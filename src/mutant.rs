@@ -102,6 +102,8 @@ mutants! {
     LastToComeWins = "last-to-come-wins" breaks ["convergence", "no-silent-loss"],
     /// The sides of a conflict are in the order in which they came.
     SidesAsTheyCome = "sides-as-they-come" breaks ["convergence"],
+    /// A lease is granted though another session holds it.
+    GrantHeldLease = "grant-held-lease" breaks ["one-lease"],
     /// The first piece of a large row is written first: half a row looks like one.
     FirstPieceFirst = "first-piece-first" breaks ["durability"],
 }

@@ -44,6 +44,8 @@ mod index;
 mod indexer;
 mod indexing;
 mod latency;
+mod lease;
+mod leases;
 mod left_out;
 mod letters;
 mod link;
@@ -54,6 +56,7 @@ mod options;
 mod outbox;
 mod overview;
 mod passes;
+mod presence;
 mod pulse;
 mod purge;
 mod reads;
@@ -61,6 +64,7 @@ mod registry;
 mod relays;
 mod replacing;
 mod schema;
+mod sessions;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod socket;
@@ -85,7 +89,7 @@ use std::{
 
 use automerge::ActorId;
 use bytes::Bytes;
-use concord_protocol::{AutomergeUrl, DocumentId, SessionId};
+use concord_protocol::{AutomergeUrl, DocumentId, SessionId, SessionInfo};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout_at},
@@ -117,12 +121,16 @@ pub use self::{
     event::{ChangeInfo, DocumentEvent},
     history::PastError,
     index::{Cursor, Filter, PAGE, PAGE_MAX, Query, ReadError, Row, Sort, Test, TypeCount},
+    lease::{Lease, LeaseError, LeaseHolder, LeaseOptions, LeaseStanding, Session},
     letters::{DeadLetter, Discarded, LetterError, LetterState},
     live::{LiveEvent, LiveQuery},
     options::RelayOptions,
     outbox::{OutboxCounts, OutboxEntry, OutboxState},
     overview::{Overview, OverviewWatcher, Standing},
     passes::{PASSES_MAX, Pass, PassAverage, Passes},
+    presence::{
+        GONE_MS, HEARTBEAT_MS, PRESENT_MAX, Present, SHOWN_BYTES_MAX, Showing, TooMuchShown,
+    },
     purge::{PurgeError, Refusal},
     reads::{Behind, Got, Page, PutError},
     schema::{KeptSchema, SchemaStatus},
@@ -150,6 +158,7 @@ struct Inner {
     tasks: TaskSender<Task>,
     links: Links,
     session: SessionId,
+    who: SessionInfo,
     next_broadcast: AtomicU64,
     schemas: Arc<Schemas>,
     outbox: Arc<Board>,

@@ -106,6 +106,18 @@ marks! {
     FullClosed = "a connection was closed because its queue was full",
     HeardWhileClosing = "a message came over a connection that was being closed",
 
+    // Leases.
+    LeaseHeld = "a lease was not granted because somebody else held it",
+    LeaseTakenOver = "a lease was taken over",
+    LeaseExpired = "the time of a lease was up",
+    LeaseHolderLost = "the connection of a lease's holder ended",
+    LeaseOverNewConnection = "the holder of a lease came back over another connection",
+    LeaseSettling = "a lease was not granted because the relay had just started",
+    LeaseBack = "the holder of a lease came back to a relay that had started again",
+    LeaseBackFromAnother = "two came back for one lease, and the later holder got it",
+    LeaseKeptOff = "a change was refused because somebody else held the lease",
+    LeaseOverAsked = "a client was asked for what had been refused, when the lease was over",
+
     // Jobs and snapshots.
     SlotAwaited = "a background job waited for a slot",
     PutOff = "a background job was put off until later",

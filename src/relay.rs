@@ -23,7 +23,9 @@ mod rate;
 mod review;
 mod schema;
 mod server;
+mod sessions;
 mod shard;
+mod starts;
 mod work;
 
 pub use config::*;

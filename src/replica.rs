@@ -20,8 +20,10 @@ mod document;
 mod event;
 mod graph;
 mod heads;
+mod holding;
 pub mod index;
 mod jobs;
+mod leases;
 mod loading;
 mod meta;
 mod orphans;
@@ -80,6 +82,15 @@ pub struct Stats {
     pub jobs: usize,
     /// Documents in memory with changes that were passed on and that no worker has checked yet.
     pub unchecked: usize,
+}
+
+/// What a connection has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Open {
+    /// Documents that it subscribed to.
+    pub documents: usize,
+    /// Those of them in which it showed itself in the last [`PRESENT_MS`].
+    pub present: usize,
 }
 
 impl Replica {
@@ -151,6 +162,7 @@ impl Replica {
                     document.shut();
                 }
             }
+            Event::Numbered(number) => self.core.leases.numbered(now.mono_ms, number),
             Event::TimerFired => self.core.timer_fired(),
             Event::Drain => self.drain(),
         }
@@ -176,6 +188,13 @@ impl Replica {
     pub fn holds(&self, document: &DocumentId, change: &ChangeHash) -> Option<bool> {
         let graph = self.documents.get(document)?.graph()?;
         graph.position(change).ok().map(|position| position.is_some())
+    }
+
+    /// What a connection has open, for whoever wants to know who is here.
+    pub fn open_over(&self, connection: ConnectionId) -> Option<Open> {
+        let state = self.core.connections.get(&connection)?;
+        let documents = state.documents.len();
+        Some(Open { documents, present: self.core.present(state) })
     }
 
     /// What is in memory, for metrics.
@@ -258,6 +277,7 @@ impl Replica {
     /// Does what the time has come for.
     fn wake(&mut self) {
         self.core.close_stalled();
+        self.look_at_leases();
         while let Some((id, wake)) = self.core.due() {
             let Some(document) = self.documents.get_mut(&id) else {
                 self.core.pass_on();

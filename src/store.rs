@@ -84,6 +84,11 @@ impl DocumentKey {
         Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"schema") }
     }
 
+    /// Where a relay keeps how often it was started.
+    pub(crate) fn starts() -> Self {
+        Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"starts") }
+    }
+
     /// Where a peer keeps the index of its entities.
     pub(crate) fn index() -> Self {
         Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"index") }

@@ -17,24 +17,31 @@ pub use error::DecodeError;
 
 /// Field names and message types, as they stand on the wire.
 mod names {
+    pub(super) const ACT: &str = "act";
     pub(super) const ADD: &str = "add";
     pub(super) const APPLIED: &str = "applied";
     pub(super) const BODY: &str = "body";
     pub(super) const CODE: &str = "code";
     pub(super) const CONCORD_FEATURES: &str = "concordFeatures";
     pub(super) const CONCORD_SCHEMA: &str = "concordSchema";
+    pub(super) const CONCORD_SESSION: &str = "concordSession";
     pub(super) const COUNT: &str = "count";
     pub(super) const DATA: &str = "data";
+    pub(super) const DEVICE: &str = "device";
     pub(super) const DOCUMENT_ID: &str = "documentId";
     pub(super) const DURABLE: &str = "durable";
     pub(super) const ETAG: &str = "etag";
     pub(super) const EVENT: &str = "event";
+    pub(super) const FENCE: &str = "fence";
+    pub(super) const FOR_MS: &str = "forMs";
     pub(super) const HASH: &str = "hash";
     pub(super) const HEADS: &str = "heads";
+    pub(super) const HOLDER: &str = "holder";
     pub(super) const ID: &str = "id";
     pub(super) const IF_MATCH: &str = "ifMatch";
     pub(super) const IF_NONE_MATCH: &str = "ifNoneMatch";
     pub(super) const IS_EPHEMERAL: &str = "isEphemeral";
+    pub(super) const LEFT_MS: &str = "leftMs";
     pub(super) const MESSAGE: &str = "message";
     pub(super) const METHOD: &str = "method";
     pub(super) const NEW_HEADS: &str = "newHeads";
@@ -54,6 +61,8 @@ mod names {
     pub(super) const TEXT: &str = "text";
     pub(super) const TIMESTAMP: &str = "timestamp";
     pub(super) const TYPE: &str = "type";
+    pub(super) const USER: &str = "user";
+    pub(super) const WHY: &str = "why";
 }
 
 mod types {
@@ -67,6 +76,8 @@ mod types {
     pub(super) const GO_AWAY: &str = "concord-go-away";
     pub(super) const HANG_UP: &str = "concord-hang-up";
     pub(super) const JOIN: &str = "join";
+    pub(super) const LEASE: &str = "concord-lease";
+    pub(super) const LEASE_STATE: &str = "concord-lease-state";
     pub(super) const LEAVE: &str = "leave";
     pub(super) const PEER: &str = "peer";
     pub(super) const REMOTE_HEADS_CHANGED: &str = "remote-heads-changed";

@@ -63,6 +63,22 @@ pub const CALL_PATH_BYTES_MAX: usize = 4 * KIB;
 pub const CALL_BODY_BYTES_MAX: usize = MIB;
 /// Calls of one connection that are at work, or whose answers it has not taken yet.
 pub const CALLS_MAX: usize = 8;
+/// Bytes of the name of a user or a device, as people read them.
+pub const SESSION_NAME_BYTES_MAX: usize = 256;
+/// Leases that one connection may hold at once: what somebody has open to edit alone.
+pub const LEASES_PER_CONNECTION_MAX: usize = 64;
+/// Milliseconds of the shortest lease: renewed at a third, it takes little of a phone's radio.
+pub const LEASE_MS_MIN: u32 = 10_000;
+/// Milliseconds of the longest lease: whoever is gone without a word blocks others no longer.
+pub const LEASE_MS_MAX: u32 = 600_000;
+/// Milliseconds of a lease that does not say.
+pub const LEASE_MS: u32 = 30_000;
+/// Milliseconds that a lease outlives its connection, and that a relay which has just started waits
+/// for those who held one: a peer that lost a relay has dialled it several times by then.
+pub const LEASE_GRACE_MS: u32 = 15_000;
+/// Milliseconds in which who held a lease last may still bring what was written under it, unless it
+/// says before that it knows that it is over: what is on its way when somebody takes over.
+pub const LEASE_LATE_MS: u32 = 60_000;
 /// Milliseconds a new connection has to say who it is.
 pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 
@@ -71,6 +87,7 @@ const _: () = {
     assert!(CHANGE_BYTES_MAX <= CHANGE_INFLATED_BYTES_MAX);
     assert!(CHANGE_INFLATED_BYTES_MAX <= ORPHAN_BYTES_MAX);
     assert!(SCHEMA_BYTES_MAX <= MESSAGE_BYTES_MAX && CALL_BODY_BYTES_MAX <= MESSAGE_BYTES_MAX);
+    assert!(LEASE_MS_MIN <= LEASE_MS && LEASE_MS <= LEASE_MS_MAX);
     assert!(CHANGE_OPS_MAX <= CHANGE_OPS_TOTAL_MAX);
     assert!(CHANGE_OPS_TOTAL_MAX < COUNTER_MAX);
 };

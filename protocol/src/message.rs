@@ -13,10 +13,13 @@
 //! | `concord-answer` | relay | `id`, `status`, `etag`?, `body` (text) |
 //! | `concord-event` | relay | `id`, `event`, `data` (JSON, as text) |
 //! | `concord-hang-up` | both | `id` |
+//! | `concord-lease` | peer | `documentId`, `senderId`, `targetId`, `id`, `act`, `forMs`, `fence` |
+//! | `concord-lease-state` | relay | `documentId`, `senderId`, `targetId`, `id`?, `why`?, `holder`? (`sessionId`, `user`?, `device`?, `fence`, `leftMs`) |
 //!
-//! The last five are about the connection and no document, so they name neither end. A peer that
+//! Those from `concord-schema` to `concord-hang-up` are about the connection and no document, so they name neither end. A peer that
 //! holds a schema says which in its join (`peerMetadata.concordSchema`, the hash), and is then not
-//! told of that one again. What either side can do beyond these it says by name
+//! told of that one again, and says who it is (`peerMetadata.concordSession`: `sessionId`, `user`?,
+//! `device`?). What either side can do beyond these it says by name
 //! ([`crate::Feature`], `peerMetadata.concordFeatures`, a list); neither uses what the other did not
 //! say, and names that are not known are passed over. A call is the HTTP request of the same method and path below `/v1/`, and
 //! is answered as that is. Where HTTP answers with server-sent events, there is an answer without a
@@ -24,7 +27,10 @@
 
 use bytes::Bytes;
 
-use crate::{ChangeHash, DocumentId, Features, PeerId, SchemaHash, SessionId, StorageId};
+use crate::{
+    ChangeHash, DocumentId, Features, LeaseRequest, LeaseState, PeerId, SchemaHash, SessionId,
+    SessionInfo, StorageId,
+};
 
 /// What a peer says of itself when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,6 +43,8 @@ pub struct PeerMetadata {
     pub schema: Option<SchemaHash>,
     /// What it can do beyond what every `concord.v1` can.
     pub features: Features,
+    /// Who it is (`concord.v1`).
+    pub session: Option<SessionInfo>,
 }
 
 /// Heads of a document as some other store last had them.
@@ -68,6 +76,8 @@ pub enum RefuseCode {
     Quota,
     /// The document was deleted and purged: nothing of it is taken any more.
     Deleted,
+    /// Somebody else edits the document alone, as its type requires.
+    Leased,
 }
 
 impl RefuseCode {
@@ -81,6 +91,7 @@ impl RefuseCode {
             Self::Unmaterialisable => "unmaterialisable",
             Self::Quota => "quota",
             Self::Deleted => "deleted",
+            Self::Leased => "leased",
         }
     }
 
@@ -94,6 +105,7 @@ impl RefuseCode {
             Self::Unmaterialisable,
             Self::Quota,
             Self::Deleted,
+            Self::Leased,
         ]
         .into_iter()
         .find(|code| code.as_str() == text)
@@ -269,6 +281,28 @@ pub enum Message {
         target: PeerId,
         /// What became of them.
         ack: Ack,
+    },
+    /// `concord.v1` with leases: something is asked about the lease of a document.
+    Lease {
+        /// Which document.
+        document: DocumentId,
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+        /// What is asked.
+        request: LeaseRequest,
+    },
+    /// `concord.v1` with leases: how the lease of a document stands.
+    LeaseState {
+        /// Which document.
+        document: DocumentId,
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+        /// How it stands.
+        state: LeaseState,
     },
     /// `concord.v1`: the relay is about to close; reconnect no sooner than told.
     GoAway {

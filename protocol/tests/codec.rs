@@ -4,8 +4,9 @@
 
 use bytes::Bytes;
 use concord_protocol::{
-    Ack, Answer, Call, ChangeHash, DocumentId, Feature, Features, Limits, Message, PeerId,
-    PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash, SessionId, StorageId,
+    Ack, Answer, Call, ChangeHash, DocumentId, Feature, Features, LeaseAction, LeaseHolder,
+    LeaseRefusal, LeaseRequest, LeaseState, Limits, Message, PeerId, PeerMetadata, RefuseCode,
+    Refused, RemoteHeads, SchemaHash, SessionId, SessionInfo, StorageId,
     codec::{self, DecodeError},
 };
 use quickcheck::{Arbitrary, Gen, quickcheck};
@@ -41,6 +42,37 @@ fn metadata(g: &mut Gen) -> PeerMetadata {
         is_ephemeral: Arbitrary::arbitrary(g),
         schema: bool::arbitrary(g).then(|| SchemaHash::of(&String::arbitrary(g))),
         features: Feature::ALL.into_iter().filter(|_| bool::arbitrary(g)).collect(),
+        session: bool::arbitrary(g).then(|| session(g)),
+    }
+}
+
+fn session(g: &mut Gen) -> SessionInfo {
+    let mut maybe = || bool::arbitrary(g).then(|| name::<PeerId>(g).to_string());
+    let (user, device) = (maybe(), maybe());
+    SessionInfo { session: name(g), user, device }
+}
+
+fn lease_request(g: &mut Gen) -> LeaseRequest {
+    use LeaseAction as Act;
+    let actions = [Act::Acquire, Act::Release, Act::Renew, Act::Show, Act::TakeOver];
+    LeaseRequest {
+        id: Arbitrary::arbitrary(g),
+        action: *g.choose(&actions).unwrap(),
+        for_ms: Arbitrary::arbitrary(g),
+        fence: u64::arbitrary(g) >> (11 + u32::arbitrary(g) % 53),
+    }
+}
+
+fn lease_state(g: &mut Gen) -> LeaseState {
+    let reasons = [LeaseRefusal::Held, LeaseRefusal::Limit, LeaseRefusal::Settling];
+    LeaseState {
+        id: Arbitrary::arbitrary(g),
+        why: bool::arbitrary(g).then(|| *g.choose(&reasons).unwrap()),
+        holder: bool::arbitrary(g).then(|| LeaseHolder {
+            who: session(g),
+            fence: u64::arbitrary(g) >> (11 + u32::arbitrary(g) % 53),
+            left_ms: Arbitrary::arbitrary(g),
+        }),
     }
 }
 
@@ -57,6 +89,7 @@ fn refused(g: &mut Gen) -> Refused {
         Code::DanglingName,
         Code::Unmaterialisable,
         Code::Quota,
+        Code::Leased,
     ];
     Refused {
         hash: bool::arbitrary(g).then(|| hash(g)),
@@ -70,7 +103,9 @@ impl Arbitrary for Any {
         let sender: PeerId = name(g);
         let target: PeerId = name(g);
         let document = document(g);
-        Self(match u8::arbitrary(g) % 19 {
+        Self(match u8::arbitrary(g) % 21 {
+            19 => Message::Lease { document, sender, target, request: lease_request(g) },
+            20 => Message::LeaseState { document, sender, target, state: lease_state(g) },
             0 => Message::Join {
                 sender,
                 metadata: metadata(g),

@@ -6,8 +6,8 @@ use concord::{
     history::HistoryError,
     json::JsonError,
     peer::{
-        ChangeError, ConfirmError, DeleteError, EntityError, FindError, PastError, PeerError,
-        PurgeError, ReviewError, TriageError,
+        ChangeError, ConfirmError, DeleteError, EntityError, FindError, LeaseError, PastError,
+        PeerError, PurgeError, ReviewError, TriageError,
     },
     store::StoreError,
 };
@@ -125,6 +125,17 @@ impl From<FindError> for Failure {
             _ => Exit::Failed,
         };
         Self { exit, reason: error.to_string() }
+    }
+}
+
+impl From<LeaseError> for Failure {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            error @ (LeaseError::Offline | LeaseError::Lost | LeaseError::TimedOut) => {
+                Self::unconfirmed(error.to_string())
+            }
+            error => Self::failed(error.to_string()),
+        }
     }
 }
 

@@ -11,9 +11,10 @@ use clap::Args;
 
 use concord::{
     entity::Schema,
-    peer::{Peer, RelayOptions},
+    peer::{Peer, PeerBuilder, RelayOptions},
     worker::{ProcessPool, WorkerLimits},
 };
+use concord_protocol::SessionId;
 
 use super::Failure;
 
@@ -70,15 +71,32 @@ const DEADLINE_S: u64 = 10;
 /// Opens the replica; connects where a relay is given. With a relay, documents of others are
 /// opened in worker processes, which no input can take down.
 pub(super) async fn peer(common: &Common) -> Result<Peer, Failure> {
-    peer_under(common, None).await
+    peer_with(common, |builder| builder).await
+}
+
+/// The same as a session of this name, if it has one.
+pub(super) async fn peer_of(common: &Common, session: Option<SessionId>) -> Result<Peer, Failure> {
+    peer_with(common, |builder| match session {
+        Some(session) => builder.session(session),
+        None => builder,
+    })
+    .await
 }
 
 /// The same under a schema.
 pub(super) async fn peer_under(common: &Common, schema: Option<Schema>) -> Result<Peer, Failure> {
-    let mut builder = Peer::builder(directory(common.dir.clone())?);
-    if let Some(schema) = schema {
-        builder = builder.schema(schema);
-    }
+    peer_with(common, |builder| match schema {
+        Some(schema) => builder.schema(schema),
+        None => builder,
+    })
+    .await
+}
+
+async fn peer_with(
+    common: &Common,
+    more: impl FnOnce(PeerBuilder) -> PeerBuilder,
+) -> Result<Peer, Failure> {
+    let mut builder = more(Peer::builder(directory(common.dir.clone())?));
     if common.has_relay() {
         let pool = ProcessPool::start(WorkerLimits::default())
             .await

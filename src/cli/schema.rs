@@ -10,7 +10,9 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use concord::entity::{Difference, EntityType, Field, Impact, Kind, Literal, Schema, limits};
+use concord::entity::{
+    Difference, EntityType, Field, Impact, Kind, LeaseRule, Literal, Schema, limits,
+};
 use serde_json::{Value as Json, json};
 
 use super::{Failure, output};
@@ -206,6 +208,9 @@ fn type_lines(of: &EntityType) -> Result<(), Failure> {
     output::line(format_args!(
         "{name}, version {version}; priority {priority}; edits of what is deleted: {edits}"
     ))?;
+    if of.lease == LeaseRule::Required {
+        output::line("leases   are required: while one is held, relays take no changes of others")?;
+    }
     if let Some(after) = of.purge_deleted_after {
         output::line(format_args!("purged   {after} after it was deleted"))?;
     }
@@ -250,6 +255,7 @@ fn type_json(of: &EntityType) -> Json {
         "name": of.name,
         "version": of.version,
         "priority": of.priority.name(),
+        "lease": of.lease.name(),
         "edits_of_deleted": of.edits_of_deleted.name(),
         "purge_deleted_after": of.purge_deleted_after.map(|after| after.to_string()),
         "fields": fields_json(&of.fields),

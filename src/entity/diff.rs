@@ -5,7 +5,7 @@ mod kinds;
 
 use std::fmt;
 
-use super::{EntityType, Schema};
+use super::{EntityType, LeaseRule, Schema};
 
 /// One difference between two schemas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +124,7 @@ impl EntityType {
             found.push(newer.of(Impact::Compatible, what, None));
         }
         found.extend(self.purge_differs(newer));
+        found.extend(self.lease_differs(newer));
         for (name, rule) in &newer.invariants {
             if self.invariants.get(name) != Some(rule) {
                 found.push(newer.of(Impact::Lossy, format!("new rule `{name}`: {rule}"), None));
@@ -133,6 +134,23 @@ impl EntityType {
             found.push(newer.of(Impact::Compatible, format!("rule `{name}` is gone"), None));
         }
         found
+    }
+
+    fn lease_differs(&self, newer: &Self) -> Option<Difference> {
+        if self.lease == newer.lease {
+            return None;
+        }
+        let (impact, what) = match newer.lease {
+            LeaseRule::Required => (
+                Impact::Lossy,
+                "leases are required: while one is held, what others write offline is refused, \
+                 and becomes their dead letters",
+            ),
+            LeaseRule::Advisory => {
+                (Impact::Compatible, "leases are advisory: nothing is refused for them any more")
+            }
+        };
+        Some(newer.of(impact, what, None))
     }
 
     fn purge_differs(&self, newer: &Self) -> Option<Difference> {

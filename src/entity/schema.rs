@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use concord_protocol::ChangeHash;
+
 use super::{Expiry, Field, Migration, Rule, SchemaErrors, lens::Chain, parse};
 
 /// The key of a document that names its type, where a schema does not say another.
@@ -36,6 +38,8 @@ pub struct EntityType {
     pub invariants: BTreeMap<String, Rule>,
     /// How soon its documents are brought.
     pub priority: Priority,
+    /// What a lease on one of its documents means.
+    pub lease: LeaseRule,
     /// What becomes of edits concurrent with a delete.
     pub edits_of_deleted: EditsOfDeleted,
     /// How long after it was deleted a relay purges an entity: nothing of it is kept then, and its
@@ -57,6 +61,16 @@ pub enum Priority {
     Normal,
     /// Before all others.
     High,
+}
+
+/// What it means that a session holds the lease of a document.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LeaseRule {
+    /// Programs show it, and keep to it as they will.
+    #[default]
+    Advisory,
+    /// Relays take changes of nobody else as long as it is held.
+    Required,
 }
 
 /// What becomes of an entity that one person deletes while another edits it.
@@ -87,6 +101,14 @@ impl Schema {
     pub fn parse(text: &str) -> Result<Self, SchemaErrors> {
         parse::schema(text)
     }
+
+    /// What the documents begin with whose types require a lease.
+    pub(crate) fn leased(&self) -> Vec<ChangeHash> {
+        let types = self.types.values().filter(|of| of.lease == LeaseRule::Required);
+        // A type that cannot be begun has no documents.
+        let first = |of: &EntityType| of.begun().ok()?.first().map(|first| ChangeHash(first.0));
+        types.filter_map(first).collect()
+    }
 }
 
 impl EntityType {
@@ -110,6 +132,22 @@ impl Priority {
 
     pub(super) fn named(name: &str) -> Option<Self> {
         [Self::Low, Self::Normal, Self::High].into_iter().find(|priority| priority.name() == name)
+    }
+}
+
+impl LeaseRule {
+    pub(super) const NAMES: [&str; 2] = ["advisory", "required"];
+
+    /// Its name in a schema file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Advisory => "advisory",
+            Self::Required => "required",
+        }
+    }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::Advisory, Self::Required].into_iter().find(|rule| rule.name() == name)
     }
 }
 

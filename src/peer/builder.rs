@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use concord_protocol::{Limits, PeerId, PeerMetadata, SessionId};
+use concord_protocol::{
+    Feature, Features, Limits, PeerId, PeerMetadata, SessionId, SessionInfo,
+    limits::SESSION_NAME_BYTES_MAX,
+};
 use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 
 use super::{
@@ -50,6 +53,8 @@ pub struct PeerBuilder {
     limits: Limits,
     schema: Option<Arc<Schema>>,
     author: Option<String>,
+    device: Option<String>,
+    session: Option<SessionId>,
     index: bool,
 }
 
@@ -68,6 +73,8 @@ impl PeerBuilder {
             limits: Limits::default(),
             schema: None,
             author: None,
+            device: host_name(),
+            session: None,
             index: true,
         }
     }
@@ -140,6 +147,22 @@ impl PeerBuilder {
         self
     }
 
+    /// Where this runs, as others are to read it: a device, a window. The name of the host if it is
+    /// not said. Relays are told of it, and whoever has the same documents open.
+    #[must_use]
+    pub fn device(mut self, name: impl Into<String>) -> Self {
+        self.device = Some(name.into());
+        self
+    }
+
+    /// The name of this session, where it is to go on with the leases of an earlier run. It is new in
+    /// every run if it is not said. No two programs that run may have the same.
+    #[must_use]
+    pub fn session(mut self, name: SessionId) -> Self {
+        self.session = Some(name);
+        self
+    }
+
     /// Caps on what comes from outside.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -189,10 +212,18 @@ impl PeerBuilder {
             .map_err(|error| PeerError::System { what: "a thread", reason: error.to_string() })?;
         // New at every start: a name that is reused takes the place of its earlier connection.
         let us: PeerId = name("peer")?;
+        // Ephemeral messages are numbered in it: a name of an earlier run would have them dropped.
         let session: SessionId = name("session")?;
+        let who = SessionInfo {
+            session: self.session.unwrap_or_else(|| session.clone()),
+            user: self.author.as_deref().map(cut),
+            device: self.device.as_deref().map(cut),
+        };
         let metadata = PeerMetadata {
             storage_id: Some(store.storage_id()),
             is_ephemeral: Some(false),
+            features: Features::NONE.with(Feature::Leases),
+            session: Some(who.clone()),
             ..PeerMetadata::default()
         };
         let mut config = Config::new(us.clone(), metadata.clone());
@@ -255,6 +286,7 @@ impl PeerBuilder {
             tasks,
             links,
             session,
+            who,
             next_broadcast: AtomicU64::new(1),
             schemas,
             outbox,
@@ -275,6 +307,19 @@ impl std::fmt::Debug for PeerBuilder {
             .field("relays", &self.relays)
             .finish_non_exhaustive()
     }
+}
+
+/// As much of a name as is told to others.
+fn cut(name: &str) -> String {
+    name[..name.floor_char_boundary(SESSION_NAME_BYTES_MAX)].to_owned()
+}
+
+/// What this host is called, where the system says so in a file.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok())?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 fn in_process(limits: &Limits) -> Result<Arc<dyn Materialiser>, PeerError> {

@@ -12,7 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use concord_protocol::{Call, ChangeHash, CloseCode, DocumentId, Message, RefuseCode, codec};
+use concord_protocol::{
+    Call, ChangeHash, CloseCode, DocumentId, LeaseAction, Message, RefuseCode, codec,
+};
+use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::{
@@ -22,13 +25,16 @@ use super::{
     event::DocumentEvent,
     held::Held,
     home::Home,
+    leases::{Asked, Leases},
     notes::Notes,
     outbox::{Outbox, OutboxEntry, Row},
     overview::Board,
+    presence::Said,
     purge::Refusal,
     registry::Registry,
     replacing::{Replacement, Replacing, letter_row},
     schema::{Judged, Keeper, Schemas, Unread},
+    sessions::Sessions,
 };
 use crate::replica::{
     Config, ConnectionId, Counted, Effect, Event, Job, Leaving, LocalError, Now, Published,
@@ -82,6 +88,18 @@ pub(super) enum Command {
     Letters(oneshot::Sender<Vec<(DocumentId, Row)>>),
     /// What is in the outbox?
     Outbox(oneshot::Sender<Vec<OutboxEntry>>),
+    /// Ask a relay something about a lease; for how many milliseconds, if it is to be held.
+    Lease(DocumentId, LeaseAction, u32, Asked),
+    /// A handle of a lease is dropped.
+    Unlease(DocumentId, u64),
+    /// A lease is neither renewed nor given back any more.
+    Leave(DocumentId),
+    /// Who is in a document?
+    Look(DocumentId),
+    /// Show others this of us in a document.
+    Show(DocumentId, Map<String, Value>),
+    /// We are not in it any more.
+    Hide(DocumentId),
     /// End, and answer when all is on disk.
     Close(oneshot::Sender<()>),
 }
@@ -134,6 +152,8 @@ pub(super) struct Core {
     /// Those that are there, and whether Concord's own messages are understood.
     connections: BTreeMap<ConnectionId, bool>,
     calls: Calls,
+    pub(super) leases: Leases,
+    pub(super) sessions: Sessions,
     keeper: Keeper,
     pub(super) outbox: Outbox,
     /// It is on disk, or on its way there, that an outbox is kept.
@@ -168,7 +188,10 @@ impl Core {
         schemas: Arc<Schemas>,
         board: Arc<Board>,
     ) -> Self {
+        let (us, who) = (config.us.clone(), config.metadata.session.clone());
         Self {
+            sessions: Sessions::new(us, who.as_ref()),
+            leases: Leases::new(who),
             replica: Replica::new(config),
             registry,
             now: Now::default(),
@@ -226,6 +249,7 @@ impl Core {
                 self.registry.forget(&document);
                 if self.registry.find(&document).is_none() {
                     self.purged.remove(&document);
+                    self.sessions.roster.shut(&document);
                     if self.open.remove(&document) {
                         self.handle(Event::Shut(document));
                     }
@@ -286,6 +310,18 @@ impl Core {
                 }
             }
             Command::Outbox(asked) => _ = asked.send(self.outbox.list()),
+            Command::Lease(document, action, for_ms, done) => {
+                self.leases.ask(now.mono_ms, document, action, for_ms, done);
+            }
+            Command::Unlease(document, holding) => {
+                self.leases.dropped(now.mono_ms, &document, holding);
+            }
+            Command::Leave(document) => self.leases.left(&document),
+            Command::Look(document) => self.sessions.roster.look(&document),
+            Command::Show(document, shown) => {
+                self.sessions.roster.show(now.mono_ms, &document, shown);
+            }
+            Command::Hide(document) => self.sessions.roster.hide(&document),
             Command::Close(done) => self.close(done),
         }
     }
@@ -300,7 +336,11 @@ impl Core {
                 self.carry_out(effect);
                 continue;
             }
-            let wakes_at = self.timer_ms.into_iter().chain(self.outbox.wakes_at()).min();
+            if self.say_who_is_here() {
+                continue;
+            }
+            let wakes_at = self.timer_ms.into_iter().chain(self.outbox.wakes_at());
+            let wakes_at = wakes_at.chain(self.sessions_wake_at()).min();
             if wakes_at == self.armed_ms {
                 return None;
             }
@@ -346,6 +386,8 @@ impl Core {
                     return;
                 }
                 self.keeper.connected(id, info.metadata.storage_id.clone());
+                self.leases.connected(self.now.mono_ms, id, &info);
+                self.sessions.relays.insert(id, info.peer.clone());
                 self.handle(Event::Connected(id, info));
                 self.outbox.online(self.now, true);
                 for document in self.outbox.oldest_first() {
@@ -358,6 +400,7 @@ impl Core {
                     held.ask_again();
                     self.handle(Event::SyncWith(id, held.id.clone()));
                 }
+                self.sessions.roster.connected(self.now.mono_ms);
                 self.actions.push_back(Action::List(id, None));
                 return;
             }
@@ -366,6 +409,8 @@ impl Core {
                 self.outbox.online(self.now, !self.connections.is_empty());
                 self.keeper.disconnected(id);
                 self.calls.lost(id);
+                self.leases.disconnected(self.now.mono_ms, id);
+                self.sessions.relays.remove(&id);
             }
             Event::Received(id, message) => {
                 if let Some(message) = self.received(id, message) {
@@ -384,6 +429,8 @@ impl Core {
             Event::TimerFired => {
                 (self.timer_ms, self.armed_ms) = (None, None);
                 self.let_go(false);
+                self.leases.time(self.now.mono_ms);
+                self.sessions.roster.time(self.now.mono_ms);
             }
             _ => {}
         }
@@ -399,6 +446,9 @@ impl Core {
                 self.look_at(unread);
             }
             Message::Answer(answer) => self.calls.answered(id, answer),
+            Message::LeaseState { document, state, .. } => {
+                self.leases.told(self.now.mono_ms, id, &document, state);
+            }
             // Nobody listens.
             Message::Event { id: call, .. } => {
                 let goodbye = codec::encode(&Message::HangUp { id: call });
@@ -445,6 +495,16 @@ impl Core {
         ticket
     }
 
+    /// A document, if somebody has a handle of it.
+    pub(super) fn find(&self, document: &DocumentId) -> Option<Arc<Held>> {
+        self.registry.find(document)
+    }
+
+    /// Has something done that is not answered.
+    pub(super) fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
     pub(super) fn answered(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
@@ -487,6 +547,10 @@ impl Core {
             return;
         }
         self.let_go(true);
+        self.leases.close(self.now.mono_ms);
+        self.sessions.roster.close();
+        self.say_who_is_here();
+        self.carry_out_all();
         let until_ms = self.now.mono_ms.saturating_add(CLOSE_MS);
         self.closing = Some(Closing { done, until_ms });
         let connections: Vec<_> = self.connections.keys().copied().collect();
@@ -581,6 +645,11 @@ impl Core {
             Published::Unreadable(reason) => self.outbox.failed(document, Some(reason)),
             Published::Opened(_) => self.outbox.failed(document, None),
             _ => {}
+        }
+        if let Published::Ephemeral { sender, data } = &published
+            && let Some(said) = Said::read(data)
+        {
+            self.sessions.roster.heard(self.now.mono_ms, document, sender, said);
         }
         let Some(held) = self.registry.find(document) else {
             return;

@@ -140,6 +140,7 @@ impl Document {
         if inside.as_ref().is_some_and(single) {
             return Err(ChangeError::WouldBlock);
         }
+        self.may_be_changed()?;
         let content = self.held.content()?;
         let (changed, pending) = self.held.edit(content, None, None, edit)?;
         if let Some(pending) = pending {
@@ -209,11 +210,17 @@ impl Document {
         message: Option<&str>,
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<Changed<T>, ChangeError> {
+        self.may_be_changed()?;
         let (changed, pending) = self.held.edit(self.content().await?, at, message, edit)?;
         if let Some(pending) = pending {
             durable(pending).await?;
         }
         Ok(changed)
+    }
+
+    /// Not while somebody else is known to edit it alone, and its type requires that.
+    fn may_be_changed(&self) -> Result<(), ChangeError> {
+        self.kept_off().map_or(Ok(()), |holder| Err(ChangeError::Leased(holder)))
     }
 
     /// Takes over changes that were made elsewhere, in causal order.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use concord_protocol::{DocumentId, IdError, RefuseCode};
 
+use super::LeaseHolder;
 use crate::{history::AuthorError, replica::LocalError, store::StoreError};
 
 /// An error of the program's own, out of the closure given to [`super::Document::change`].
@@ -116,6 +117,9 @@ pub enum ChangeError {
     /// An earlier failure closed the document for changes.
     #[error("the document takes no changes: {0}")]
     Failed(String),
+    /// Somebody else holds the lease of the document, which its type requires. Nothing was changed.
+    #[error("{0} edits the document alone: wait until the lease is given back, or take it over")]
+    Leased(LeaseHolder),
     /// A blocking call where blocking would stop the peer itself.
     #[error("change_blocking would stop the single-threaded runtime that has to do it: use change")]
     WouldBlock,

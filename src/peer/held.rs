@@ -19,8 +19,10 @@ use super::{
     core::Command,
     event::{ChangeInfo, DocumentEvent},
     home::Home,
+    lease::LeaseHolder,
     left_out::{self, LeftOut},
     locked,
+    presence::Present,
     purge::Refusal,
 };
 
@@ -65,6 +67,10 @@ pub(super) struct Held {
     /// Counts up whenever [`Held::confirmed`] may have changed.
     confirmations: watch::Sender<u64>,
     pub(super) home: Home,
+    /// Who else holds the lease, as far as is known.
+    pub(super) leased_to: watch::Sender<Option<LeaseHolder>>,
+    /// Who else is here, as far as somebody wants to know.
+    pub(super) present: watch::Sender<Vec<Present>>,
     /// What is known of its conflicts, if anybody asked.
     pub(super) follower: Mutex<Follower>,
     /// See [`Held::durable`]. Beside the content, for the index asks with its own lock held, which
@@ -131,6 +137,8 @@ impl Held {
             events: broadcast::Sender::new(WATCH_EVENTS_MAX),
             confirmations: watch::Sender::new(0),
             home,
+            leased_to: watch::Sender::new(None),
+            present: watch::Sender::new(Vec::new()),
             follower: Mutex::default(),
             durable: Mutex::default(),
         }

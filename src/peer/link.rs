@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use concord_protocol::{CloseCode, Limits, PeerId, PeerMetadata};
+use concord_protocol::{CloseCode, Features, Limits, PeerId, PeerMetadata};
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -114,6 +114,9 @@ async fn open(
         // A disk that is slow costs being told once more.
         let held = timeout(Duration::from_millis(RECALL_MS), context.schemas.held());
         metadata.schema = held.await.ok().flatten();
+    } else {
+        // Of no use to whoever does not know them.
+        (metadata.features, metadata.session) = (Features::NONE, None);
     }
     socket::greet(opened, &context.us, &metadata, limits).await
 }

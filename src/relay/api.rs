@@ -14,13 +14,14 @@ use serde_json::{Value, json};
 use super::{
     hub::{Health, Hub},
     review::{self, Reviewer},
-    schema,
+    schema, sessions,
 };
 
 /// All of it.
 pub(super) fn routes(hub: &Arc<Hub>, reviewer: Option<Arc<Reviewer>>) -> Router {
     let conflicts = reviewer.map(|reviewer| review::routes(hub.clone(), reviewer));
     schema::routes(hub.clone())
+        .merge(sessions::routes(hub.clone()))
         .merge(conflicts.unwrap_or_default())
         .layer(middleware::from_fn_with_state(hub.clone(), only_known_pages))
 }

@@ -34,6 +34,11 @@ impl<H> Directory<H> {
         }
     }
 
+    /// All of them, in any order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &H)> {
+        self.peers.iter().map(|(peer, (_, handle))| (peer, handle))
+    }
+
     /// How many are in it.
     pub(super) fn len(&self) -> usize {
         self.peers.len()

@@ -22,6 +22,7 @@ use super::{
     metrics::Metrics,
     outgoing::{Outbox, Outgoing},
     schema::Served,
+    sessions::Here,
     shard::Shards,
 };
 
@@ -42,6 +43,7 @@ pub(super) struct PeerHandle {
     pub(super) outbox: Outbox,
     /// Fires, or is dropped, when every shard was told that the connection is gone.
     pub(super) gone: oneshot::Receiver<()>,
+    pub(super) here: Here,
 }
 
 /// One relay.
@@ -149,6 +151,17 @@ impl Hub {
             }
             notified.await;
         }
+    }
+
+    /// A page of those who have joined, by the names of their peers; whether there are more.
+    pub(super) fn here(&self, after: Option<&PeerId>, limit: usize) -> (Vec<Here>, bool) {
+        let connections = self.connections();
+        let later =
+            connections.directory.iter().filter(|(peer, _)| after.is_none_or(|a| *peer > a));
+        let mut later: Vec<(&PeerId, &PeerHandle)> = later.collect();
+        later.sort_unstable_by_key(|(peer, _)| *peer);
+        let page = later.iter().take(limit).map(|(_, handle)| handle.here.clone()).collect();
+        (page, later.len() > limit)
     }
 
     /// How many have joined.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::Router;
-use concord_protocol::{CloseCode, IdError, PeerId, PeerMetadata};
+use concord_protocol::{CloseCode, Feature, Features, IdError, PeerId, PeerMetadata};
 use tokio::{
     net::lookup_host,
     sync::{Semaphore, watch},
@@ -29,6 +29,7 @@ use super::{
     metrics::Metrics,
     review::{self, Reviewer},
     shard::{self, Inbound, Surroundings},
+    starts,
 };
 use crate::{
     entity::{Schema, SchemaErrors},
@@ -155,12 +156,12 @@ impl Relay {
         let metadata = PeerMetadata {
             storage_id: Some(store.storage_id()),
             is_ephemeral: Some(false),
+            features: Features::NONE.with(Feature::Leases),
             ..PeerMetadata::default()
         };
         let health = watch::Sender::new(Health::Ready);
-        if let Some(schema) = &config.schema {
-            Schema::parse(schema)?;
-        }
+        let schema = config.schema.as_deref().map(Schema::parse).transpose()?;
+        let leased_types = schema.as_ref().map(Schema::leased).unwrap_or_default();
         let clock = Clock::start();
         let reviewing = || {
             let (store, materialiser) = (Arc::clone(&store), Arc::clone(&materialiser));
@@ -176,8 +177,11 @@ impl Relay {
             health: health.clone(),
             reviewer: reviewer.clone(),
         };
-        let replicas = (0..config.shard_count())
-            .map(|_| Replica::new(replica_config(&config, us.clone(), metadata.clone())));
+        let replica = |_| {
+            let config = replica_config(&config, us.clone(), metadata.clone());
+            Replica::new(Config { leased_types: leased_types.clone(), ..config })
+        };
+        let replicas = (0..config.shard_count()).map(replica);
         let (doors, shards) = shard::start(replicas, &surroundings);
         let Surroundings { clock, metrics, .. } = surroundings;
         let head_ms = config.limits.handshake_ms;
@@ -197,6 +201,7 @@ impl Relay {
         if let Some(reviewer) = reviewer {
             listeners.push(tokio::spawn(review::run(hub.clone(), reviewer)));
         }
+        listeners.push(tokio::spawn(starts::tell(hub.clone(), Arc::clone(&store))));
         listeners.push(tokio::spawn(accept(hub.clone(), clients, router, head_ms)));
         listeners.push(tokio::spawn(close_on_failure(hub.clone())));
         Ok(Self {

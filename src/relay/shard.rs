@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     replica::{
-        ConnectionId, Effect, Event, Kind, Leaving, LocalError, PeerInfo, Published, Replica,
+        ConnectionId, Effect, Event, Kind, Leaving, LocalError, Open, PeerInfo, Published, Replica,
         RowKey, RowWrite, Stats, StorageFailure, Ticket,
     },
     store::{Store, StoreError},
@@ -49,6 +49,8 @@ pub(super) enum Inbound {
     Change(DocumentId, Bytes, oneshot::Sender<Result<(), LocalError>>),
     /// Leave a record of a document, if it has these heads, and say when nothing else is left.
     Purge(DocumentId, Vec<ChangeHash>, oneshot::Sender<Result<(), LocalError>>),
+    /// Say what these connections have open.
+    Open(Arc<[ConnectionId]>, oneshot::Sender<Vec<(ConnectionId, Open)>>),
     /// Say what is in memory.
     Stats(oneshot::Sender<Stats>),
     /// Say when no write is on its way any more.
@@ -132,6 +134,21 @@ impl Shards {
         let (answer, purged) = oneshot::channel();
         self.tell(self.of(document), Inbound::Purge(document.clone(), heads, answer)).await;
         purged.await.ok()
+    }
+
+    /// What these connections have open, in all shards together.
+    pub(super) async fn open_over(
+        &self,
+        connections: Arc<[ConnectionId]>,
+    ) -> HashMap<ConnectionId, Open> {
+        let mut sum: HashMap<ConnectionId, Open> = HashMap::new();
+        let answers = self.ask(|answer| Inbound::Open(Arc::clone(&connections), answer)).await;
+        for (connection, open) in answers.into_iter().flatten() {
+            let all = sum.entry(connection).or_default();
+            all.documents += open.documents;
+            all.present += open.present;
+        }
+        sum
     }
 
     /// What all shards hold together.
@@ -328,6 +345,11 @@ impl Shard {
             Inbound::Purge(document, heads, answer) => {
                 let (ticket, leaving) = (self.local_ticket(answer), Leaving::Record);
                 self.handle(Event::Purge { ticket, document, heads, leaving });
+            }
+            Inbound::Open(connections, answer) => {
+                let open = |id: &ConnectionId| Some((*id, self.replica.open_over(*id)?));
+                // Who asked may have gone.
+                let _ = answer.send(connections.iter().filter_map(open).collect());
             }
             Inbound::Stats(answer) => _ = answer.send(self.replica.stats()),
             Inbound::Settle(answer) => self.settling.push(answer),

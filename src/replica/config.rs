@@ -1,6 +1,6 @@
 //! What a replica is told when it starts.
 
-use concord_protocol::{Limits, PeerId, PeerMetadata};
+use concord_protocol::{ChangeHash, Limits, PeerId, PeerMetadata};
 
 /// Milliseconds without an event after which a document leaves memory.
 pub const IDLE_MS: u64 = 60_000;
@@ -18,6 +18,10 @@ pub const JOBS_MAX: usize = 2;
 pub const STALLED_MS: u64 = 30_000;
 /// Milliseconds that an asker waits while somebody is still sending the document.
 pub const ARRIVAL_MS: u64 = 5_000;
+
+/// Milliseconds after which somebody who shows nothing of themselves in a document is not there:
+/// what clients of automerge-repo wait.
+pub const PRESENT_MS: u64 = 45_000;
 
 /// Milliseconds that a peer is asked to wait before it reconnects to a relay that goes down.
 pub const GO_AWAY_RETRY_MS: u32 = 1_000;
@@ -47,6 +51,9 @@ pub struct Config {
     pub arrival_ms: u64,
     /// Materialise every change before it is stored and passed on.
     pub strict: bool,
+    /// Changes that documents begin with whose type requires a lease: while a session holds it, no
+    /// other may write.
+    pub leased_types: Vec<ChangeHash>,
 }
 
 impl Config {
@@ -64,6 +71,7 @@ impl Config {
             stalled_ms: STALLED_MS,
             arrival_ms: ARRIVAL_MS,
             strict: false,
+            leased_types: Vec::new(),
         }
     }
 }

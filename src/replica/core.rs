@@ -7,7 +7,9 @@ use concord_protocol::{
     CloseCode, DocumentId, Message, PeerId, RefuseCode, SessionId, StorageId, codec,
 };
 
-use super::{Config, ConnectionId, Counted, Effect, Now, PeerInfo, Ticket};
+use super::{
+    Config, ConnectionId, Counted, Effect, Now, PRESENT_MS, PeerInfo, Ticket, leases::Leases,
+};
 
 /// The part of the bytes that may be queued for a connection at which no more document messages
 /// are made for it. What is not made stays to be made: it collapses into one message later.
@@ -18,6 +20,9 @@ const UPLOADS_AT_ONCE: usize = 16;
 
 /// Sessions whose last ephemeral count is remembered, a connection.
 const SESSIONS_MAX: usize = 64;
+
+/// Documents in which a connection is remembered to have shown itself.
+const PRESENT_MAX: usize = 64;
 
 /// One connection, as this replica sees it.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(super) struct Connection {
     pub(super) remotes: BTreeSet<StorageId>,
     /// The last count of each session of ephemeral messages that came over it.
     sessions: VecDeque<(SessionId, u64)>,
+    /// Where it showed itself, and when last, in `mono_ms`.
+    present: Vec<(DocumentId, u64)>,
     /// Bytes sent and not yet drained.
     pub(super) queued_bytes: usize,
     /// Bytes of those that were sent when there was no room any more.
@@ -78,6 +85,7 @@ pub(super) struct Core {
     next_ticket: u64,
     timers: BTreeSet<(u64, DocumentId, Wake)>,
     timer_set_ms: Option<u64>,
+    pub(super) leases: Leases,
 }
 
 impl Core {
@@ -98,6 +106,7 @@ impl Core {
             next_ticket: 0,
             timers: BTreeSet::new(),
             timer_set_ms: None,
+            leases: Leases::default(),
         }
     }
 
@@ -197,7 +206,7 @@ impl Core {
     pub(super) fn arm(&mut self) -> Option<Effect> {
         let wake = self.timers.first().map(|(at_ms, _, _)| *at_ms);
         let stalled = self.full_since_ms.values().map(|since_ms| self.stalled_at(*since_ms)).min();
-        let at_ms = wake.into_iter().chain(stalled).min()?;
+        let at_ms = wake.into_iter().chain(stalled).chain(self.leases.next_ms()).min()?;
         if self.timer_set_ms.is_some_and(|set| set <= at_ms && set > self.now.mono_ms) {
             return None;
         }
@@ -218,6 +227,7 @@ impl Core {
                 held_back: BTreeSet::new(),
                 remotes: BTreeSet::new(),
                 sessions: VecDeque::new(),
+                present: Vec::new(),
                 queued_bytes: 0,
                 behind_bytes: 0,
                 closing: false,
@@ -228,6 +238,7 @@ impl Core {
     /// Forgets a connection that is gone; gives what was known of it.
     pub(super) fn disconnect(&mut self, connection: ConnectionId) -> Option<Connection> {
         self.full_since_ms.remove(&connection);
+        self.leases.disconnected(self.now.mono_ms, connection);
         self.connections.remove(&connection)
     }
 
@@ -360,6 +371,28 @@ impl Core {
         }
         state.sessions.push_back((session.clone(), count));
         true
+    }
+
+    /// A connection showed itself in a document.
+    pub(super) fn showed_itself(&mut self, connection: ConnectionId, document: &DocumentId) {
+        let now_ms = self.now.mono_ms;
+        let Some(state) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        if let Some((_, at_ms)) = state.present.iter_mut().find(|(there, _)| there == document) {
+            *at_ms = now_ms;
+            return;
+        }
+        if state.present.len() >= PRESENT_MAX {
+            state.present.remove(0);
+        }
+        state.present.push((document.clone(), now_ms));
+    }
+
+    /// In how many documents a connection is.
+    pub(super) fn present(&self, state: &Connection) -> usize {
+        let is_there = |at_ms: u64| at_ms.saturating_add(PRESENT_MS) > self.now.mono_ms;
+        state.present.iter().filter(|(_, at_ms)| is_there(*at_ms)).count()
     }
 
     /// Tells a writer that something of it was not taken.

@@ -324,6 +324,21 @@ impl Document {
                             return Err(missing);
                         }
                     };
+                    let kept_off = match verdict {
+                        Verdict::Known => None,
+                        _ => match self.kept_off(core, from) {
+                            Ok(kept_off) => kept_off,
+                            Err(missing) => {
+                                changes.push_front((header, bytes));
+                                self.put_back(Inbound::Changes { from, changes, checked });
+                                return Err(missing);
+                            }
+                        },
+                    };
+                    if let Some(reason) = kept_off {
+                        self.refuse_leased(core, from, header.hash, reason);
+                        continue;
+                    }
                     match verdict {
                         Verdict::Known => {
                             mark!(Duplicate);

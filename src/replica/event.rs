@@ -239,6 +239,9 @@ pub enum Event {
     Open(DocumentId),
     /// It no longer does.
     Shut(DocumentId),
+    /// A relay was started so many times on its store, which is on disk. Leases are granted from then
+    /// on, under numbers that are higher than those of any start before.
+    Numbered(u64),
     /// The time that [`Effect::SetTimer`] asked for has come.
     TimerFired,
     /// Stop sending document messages; connections will be closed soon.

@@ -30,6 +30,9 @@ impl Document {
             core.count(Counted::EphemeralDropped(1));
             return;
         }
+        if let Some(from) = from {
+            core.showed_itself(from, &self.id);
+        }
         if self.opened && from.is_some() {
             let told = Published::Ephemeral { sender: origin.clone(), data: data.clone() };
             core.effect(Effect::Publish(self.id.clone(), told));

@@ -211,6 +211,13 @@ impl Reader {
         }
     }
 
+    /// What was refused may be taken now: it is asked for it, and to send it again.
+    pub(super) fn take_back(&mut self, hash: &ChangeHash) {
+        self.refused.remove(hash);
+        self.asked.clear();
+        self.dirty = true;
+    }
+
     /// Whether what it sent for this was refused.
     pub(super) fn has_failed_at(&self, hash: &ChangeHash) -> bool {
         self.refused.contains(hash)

@@ -93,6 +93,9 @@ impl Replica {
                 }
                 document.push(&mut self.core, Inbound::Acked(connection, ack.durable));
             }
+            Message::Lease { document, request, .. } => {
+                self.lease_asked(connection, &document, request);
+            }
             Message::Leave { .. } => {
                 self.core.close(connection, CloseCode::Normal, "left");
             }
@@ -104,6 +107,7 @@ impl Replica {
             | Message::Answer(_)
             | Message::Event { .. }
             | Message::HangUp { .. }
+            | Message::LeaseState { .. }
             | Message::Unknown { .. } => {}
             _ => {
                 self.core
@@ -142,6 +146,8 @@ impl Replica {
         for store in stores {
             document.tell_remote_heads(core, connection, &store);
         }
+        let id = document.id.clone();
+        core.tell_if_held(connection, &id);
         true
     }
 

@@ -82,7 +82,14 @@ impl Document {
             return;
         }
         let base = sources(graph, |_| true);
-        let explode_max = if graph.is_empty() { EXPLODE_FIRST_MAX } else { EXPLODE_MAX };
+        let explode_max = if core.leases.is_held(core.now.mono_ms, &self.id) {
+            // So that each change is judged as one that comes alone.
+            u32::MAX
+        } else if graph.is_empty() {
+            EXPLODE_FIRST_MAX
+        } else {
+            EXPLODE_MAX
+        };
         let Some(upload) = self.jobs.uploads.pop_front() else {
             return;
         };

@@ -3,9 +3,10 @@ use minicbor::data::Type;
 
 use super::{DecodeError, item::Item, names, types};
 use crate::{
-    Ack, Answer, Call, ChangeHash, DocumentId, Feature, Features, ID_MAX_LEN, IdError, Limits,
-    Message, PeerId, PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash, StorageId,
-    handshake,
+    Ack, Answer, Call, ChangeHash, DocumentId, Feature, Features, ID_MAX_LEN, IdError, LeaseAction,
+    LeaseHolder, LeaseRefusal, LeaseRequest, LeaseState, Limits, Message, PeerId, PeerMetadata,
+    RefuseCode, Refused, RemoteHeads, SchemaHash, SessionInfo, StorageId, handshake,
+    limits::SESSION_NAME_BYTES_MAX,
 };
 
 /// Messages in one frame, with `concord.v1`.
@@ -66,7 +67,7 @@ struct Fields<'a> {
 }
 
 /// The keys that messages have at their top level.
-const FIELDS: [&str; 29] = [
+const FIELDS: [&str; 34] = [
     names::TYPE,
     names::SENDER_ID,
     names::TARGET_ID,
@@ -96,6 +97,11 @@ const FIELDS: [&str; 29] = [
     names::STATUS,
     names::ETAG,
     names::EVENT,
+    names::ACT,
+    names::FENCE,
+    names::FOR_MS,
+    names::HOLDER,
+    names::WHY,
 ];
 
 impl<'a> Fields<'a> {
@@ -180,6 +186,8 @@ impl<'a> Fields<'a> {
             | types::DOC_UNAVAILABLE
             | types::EPHEMERAL
             | types::REMOTE_HEADS_CHANGED
+            | types::LEASE
+            | types::LEASE_STATE
             | types::ACK => self.document_message(kind),
             _ => Ok(Message::Unknown { kind: cut(kind) }),
         }
@@ -214,6 +222,13 @@ impl<'a> Fields<'a> {
             types::REMOTE_HEADS_CHANGED => {
                 let heads = self.remote_heads()?;
                 Message::RemoteHeadsChanged { document, sender, target, heads }
+            }
+            types::LEASE => match self.lease_request()? {
+                Some(request) => Message::Lease { document, sender, target, request },
+                None => Message::Unknown { kind: cut(kind) },
+            },
+            types::LEASE_STATE => {
+                Message::LeaseState { document, sender, target, state: self.lease_state()? }
             }
             types::ACK => Message::Ack { document, sender, target, ack: self.ack()? },
             _ => Message::DocUnavailable { document, sender, target },
@@ -272,6 +287,9 @@ impl<'a> Fields<'a> {
                 }
                 names::CONCORD_FEATURES if item.kind()? == Type::Array => {
                     metadata.features = features(&mut item)?;
+                }
+                names::CONCORD_SESSION if item.kind()? == Type::Map => {
+                    metadata.session = Some(session(&mut item)?.0);
                 }
                 _ => item.skip()?,
             }
@@ -347,6 +365,36 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// `None`: a later version asks for something that this one does not know.
+    fn lease_request(&self) -> Result<Option<LeaseRequest>, DecodeError> {
+        let Some(action) = LeaseAction::parse(self.text(names::ACT)?) else {
+            return Ok(None);
+        };
+        Ok(Some(LeaseRequest {
+            id: self.number(names::ID)?,
+            action,
+            for_ms: self.get(names::FOR_MS).map_or(Ok(0), |_| self.number(names::FOR_MS))?,
+            fence: self.get(names::FENCE).map_or(Ok(0), |_| self.number(names::FENCE))?,
+        }))
+    }
+
+    fn lease_state(&self) -> Result<LeaseState, DecodeError> {
+        // A reason of a later version is one all the same.
+        let why = |mut item: Item<'_>| {
+            let why = item.text(names::WHY)?;
+            Ok::<_, DecodeError>(LeaseRefusal::parse(why).unwrap_or(LeaseRefusal::Held))
+        };
+        let holder = |mut item: Item<'_>| {
+            let (who, fence, left_ms) = session(&mut item)?;
+            Ok::<_, DecodeError>(LeaseHolder { who, fence, left_ms })
+        };
+        Ok(LeaseState {
+            id: self.get(names::ID).map(|_| self.number(names::ID)).transpose()?,
+            why: self.get(names::WHY).map(why).transpose()?,
+            holder: self.get(names::HOLDER).map(holder).transpose()?,
+        })
+    }
+
     fn schema_hash(&self) -> Result<SchemaHash, DecodeError> {
         const EXPECTED: &str = "a SHA-256 in hexadecimal digits";
         let field = names::HASH;
@@ -411,6 +459,40 @@ fn refused(item: &mut Item<'_>, field: &'static str) -> Result<Refused, DecodeEr
         }
     }
     Ok(refused)
+}
+
+/// Who somebody is; and of a lease its fence and the milliseconds that are left.
+fn session(item: &mut Item<'_>) -> Result<(SessionInfo, u64, u32), DecodeError> {
+    const WHO: &str = "who holds a session";
+    let (mut session, mut user, mut device, mut fence, mut left_ms) = (None, None, None, 0, 0);
+    let mut entries = item.map(WHO)?;
+    while entries.more(item)? {
+        match item.text(WHO)? {
+            names::SESSION_ID => session = Some(id(item.text(WHO)?, names::SESSION_ID)?),
+            names::USER => user = name(item, names::USER)?,
+            names::DEVICE => device = name(item, names::DEVICE)?,
+            names::FENCE => fence = item.count(names::FENCE)?,
+            names::LEFT_MS => {
+                left_ms = u32::try_from(item.count(names::LEFT_MS)?).unwrap_or(u32::MAX);
+            }
+            _ => item.skip()?,
+        }
+    }
+    let session = session.ok_or(DecodeError::Missing(names::SESSION_ID))?;
+    Ok((SessionInfo { session, user, device }, fence, left_ms))
+}
+
+/// A name in words, which may be absent.
+fn name(item: &mut Item<'_>, field: &'static str) -> Result<Option<String>, DecodeError> {
+    if item.absent()? {
+        return Ok(None);
+    }
+    let text = item.text(field)?;
+    let (len, max) = (text.len(), SESSION_NAME_BYTES_MAX);
+    if len > max {
+        return Err(DecodeError::TooLarge { what: "a name", len, max });
+    }
+    Ok(Some(text.to_owned()))
 }
 
 /// A hash, in one of its text forms or as 32 bytes.

@@ -1,7 +1,10 @@
 use bytes::Bytes;
 
 use super::{names, types, writer::Writer};
-use crate::{Ack, Answer, Call, Message, PeerId, PeerMetadata, Refused, RemoteHeads, StorageId};
+use crate::{
+    Ack, Answer, Call, LeaseHolder, LeaseRequest, LeaseState, Message, PeerId, PeerMetadata,
+    Refused, RemoteHeads, SessionInfo, StorageId,
+};
 
 /// Room for the keys, the type and the lengths of a message, without its ids and data.
 const OVERHEAD: usize = 96;
@@ -117,6 +120,18 @@ fn write(out: &mut Writer, message: &Message) {
             address(out, document.as_str(), (sender, target));
             write_ack(out, ack);
         }
+        Message::Lease { document, sender, target, request } => {
+            start(out, types::LEASE, 7);
+            address(out, document.as_str(), (sender, target));
+            write_lease_request(out, request);
+        }
+        Message::LeaseState { document, sender, target, state } => {
+            let LeaseState { id, why, holder } = state;
+            let said = [id.is_some(), why.is_some(), holder.is_some()];
+            start(out, types::LEASE_STATE, 3 + said.into_iter().filter(|said| *said).count());
+            address(out, document.as_str(), (sender, target));
+            write_lease_state(out, state);
+        }
         Message::Schema { hash, text: schema } => {
             start(out, types::SCHEMA, 2);
             text(out, names::HASH, &hash.to_string());
@@ -193,10 +208,15 @@ fn with_data(
 }
 
 fn write_metadata(out: &mut Writer, metadata: &PeerMetadata) {
-    let PeerMetadata { storage_id, is_ephemeral, schema, features } = metadata;
+    let PeerMetadata { storage_id, is_ephemeral, schema, features, session } = metadata;
     out.text(names::PEER_METADATA);
-    let said =
-        [storage_id.is_some(), is_ephemeral.is_some(), schema.is_some(), !features.is_empty()];
+    let said = [
+        storage_id.is_some(),
+        is_ephemeral.is_some(),
+        schema.is_some(),
+        !features.is_empty(),
+        session.is_some(),
+    ];
     out.map(said.into_iter().filter(|said| *said).count());
     if let Some(storage_id) = storage_id {
         text(out, names::STORAGE_ID, storage_id.as_str());
@@ -214,6 +234,46 @@ fn write_metadata(out: &mut Writer, metadata: &PeerMetadata) {
         for feature in features.iter() {
             out.text(feature.as_str());
         }
+    }
+    if let Some(session) = session {
+        out.text(names::CONCORD_SESSION);
+        out.map(session_entries(session));
+        write_session(out, session);
+    }
+}
+
+fn session_entries(SessionInfo { user, device, .. }: &SessionInfo) -> usize {
+    1 + usize::from(user.is_some()) + usize::from(device.is_some())
+}
+
+fn write_session(out: &mut Writer, SessionInfo { session, user, device }: &SessionInfo) {
+    text(out, names::SESSION_ID, session.as_str());
+    texts(out, [(names::USER, user), (names::DEVICE, device)]);
+}
+
+fn write_lease_request(out: &mut Writer, request: &LeaseRequest) {
+    let LeaseRequest { id, action, for_ms, fence } = request;
+    number(out, names::ID, *id);
+    text(out, names::ACT, action.as_str());
+    number(out, names::FOR_MS, *for_ms);
+    out.text(names::FENCE);
+    out.count(*fence);
+}
+
+fn write_lease_state(out: &mut Writer, LeaseState { id, why, holder }: &LeaseState) {
+    if let Some(id) = id {
+        number(out, names::ID, *id);
+    }
+    if let Some(why) = why {
+        text(out, names::WHY, why.as_str());
+    }
+    if let Some(LeaseHolder { who, fence, left_ms }) = holder {
+        out.text(names::HOLDER);
+        out.map(session_entries(who) + 2);
+        write_session(out, who);
+        out.text(names::FENCE);
+        out.count(*fence);
+        number(out, names::LEFT_MS, *left_ms);
     }
 }
 

@@ -12,16 +12,17 @@ use super::{
     reader::{Reader, Span, Table},
 };
 use crate::entity::{
-    EditsOfDeleted, EntityType, Expiry, Kind, Priority, Rule, limits, words::instead,
+    EditsOfDeleted, EntityType, Expiry, Kind, LeaseRule, Priority, Rule, limits, words::instead,
 };
 
 /// The keys of a type.
-pub(super) const TYPE_KEYS: [&str; 8] = [
+pub(super) const TYPE_KEYS: [&str; 9] = [
     "version",
     "fields",
     "unique",
     "invariants",
     "priority",
+    "lease",
     "edits_of_deleted",
     "purge_deleted_after",
     "migrations",
@@ -53,6 +54,8 @@ pub(super) fn entity_type(
     }
     let named = Priority::named;
     let priority = table.word(reader, "priority", &Priority::NAMES, named).unwrap_or_default();
+    let named = LeaseRule::named;
+    let lease = table.word(reader, "lease", &LeaseRule::NAMES, named).unwrap_or_default();
     let named = EditsOfDeleted::named;
     let edits_of_deleted =
         table.word(reader, "edits_of_deleted", &EditsOfDeleted::NAMES, named).unwrap_or_default();
@@ -70,6 +73,7 @@ pub(super) fn entity_type(
         unique,
         invariants,
         priority,
+        lease,
         edits_of_deleted,
         purge_deleted_after,
         migrations: steps.into_iter().map(|(_, step)| step).collect(),

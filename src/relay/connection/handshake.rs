@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{Connection, End, Joined, Step};
 use crate::{
-    relay::{hub::PeerHandle, outgoing::Outgoing, shard::Inbound},
+    relay::{hub::PeerHandle, outgoing::Outgoing, sessions::Here, shard::Inbound},
     replica::PeerInfo,
 };
 
@@ -58,7 +58,9 @@ impl Connection {
     /// that it is gone before it hears of this one.
     async fn join(&mut self, info: PeerInfo) -> Result<(), End> {
         let (gone, is_gone) = oneshot::channel();
-        let handle = PeerHandle { outbox: self.outbox.clone(), gone: is_gone };
+        let since_ms = self.hub.clock.now().wall_ms;
+        let here = Here { connection: self.id, info: info.clone(), since_ms };
+        let handle = PeerHandle { outbox: self.outbox.clone(), gone: is_gone, here };
         let before = self.hub.join(info.peer.clone(), self.id, handle);
         let joined =
             self.joined.insert(Joined { peer: info.peer.clone(), is_known: false, _gone: gone });
