@@ -13,8 +13,11 @@
 //! | `concord-answer` | relay | `id`, `status`, `etag`?, `body` (text) |
 //! | `concord-event` | relay | `id`, `event`, `data` (JSON, as text) |
 //! | `concord-hang-up` | both | `id` |
+//! | `concord-zstd` | both, where both said `zstd` | `length` (bytes of what is in `data`), `data` (zstd) |
 //!
-//! The last five are about the connection and no document, so they name neither end. A peer that
+//! `concord-zstd` is a whole frame, of one message or a list of them, and of no other `concord-zstd`.
+//!
+//! The five before it are about the connection and no document, so they name neither end. A peer that
 //! holds a schema says which in its join (`peerMetadata.concordSchema`, the hash), and is then not
 //! told of that one again. What either side can do beyond these it says by name
 //! ([`crate::Feature`], `peerMetadata.concordFeatures`, a list); neither uses what the other did not
@@ -302,6 +305,14 @@ pub enum Message {
     HangUp {
         /// That of the call.
         id: u32,
+    },
+    /// `concord.v1`, where both sides said [`crate::Feature::Zstd`]: a frame, compressed. Whoever
+    /// gets it makes room for no more than it says, and that only within its limits.
+    Compressed {
+        /// Bytes of the frame.
+        length: u32,
+        /// The frame, as one zstd frame.
+        data: Bytes,
     },
     /// A document message whose document id is not one. The only right answer is
     /// [`crate::codec::encode_unavailable`] with the same text, so that the asker does not wait.

@@ -70,7 +70,7 @@ impl Arbitrary for Any {
         let sender: PeerId = name(g);
         let target: PeerId = name(g);
         let document = document(g);
-        Self(match u8::arbitrary(g) % 19 {
+        Self(match u8::arbitrary(g) % 20 {
             0 => Message::Join {
                 sender,
                 metadata: metadata(g),
@@ -146,6 +146,7 @@ impl Arbitrary for Any {
                 data: Arbitrary::arbitrary(g),
             },
             17 => Message::HangUp { id: Arbitrary::arbitrary(g) },
+            18 => Message::Compressed { length: Arbitrary::arbitrary(g), data: data(g) },
             _ => Message::Unknown { kind: format!("x{}", name::<PeerId>(g)) },
         })
     }

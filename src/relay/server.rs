@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::Router;
-use concord_protocol::{CloseCode, IdError, PeerId, PeerMetadata};
+use concord_protocol::{CloseCode, Feature, Features, IdError, PeerId, PeerMetadata};
 use tokio::{
     net::lookup_host,
     sync::{Semaphore, watch},
@@ -155,6 +155,7 @@ impl Relay {
         let metadata = PeerMetadata {
             storage_id: Some(store.storage_id()),
             is_ephemeral: Some(false),
+            features: features(&config),
             ..PeerMetadata::default()
         };
         let health = watch::Sender::new(Health::Ready);
@@ -270,6 +271,14 @@ impl Relay {
     pub async fn abandon(self) {
         let _ = timeout(Duration::from_millis(PART_MS), self.hub.empty()).await;
     }
+}
+
+/// What the relay can do beyond what every `concord.v1` can.
+fn features(config: &RelayConfig) -> Features {
+    [(Feature::Zstd, config.compression)]
+        .into_iter()
+        .filter_map(|(feature, is_on)| is_on.then_some(feature))
+        .collect()
 }
 
 fn replica_config(config: &RelayConfig, us: PeerId, metadata: PeerMetadata) -> Config {

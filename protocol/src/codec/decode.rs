@@ -66,7 +66,7 @@ struct Fields<'a> {
 }
 
 /// The keys that messages have at their top level.
-const FIELDS: [&str; 29] = [
+const FIELDS: [&str; 30] = [
     names::TYPE,
     names::SENDER_ID,
     names::TARGET_ID,
@@ -96,6 +96,7 @@ const FIELDS: [&str; 29] = [
     names::STATUS,
     names::ETAG,
     names::EVENT,
+    names::LENGTH,
 ];
 
 impl<'a> Fields<'a> {
@@ -174,6 +175,10 @@ impl<'a> Fields<'a> {
                 event: self.long(names::EVENT, WORD_BYTES_MAX, "the name of an event")?,
                 data: self.text(names::DATA)?.to_owned(),
             }),
+            types::ZSTD => {
+                let (length, data) = (self.number(names::LENGTH)?, self.data()?);
+                Ok(Message::Compressed { length, data })
+            }
             types::HANG_UP => Ok(Message::HangUp { id: self.number(names::ID)? }),
             types::REQUEST
             | types::SYNC

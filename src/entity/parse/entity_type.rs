@@ -8,7 +8,7 @@ use super::{
     field,
     kind::{Fields, Path},
     lineage::{self, Traced},
-    migration,
+    migration, priorities,
     reader::{Reader, Span, Table},
 };
 use crate::entity::{
@@ -16,12 +16,13 @@ use crate::entity::{
 };
 
 /// The keys of a type.
-pub(super) const TYPE_KEYS: [&str; 8] = [
+pub(super) const TYPE_KEYS: [&str; 9] = [
     "version",
     "fields",
     "unique",
     "invariants",
     "priority",
+    "priorities",
     "edits_of_deleted",
     "purge_deleted_after",
     "migrations",
@@ -53,6 +54,7 @@ pub(super) fn entity_type(
     }
     let named = Priority::named;
     let priority = table.word(reader, "priority", &Priority::NAMES, named).unwrap_or_default();
+    let priorities = priorities::priorities(reader, table, &fields);
     let named = EditsOfDeleted::named;
     let edits_of_deleted =
         table.word(reader, "edits_of_deleted", &EditsOfDeleted::NAMES, named).unwrap_or_default();
@@ -70,6 +72,7 @@ pub(super) fn entity_type(
         unique,
         invariants,
         priority,
+        priorities,
         edits_of_deleted,
         purge_deleted_after,
         migrations: steps.into_iter().map(|(_, step)| step).collect(),
