@@ -21,6 +21,7 @@ pub mod limits;
 mod migration;
 mod parse;
 mod policy;
+mod priority;
 mod read;
 mod role;
 pub mod rule;
@@ -42,10 +43,11 @@ pub use self::{
     lens::{Parked, Why},
     migration::{Migration, Step},
     policy::Policy,
+    priority::{Level, Priorities, Priority},
     read::{Entity, Misfit, type_of},
     role::Role,
     rule::Rule,
-    schema::{EditsOfDeleted, EntityType, LeaseRule, Priority, ROOT_KEY, Schema},
+    schema::{EditsOfDeleted, EntityType, LeaseRule, ROOT_KEY, Schema},
     tombstone::{DELETED_KEY, delete, deleted_ms, is_deleted, restore},
     typed::TypedError,
     validate::{Invalid, Problem},

@@ -35,6 +35,7 @@ mod engine;
 mod entity;
 mod error;
 mod event;
+mod giving;
 mod heartbeat;
 mod held;
 mod history;
@@ -63,6 +64,7 @@ mod reads;
 mod registry;
 mod relays;
 mod replacing;
+mod schedule;
 mod schema;
 mod sessions;
 #[cfg(feature = "simulation")]
@@ -75,6 +77,7 @@ mod transport;
 mod triage;
 mod unconfirmed;
 mod undo;
+mod urgency;
 
 use std::{
     fmt,
@@ -139,6 +142,7 @@ pub use self::{
     triage::TriageError,
 };
 use crate::{
+    entity::Level,
     replica::Event,
     store::{Store, StoreError, Tenant},
 };
@@ -233,7 +237,7 @@ impl Peer {
             return Ok(self.create().await?);
         }
         let document = self.fresh();
-        document.adopt(changes).await?;
+        document.adopt(changes, Level::BACKGROUND).await?;
         Ok(document)
     }
 
@@ -374,6 +378,21 @@ impl Peer {
         progress: impl FnMut(usize, usize),
     ) -> Result<(), ConfirmError> {
         confirm::all(self, Instant::now() + within, progress).await
+    }
+
+    /// Gives relays what they have not confirmed, now: edits that rest ([`PeerBuilder::debounce`]), and
+    /// documents that were given before without an answer. Waits for nothing; see [`Peer::flush`].
+    pub fn sync_now(&self) {
+        // A closed peer has nothing to give.
+        let _ = self.0.engine.send(Command::SyncNow);
+    }
+
+    /// The program can be seen again, after a time in the background in which its timers may have
+    /// stood still: relays that are not connected are dialled at once, and it goes on as with
+    /// [`Peer::sync_now`].
+    pub fn visible(&self) {
+        self.0.links.ask();
+        self.sync_now();
     }
 
     /// Ends the connections, waits for what is being written, and gives the directory free.

@@ -137,6 +137,12 @@ impl Replica {
             }
             Event::SyncWith(connection, document) => self.sync_with(connection, document),
             Event::Resend(document) => self.resend(&document),
+            Event::Hold(document) => _ = self.core.held.insert(document),
+            Event::Release(document) => {
+                if self.core.held.remove(&document) {
+                    self.core.dirty.insert(document);
+                }
+            }
             Event::Broadcast { document, count, session, data } => {
                 let us = self.core.config.us.clone();
                 if let Some(document) = self.documents.get_mut(&document) {

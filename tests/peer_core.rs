@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
+#[path = "peer_core/order.rs"]
+mod order;
 #[path = "peer_core/things.rs"]
 mod things;
 #[path = "peer_core/world.rs"]

@@ -9,6 +9,8 @@
 
 #[path = "relay_server/admittance.rs"]
 mod admittance;
+#[path = "relay_server/batches.rs"]
+mod batches;
 #[path = "relay_server/calls.rs"]
 mod calls;
 #[path = "relay_server/client.rs"]

@@ -12,7 +12,7 @@ mod item;
 mod writer;
 
 pub use decode::{MESSAGES_PER_FRAME_MAX, decode};
-pub use encode::{encode, encode_many, encode_sync, encode_unavailable};
+pub use encode::{encode, encode_many, encode_sync, encode_unavailable, frame_of, is_ephemeral};
 pub use error::DecodeError;
 
 /// Field names and message types, as they stand on the wire.
@@ -42,6 +42,7 @@ mod names {
     pub(super) const IF_NONE_MATCH: &str = "ifNoneMatch";
     pub(super) const IS_EPHEMERAL: &str = "isEphemeral";
     pub(super) const LEFT_MS: &str = "leftMs";
+    pub(super) const LENGTH: &str = "length";
     pub(super) const MESSAGE: &str = "message";
     pub(super) const METHOD: &str = "method";
     pub(super) const NEW_HEADS: &str = "newHeads";
@@ -85,4 +86,5 @@ mod types {
     pub(super) const REQUEST: &str = "request";
     pub(super) const SCHEMA: &str = "concord-schema";
     pub(super) const SYNC: &str = "sync";
+    pub(super) const ZSTD: &str = "concord-zstd";
 }

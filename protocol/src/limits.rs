@@ -8,6 +8,13 @@ const MIB: usize = 1024 * KIB;
 pub const MESSAGE_BYTES_MAX: usize = 64 * MIB;
 /// Bytes of one WebSocket frame of our own clients; foreign clients send messages as one frame.
 pub const FRAME_BYTES_MAX: usize = 256 * KIB;
+/// Bytes of a frame from which it is compressed, where both sides can: what is smaller is mostly one
+/// change, which automerge deflates itself, and costs as many packets either way.
+pub const COMPRESSED_BYTES_MIN: usize = 4 * KIB;
+/// Bytes that a compressed frame may have once it is not: a list of messages of our own
+/// ([`FRAME_BYTES_MAX`]), or one change of the largest size. What is larger is a snapshot, which is
+/// deflated; and 100 bytes of zstd can stand for all that is allowed here.
+pub const INFLATED_BYTES_MAX: usize = 2 * MIB;
 /// Bytes of one change chunk on the wire.
 pub const CHANGE_BYTES_MAX: usize = MIB;
 /// Bytes of one change once inflated. A 972 KB change can inflate to a gigabyte.
@@ -84,6 +91,8 @@ pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 
 const _: () = {
     assert!(CHANGE_BYTES_MAX <= MESSAGE_BYTES_MAX);
+    assert!(COMPRESSED_BYTES_MIN <= FRAME_BYTES_MAX && FRAME_BYTES_MAX <= INFLATED_BYTES_MAX);
+    assert!(CHANGE_BYTES_MAX < INFLATED_BYTES_MAX && INFLATED_BYTES_MAX <= MESSAGE_BYTES_MAX);
     assert!(CHANGE_BYTES_MAX <= CHANGE_INFLATED_BYTES_MAX);
     assert!(CHANGE_INFLATED_BYTES_MAX <= ORPHAN_BYTES_MAX);
     assert!(SCHEMA_BYTES_MAX <= MESSAGE_BYTES_MAX && CALL_BODY_BYTES_MAX <= MESSAGE_BYTES_MAX);

@@ -15,15 +15,17 @@
 //! | `concord-hang-up` | both | `id` |
 //! | `concord-lease` | peer | `documentId`, `senderId`, `targetId`, `id`, `act`, `forMs`, `fence` |
 //! | `concord-lease-state` | relay | `documentId`, `senderId`, `targetId`, `id`?, `why`?, `holder`? (`sessionId`, `user`?, `device`?, `fence`, `leftMs`) |
+//! | `concord-zstd` | both | `length` (bytes of what is in `data`), `data` (zstd) |
 //!
-//! Those from `concord-schema` to `concord-hang-up` are about the connection and no document, so they name neither end. A peer that
-//! holds a schema says which in its join (`peerMetadata.concordSchema`, the hash), and is then not
-//! told of that one again, and says who it is (`peerMetadata.concordSession`: `sessionId`, `user`?,
-//! `device`?). What either side can do beyond these it says by name
+//! Those from `concord-schema` to `concord-hang-up` are about the connection and no document, so they
+//! name neither end. `concord-zstd` is a whole frame, of one message or a list of them, and of no other
+//! `concord-zstd`. A peer that holds a schema says which in its join (`peerMetadata.concordSchema`, the
+//! hash), and is then not told of that one again, and says who it is (`peerMetadata.concordSession`:
+//! `sessionId`, `user`?, `device`?). What either side can do beyond these it says by name
 //! ([`crate::Feature`], `peerMetadata.concordFeatures`, a list); neither uses what the other did not
-//! say, and names that are not known are passed over. A call is the HTTP request of the same method and path below `/v1/`, and
-//! is answered as that is. Where HTTP answers with server-sent events, there is an answer without a
-//! body, and then events until either side hangs up.
+//! say, and names that are not known are passed over. A call is the HTTP request of the same method
+//! and path below `/v1/`, and is answered as that is. Where HTTP answers with server-sent events, there
+//! is an answer without a body, and then events until either side hangs up.
 
 use bytes::Bytes;
 
@@ -336,6 +338,14 @@ pub enum Message {
     HangUp {
         /// That of the call.
         id: u32,
+    },
+    /// `concord.v1`, where both sides said [`crate::Feature::Zstd`]: a frame, compressed. Whoever
+    /// gets it makes room for no more than it says, and that only within its limits.
+    Compressed {
+        /// Bytes of the frame.
+        length: u32,
+        /// The frame, as one zstd frame.
+        data: Bytes,
     },
     /// A document message whose document id is not one. The only right answer is
     /// [`crate::codec::encode_unavailable`] with the same text, so that the asker does not wait.

@@ -103,7 +103,7 @@ impl Arbitrary for Any {
         let sender: PeerId = name(g);
         let target: PeerId = name(g);
         let document = document(g);
-        Self(match u8::arbitrary(g) % 21 {
+        Self(match u8::arbitrary(g) % 22 {
             19 => Message::Lease { document, sender, target, request: lease_request(g) },
             20 => Message::LeaseState { document, sender, target, state: lease_state(g) },
             0 => Message::Join {
@@ -181,6 +181,7 @@ impl Arbitrary for Any {
                 data: Arbitrary::arbitrary(g),
             },
             17 => Message::HangUp { id: Arbitrary::arbitrary(g) },
+            18 => Message::Compressed { length: Arbitrary::arbitrary(g), data: data(g) },
             _ => Message::Unknown { kind: format!("x{}", name::<PeerId>(g)) },
         })
     }

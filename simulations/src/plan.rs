@@ -160,6 +160,9 @@ pub struct Settings {
     /// first format.
     #[serde(default)]
     pub first_format_lives: u32,
+    /// Of the peers: milliseconds that edits rest before they are sent, ten times that at most.
+    #[serde(default)]
+    pub debounce_ms: u32,
 }
 
 /// Of plans that do not say.

@@ -73,6 +73,9 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
     pressure::draw(&mut plan);
     contention::draw(&mut plan);
     families::draw(&mut plan);
+    // A number of its own, so that the rest of a seed's plan is as it was.
+    let mut rng = Rng::new(seed ^ 0xDEB0);
+    plan.settings.debounce_ms = one_of(&mut rng, &[0, 0, 20, 200, 200, 2_000]);
     plan.actions.sort_by_key(|action| action.at_ms);
     plan
 }
@@ -107,6 +110,7 @@ fn settings(rng: &mut Rng, profile: Profile) -> Settings {
         queue_bytes: 2 * 1024 * 1024,
         group_writes: u32::MAX,
         first_format_lives: 0,
+        debounce_ms: 0,
     }
 }
 

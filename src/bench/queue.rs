@@ -148,7 +148,8 @@ fn figures(report: &mut Report, name: &str, times: &Latencies) {
 
 fn peer(url: &str) -> Result<Peer, BenchError> {
     let store = store::memory().map_err(failed)?;
-    Peer::builder("memory").store(store).relay(url).open().map_err(failed)
+    let builder = Peer::builder("memory").store(store).relay(url);
+    builder.debounce(Duration::ZERO, Duration::ZERO).open().map_err(failed)
 }
 
 /// Uploads documents that are full of conflicts, and a small one with those that are decided,

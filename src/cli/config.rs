@@ -187,6 +187,8 @@ impl ServeConfig {
         relay.strict = f.find(serve("strict"), set(args.strict), None, relay.strict)?;
         let no_review = f.find(serve("no-review"), set(args.no_review), None, !relay.review)?;
         relay.review = !no_review;
+        let plain = set(args.no_compression);
+        relay.compression = !f.find(serve("no-compression"), plain, None, !relay.compression)?;
         let schema = f.find(serve("schema"), args.schema.clone(), None, String::new())?;
         relay.schema = read_schema(schema, read)?;
         relay.idle_ms = f.find(serve("idle-ms"), args.idle_ms, None, relay.idle_ms)?;

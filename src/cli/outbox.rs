@@ -102,10 +102,16 @@ pub(super) async fn outbox(args: OutboxArgs) -> Result<(), Failure> {
             .map(|entry| {
                 let (state, why) = words_of(&entry.state);
                 let since = output::ago(seconds(entry.since_ms), now);
-                vec![entry.document.to_string(), since, state.to_owned(), output::short(&why, 70)]
+                vec![
+                    entry.document.to_string(),
+                    since,
+                    entry.level.to_string(),
+                    state.to_owned(),
+                    output::short(&why, 70),
+                ]
             })
             .collect();
-        output::table(&["DOCUMENT", "SINCE", "STATE", ""], &rows)
+        output::table(&["DOCUMENT", "SINCE", "PRIORITY", "STATE", ""], &rows)
     };
     let listed = listed.await;
     peer.close().await?;
@@ -130,6 +136,7 @@ fn entry_json(entry: &OutboxEntry) -> Json {
     let mut json = json!({
         "document": entry.document.as_str(),
         "since": seconds(entry.since_ms),
+        "priority": entry.level.number(),
         "state": state,
     });
     match &entry.state {

@@ -66,6 +66,9 @@ pub(crate) struct ServeArgs {
     /// Do not look for conflicts in documents that change, and do not serve /v1/conflicts
     #[arg(long)]
     pub(crate) no_review: bool,
+    /// Neither take nor send compressed frames
+    #[arg(long)]
+    pub(crate) no_compression: bool,
     /// Schema file: what the policies of its types decide waits for nobody, and what it says and is not so is a conflict. Peers are told of it
     #[arg(long, value_name = "FILE")]
     pub(crate) schema: Option<String>,

@@ -3,9 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use concord::peer::{
-    ConfirmError, OutboxCounts, OutboxState, Overview, Peer, RelayState, RelayStatus, Standing,
-    Status,
+use concord::{
+    entity::Level,
+    peer::{
+        ConfirmError, OutboxCounts, OutboxState, Overview, Peer, RelayState, RelayStatus, Standing,
+        Status,
+    },
 };
 use indicatif::HumanBytes;
 use serde_json::{Value as Json, json};
@@ -185,7 +188,19 @@ pub(super) fn counts(counts: &OutboxCounts) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}"))
         .collect();
-    if words.is_empty() { "empty".to_owned() } else { words.join(", ") }
+    if words.is_empty() {
+        return "empty".to_owned();
+    }
+    let levels: Vec<String> = Level::ALL
+        .into_iter()
+        .zip(counts.by_level)
+        .filter(|(_, count)| *count > 0)
+        .map(|(level, count)| format!("{count} of {level}"))
+        .collect();
+    match levels.as_slice() {
+        [] => words.join(", "),
+        levels => format!("{}; by priority {}", words.join(", "), levels.join(", ")),
+    }
 }
 
 /// What the last passes were like, in words.
@@ -224,6 +239,7 @@ fn to_json(overview: &Overview, documents: usize, oldest: Option<i64>) -> Json {
             "sending": sending,
             "refused": refused,
             "failed": failed,
+            "by_priority": overview.outbox.by_level,
             "oldest": oldest,
         },
         "synchronised": overview.passes.synchronised_ms().map(seconds),

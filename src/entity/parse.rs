@@ -5,6 +5,7 @@ mod field;
 mod kind;
 mod lineage;
 mod migration;
+mod priorities;
 mod reader;
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use concord_protocol::ChangeHash;
 
-use super::{Expiry, Field, Migration, Rule, SchemaErrors, lens::Chain, parse};
+use super::{
+    Expiry, Field, Level, Migration, Priorities, Priority, Rule, SchemaErrors, lens::Chain, parse,
+};
 
 /// The key of a document that names its type, where a schema does not say another.
 pub const ROOT_KEY: &str = "type";
@@ -36,8 +38,10 @@ pub struct EntityType {
     pub unique: Vec<Vec<String>>,
     /// What must hold of its fields together, by name.
     pub invariants: BTreeMap<String, Rule>,
-    /// How soon its documents are brought.
+    /// How soon what is written in its documents is sent, as a whole.
     pub priority: Priority,
+    /// The same by what is done, and to which field.
+    pub priorities: Priorities,
     /// What a lease on one of its documents means.
     pub lease: LeaseRule,
     /// What becomes of edits concurrent with a delete.
@@ -49,18 +53,6 @@ pub struct EntityType {
     pub migrations: Vec<Migration>,
     /// The fields that earlier versions have elsewhere.
     pub(super) chains: Vec<Arc<Chain>>,
-}
-
-/// How soon documents of a type are brought to a peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    /// After all others.
-    Low,
-    /// In between.
-    #[default]
-    Normal,
-    /// Before all others.
-    High,
 }
 
 /// What it means that a session holds the lease of a document.
@@ -112,26 +104,24 @@ impl Schema {
 }
 
 impl EntityType {
+    /// How soon it is sent that an entity was made.
+    pub fn level_of_create(&self) -> Level {
+        self.priorities.of_create(self.priority)
+    }
+
+    /// How soon it is sent that one was deleted, or brought back.
+    pub fn level_of_delete(&self) -> Level {
+        self.priorities.of_delete(self.priority)
+    }
+
+    /// How soon an edit of a field is sent; `None`: of something else in the document.
+    pub fn level_of_edit(&self, field: Option<&Field>) -> Level {
+        self.priorities.of_edit(self.priority, field)
+    }
+
     /// The fields that earlier versions have elsewhere.
     pub(crate) fn chains(&self) -> &[Arc<Chain>] {
         &self.chains
-    }
-}
-
-impl Priority {
-    pub(super) const NAMES: [&str; 3] = ["low", "normal", "high"];
-
-    /// Its name in a schema file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Normal => "normal",
-            Self::High => "high",
-        }
-    }
-
-    pub(super) fn named(name: &str) -> Option<Self> {
-        [Self::Low, Self::Normal, Self::High].into_iter().find(|priority| priority.name() == name)
     }
 }
 

@@ -6,10 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64},
     },
+    time::Duration,
 };
 
 use concord_protocol::{
-    Feature, Features, Limits, PeerId, PeerMetadata, SessionId, SessionInfo,
+    Feature, Limits, PeerId, PeerMetadata, SessionId, SessionInfo,
     limits::SESSION_NAME_BYTES_MAX,
 };
 use tokio::{runtime::Handle, sync::mpsc, time::Instant};
@@ -28,6 +29,7 @@ use super::{
     overview::Board,
     random_number,
     registry::Registry,
+    schedule::Debounce,
     schema::Schemas,
     transport::RelayUrl,
 };
@@ -56,6 +58,8 @@ pub struct PeerBuilder {
     device: Option<String>,
     session: Option<SessionId>,
     index: bool,
+    compression: bool,
+    debounce: Debounce,
 }
 
 impl PeerBuilder {
@@ -76,6 +80,8 @@ impl PeerBuilder {
             device: host_name(),
             session: None,
             index: true,
+            compression: true,
+            debounce: Debounce::DEFAULT,
         }
     }
 
@@ -188,6 +194,25 @@ impl PeerBuilder {
         self
     }
 
+    /// How long edits rest before relays are given them: until nobody has edited the document for as
+    /// long as `after` (200 ms by default), and `at_most` so long after the first (two seconds). They
+    /// are on this disk at once all the same. What is critical does not rest ([`Level::CRITICAL`]), nor
+    /// does anything with zero; [`Peer::flush`] and others that wait for relays end it.
+    ///
+    /// [`Level::CRITICAL`]: crate::entity::Level::CRITICAL
+    #[must_use]
+    pub fn debounce(mut self, after: Duration, at_most: Duration) -> Self {
+        self.debounce = Debounce::new(after, at_most);
+        self
+    }
+
+    /// Whether large frames are compressed (zstd) where the relay can; they are by default.
+    #[must_use]
+    pub fn compression(mut self, compress: bool) -> Self {
+        self.compression = compress;
+        self
+    }
+
     /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
     ///
     /// # Errors
@@ -222,7 +247,10 @@ impl PeerBuilder {
         let metadata = PeerMetadata {
             storage_id: Some(store.storage_id()),
             is_ephemeral: Some(false),
-            features: Features::NONE.with(Feature::Leases),
+            features: [(Feature::Leases, true), (Feature::Zstd, self.compression)]
+                .into_iter()
+                .filter_map(|(feature, is_on)| is_on.then_some(feature))
+                .collect(),
             session: Some(who.clone()),
             ..PeerMetadata::default()
         };
@@ -231,9 +259,9 @@ impl PeerBuilder {
         let (engine_sender, local) = mpsc::unbounded_channel();
         let index = Arc::new(Indexing::new(self.index));
         let home = Home::new(&engine_sender, Arc::new(System)).of(author);
-        let home = home.with_index(Arc::clone(&index));
-        let registry = Arc::new(Registry::new(home));
         let schemas = Arc::new(Schemas::new(self.schema));
+        let home = home.with_index(Arc::clone(&index)).with_schemas(Arc::clone(&schemas));
+        let registry = Arc::new(Registry::new(home));
         let outbox = Arc::new(Board::default());
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
         let engine = Engine {
@@ -242,6 +270,7 @@ impl PeerBuilder {
                 Arc::clone(&registry),
                 Arc::clone(&schemas),
                 Arc::clone(&outbox),
+                self.debounce,
             ),
             store: Arc::clone(&store),
             materialiser,

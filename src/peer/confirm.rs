@@ -44,6 +44,7 @@ pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(
 
 /// Waits until the outbox is empty.
 pub(super) async fn outbox(peer: &Peer, deadline: Instant) -> Result<(), ConfirmError> {
+    peer.sync_now();
     let known = timeout_at(deadline, peer.outbox_is_known()).await;
     let list = match known {
         // What was edited before this call is taken in before this question.
@@ -90,6 +91,7 @@ pub(super) async fn all(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<(), ConfirmError> {
     let documents = peer.documents().await.map_err(|_| ConfirmError::Closed)?;
+    peer.sync_now();
     let total = documents.len();
     progress(0, total);
     let mut status = peer.status();

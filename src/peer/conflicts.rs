@@ -189,6 +189,8 @@ impl Document {
         if changed.change.is_none() {
             self.commit_empty(Some(&message)).await?;
         }
+        // Somebody waits for it.
+        self.peer().sync_now();
         Ok(())
     }
 }

@@ -33,12 +33,16 @@ use super::{
     purge::Refusal,
     registry::Registry,
     replacing::{Replacement, Replacing, letter_row},
+    schedule::{Debounce, Schedule},
     schema::{Judged, Keeper, Schemas, Unread},
     sessions::Sessions,
 };
-use crate::replica::{
-    Config, ConnectionId, Counted, Effect, Event, Job, Leaving, LocalError, Now, Published,
-    Replica, RowKey, RowWrite, StorageFailure, Ticket,
+use crate::{
+    entity::Level,
+    replica::{
+        Config, ConnectionId, Counted, Effect, Event, Job, Leaving, LocalError, Now, Published,
+        Replica, RowKey, RowWrite, StorageFailure, Ticket,
+    },
 };
 
 /// Milliseconds that closing waits for writes under way and for relays to say goodbye.
@@ -53,7 +57,7 @@ pub(super) enum Command {
     /// For the replica.
     Event(Event),
     /// A change made here.
-    Local(Arc<Held>, Bytes, LocalDone),
+    Local(Arc<Held>, Bytes, Level, LocalDone),
     /// The document with these heads is to go from the store.
     Purge(Arc<Held>, Vec<ChangeHash>, LocalDone),
     /// The document is wanted here. Read it from the store, again if it was open.
@@ -100,6 +104,8 @@ pub(super) enum Command {
     Show(DocumentId, Map<String, Value>),
     /// We are not in it any more.
     Hide(DocumentId),
+    /// Give relays what they have not confirmed, without waiting for anything.
+    SyncNow,
     /// End, and answer when all is on disk.
     Close(oneshot::Sender<()>),
 }
@@ -150,12 +156,17 @@ pub(super) struct Core {
     pub(super) now: Now,
     actions: VecDeque<Action>,
     /// Those that are there, and whether Concord's own messages are understood.
-    connections: BTreeMap<ConnectionId, bool>,
+    pub(super) connections: BTreeMap<ConnectionId, bool>,
     calls: Calls,
     pub(super) leases: Leases,
     pub(super) sessions: Sessions,
     keeper: Keeper,
     pub(super) outbox: Outbox,
+    pub(super) schedule: Schedule,
+    /// Those to whom the documents that are not in the outbox are still to be told of.
+    pub(super) untold: BTreeSet<ConnectionId>,
+    /// When documents that relays do not answer for are given once more, in `mono_ms`.
+    pub(super) passes_at_ms: Option<u64>,
     /// It is on disk, or on its way there, that an outbox is kept.
     pub(super) has_marker: bool,
     /// When the replica wants to be woken, and when somebody will be, in `mono_ms`.
@@ -172,10 +183,10 @@ pub(super) struct Core {
     next_ticket: u64,
     /// Requests of the replica whose answers are still to come.
     under_way: usize,
-    closing: Option<Closing>,
+    pub(super) closing: Option<Closing>,
 }
 
-struct Closing {
+pub(super) struct Closing {
     done: oneshot::Sender<()>,
     until_ms: u64,
 }
@@ -187,6 +198,7 @@ impl Core {
         registry: Arc<Registry>,
         schemas: Arc<Schemas>,
         board: Arc<Board>,
+        debounce: Debounce,
     ) -> Self {
         let (us, who) = (config.us.clone(), config.metadata.session.clone());
         Self {
@@ -200,6 +212,9 @@ impl Core {
             calls: Calls::default(),
             keeper: Keeper::new(schemas),
             outbox: Outbox::new(board),
+            schedule: Schedule::new(debounce),
+            untold: BTreeSet::new(),
+            passes_at_ms: None,
             has_marker: false,
             timer_ms: None,
             armed_ms: None,
@@ -230,10 +245,11 @@ impl Core {
         self.now = now;
         match command {
             Command::Event(event) => self.event(event),
-            Command::Local(held, change, done) => {
+            Command::Local(held, change, level, done) => {
                 let document = held.id.clone();
-                let note = self.outbox.edited(now, &document);
+                let note = self.outbox.edited(now, &document, level);
                 self.note(note);
+                self.rest(&document, level);
                 let ticket = self.local_ticket(held, done);
                 self.handle(Event::LocalChange(ticket, document, change));
             }
@@ -322,8 +338,10 @@ impl Core {
                 self.sessions.roster.show(now.mono_ms, &document, shown);
             }
             Command::Hide(document) => self.sessions.roster.hide(&document),
+            Command::SyncNow => self.sync_now(),
             Command::Close(done) => self.close(done),
         }
+        self.give();
     }
 
     /// The next thing to do, in order.
@@ -339,8 +357,8 @@ impl Core {
             if self.say_who_is_here() {
                 continue;
             }
-            let wakes_at = self.timer_ms.into_iter().chain(self.outbox.wakes_at());
-            let wakes_at = wakes_at.chain(self.sessions_wake_at()).min();
+            let ours = [self.outbox.wakes_at(), self.gives_at(), self.sessions_wake_at()];
+            let wakes_at = self.timer_ms.into_iter().chain(ours.into_iter().flatten()).min();
             if wakes_at == self.armed_ms {
                 return None;
             }
@@ -373,6 +391,11 @@ impl Core {
         self.closing.map(|closing| closing.done)
     }
 
+    /// Whether all that was to be sent has left.
+    pub(super) fn is_sent(&self) -> bool {
+        self.replica.stats().queued_bytes == 0
+    }
+
     pub(super) fn handle(&mut self, event: Event) {
         self.replica.handle(self.now, event);
     }
@@ -390,15 +413,16 @@ impl Core {
                 self.sessions.relays.insert(id, info.peer.clone());
                 self.handle(Event::Connected(id, info));
                 self.outbox.online(self.now, true);
-                for document in self.outbox.oldest_first() {
-                    self.handle(Event::SyncWith(id, document));
-                }
+                self.came(id);
                 for held in self.registry.all() {
                     if self.purged.contains(&held.id) {
                         continue;
                     }
                     held.ask_again();
-                    self.handle(Event::SyncWith(id, held.id.clone()));
+                    // What waits for its turn is told of then.
+                    if !self.schedule.knows(&held.id) {
+                        self.handle(Event::SyncWith(id, held.id.clone()));
+                    }
                 }
                 self.sessions.roster.connected(self.now.mono_ms);
                 self.actions.push_back(Action::List(id, None));
@@ -406,6 +430,7 @@ impl Core {
             }
             Event::Disconnected(id) => {
                 self.connections.remove(&id);
+                self.went(id);
                 self.outbox.online(self.now, !self.connections.is_empty());
                 self.keeper.disconnected(id);
                 self.calls.lost(id);
@@ -439,6 +464,9 @@ impl Core {
 
     /// Takes what is between us and a relay, and is of no document; gives back the rest.
     fn received(&mut self, id: ConnectionId, message: Message) -> Option<Message> {
+        if let Message::Ack { document, .. } | Message::Sync { document, .. } = &message {
+            self.schedule.heard(document);
+        }
         match message {
             _ if self.connections.get(&id) != Some(&true) => return Some(message),
             Message::Schema { hash, text } => {
@@ -509,6 +537,10 @@ impl Core {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
+    pub(super) fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
     pub(super) fn ask(&mut self, action: Action) {
         self.under_way += 1;
         self.actions.push_back(action);
@@ -550,6 +582,8 @@ impl Core {
         self.leases.close(self.now.mono_ms);
         self.sessions.roster.close();
         self.say_who_is_here();
+        self.schedule.hurry();
+        self.give();
         self.carry_out_all();
         let until_ms = self.now.mono_ms.saturating_add(CLOSE_MS);
         self.closing = Some(Closing { done, until_ms });
@@ -604,6 +638,7 @@ impl Core {
                 self.registry.home().index().gone(&held.id);
                 self.purged.insert(held.id.clone());
                 self.open.remove(&held.id);
+                self.give_up(&held.id);
                 self.handle(Event::Shut(held.id.clone()));
                 let note = self.outbox.forget(&held.id);
                 self.note(note);
@@ -629,6 +664,7 @@ impl Core {
     fn publish(&mut self, document: &DocumentId, published: Published) {
         match &published {
             Published::Confirmed => {
+                self.schedule.done(document);
                 let note = self.outbox.confirmed(self.now, document);
                 self.note(note);
             }
@@ -639,10 +675,14 @@ impl Core {
                 return;
             }
             Published::Refused { hash, code, reason } => {
+                self.schedule.done(document);
                 let note = self.outbox.refused(self.now, document, (*hash, *code, reason));
                 self.note(note);
             }
-            Published::Unreadable(reason) => self.outbox.failed(document, Some(reason)),
+            Published::Unreadable(reason) => {
+                self.schedule.done(document);
+                self.outbox.failed(document, Some(reason));
+            }
             Published::Opened(_) => self.outbox.failed(document, None),
             _ => {}
         }
@@ -735,7 +775,13 @@ mod tests {
         let (commands, _told) = mpsc::unbounded_channel();
         let registry = Arc::new(Registry::new(Home::new(&commands, Arc::new(System))));
         let config = Config::new("us".parse().unwrap(), PeerMetadata::default());
-        let mut core = Core::new(config, registry, Arc::new(Schemas::new(None)), Arc::default());
+        let mut core = Core::new(
+            config,
+            registry,
+            Arc::new(Schemas::new(None)),
+            Arc::default(),
+            Debounce::DEFAULT,
+        );
         let (now, id) = (Now::default(), ConnectionId(1));
         core.take(now, Command::Close(oneshot::channel().0));
         let peer = "relay".parse().unwrap();

@@ -20,7 +20,7 @@ use super::{
     edit::Pending,
     held::{Held, Phase, Ready},
 };
-use crate::entity::Schema;
+use crate::entity::{Level, Schema};
 
 /// One document of a [`Peer`]. Cheap to clone; the document stays in memory while there is a
 /// handle of it.
@@ -194,6 +194,7 @@ impl Document {
     /// # Errors
     /// [`ConfirmError`] if that is not so in time.
     pub async fn wait_confirmed(&self, within: Duration) -> Result<(), ConfirmError> {
+        self.peer.sync_now();
         confirm::one(&self.peer, &self.held, Instant::now() + within).await
     }
 
@@ -223,15 +224,15 @@ impl Document {
         self.kept_off().map_or(Ok(()), |holder| Err(ChangeError::Leased(holder)))
     }
 
-    /// Takes over changes that were made elsewhere, in causal order.
-    pub(super) async fn adopt(&self, changes: Vec<Bytes>) -> Result<(), ChangeError> {
+    /// Takes over changes that were made elsewhere, in causal order; so urgent is it to send them.
+    pub(super) async fn adopt(&self, changes: Vec<Bytes>, level: Level) -> Result<(), ChangeError> {
         if self.held.put_in(changes.iter().cloned().map(Incoming::Change)) {
             let task = Task::TakeIn(Arc::clone(&self.held));
             self.peer.0.tasks.send(task).map_err(|_| ChangeError::Closed)?;
         }
         let mut pending = Vec::with_capacity(changes.len());
         for change in changes {
-            pending.push(self.held.store(change)?);
+            pending.push(self.held.store(change, level)?);
         }
         for pending in pending {
             durable(pending).await?;

@@ -20,8 +20,10 @@ use super::{
     ChangeError, Changed, EditError,
     core::Command,
     held::{Held, Phase, Ready},
+    urgency,
 };
 use crate::{
+    entity::Level,
     history::{AHEAD_S_MAX, change_time},
     replica::LocalError,
 };
@@ -93,9 +95,13 @@ impl Held {
     }
 
     /// Gives a change to the core.
-    pub(super) fn store(self: &Arc<Self>, change: Bytes) -> Result<Pending, ChangeError> {
+    pub(super) fn store(
+        self: &Arc<Self>,
+        change: Bytes,
+        level: Level,
+    ) -> Result<Pending, ChangeError> {
         let (done, pending) = oneshot::channel();
-        if self.home.tell(Command::Local(Arc::clone(self), change, done)) {
+        if self.home.tell(Command::Local(Arc::clone(self), change, level, done)) {
             return Ok(pending);
         }
         self.fail("the peer is closed");
@@ -121,7 +127,8 @@ impl Held {
         let change = doc
             .get_change_by_hash(&hash)
             .ok_or_else(|| ChangeError::Failed(format!("change {hash} is not in it")))?;
-        let pending = self.store(Bytes::copy_from_slice(change.raw_bytes()))?;
+        let level = urgency::of_change(self.home.schema().as_deref(), doc, &change);
+        let pending = self.store(Bytes::copy_from_slice(change.raw_bytes()), level)?;
         self.tell_changed(&[change], true);
         Ok(pending)
     }

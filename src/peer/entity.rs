@@ -62,7 +62,7 @@ impl Peer {
         let chunk = |change: Change| Bytes::copy_from_slice(change.raw_bytes());
         let lacking: Vec<Bytes> = lacking.map_err(begin)?.into_iter().map(chunk).collect();
         if !lacking.is_empty() {
-            document.adopt(lacking).await?;
+            document.adopt(lacking, of.level_of_create()).await?;
         }
         Ok(document)
     }

@@ -11,7 +11,8 @@ use std::{
 use automerge::{ActorId, Author, Automerge};
 use tokio::sync::mpsc;
 
-use super::{core::Command, indexing::Indexing, random_number};
+use super::{core::Command, indexing::Indexing, random_number, schema::Schemas};
+use crate::entity::Schema;
 
 /// Where a peer has the time and its names from.
 pub(super) trait Surroundings: Send + Sync {
@@ -47,6 +48,7 @@ pub(super) struct Home {
     surroundings: Arc<dyn Surroundings>,
     author: Option<Author<'static>>,
     index: Arc<Indexing>,
+    schemas: Option<Arc<Schemas>>,
 }
 
 impl fmt::Debug for Home {
@@ -62,13 +64,24 @@ impl Home {
         surroundings: Arc<dyn Surroundings>,
     ) -> Self {
         let commands = commands.downgrade();
-        Self { commands, surroundings, author: None, index: Arc::default() }
+        Self { commands, surroundings, author: None, index: Arc::default(), schemas: None }
     }
 
     /// The same with an index, which hears of what documents say.
     pub(super) fn with_index(mut self, index: Arc<Indexing>) -> Self {
         self.index = index;
         self
+    }
+
+    /// The same with schemas, which say what of an edit is urgent.
+    pub(super) fn with_schemas(mut self, schemas: Arc<Schemas>) -> Self {
+        self.schemas = Some(schemas);
+        self
+    }
+
+    /// The schema in force, if there is one.
+    pub(super) fn schema(&self) -> Option<Arc<Schema>> {
+        self.schemas.as_ref()?.in_force()
     }
 
     /// The index of entities, which may be none.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use concord_protocol::{CloseCode, Features, Limits, PeerId, PeerMetadata};
+use concord_protocol::{CloseCode, Feature, Features, Limits, PeerId, PeerMetadata};
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -28,6 +28,7 @@ use super::{
     transport::{self, Opened, RelayUrl, Transport},
 };
 use crate::{
+    frames::Takes,
     replica::{ConnectionId, Event, PeerInfo},
     tls::Trust,
 };
@@ -134,6 +135,8 @@ async fn carry(
     info: PeerInfo,
 ) -> Outcome {
     let id = ConnectionId(context.next_connection.fetch_add(1, Ordering::Relaxed));
+    let agreed = info.metadata.features.and(context.metadata.features);
+    let takes = Takes { batches: info.concord, zstd: info.concord && agreed.has(Feature::Zstd) };
     let (outgoing, to_send) = mpsc::unbounded_channel();
     // The engine has the only strong one: without it there is nobody to carry for.
     let goodbye = outgoing.downgrade();
@@ -144,6 +147,7 @@ async fn carry(
     shared.report(|relays, now_ms| relays.opened(now_ms, key));
     let line = Line {
         id,
+        takes,
         limits: &context.limits,
         engine: &context.engine,
         traffic,

@@ -106,6 +106,15 @@ impl Links {
         });
     }
 
+    /// Every relay that is not connected is tried at once.
+    pub(super) fn ask(&self) {
+        self.shared.tell(|known, _| {
+            for key in 0..known.about.len() {
+                known.relays.ask(RelayKey(key));
+            }
+        });
+    }
+
     pub(super) fn status(&self) -> watch::Receiver<Status> {
         locked(&self.shared.known).board.subscribe()
     }

@@ -12,7 +12,10 @@ use super::{
     core::{Action, Core},
     outbox::Note,
 };
-use crate::replica::{Kind, RowKey, RowWrite, StorageFailure};
+use crate::{
+    entity::Level,
+    replica::{Kind, RowKey, RowWrite, StorageFailure},
+};
 
 /// The row that stands for the outbox's entry of a document.
 pub(super) const OUTBOX_ROW: RowKey = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
@@ -78,8 +81,9 @@ impl Core {
 
     fn recalled(&mut self, document: &DocumentId, row: &[u8]) {
         self.outbox.recalled(document, row);
-        // Who connected before this was read is told of all documents anyway.
-        self.sync_again(document);
+        if let Some(level) = self.outbox.level(document) {
+            self.schedule.offer(document, level);
+        }
     }
 
     /// A page of documents that may not be in the outbox and should.
@@ -93,9 +97,9 @@ impl Core {
             return self.outbox.complete(self.now);
         };
         for document in page {
-            let note = self.outbox.edited(self.now, &document);
+            let note = self.outbox.edited(self.now, &document, Level::BACKGROUND);
             self.note(note);
-            self.sync_again(&document);
+            self.schedule.offer(&document, Level::BACKGROUND);
         }
         self.ask(Action::ListForOutbox(Some(last)));
     }

@@ -24,7 +24,7 @@ use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
 
 pub(super) use self::row::{Row, RowLetter, RowRefused};
 use super::overview::Board;
-use crate::replica::Now;
+use crate::{entity::Level, replica::Now};
 
 /// Milliseconds that the row of a document stays after it was confirmed. Who types has written the
 /// next word by then, and costs one write less.
@@ -49,6 +49,8 @@ pub struct OutboxEntry {
     pub document: DocumentId,
     /// When the first of its edits was made that is not confirmed, milliseconds since 1970.
     pub since_ms: u64,
+    /// How urgent the most urgent of its edits is that is not confirmed.
+    pub level: Level,
     /// How far it is.
     pub state: OutboxState,
 }
@@ -90,6 +92,8 @@ pub struct OutboxCounts {
     pub refused: usize,
     /// See [`OutboxState::Failed`].
     pub failed: usize,
+    /// Of those that are pending or sending, how many are of each level, the most urgent first.
+    pub by_level: [usize; Level::ALL.len()],
     /// What was there at the start is counted too. Until then more may be waiting.
     pub is_complete: bool,
 }
@@ -124,7 +128,7 @@ struct Entry {
 /// What an entry is counted as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    Waiting,
+    Waiting(Level),
     Refused,
     Failed,
 }
@@ -137,7 +141,7 @@ impl Entry {
         } else if self.failed.is_some() {
             Some(Class::Failed)
         } else if self.row.refused.is_empty() {
-            Some(Class::Waiting)
+            Some(Class::Waiting(self.row.level()))
         } else {
             Some(Class::Refused)
         }
@@ -168,7 +172,8 @@ pub(super) struct Outbox {
     retries: BTreeSet<(u64, DocumentId)>,
     board: Arc<Board>,
     now: Now,
-    waiting: usize,
+    /// Those that are waiting, by level.
+    waiting: [usize; Level::ALL.len()],
     refused: usize,
     failed: usize,
     is_online: bool,
@@ -184,7 +189,7 @@ impl Outbox {
             retries: BTreeSet::new(),
             board,
             now: Now::default(),
-            waiting: 0,
+            waiting: [0; Level::ALL.len()],
             refused: 0,
             failed: 0,
             is_online: false,
@@ -205,7 +210,12 @@ impl Outbox {
                 (0, since_ms) | (since_ms, 0) => since_ms,
                 (one, other) => one.min(other),
             };
-            entry.row = Row { since_ms, ..row };
+            let level = match (entry.class(), row.since_ms) {
+                (None, _) => row.level,
+                (Some(_), 0) => entry.row.level,
+                (Some(_), _) => entry.row.level().min(row.level()).number(),
+            };
+            entry.row = Row { since_ms, level, ..row };
             entry.is_noted = true;
         });
     }
@@ -219,15 +229,22 @@ impl Outbox {
 
     /// Somebody edits a document, or it was stored here by a version that kept no outbox. Gives the
     /// row to be written before the edit.
-    pub(super) fn edited(&mut self, now: Now, document: &DocumentId) -> Option<Note> {
+    pub(super) fn edited(&mut self, now: Now, document: &DocumentId, level: Level) -> Option<Note> {
         self.now = now;
         let (row, at_ms) = self.change(document, |entry| {
             let at_ms = entry.goes_at_ms.take();
-            if at_ms.is_some() || entry.row.since_ms == 0 {
+            let written = entry.row.level();
+            let is_first = at_ms.is_some() || entry.row.since_ms == 0;
+            if is_first {
                 entry.row.since_ms = now.wall_ms.max(1);
                 // The row that lingers says all that matters.
                 entry.is_noted &= at_ms.is_some();
             }
+            if is_first || level < written {
+                entry.row.level = level.number();
+            }
+            // That it says more than is so costs nothing but its place.
+            entry.is_noted &= level >= written;
             let is_noted = std::mem::replace(&mut entry.is_noted, true);
             ((!is_noted).then(|| entry.row.write()), at_ms)
         });
@@ -444,18 +461,44 @@ impl Outbox {
         let entries = self.entries.iter().filter_map(|(document, entry)| {
             let state = entry.state(self.is_online)?;
             let (document, since_ms) = (document.clone(), entry.row.since_ms);
-            Some(OutboxEntry { document, since_ms, state })
+            Some(OutboxEntry { document, since_ms, level: entry.row.level(), state })
         });
         entries.collect()
     }
 
-    /// The documents in it, those first that have waited longest.
-    pub(super) fn oldest_first(&self) -> Vec<DocumentId> {
+    /// The documents in it and their levels, those first that have waited longest.
+    pub(super) fn oldest_first(&self) -> Vec<(DocumentId, Level)> {
         let waiting = self.entries.iter().filter(|(_, entry)| entry.class().is_some());
         let mut waiting: Vec<_> =
-            waiting.map(|(document, entry)| (entry.row.since_ms, document)).collect();
-        waiting.sort();
-        waiting.into_iter().map(|(_, document)| document.clone()).collect()
+            waiting.map(|(document, entry)| (entry.row.since_ms, document, entry)).collect();
+        waiting.sort_unstable_by_key(|(since_ms, document, _)| (*since_ms, *document));
+        let level =
+            |(_, document, entry): (_, &DocumentId, &Entry)| (document.clone(), entry.row.level());
+        waiting.into_iter().map(level).collect()
+    }
+
+    /// The level of a document, if it is in the outbox.
+    pub(super) fn level(&self, document: &DocumentId) -> Option<Level> {
+        let entry = self.entries.get(document)?;
+        entry.class().map(|_| entry.row.level())
+    }
+
+    /// Some of those that were edited before this time, `wall_ms`, and are not confirmed.
+    pub(super) fn waiting_since(&self, before_ms: u64, most: usize) -> Vec<DocumentId> {
+        let is_old = |entry: &Entry| {
+            matches!(entry.class(), Some(Class::Waiting(_))) && entry.row.since_ms < before_ms
+        };
+        let old = self.entries.iter().filter(|(_, entry)| is_old(entry));
+        old.take(most).map(|(document, _)| document.clone()).collect()
+    }
+
+    /// Documents that a relay has not answered for, as far as is known, and their levels.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&DocumentId, Level)> {
+        let waiting = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| matches!(entry.class(), Some(Class::Waiting(_))));
+        waiting.map(|(document, entry)| (document, entry.row.level()))
     }
 
     /// The row of a document does not go after all.
@@ -489,23 +532,25 @@ impl Outbox {
 
     fn count(&mut self, class: Class) -> &mut usize {
         match class {
-            Class::Waiting => &mut self.waiting,
+            Class::Waiting(level) => &mut self.waiting[usize::from(level.number() - 1)],
             Class::Refused => &mut self.refused,
             Class::Failed => &mut self.failed,
         }
     }
 
     fn tell(&self) {
-        let (pending, sending) = if self.is_online { (0, self.waiting) } else { (self.waiting, 0) };
+        let waiting = self.waiting.iter().sum();
+        let (pending, sending) = if self.is_online { (0, waiting) } else { (waiting, 0) };
         let counts = OutboxCounts {
             pending,
             sending,
             refused: self.refused,
             failed: self.failed,
+            by_level: self.waiting,
             is_complete: self.is_complete,
         };
-        let stands = (self.is_online, self.waiting > 0);
-        let is_in_step = self.is_online && self.is_complete && self.waiting == 0;
+        let stands = (self.is_online, waiting > 0);
+        let is_in_step = self.is_online && self.is_complete && waiting == 0;
         let board = &self.board;
         board.passes.send_if_modified(|passes| {
             if is_in_step {

@@ -20,6 +20,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use automerge::{Automerge, transaction::Transaction};
@@ -42,9 +43,11 @@ use super::{
     locked,
     notes::Notes,
     registry::Registry,
+    schedule::Debounce,
     schema::Schemas,
 };
 use crate::{
+    entity::Schema,
     replica::{Config, Now, Stats},
     review::{Choice, Conflict, Resolution, Unreadable},
     store::{Store, StoreError},
@@ -111,12 +114,26 @@ impl fmt::Debug for SimulatedPeer {
 
 impl SimulatedPeer {
     /// A peer with nothing in memory. The seed is of this run alone: it makes its writers' names.
+    /// Sends what is edited at once, and has no schema.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        Self::with(config, seed, (Duration::ZERO, Duration::ZERO), None)
+    }
+
+    /// As [`super::PeerBuilder::debounce`] and [`super::PeerBuilder::schema`] make it.
+    pub fn with(
+        config: Config,
+        seed: [u8; 32],
+        debounce: (Duration, Duration),
+        schema: Option<Arc<Schema>>,
+    ) -> Self {
         let (commands, told) = mpsc::unbounded_channel();
         let surroundings = Arc::new(Seeded::new(seed));
-        let registry = Arc::new(Registry::new(Home::new(&commands, surroundings.clone())));
-        let schemas = Arc::new(Schemas::new(None));
-        let mut core = Core::new(config, Arc::clone(&registry), schemas, Arc::default());
+        let schemas = Arc::new(Schemas::new(schema));
+        let home = Home::new(&commands, surroundings.clone()).with_schemas(Arc::clone(&schemas));
+        let registry = Arc::new(Registry::new(home));
+        let (after, at_most) = debounce;
+        let debounce = Debounce::new(after, at_most);
+        let mut core = Core::new(config, Arc::clone(&registry), schemas, Arc::default(), debounce);
         core.recall();
         Self {
             core,
@@ -130,6 +147,12 @@ impl SimulatedPeer {
             next_edit: 0,
             schema_row: None,
         }
+    }
+
+    /// As [`super::Peer::sync_now`].
+    pub fn sync_now(&mut self, now: Now) {
+        self.set(now);
+        self.core.take(now, Command::SyncNow);
     }
 
     /// Takes in what happened around it.

@@ -26,7 +26,7 @@ use super::{
     transport::{Opened, Socket},
 };
 use crate::{
-    frames::Fragments,
+    frames::{self, Lanes, Takes},
     replica::{ConnectionId, Event, PeerInfo},
 };
 
@@ -82,6 +82,8 @@ pub(super) async fn greet(
 /// One connection, and who is told of it.
 pub(super) struct Line<'a, T> {
     pub(super) id: ConnectionId,
+    /// What the relay takes, and we do.
+    pub(super) takes: Takes,
     pub(super) limits: &'a Limits,
     pub(super) engine: &'a mpsc::Sender<Told>,
     pub(super) traffic: &'a Traffic,
@@ -96,7 +98,7 @@ pub(super) async fn carry<T: Fn(Sign)>(
     socket: Socket,
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
 ) -> Ended {
-    let Line { id, limits, engine, traffic, mut wish, tell } = line;
+    let Line { id, takes, limits, engine, traffic, mut wish, tell } = line;
     let (mut sink, mut frames) = socket.split();
     let mut pulse = Pulse::new(traffic, tell);
     pulse.watch(wish.borrow_and_update().is_watched);
@@ -106,7 +108,7 @@ pub(super) async fn carry<T: Fn(Sign)>(
     let (drained, mut written) = mpsc::unbounded_channel();
     let (pinged, ping_wanted) = mpsc::channel(1);
     let writer = async {
-        let end = write(&mut sink, &mut outgoing, ping_wanted, &drained).await;
+        let end = write(&mut sink, &mut outgoing, takes, ping_wanted, &drained).await;
         (end, sink)
     };
     tokio::pin!(writer);
@@ -140,7 +142,7 @@ pub(super) async fn carry<T: Fn(Sign)>(
                     None => break Ended { retry_after_ms, ..Ended::transient("the relay hung up") },
                 };
                 pulse.active();
-                let messages = match codec::decode(&bytes, limits) {
+                let messages = match frames::open(&bytes, limits, takes.zstd) {
                     Ok(messages) => messages,
                     Err(error) => {
                         tracing::warn!(%error, "a message that is not understood is left out");
@@ -191,20 +193,21 @@ pub(super) async fn ping(mut socket: Socket) -> Result<Duration, Ended> {
 async fn write<S>(
     sink: &mut S,
     outgoing: &mut mpsc::UnboundedReceiver<Outgoing>,
+    takes: Takes,
     mut pings: mpsc::Receiver<u64>,
     drained: &mpsc::UnboundedSender<usize>,
 ) -> Ended
 where
     S: Sink<Frame, Error = tungstenite::Error> + Unpin,
 {
-    let mut message: Option<Sending> = None;
+    let mut waiting = Waiting::new(takes);
     loop {
         let sent = tokio::select! {
             biased;
             Some(number) = pings.recv() => {
                 sink.send(Frame::Ping(Bytes::copy_from_slice(&number.to_be_bytes()))).await
             }
-            next = next_piece(&mut message, outgoing) => match next {
+            next = waiting.next(outgoing) => match next {
                 Some(Next::Piece(len, frame)) => {
                     let sent = sink.send(frame).await;
                     if sent.is_ok() && len > 0 && drained.send(len).is_err() {
@@ -234,41 +237,67 @@ where
     }
 }
 
-/// A message that is being sent.
-struct Sending {
-    pieces: Fragments,
-    /// The engine counts its bytes.
-    is_counted: bool,
-}
-
 /// What is to be written next.
 enum Next {
-    /// A frame, and the bytes of its message that it carries and that are counted.
+    /// A frame, and the bytes of what the engine counts that left with it, or were left out for it.
     Piece(usize, Frame),
     Close(CloseCode, String),
 }
 
-/// The next piece of the message that is being sent, or the next thing that the engine has; `None`
-/// when there is no engine any more. Nothing is lost if it is dropped while it waits.
-async fn next_piece(
-    message: &mut Option<Sending>,
-    outgoing: &mut mpsc::UnboundedReceiver<Outgoing>,
-) -> Option<Next> {
-    loop {
-        if let Some(sending) = message
-            && let Some((len, frame)) = sending.pieces.next()
-        {
-            return Some(Next::Piece(if sending.is_counted { len } else { 0 }, frame));
-        }
-        match outgoing.recv().await? {
-            Outgoing::Send(bytes) => {
-                *message = Some(Sending { pieces: Fragments::new(bytes), is_counted: true });
+/// What the engine gave and is not written yet.
+struct Waiting {
+    /// Of each message, whether the engine counts its bytes.
+    lanes: Lanes<bool>,
+    /// Bytes of presence that was left out, to be reported.
+    left_out: usize,
+    /// How to close when all of it is written.
+    close: Option<(CloseCode, String)>,
+}
+
+impl Waiting {
+    fn new(takes: Takes) -> Self {
+        let mut lanes = Lanes::default();
+        lanes.set_takes(takes);
+        Self { lanes, left_out: 0, close: None }
+    }
+
+    /// The next thing to write; `None` when there is no engine any more. Nothing is lost if it is
+    /// dropped while it waits.
+    async fn next(&mut self, outgoing: &mut mpsc::UnboundedReceiver<Outgoing>) -> Option<Next> {
+        loop {
+            // All that is there: what waits together goes together, and presence passes it.
+            while self.close.is_none()
+                && let Ok(more) = outgoing.try_recv()
+            {
+                self.take(more);
             }
-            Outgoing::Say(bytes) => {
-                *message = Some(Sending { pieces: Fragments::new(bytes), is_counted: false });
+            let mut counted = std::mem::take(&mut self.left_out);
+            let piece = self.lanes.next(|left| counted += if *left.owner { left.bytes } else { 0 });
+            if let Some(frame) = piece {
+                return Some(Next::Piece(counted, frame));
             }
-            Outgoing::Close(code, reason) => return Some(Next::Close(code, reason)),
+            self.left_out = counted;
+            if let Some((code, reason)) = self.close.take() {
+                return Some(Next::Close(code, reason));
+            }
+            let first = outgoing.recv().await?;
+            self.take(first);
         }
+    }
+
+    fn take(&mut self, outgoing: Outgoing) {
+        let (is_counted, message) = match outgoing {
+            Outgoing::Send(message) => (true, message),
+            Outgoing::Say(message) => (false, message),
+            Outgoing::Close(code, reason) => {
+                self.close = Some((code, reason));
+                return;
+            }
+        };
+        let left_out = &mut self.left_out;
+        self.lanes.push(is_counted, message, |left| {
+            *left_out += if *left.owner { left.bytes } else { 0 };
+        });
     }
 }
 
@@ -327,7 +356,7 @@ mod tests {
         let (drained, mut reports) = mpsc::unbounded_channel();
         let (_ping, pings) = mpsc::channel(1);
         tell.send(Outgoing::Send(Bytes::from(vec![7; 5 * FRAGMENT_BYTES]))).unwrap();
-        let writing = write(&mut line, &mut outgoing, pings, &drained);
+        let writing = write(&mut line, &mut outgoing, Takes::default(), pings, &drained);
         assert!(timeout(Duration::from_secs(1), writing).await.is_err(), "the line is full");
         let mut left = 0;
         while let Ok(bytes) = reports.try_recv() {
@@ -345,7 +374,7 @@ mod tests {
         tell.send(Outgoing::Send(Bytes::from(vec![7; 2 * FRAGMENT_BYTES]))).unwrap();
         tell.send(Outgoing::Close(CloseCode::Normal, "enough".to_owned())).unwrap();
         ping.try_send(1).unwrap();
-        write(&mut line, &mut outgoing, pings, &drained).await;
+        write(&mut line, &mut outgoing, Takes::default(), pings, &drained).await;
         let kinds: Vec<&str> = line
             .taken
             .iter()

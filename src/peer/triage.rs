@@ -9,7 +9,7 @@ use concord_protocol::DocumentId;
 
 use super::{ChangeError, Document, EntityError, FindError, Peer, edit::times_of};
 use crate::{
-    entity::TENANT,
+    entity::{Level, TENANT},
     history,
     review::{
         ConflictId,
@@ -61,7 +61,8 @@ impl Peer {
         let lacking = if is_there { document.read(lacking)? } else { lacking(&Automerge::new()) };
         let begin = |source| EntityError::Begin { type_name: "concord:review".to_owned(), source };
         if let Some(change) = lacking.map_err(begin)? {
-            document.adopt(vec![Bytes::copy_from_slice(change.raw_bytes())]).await?;
+            let change = Bytes::copy_from_slice(change.raw_bytes());
+            document.adopt(vec![change], Level::NORMAL).await?;
         }
         Ok(document)
     }

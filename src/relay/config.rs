@@ -58,6 +58,8 @@ pub struct RelayConfig {
     pub strict: bool,
     /// Look for conflicts in documents that change, and serve them under `/v1/conflicts`.
     pub review: bool,
+    /// Take compressed frames (zstd), and send them to whoever takes them.
+    pub compression: bool,
     /// The text of a schema file: what its policies decide is decided, and is no conflict.
     pub schema: Option<String>,
 }
@@ -81,6 +83,7 @@ impl Default for RelayConfig {
             stalled_ms: replica::STALLED_MS,
             strict: false,
             review: true,
+            compression: true,
             schema: None,
         }
     }

@@ -24,7 +24,7 @@ use super::{
     hub::Hub,
     listen::ByteStream,
     metered::Metered,
-    outgoing::{Drained, Outbox, Outgoing, Queue},
+    outgoing::{Outbox, Outgoing, Queue},
     rate::{Limiter, Verdict},
     shard::Inbound,
 };
@@ -78,12 +78,13 @@ struct Connection {
     concord: bool,
     /// Whether both sides said in their first messages that they mean it.
     speaks: bool,
+    /// Whether both said that they take compressed frames.
+    zstd: bool,
     calls: Calls,
     socket: Socket,
     outbox: Outbox,
     inbox: mpsc::UnboundedReceiver<Outgoing>,
     queue: Queue,
-    drained: Drained,
     /// Something was written since the last flush.
     is_dirty: bool,
     is_ping_due: bool,
@@ -126,12 +127,12 @@ pub(super) async fn run(hub: Arc<Hub>, api: Router, mut socket: Socket, concord:
         id,
         concord,
         speaks: false,
+        zstd: false,
         calls: Calls::new(api),
         socket,
         outbox,
         inbox,
         queue: Queue::default(),
-        drained: Drained::default(),
         is_dirty: false,
         is_ping_due: false,
         closing: None,

@@ -156,7 +156,7 @@ impl Relay {
         let metadata = PeerMetadata {
             storage_id: Some(store.storage_id()),
             is_ephemeral: Some(false),
-            features: Features::NONE.with(Feature::Leases),
+            features: features(&config),
             ..PeerMetadata::default()
         };
         let health = watch::Sender::new(Health::Ready);
@@ -275,6 +275,14 @@ impl Relay {
     pub async fn abandon(self) {
         let _ = timeout(Duration::from_millis(PART_MS), self.hub.empty()).await;
     }
+}
+
+/// What the relay can do beyond what every `concord.v1` can.
+fn features(config: &RelayConfig) -> Features {
+    [(Feature::Leases, true), (Feature::Zstd, config.compression)]
+        .into_iter()
+        .filter_map(|(feature, is_on)| is_on.then_some(feature))
+        .collect()
 }
 
 fn replica_config(config: &RelayConfig, us: PeerId, metadata: PeerMetadata) -> Config {

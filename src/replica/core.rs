@@ -15,6 +15,10 @@ use super::{
 /// are made for it. What is not made stays to be made: it collapses into one message later.
 const QUEUE_SOFT_PART: usize = 8;
 
+/// Bytes of presence that may be queued for a connection beyond the documents: four messages of the
+/// largest size.
+const PRESENCE_BYTES: usize = 256 * 1024;
+
 /// Uploads that a replica has opened at once; each may hold a whole document in memory.
 const UPLOADS_AT_ONCE: usize = 16;
 
@@ -70,6 +74,8 @@ pub(super) struct Core {
     /// are not looked at for every event.
     full_since_ms: BTreeMap<ConnectionId, u64>,
     pub(super) draining: bool,
+    /// Documents of which nothing is said for now.
+    pub(super) held: BTreeSet<DocumentId>,
     /// Background jobs at work.
     pub(super) jobs: usize,
     /// Documents that could not start a background job for want of room.
@@ -96,6 +102,7 @@ impl Core {
             connections: BTreeMap::new(),
             full_since_ms: BTreeMap::new(),
             draining: false,
+            held: BTreeSet::new(),
             jobs: 0,
             job_queue: BTreeSet::new(),
             uploads: 0,
@@ -253,6 +260,16 @@ impl Core {
         !self.draining
             && self.connections.get(&connection).is_some_and(|connection| {
                 !connection.closing && connection.queued_bytes < self.queue_soft_bytes()
+            })
+    }
+
+    /// Whether an ephemeral message may be made for it now. It passes the documents that wait, so it
+    /// has room of its own behind theirs.
+    pub(super) fn has_room_for_presence(&self, connection: ConnectionId) -> bool {
+        !self.draining
+            && self.connections.get(&connection).is_some_and(|connection| {
+                let most = self.queue_soft_bytes() + PRESENCE_BYTES;
+                !connection.closing && connection.queued_bytes < most
             })
     }
 

@@ -224,6 +224,11 @@ pub enum Event {
     /// The relays that we dialled are to be sent once more what they do not have of this document,
     /// also what they refused.
     Resend(DocumentId),
+    /// Say nothing of this document until [`Event::Release`]: what is made of it here is stored, and
+    /// waits to be sent.
+    Hold(DocumentId),
+    /// Say what there is to say of this document.
+    Release(DocumentId),
     /// A program in this process sends an ephemeral message.
     Broadcast {
         /// About which document.

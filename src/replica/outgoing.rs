@@ -68,6 +68,9 @@ impl Document {
         }
         self.answer_askers(core);
         self.tell_confirmed(core);
+        if core.held.contains(&self.id) {
+            return;
+        }
         let dirty: Vec<ConnectionId> =
             self.readers.iter().filter(|(_, reader)| reader.dirty).map(|(c, _)| *c).collect();
         let mut made: Vec<(Reader, Outcome, Reader)> = Vec::new();

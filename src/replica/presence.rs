@@ -42,7 +42,7 @@ impl Document {
             let Some(target) = core.peer(*connection).cloned() else {
                 continue;
             };
-            if !core.has_room(*connection) {
+            if !core.has_room_for_presence(*connection) {
                 dropped += 1;
                 continue;
             }

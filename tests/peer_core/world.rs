@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use automerge::{Automerge, transaction::Transaction};
 use bytes::Bytes;
 use concord::{
+    entity::Schema,
     peer::{
         ChangeError, DocumentEvent, EditError,
         simulation::{
@@ -20,7 +21,7 @@ use concord::{
     },
     worker::{WorkerLimits, materialise, resolve},
 };
-use concord_protocol::{ChangeHash, DocumentId, Limits, PeerMetadata, codec};
+use concord_protocol::{ChangeHash, DocumentId, Limits, Message, PeerMetadata, codec};
 
 use crate::things::{Disk, Rng};
 
@@ -49,6 +50,13 @@ pub(crate) struct Home {
     runs: u8,
 }
 
+/// How peers are set up.
+#[derive(Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) debounce: (Duration, Duration),
+    pub(crate) schema: Option<Arc<Schema>>,
+}
+
 /// Where the relay is among the nodes; peer `n` is node `n + 1`.
 const RELAY: usize = 0;
 
@@ -62,6 +70,9 @@ pub(crate) struct World {
     pub(crate) done: BTreeMap<(usize, EditId), Result<(), ChangeError>>,
     /// Rows that were read to make documents anew.
     pub(crate) fetched: usize,
+    /// Messages of documents that were sent, and by which node.
+    pub(crate) sent: Vec<(usize, Message)>,
+    settings: Settings,
     relay: Replica,
     disks: Vec<Disk>,
     timers: Vec<Option<u64>>,
@@ -72,21 +83,30 @@ pub(crate) struct World {
     next_connection: u64,
 }
 
+fn read(bytes: &Bytes) -> impl Iterator<Item = Message> {
+    codec::decode(bytes, &Limits::default()).unwrap().into_iter()
+}
+
 fn config(name: &str) -> Config {
     let metadata = PeerMetadata { is_ephemeral: Some(false), ..PeerMetadata::default() };
     // Snapshots, and reading back from them, are part of every run.
     Config { compact_changes: 40, ..Config::new(name.parse().unwrap(), metadata) }
 }
 
-fn peer(home: usize, run: u8) -> SimulatedPeer {
+fn peer(home: usize, run: u8, settings: &Settings) -> SimulatedPeer {
     let mut seed = [run; 32];
     seed[0] = u8::try_from(home).unwrap();
-    SimulatedPeer::new(config(&format!("peer-{home}-{run}")), seed)
+    let Settings { debounce, schema } = settings.clone();
+    SimulatedPeer::with(config(&format!("peer-{home}-{run}")), seed, debounce, schema)
 }
 
 impl World {
     /// Peers that dial a relay as soon as time passes.
     pub(crate) fn new(peers: usize, seed: u64) -> Self {
+        Self::with(peers, seed, Settings::default())
+    }
+
+    pub(crate) fn with(peers: usize, seed: u64, settings: Settings) -> Self {
         let mut world = Self {
             rng: Rng::new(seed),
             now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
@@ -95,6 +115,8 @@ impl World {
             log: Vec::new(),
             done: BTreeMap::new(),
             fetched: 0,
+            sent: Vec::new(),
+            settings,
             relay: Replica::new(config("relay")),
             disks: (0..=peers).map(|_| Disk::default()).collect(),
             timers: vec![None; peers + 1],
@@ -105,7 +127,7 @@ impl World {
         };
         for home in 0..peers {
             world.homes.push(Home {
-                peer: peer(home, 0),
+                peer: peer(home, 0, &world.settings),
                 dialling: Dialling::new(),
                 connection: None,
                 runs: 1,
@@ -127,7 +149,7 @@ impl World {
         self.timers[home + 1] = None;
         let run = self.homes[home].runs;
         self.homes[home].runs += 1;
-        self.homes[home].peer = peer(home, run);
+        self.homes[home].peer = peer(home, run, &self.settings);
         self.note(home, "crashed");
     }
 
@@ -273,6 +295,7 @@ impl World {
         match action {
             PeerAction::Send(connection, bytes) => {
                 if self.homes[home].connection == Some(connection) {
+                    self.sent.extend(read(&bytes).map(|message| (node, message)));
                     self.plan(RELAY, "line", 40, Op::Deliver(node, connection, bytes));
                 }
             }
@@ -313,6 +336,7 @@ impl World {
             Effect::Send(connection, bytes) => {
                 let to = self.homes.iter().position(|home| home.connection == Some(connection));
                 if let Some(home) = to {
+                    self.sent.extend(read(&bytes).map(|message| (RELAY, message)));
                     self.plan(home + 1, "line", 40, Op::Deliver(RELAY, connection, bytes));
                 }
             }
@@ -372,7 +396,7 @@ impl World {
             Op::Apply(apply) => return self.homes[node - 1].peer.apply(self.now, apply),
             Op::Deliver(from, connection, bytes) => {
                 self.tell(from, PeerInput::Drained(connection, bytes.len()));
-                for message in codec::decode(&bytes, &Limits::default()).unwrap() {
+                for message in read(&bytes) {
                     self.tell(node, PeerInput::Received(connection, message));
                 }
                 return;

@@ -1,6 +1,6 @@
 //! A client that says what it is told to say, and no more.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use automerge::{
     AutoCommit, ROOT,
@@ -46,6 +46,8 @@ pub(crate) struct Client {
     pub(crate) name: PeerId,
     pub(crate) relay: PeerId,
     pub(crate) response: Response<Option<Vec<u8>>>,
+    /// Messages of a frame that were not heard yet.
+    rest: VecDeque<Message>,
 }
 
 impl Client {
@@ -74,6 +76,7 @@ impl Client {
             name: "nobody".parse().unwrap(),
             relay: "unknown".parse().unwrap(),
             response,
+            rest: VecDeque::new(),
         }
     }
 
@@ -150,12 +153,14 @@ impl Client {
     /// The next thing that the relay says.
     pub(crate) async fn hear_all(&mut self) -> Heard {
         loop {
+            if let Some(message) = self.rest.pop_front() {
+                return Heard::Message(message);
+            }
             let next = timeout(PATIENCE, self.socket.next()).await.expect("the relay speaks");
             return match next {
                 Some(Ok(tungstenite::Message::Binary(frame))) => {
-                    let messages = codec::decode(&frame, &Limits::default()).unwrap();
-                    let [message] = <[Message; 1]>::try_from(messages).unwrap();
-                    Heard::Message(message)
+                    self.rest.extend(codec::decode(&frame, &Limits::default()).unwrap());
+                    continue;
                 }
                 Some(Ok(tungstenite::Message::Ping(_))) => Heard::Ping,
                 Some(Ok(tungstenite::Message::Close(Some(frame)))) => {

@@ -67,7 +67,7 @@ struct Fields<'a> {
 }
 
 /// The keys that messages have at their top level.
-const FIELDS: [&str; 34] = [
+const FIELDS: [&str; 35] = [
     names::TYPE,
     names::SENDER_ID,
     names::TARGET_ID,
@@ -102,6 +102,7 @@ const FIELDS: [&str; 34] = [
     names::FOR_MS,
     names::HOLDER,
     names::WHY,
+    names::LENGTH,
 ];
 
 impl<'a> Fields<'a> {
@@ -180,6 +181,10 @@ impl<'a> Fields<'a> {
                 event: self.long(names::EVENT, WORD_BYTES_MAX, "the name of an event")?,
                 data: self.text(names::DATA)?.to_owned(),
             }),
+            types::ZSTD => {
+                let (length, data) = (self.number(names::LENGTH)?, self.data()?);
+                Ok(Message::Compressed { length, data })
+            }
             types::HANG_UP => Ok(Message::HangUp { id: self.number(names::ID)? }),
             types::REQUEST
             | types::SYNC

@@ -30,6 +30,26 @@ pub fn encode_many(messages: &[Message]) -> Bytes {
     out.finish()
 }
 
+/// Messages that are encoded already, in one frame (`concord.v1` only): as [`encode_many`].
+pub fn frame_of<'a>(messages: impl ExactSizeIterator<Item = &'a Bytes> + Clone) -> Bytes {
+    /// The head of a list that a frame may have.
+    const LIST: usize = 3;
+    let bytes = messages.clone().map(Bytes::len).sum::<usize>();
+    let mut out = Writer::with_capacity(LIST + bytes);
+    out.array(messages.len());
+    messages.for_each(|message| out.encoded(message));
+    out.finish()
+}
+
+/// Whether a message that was encoded here is a [`Message::Ephemeral`]: who queues messages need
+/// not read them.
+pub fn is_ephemeral(encoded: &[u8]) -> bool {
+    // The type is the first entry of every map that is written here.
+    let mut start = Writer::with_capacity(OVERHEAD);
+    text(&mut start, names::TYPE, types::EPHEMERAL);
+    encoded.get(1..).is_some_and(|entries| entries.starts_with(start.as_slice()))
+}
+
 /// A sync message, without building a [`Message`] of it first: the way of every change to every
 /// reader.
 pub fn encode_sync(
@@ -144,6 +164,12 @@ fn write(out: &mut Writer, message: &Message) {
             number(out, names::ID, *id);
             text(out, names::EVENT, event);
             text(out, names::DATA, data);
+        }
+        Message::Compressed { length, data } => {
+            start(out, types::ZSTD, 2);
+            number(out, names::LENGTH, *length);
+            out.text(names::DATA);
+            out.bytes(data);
         }
         Message::HangUp { id } => {
             start(out, types::HANG_UP, 1);
@@ -350,6 +376,7 @@ fn size_hint(message: &Message) -> usize {
         + IDS
         + match message {
             Message::Request { data, .. }
+            | Message::Compressed { data, .. }
             | Message::Sync { data, .. }
             | Message::Ephemeral { data, .. } => data.len(),
             Message::RemoteHeadsChanged { heads, .. } => {

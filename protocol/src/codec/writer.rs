@@ -18,6 +18,15 @@ impl Writer {
         self.0.into()
     }
 
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// One item, as it was written before.
+    pub(super) fn encoded(&mut self, item: &[u8]) {
+        self.0.extend_from_slice(item);
+    }
+
     pub(super) fn map(&mut self, entries: usize) {
         self.head(MAP, entries as u64);
     }

@@ -274,6 +274,7 @@ fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use
         |s| s.queue_bytes = 2 << 20,
         |s| s.group_writes = u32::MAX,
         |s| s.first_format_lives = 0,
+        |s| s.debounce_ms = 0,
     ];
     let settings = settings.clone();
     set.into_iter().filter_map(move |set| {

@@ -1,5 +1,7 @@
 //! What thinks in a node: the engine alone, or the production peer around it.
 
+use std::time::Duration;
+
 use concord::{
     peer::simulation::{Apply, PeerAction, PeerInput, SimulatedPeer},
     replica::{
@@ -59,8 +61,8 @@ impl Brain {
         Self::Engine(Box::new(Replica::new(config)))
     }
 
-    pub(super) fn peer(config: Config, seed: [u8; 32]) -> Self {
-        Self::Peer(Box::new(SimulatedPeer::new(config, seed)))
+    pub(super) fn peer(config: Config, seed: [u8; 32], debounce: (Duration, Duration)) -> Self {
+        Self::Peer(Box::new(SimulatedPeer::with(config, seed, debounce, None)))
     }
 
     pub(super) fn handle(&mut self, now: Now, news: News) {

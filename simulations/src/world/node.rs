@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -214,7 +215,8 @@ impl World<'_> {
             seed[..8].copy_from_slice(&self.plan.seed.to_le_bytes());
             seed[8..16].copy_from_slice(&(id as u64).to_le_bytes());
             seed[16..20].copy_from_slice(&life.to_le_bytes());
-            Brain::peer(config, seed)
+            let after = Duration::from_millis(self.plan.settings.debounce_ms.into());
+            Brain::peer(config, seed, (after, after * 10))
         } else {
             Brain::engine(config)
         };

@@ -69,7 +69,7 @@ impl Section {
 }
 
 /// Every key of `[serve]`.
-pub(super) const SERVE_KEYS: [&str; 20] = [
+pub(super) const SERVE_KEYS: [&str; 21] = [
     "host",
     "port",
     "data-dir",
@@ -81,6 +81,7 @@ pub(super) const SERVE_KEYS: [&str; 20] = [
     "workers",
     "strict",
     "no-review",
+    "no-compression",
     "schema",
     "idle-ms",
     "ping-ms",

@@ -126,10 +126,16 @@ fn waiting_table(frame: &mut Frame<'_>, area: Rect, overview: &Overview, waiting
     let rows = waiting.iter().take(usize::from(area.height)).map(|entry| {
         let state = if entry.state == OutboxState::Sending { "sending" } else { "pending" };
         let since = output::ago(seconds(entry.since_ms), now);
-        Row::new([entry.document.to_string(), since, state.to_owned()])
+        let priority = entry.level.to_string();
+        Row::new([entry.document.to_string(), since, priority, state.to_owned()])
     });
-    let widths = [Constraint::Length(30), Constraint::Length(14), Constraint::Fill(1)];
-    let headings = Row::new(["DOCUMENT, OLDEST FIRST", "EDITED", "STATE"]).dim();
+    let widths = [
+        Constraint::Length(30),
+        Constraint::Length(14),
+        Constraint::Length(8),
+        Constraint::Fill(1),
+    ];
+    let headings = Row::new(["DOCUMENT, OLDEST FIRST", "EDITED", "PRIORITY", "STATE"]).dim();
     frame.render_widget(Table::new(rows, widths).header(headings).block(block), area);
 }
 

@@ -8,7 +8,7 @@ use super::{
     field,
     kind::{Fields, Path},
     lineage::{self, Traced},
-    migration,
+    migration, priorities,
     reader::{Reader, Span, Table},
 };
 use crate::entity::{
@@ -16,13 +16,14 @@ use crate::entity::{
 };
 
 /// The keys of a type.
-pub(super) const TYPE_KEYS: [&str; 9] = [
+pub(super) const TYPE_KEYS: [&str; 10] = [
     "version",
     "fields",
     "unique",
     "invariants",
     "priority",
     "lease",
+    "priorities",
     "edits_of_deleted",
     "purge_deleted_after",
     "migrations",
@@ -56,6 +57,7 @@ pub(super) fn entity_type(
     let priority = table.word(reader, "priority", &Priority::NAMES, named).unwrap_or_default();
     let named = LeaseRule::named;
     let lease = table.word(reader, "lease", &LeaseRule::NAMES, named).unwrap_or_default();
+    let priorities = priorities::priorities(reader, table, &fields);
     let named = EditsOfDeleted::named;
     let edits_of_deleted =
         table.word(reader, "edits_of_deleted", &EditsOfDeleted::NAMES, named).unwrap_or_default();
@@ -74,6 +76,7 @@ pub(super) fn entity_type(
         invariants,
         priority,
         lease,
+        priorities,
         edits_of_deleted,
         purge_deleted_after,
         migrations: steps.into_iter().map(|(_, step)| step).collect(),

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use concord_protocol::{ChangeHash, RefuseCode};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{self, RecordError};
+use crate::{
+    entity::Level,
+    record::{self, RecordError},
+};
 
 /// Bytes that are kept of a relay's reason.
 const REASON_BYTES_MAX: usize = 1_024;
@@ -19,6 +22,17 @@ pub(in crate::peer) struct Row {
     pub(in crate::peer) refused: Vec<RowRefused>,
     /// What was refused and is dealt with.
     pub(in crate::peer) letters: Vec<RowLetter>,
+    /// The number of the level of the most urgent edit that no relay has confirmed; 0: of a row that
+    /// says nothing of it.
+    pub(super) level: u8,
+}
+
+/// The row as it was before there were levels.
+#[derive(Serialize, Deserialize)]
+struct RowWithoutLevel {
+    since_ms: u64,
+    refused: Vec<RowRefused>,
+    letters: Vec<RowLetter>,
 }
 
 /// A change that a relay refused.
@@ -77,7 +91,17 @@ impl RowRefused {
 
 impl Row {
     pub(super) fn read(bytes: &[u8]) -> Result<Self, RecordError> {
-        record::decode(bytes)
+        // One is never the other with something missing or behind it: records have no rest.
+        record::decode(bytes).or_else(|error| {
+            let RowWithoutLevel { since_ms, refused, letters } =
+                record::decode(bytes).map_err(|_| error)?;
+            Ok(Self { since_ms, refused, letters, level: 0 })
+        })
+    }
+
+    /// The level of the most urgent edit.
+    pub(in crate::peer) fn level(&self) -> Level {
+        Level::new(self.level).unwrap_or_default()
     }
 
     /// The row as bytes.
@@ -85,5 +109,24 @@ impl Row {
         // It is far below the limit of records: both lists are bounded. An empty row would still say
         // that there are edits.
         record::encode(self).unwrap_or_default().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_version_before_levels_are_read() {
+        let refused = vec![RowRefused::new(ChangeHash([7; 32]), RefuseCode::Quota, "too much", 5)];
+        let when = RowLetter { refused: refused[0].clone(), when_ms: 6, who: "ann".to_owned() };
+        let old = RowWithoutLevel { since_ms: 4, refused: refused.clone(), letters: vec![when] };
+        let read = Row::read(&record::encode(&old).unwrap()).unwrap();
+        assert_eq!((read.since_ms, &read.refused, read.letters.len()), (4, &refused, 1));
+        assert_eq!(read.level(), Level::NORMAL);
+        let row = Row { level: 1, ..read };
+        assert_eq!(Row::read(&row.write()), Ok(row.clone()));
+        assert_eq!(row.level(), Level::CRITICAL);
+        assert!(Row::read(&row.write()[..20]).is_err());
     }
 }

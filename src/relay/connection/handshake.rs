@@ -1,13 +1,14 @@
 //! The first message of a connection, and the place it takes.
 
 use concord_protocol::{
-    CloseCode, codec,
+    CloseCode, Feature, codec,
     handshake::{self, Answer},
 };
 use tokio::sync::oneshot;
 
 use super::{Connection, End, Joined, Step};
 use crate::{
+    frames::Takes,
     relay::{hub::PeerHandle, outgoing::Outgoing, sessions::Here, shard::Inbound},
     replica::PeerInfo,
 };
@@ -39,9 +40,12 @@ impl Connection {
                 let version = handshake::version_of(&reply);
                 self.speaks = version == Some(handshake::SUBPROTOCOL);
                 let held = metadata.schema;
+                let agreed = metadata.features.and(self.hub.metadata.features);
+                self.zstd = self.speaks && agreed.has(Feature::Zstd);
                 let info = PeerInfo { peer, metadata, concord: self.concord, dialled: false };
                 self.join(info).await?;
                 self.answer(codec::encode(&reply));
+                self.queue.set_takes(Takes { batches: self.speaks, zstd: self.zstd });
                 let schema = self.hub.schema.as_ref().filter(|_| self.speaks);
                 if let Some(news) = schema.and_then(|schema| schema.news_for(held)) {
                     self.answer(news);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use concord_protocol::{DocumentId, Message, PeerId, codec};
 
 use super::{Connection, End};
-use crate::{relay::shard::Inbound, replica::Event};
+use crate::{frames, relay::shard::Inbound, replica::Event};
 
 /// Where a message goes.
 enum Route<'a> {
@@ -43,7 +43,8 @@ fn route(message: &Message) -> Route<'_> {
 impl Connection {
     /// Reads one frame.
     pub(super) fn decode(&self, frame: &Bytes) -> Result<Vec<Message>, End> {
-        let messages = codec::decode(frame, &self.hub.config.limits).map_err(|error| {
+        let limits = &self.hub.config.limits;
+        let messages = frames::open(frame, limits, self.zstd).map_err(|error| {
             self.hub.metrics.bad_frame("undecodable");
             End::protocol(error.to_string())
         })?;

@@ -94,8 +94,8 @@ impl Connection {
             let message = if self.is_ping_due {
                 self.is_ping_due = false;
                 Message::Ping(Bytes::new())
-            } else if let Some((shard, bytes, message)) = self.queue.next_piece() {
-                self.drained.add(shard, bytes);
+            } else if let Some(message) = self.queue.next_piece() {
+                let bytes = message.len();
                 self.hub.metrics.messages_sent.inc_by(u64::from(!self.queue.is_begun()));
                 self.hub.metrics.sent.inc_by(bytes as u64);
                 fed += bytes;
@@ -121,7 +121,7 @@ impl Connection {
     /// Tells the shards what left for the network.
     fn report(&mut self) {
         let (hub, id) = (&self.hub, self.id);
-        self.drained.report(|shard, bytes| hub.shards.drained(shard, id, bytes));
+        self.queue.report(|shard, bytes| hub.shards.drained(shard, id, bytes));
     }
 
     fn may_read(&self) -> bool {

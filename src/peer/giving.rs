@@ -1,0 +1,132 @@
+//! Giving documents to relays: what the core does of the [`schedule`](super::schedule), and when.
+//!
+//! A document that waits is held in the replica, which then says nothing of it. What is in the outbox
+//! goes first, in its order; once nothing of it waits, relays are told of all other documents.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use concord_protocol::DocumentId;
+
+use super::{
+    core::{Action, Core},
+    schedule::{FLYING_MAX, Verdict},
+};
+use crate::{
+    entity::Level,
+    replica::{ConnectionId, Event},
+};
+
+/// Milliseconds between two passes over what relays do not answer for.
+const PASS_MS: u64 = 30_000;
+
+impl Core {
+    /// A document is about to be changed here.
+    pub(super) fn rest(&mut self, document: &DocumentId, level: Level) {
+        match self.schedule.edited(self.now.mono_ms, document, level) {
+            Verdict::Now => {}
+            Verdict::NowWithTheRest => {
+                self.sync_again(document);
+                self.handle(Event::Release(document.clone()));
+            }
+            Verdict::Later => self.handle(Event::Hold(document.clone())),
+        }
+    }
+
+    /// Gives relays what is to be given now.
+    pub(super) fn give(&mut self) {
+        if self.connections.is_empty() {
+            return;
+        }
+        let now_ms = self.now.mono_ms;
+        if self.passes_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.pass();
+            self.resend();
+        }
+        while let Some(document) = self.schedule.next(now_ms) {
+            self.sync_again(&document);
+            self.handle(Event::Release(document));
+        }
+        if self.schedule.is_idle() {
+            for id in std::mem::take(&mut self.untold) {
+                self.push(Action::List(id, None));
+            }
+        }
+    }
+
+    /// When there is something to give, or to look for, `mono_ms`.
+    pub(super) fn gives_at(&self) -> Option<u64> {
+        self.schedule.wakes_at().into_iter().chain(self.passes_at_ms).min()
+    }
+
+    /// Gives what rests, and what relays do not answer for.
+    pub(super) fn sync_now(&mut self) {
+        self.schedule.hurry();
+        self.pass();
+    }
+
+    /// A relay came.
+    pub(super) fn came(&mut self, id: ConnectionId) {
+        self.schedule.online(true);
+        self.passes_at_ms.get_or_insert(self.now.mono_ms.saturating_add(PASS_MS));
+        // Another relay is not answered for by one that was there before.
+        let flying: Vec<_> = self.schedule.flying().cloned().collect();
+        for document in flying {
+            self.handle(Event::SyncWith(id, document));
+        }
+        for (document, level) in self.outbox.oldest_first() {
+            if self.schedule.knows(&document) {
+                continue;
+            }
+            self.schedule.offer(&document, level);
+        }
+        self.untold.insert(id);
+    }
+
+    /// A relay went.
+    pub(super) fn went(&mut self, id: ConnectionId) {
+        self.untold.remove(&id);
+        if self.connections.is_empty() {
+            self.passes_at_ms = None;
+            for document in self.schedule.online(false) {
+                self.handle(Event::Release(document));
+            }
+        }
+    }
+
+    /// Offers once more what waits and is not on its way.
+    fn pass(&mut self) {
+        if self.connections.is_empty() {
+            return;
+        }
+        self.passes_at_ms = Some(self.now.mono_ms.saturating_add(PASS_MS));
+        let unanswered: Vec<_> = self
+            .outbox
+            .waiting()
+            .filter(|(document, _)| !self.schedule.knows(document))
+            .map(|(document, level)| (document.clone(), level))
+            .collect();
+        for (document, level) in unanswered {
+            self.schedule.offer(&document, level);
+        }
+    }
+
+    /// Begins again with documents that relays should have confirmed long ago: what they were sent was
+    /// lost, or what they said of it. Not while something is on its way, which may be just that.
+    fn resend(&mut self) {
+        let is_quiet = self.schedule.is_idle() && self.is_sent();
+        // Others than our relays are asked by the replica, in a form that they answer.
+        if !is_quiet || self.connections.values().any(|concord| !concord) {
+            return;
+        }
+        let before_ms = self.now.wall_ms.saturating_sub(PASS_MS);
+        for document in self.outbox.waiting_since(before_ms, FLYING_MAX) {
+            self.handle(Event::Resend(document));
+        }
+    }
+
+    /// The document is gone from this store.
+    pub(super) fn give_up(&mut self, document: &DocumentId) {
+        self.schedule.forget(document);
+        self.handle(Event::Release(document.clone()));
+    }
+}
