@@ -19,6 +19,7 @@ pub use error::DecodeError;
 mod names {
     pub(super) const ADD: &str = "add";
     pub(super) const APPLIED: &str = "applied";
+    pub(super) const AT: &str = "at";
     pub(super) const BODY: &str = "body";
     pub(super) const CODE: &str = "code";
     pub(super) const CONCORD_FEATURES: &str = "concordFeatures";
@@ -30,14 +31,17 @@ mod names {
     pub(super) const ETAG: &str = "etag";
     pub(super) const EVENT: &str = "event";
     pub(super) const HASH: &str = "hash";
+    pub(super) const HAVE: &str = "have";
     pub(super) const HEADS: &str = "heads";
     pub(super) const ID: &str = "id";
     pub(super) const IF_MATCH: &str = "ifMatch";
     pub(super) const IF_NONE_MATCH: &str = "ifNoneMatch";
     pub(super) const IS_EPHEMERAL: &str = "isEphemeral";
+    pub(super) const LENGTH: &str = "length";
     pub(super) const MESSAGE: &str = "message";
     pub(super) const METHOD: &str = "method";
     pub(super) const NEW_HEADS: &str = "newHeads";
+    pub(super) const OUTLINE: &str = "outline";
     pub(super) const PATH: &str = "path";
     pub(super) const PEER_METADATA: &str = "peerMetadata";
     pub(super) const REASON: &str = "reason";
@@ -59,6 +63,10 @@ mod names {
 mod types {
     pub(super) const ACK: &str = "concord-ack";
     pub(super) const ANSWER: &str = "concord-answer";
+    pub(super) const BLOB_ASK: &str = "concord-blob-ask";
+    pub(super) const BLOB_CHUNK: &str = "concord-blob-chunk";
+    pub(super) const BLOB_OFFER: &str = "concord-blob-offer";
+    pub(super) const BLOB_STATE: &str = "concord-blob-state";
     pub(super) const CALL: &str = "concord-call";
     pub(super) const DOC_UNAVAILABLE: &str = "doc-unavailable";
     pub(super) const EPHEMERAL: &str = "ephemeral";

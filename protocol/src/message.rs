@@ -13,8 +13,13 @@
 //! | `concord-answer` | relay | `id`, `status`, `etag`?, `body` (text) |
 //! | `concord-event` | relay | `id`, `event`, `data` (JSON, as text) |
 //! | `concord-hang-up` | both | `id` |
+//! | `concord-blob-ask` | peer | `id`, `hash` (hex of the BLAKE3), `at`? |
+//! | `concord-blob-offer` | peer | `id`, `hash`, `length`, `outline` (bytes) |
+//! | `concord-blob-chunk` | both | `id`, `hash`, `at`, `data` (bytes) |
+//! | `concord-blob-state` | relay | `id`, `status`, `reason`?, `length`?, `have`, `outline`? |
 //!
-//! The last five are about the connection and no document, so they name neither end. A peer that
+//! Those from `concord-schema` on are about the connection and no document, so they name neither end.
+//! Attachments ([`BlobMessage`]) are spoken of only where both sides said [`crate::Feature::Blobs`]. A peer that
 //! holds a schema says which in its join (`peerMetadata.concordSchema`, the hash), and is then not
 //! told of that one again. What either side can do beyond these it says by name
 //! ([`crate::Feature`], `peerMetadata.concordFeatures`, a list); neither uses what the other did not
@@ -24,7 +29,7 @@
 
 use bytes::Bytes;
 
-use crate::{ChangeHash, DocumentId, Features, PeerId, SchemaHash, SessionId, StorageId};
+use crate::{BlobMessage, ChangeHash, DocumentId, Features, PeerId, SchemaHash, SessionId, StorageId};
 
 /// What a peer says of itself when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -303,6 +308,8 @@ pub enum Message {
         /// That of the call.
         id: u32,
     },
+    /// `concord.v1`, [`crate::Feature::Blobs`]: about an attachment.
+    Blob(BlobMessage),
     /// A document message whose document id is not one. The only right answer is
     /// [`crate::codec::encode_unavailable`] with the same text, so that the asker does not wait.
     Misaddressed {
