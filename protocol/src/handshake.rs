@@ -1,6 +1,6 @@
 //! Who speaks first, and what the answer is: pure functions for both sides.
 
-use crate::{CloseCode, Message, PeerId, PeerMetadata};
+use crate::{CloseCode, Features, Message, PeerId, PeerMetadata};
 
 /// The WebSocket subprotocol that turns Concord's own messages on, and the version by which both
 /// sides say in their first messages that they mean it. The subprotocol alone says little: a
@@ -48,11 +48,12 @@ pub fn answer(first: &Message, us: &PeerId, our_metadata: &PeerMetadata, concord
     let offers = |wanted: &str| versions.iter().any(|version| version == wanted);
     if offers(VERSION) {
         let version = if concord && offers(SUBPROTOCOL) { SUBPROTOCOL } else { VERSION };
+        let features = if version == SUBPROTOCOL { our_metadata.features } else { Features::NONE };
         return Answer::Welcome {
             reply: Message::Peer {
                 sender: us.clone(),
                 target: sender.clone(),
-                metadata: our_metadata.clone(),
+                metadata: PeerMetadata { features, ..our_metadata.clone() },
                 version: version.to_owned(),
             },
             peer: sender.clone(),
@@ -83,7 +84,7 @@ pub fn version_of(reply: &Message) -> Option<&str> {
 pub fn join(us: &PeerId, our_metadata: &PeerMetadata) -> Message {
     Message::Join {
         sender: us.clone(),
-        metadata: our_metadata.clone(),
+        metadata: PeerMetadata { features: Features::NONE, ..our_metadata.clone() },
         versions: vec![VERSION.to_owned()],
     }
 }

@@ -6,13 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64},
     },
+    time::Duration,
 };
 
-use concord_protocol::{Limits, PeerId, PeerMetadata, SessionId};
+use concord_protocol::{Feature, Features, Limits, PeerId, PeerMetadata, SessionId};
 use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 
 use super::{
-    Inner, Peer, PeerError, Tcp, Transport, applier,
+    ATTACHMENT_GRACE_MS, Inner, Peer, PeerError, Tcp, Transport, applier,
+    blobs::{Courier, Lines, Sweeper},
     core::Core,
     engine::{self, Engine},
     home::{Home, System},
@@ -29,6 +31,7 @@ use super::{
     transport::RelayUrl,
 };
 use crate::{
+    blobs::Shelf,
     entity::Schema,
     history,
     replica::Config,
@@ -51,6 +54,7 @@ pub struct PeerBuilder {
     schema: Option<Arc<Schema>>,
     author: Option<String>,
     index: bool,
+    attachment_grace: Duration,
 }
 
 impl PeerBuilder {
@@ -69,6 +73,7 @@ impl PeerBuilder {
             schema: None,
             author: None,
             index: true,
+            attachment_grace: Duration::from_millis(ATTACHMENT_GRACE_MS),
         }
     }
 
@@ -165,6 +170,14 @@ impl PeerBuilder {
         self
     }
 
+    /// How long an attachment is kept that no document names: a day by default, see
+    /// [`ATTACHMENT_GRACE_MS`].
+    #[must_use]
+    pub fn attachment_grace(mut self, grace: Duration) -> Self {
+        self.attachment_grace = grace;
+        self
+    }
+
     /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
     ///
     /// # Errors
@@ -193,6 +206,7 @@ impl PeerBuilder {
         let metadata = PeerMetadata {
             storage_id: Some(store.storage_id()),
             is_ephemeral: Some(false),
+            features: Features::NONE.with(Feature::Blobs),
             ..PeerMetadata::default()
         };
         let mut config = Config::new(us.clone(), metadata.clone());
@@ -205,6 +219,12 @@ impl PeerBuilder {
         let schemas = Arc::new(Schemas::new(self.schema));
         let outbox = Arc::new(Board::default());
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
+        let lines = Arc::new(Lines::default());
+        let sweeper = Sweeper::new(Arc::clone(&store), Arc::clone(&registry), &engine_sender);
+        let shelf = Shelf::new(Arc::clone(&store), self.limits.clone());
+        let (attachments, courier) =
+            Courier::new(shelf, Arc::clone(&lines), sweeper, self.attachment_grace);
+        runtime.spawn(courier.run());
         let engine = Engine {
             core: Core::new(
                 config,
@@ -218,6 +238,7 @@ impl PeerBuilder {
             answers: answers.clone(),
             started: Instant::now(),
             state: engine::State::default(),
+            lines: Arc::clone(&lines),
         };
         let (flushes, flushed) = mpsc::channel(1);
         if self.index {
@@ -263,6 +284,7 @@ impl PeerBuilder {
             author: self.author,
             index,
             flushes,
+            attachments,
         })))
     }
 }

@@ -22,6 +22,10 @@ pub const CONNECTIONS_MAX: usize = 50_000;
 /// nobody alone takes all of [`CONNECTIONS_MAX`].
 pub const CONNECTIONS_PER_ADDRESS: usize = 1_024;
 
+/// Milliseconds for which an attachment is kept that nothing refers to: 30 days. What history and
+/// undo bring back within that is whole, and so is what was attached offline and is named later.
+pub const BLOB_GRACE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+
 /// Configuration of a [`super::Relay`].
 #[derive(Debug, Clone)]
 pub struct RelayConfig {
@@ -58,6 +62,9 @@ pub struct RelayConfig {
     pub strict: bool,
     /// Look for conflicts in documents that change, and serve them under `/v1/conflicts`.
     pub review: bool,
+    /// See [`BLOB_GRACE_MS`]. Only with [`Self::review`] and a schema, without which it is not known
+    /// what refers to what, is anything removed.
+    pub blob_grace_ms: u64,
     /// The text of a schema file: what its policies decide is decided, and is no conflict.
     pub schema: Option<String>,
 }
@@ -81,6 +88,7 @@ impl Default for RelayConfig {
             stalled_ms: replica::STALLED_MS,
             strict: false,
             review: true,
+            blob_grace_ms: BLOB_GRACE_MS,
             schema: None,
         }
     }

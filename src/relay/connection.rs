@@ -3,6 +3,7 @@
 //! It frames, decodes and routes. It holds little, since most connections are idle: one timer,
 //! one small read buffer, and what is queued.
 
+mod blobs;
 mod calls;
 mod closing;
 mod handshake;
@@ -29,6 +30,7 @@ use super::{
     shard::Inbound,
 };
 use crate::replica::{ConnectionId, Event};
+use blobs::Blobs;
 use calls::Calls;
 use step::Step;
 
@@ -79,6 +81,7 @@ struct Connection {
     /// Whether both sides said in their first messages that they mean it.
     speaks: bool,
     calls: Calls,
+    blobs: Blobs,
     socket: Socket,
     outbox: Outbox,
     inbox: mpsc::UnboundedReceiver<Outgoing>,
@@ -127,6 +130,7 @@ pub(super) async fn run(hub: Arc<Hub>, api: Router, mut socket: Socket, concord:
         concord,
         speaks: false,
         calls: Calls::new(api),
+        blobs: Blobs::default(),
         socket,
         outbox,
         inbox,

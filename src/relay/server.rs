@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::Router;
-use concord_protocol::{CloseCode, IdError, PeerId, PeerMetadata};
+use concord_protocol::{CloseCode, Feature, Features, IdError, PeerId, PeerMetadata};
 use tokio::{
     net::lookup_host,
     sync::{Semaphore, watch},
@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     addresses::Addresses,
-    api,
+    api, blobs,
     clock::Clock,
     config::RelayConfig,
     gathered::Gathered,
@@ -31,6 +31,7 @@ use super::{
     shard::{self, Inbound, Surroundings},
 };
 use crate::{
+    blobs::Shelf,
     entity::{Schema, SchemaErrors},
     replica::{Config, Event, Replica},
     store::{Store, StoreError},
@@ -155,6 +156,7 @@ impl Relay {
         let metadata = PeerMetadata {
             storage_id: Some(store.storage_id()),
             is_ephemeral: Some(false),
+            features: Features::NONE.with(Feature::Blobs),
             ..PeerMetadata::default()
         };
         let health = watch::Sender::new(Health::Ready);
@@ -181,7 +183,9 @@ impl Relay {
         let (doors, shards) = shard::start(replicas, &surroundings);
         let Surroundings { clock, metrics, .. } = surroundings;
         let head_ms = config.limits.handshake_ms;
-        let hub = Arc::new(Hub::new(config, us, metadata, clock, metrics, doors, health));
+        let blobs = Arc::new(Shelf::new(Arc::clone(&store), config.limits.clone()));
+        let hub = Hub::new(config, us, metadata, clock, metrics, doors, health, blobs.clone());
+        let hub = Arc::new(hub);
 
         let Listeners { clients, admin } = listeners;
         let (addr, admin_addr) = (clients.addr(), admin.as_ref().map(|admin| admin.addr()));
@@ -193,7 +197,7 @@ impl Relay {
         }
         let api = api::routes(&hub, reviewer.clone());
         let router = http::clients(hub.clone(), api);
-        let mut listeners = Vec::new();
+        let mut listeners = vec![tokio::spawn(blobs::run(hub.clone(), blobs, reviewer.clone()))];
         if let Some(reviewer) = reviewer {
             listeners.push(tokio::spawn(review::run(hub.clone(), reviewer)));
         }

@@ -1,7 +1,7 @@
 //! The first message of a connection, and the place it takes.
 
 use concord_protocol::{
-    CloseCode, codec,
+    CloseCode, Feature, codec,
     handshake::{self, Answer},
 };
 use tokio::sync::oneshot;
@@ -38,6 +38,8 @@ impl Connection {
             Answer::Welcome { reply, peer, metadata } => {
                 let version = handshake::version_of(&reply);
                 self.speaks = version == Some(handshake::SUBPROTOCOL);
+                let shared = metadata.features.and(self.hub.metadata.features);
+                self.blobs.speaks = self.speaks && shared.has(Feature::Blobs);
                 let held = metadata.schema;
                 let info = PeerInfo { peer, metadata, concord: self.concord, dialled: false };
                 self.join(info).await?;
