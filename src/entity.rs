@@ -9,6 +9,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod attachment;
 mod diff;
 mod error;
 mod expiry;
@@ -35,6 +36,7 @@ pub mod write;
 
 pub(crate) use self::identity::TENANT;
 pub use self::{
+    attachment::{Attachment, NotAnAttachment},
     diff::{Difference, Impact},
     error::{SchemaError, SchemaErrors},
     expiry::Expiry,

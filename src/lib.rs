@@ -7,6 +7,7 @@
 mod marks;
 
 pub mod bench;
+mod blobs;
 mod digest;
 pub mod entity;
 mod frames;

@@ -21,6 +21,7 @@
 mod applier;
 mod backoff;
 mod between;
+mod blobs;
 mod builder;
 mod call;
 mod confirm;
@@ -113,6 +114,10 @@ use self::{
     schema::Schemas,
 };
 pub use self::{
+    blobs::{
+        ATTACHMENT_GRACE_MS, AttachmentCounts, AttachmentError, AttachmentReader, Prefetched,
+        StoredAttachment, SweptAttachments,
+    },
     builder::PeerBuilder,
     call::{Answer, CALL_MS, CallError, Request},
     conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
@@ -172,6 +177,7 @@ struct Inner {
     author: Option<String>,
     index: Arc<Indexing>,
     flushes: mpsc::Sender<Flush>,
+    attachments: Arc<blobs::Desk>,
 }
 
 impl Drop for Inner {
@@ -349,14 +355,17 @@ impl Peer {
         self.0.outbox.counts.subscribe()
     }
 
-    /// Waits until the outbox is empty: a relay has on disk all that was edited here, in this run and
-    /// before. Opens no document.
+    /// Waits until the outbox is empty: a relay has on disk all that was edited and attached here, in
+    /// this run and before. Opens no document.
     ///
     /// # Errors
     /// [`ConfirmError`] if that is not so in time, and at once if it will not be: what was refused is
     /// for somebody to decide.
     pub async fn flush(&self, within: Duration) -> Result<(), ConfirmError> {
-        confirm::outbox(self, Instant::now() + within).await
+        let deadline = Instant::now() + within;
+        let (documents, attachments) =
+            tokio::join!(confirm::outbox(self, deadline), confirm::attachments(self, deadline));
+        documents.and(attachments)
     }
 
     /// Waits until every stored document is in step with a relay: it has all that is here, and all

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod api;
+mod blobs;
 mod clock;
 mod config;
 mod connection;

@@ -59,6 +59,16 @@ impl Tenant {
     pub(crate) fn outbox() -> Self {
         Self("\0outbox".into())
     }
+
+    /// As [`Tenant::nobody`]; under the name of each attachment is what is known of it.
+    pub(crate) fn blobs() -> Self {
+        Self("\0blobs".into())
+    }
+
+    /// As [`Tenant::nobody`]; the pieces of attachments.
+    pub(crate) fn pieces() -> Self {
+        Self("\0pieces".into())
+    }
 }
 
 /// A document of a tenant.

@@ -20,6 +20,7 @@ mod names {
     pub(super) const ACT: &str = "act";
     pub(super) const ADD: &str = "add";
     pub(super) const APPLIED: &str = "applied";
+    pub(super) const AT: &str = "at";
     pub(super) const BODY: &str = "body";
     pub(super) const CODE: &str = "code";
     pub(super) const CONCORD_FEATURES: &str = "concordFeatures";
@@ -35,6 +36,7 @@ mod names {
     pub(super) const FENCE: &str = "fence";
     pub(super) const FOR_MS: &str = "forMs";
     pub(super) const HASH: &str = "hash";
+    pub(super) const HAVE: &str = "have";
     pub(super) const HEADS: &str = "heads";
     pub(super) const HOLDER: &str = "holder";
     pub(super) const ID: &str = "id";
@@ -46,6 +48,7 @@ mod names {
     pub(super) const MESSAGE: &str = "message";
     pub(super) const METHOD: &str = "method";
     pub(super) const NEW_HEADS: &str = "newHeads";
+    pub(super) const OUTLINE: &str = "outline";
     pub(super) const PATH: &str = "path";
     pub(super) const PEER_METADATA: &str = "peerMetadata";
     pub(super) const REASON: &str = "reason";
@@ -69,6 +72,10 @@ mod names {
 mod types {
     pub(super) const ACK: &str = "concord-ack";
     pub(super) const ANSWER: &str = "concord-answer";
+    pub(super) const BLOB_ASK: &str = "concord-blob-ask";
+    pub(super) const BLOB_CHUNK: &str = "concord-blob-chunk";
+    pub(super) const BLOB_OFFER: &str = "concord-blob-offer";
+    pub(super) const BLOB_STATE: &str = "concord-blob-state";
     pub(super) const CALL: &str = "concord-call";
     pub(super) const DOC_UNAVAILABLE: &str = "doc-unavailable";
     pub(super) const EPHEMERAL: &str = "ephemeral";

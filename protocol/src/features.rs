@@ -52,6 +52,12 @@ impl Features {
         Self(self.0 | feature.bit())
     }
 
+    /// This one too, if it is on.
+    #[must_use]
+    pub const fn with_if(self, feature: Feature, is_on: bool) -> Self {
+        if is_on { self.with(feature) } else { self }
+    }
+
     /// Whether it is among them.
     pub const fn has(self, feature: Feature) -> bool {
         self.0 & feature.bit() != 0

@@ -48,16 +48,12 @@ pub fn answer(first: &Message, us: &PeerId, our_metadata: &PeerMetadata, concord
     let offers = |wanted: &str| versions.iter().any(|version| version == wanted);
     if offers(VERSION) {
         let version = if concord && offers(SUBPROTOCOL) { SUBPROTOCOL } else { VERSION };
-        let mut our_metadata = our_metadata.clone();
-        if version == VERSION {
-            // Of no use to whoever does not know them.
-            our_metadata.features = Features::NONE;
-        }
+        let features = if version == SUBPROTOCOL { our_metadata.features } else { Features::NONE };
         return Answer::Welcome {
             reply: Message::Peer {
                 sender: us.clone(),
                 target: sender.clone(),
-                metadata: our_metadata,
+                metadata: PeerMetadata { features, ..our_metadata.clone() },
                 version: version.to_owned(),
             },
             peer: sender.clone(),
@@ -88,7 +84,7 @@ pub fn version_of(reply: &Message) -> Option<&str> {
 pub fn join(us: &PeerId, our_metadata: &PeerMetadata) -> Message {
     Message::Join {
         sender: us.clone(),
-        metadata: our_metadata.clone(),
+        metadata: PeerMetadata { features: Features::NONE, ..our_metadata.clone() },
         versions: vec![VERSION.to_owned()],
     }
 }

@@ -8,6 +8,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod blob;
 pub mod close;
 pub mod codec;
 mod features;
@@ -22,6 +23,7 @@ mod message;
 mod schema;
 pub mod sync;
 
+pub use blob::{BlobHash, BlobMessage, NotABlobHash};
 pub use close::CloseCode;
 pub use features::{Feature, Features};
 pub use hash::{ActorId, ChangeHash};

@@ -89,7 +89,20 @@ pub const LEASE_LATE_MS: u32 = 60_000;
 /// Milliseconds a new connection has to say who it is.
 pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 
+/// Bytes of a piece of an attachment on the wire, and in a store: all have so many but the last. Small
+/// enough that a document waits behind little, large enough that 32 bytes to check each by are few.
+pub const BLOB_CHUNK_BYTES: usize = 64 * KIB;
+/// Bytes of one attachment: a photograph has some, a minute of video a hundred MiB.
+pub const BLOB_BYTES_MAX: u64 = 256 * MIB as u64;
+/// Bytes of all attachments of a tenant.
+pub const BLOB_TOTAL_BYTES_MAX: u64 = 10 * 1024 * MIB as u64;
+/// Bytes of the list that the pieces of an attachment are checked by: 32 each, of up to 4 GiB.
+pub const BLOB_OUTLINE_BYTES_MAX: usize = 2 * MIB;
+/// Pieces of attachments that one connection may have under way; a peer has four.
+pub const BLOB_PIECES_MAX: usize = 16;
+
 const _: () = {
+    assert!(BLOB_BYTES_MAX <= (BLOB_OUTLINE_BYTES_MAX / 32 * BLOB_CHUNK_BYTES) as u64);
     assert!(CHANGE_BYTES_MAX <= MESSAGE_BYTES_MAX);
     assert!(COMPRESSED_BYTES_MIN <= FRAME_BYTES_MAX && FRAME_BYTES_MAX <= INFLATED_BYTES_MAX);
     assert!(CHANGE_BYTES_MAX < INFLATED_BYTES_MAX && INFLATED_BYTES_MAX <= MESSAGE_BYTES_MAX);
@@ -155,6 +168,10 @@ pub struct Limits {
     pub calls: usize,
     /// See [`HANDSHAKE_MS_MAX`].
     pub handshake_ms: u64,
+    /// See [`BLOB_BYTES_MAX`]; 4 GiB at most.
+    pub blob_bytes: u64,
+    /// See [`BLOB_TOTAL_BYTES_MAX`].
+    pub blob_total_bytes: u64,
 }
 
 impl Default for Limits {
@@ -185,6 +202,8 @@ impl Default for Limits {
             call_body_bytes: CALL_BODY_BYTES_MAX,
             calls: CALLS_MAX,
             handshake_ms: HANDSHAKE_MS_MAX,
+            blob_bytes: BLOB_BYTES_MAX,
+            blob_total_bytes: BLOB_TOTAL_BYTES_MAX,
         }
     }
 }

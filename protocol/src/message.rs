@@ -16,9 +16,13 @@
 //! | `concord-lease` | peer | `documentId`, `senderId`, `targetId`, `id`, `act`, `forMs`, `fence` |
 //! | `concord-lease-state` | relay | `documentId`, `senderId`, `targetId`, `id`?, `why`?, `holder`? (`sessionId`, `user`?, `device`?, `fence`, `leftMs`) |
 //! | `concord-zstd` | both | `length` (bytes of what is in `data`), `data` (zstd) |
+//! | `concord-blob-ask` | peer | `id`, `hash` (hex of the BLAKE3), `at`? |
+//! | `concord-blob-offer` | peer | `id`, `hash`, `length`, `outline` (bytes) |
+//! | `concord-blob-chunk` | both | `id`, `hash`, `at`, `data` (bytes) |
+//! | `concord-blob-state` | relay | `id`, `status`, `reason`?, `length`?, `have`, `outline`? |
 //!
-//! Those from `concord-schema` to `concord-hang-up` are about the connection and no document, so they
-//! name neither end. `concord-zstd` is a whole frame, of one message or a list of them, and of no other
+//! Those that name no document are about the connection or an attachment ([`BlobMessage`]), and name
+//! neither end. `concord-zstd` is a whole frame, of one message or a list of them, and of no other
 //! `concord-zstd`. A peer that holds a schema says which in its join (`peerMetadata.concordSchema`, the
 //! hash), and is then not told of that one again, and says who it is (`peerMetadata.concordSession`:
 //! `sessionId`, `user`?, `device`?). What either side can do beyond these it says by name
@@ -30,8 +34,8 @@
 use bytes::Bytes;
 
 use crate::{
-    ChangeHash, DocumentId, Features, LeaseRequest, LeaseState, PeerId, SchemaHash, SessionId,
-    SessionInfo, StorageId,
+    BlobMessage, ChangeHash, DocumentId, Features, LeaseRequest, LeaseState, PeerId, SchemaHash,
+    SessionId, SessionInfo, StorageId,
 };
 
 /// What a peer says of itself when it joins.
@@ -347,6 +351,8 @@ pub enum Message {
         /// The frame, as one zstd frame.
         data: Bytes,
     },
+    /// `concord.v1`, [`crate::Feature::Blobs`]: about an attachment.
+    Blob(BlobMessage),
     /// A document message whose document id is not one. The only right answer is
     /// [`crate::codec::encode_unavailable`] with the same text, so that the asker does not wait.
     Misaddressed {

@@ -233,9 +233,9 @@ impl From<ChangeError> for Failure {
 impl From<ConfirmError> for Failure {
     fn from(error: ConfirmError) -> Self {
         match error {
-            ConfirmError::TimedOut { .. } | ConfirmError::Refused { .. } => {
-                Self::unconfirmed(error.to_string())
-            }
+            ConfirmError::TimedOut { .. }
+            | ConfirmError::Refused { .. }
+            | ConfirmError::Attachments { .. } => Self::unconfirmed(error.to_string()),
             other => Self::failed(other.to_string()),
         }
     }

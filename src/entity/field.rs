@@ -135,6 +135,12 @@ pub enum Kind {
         /// Bytes at most.
         max_length: Option<u64>,
     },
+    /// Bytes beside the document: an [`Attachment`](super::Attachment) as a string, written as a
+    /// whole.
+    Attachment {
+        /// Bytes at most.
+        max_length: Option<u64>,
+    },
     /// Anything, written as a whole or in parts.
     Json,
 }
@@ -197,7 +203,7 @@ impl OnDelete {
 
 impl Kind {
     /// Every kind that a file can name.
-    pub(super) const NAMES: [&str; 15] = [
+    pub(super) const NAMES: [&str; 16] = [
         "text",
         "string",
         "enum",
@@ -212,6 +218,7 @@ impl Kind {
         "reference",
         "position",
         "blob",
+        "attachment",
         "json",
     ];
 
@@ -232,6 +239,7 @@ impl Kind {
             Self::Reference { .. } => "reference",
             Self::Position => "position",
             Self::Blob { .. } => "blob",
+            Self::Attachment { .. } => "attachment",
             Self::Json => "json",
         }
     }

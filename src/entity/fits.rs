@@ -1,6 +1,6 @@
 //! Whether a value without parts is what a kind allows.
 
-use super::{Kind, Literal};
+use super::{Attachment, Kind, Literal};
 
 impl Kind {
     /// What is wrong with a value, as the end of a sentence that begins with its name; `None` if
@@ -31,6 +31,13 @@ impl Kind {
             (Self::Reference { .. }, Literal::String(text)) => {
                 let is_one = text.parse::<concord_protocol::AutomergeUrl>().is_ok();
                 (!is_one).then(|| "is not the id of a document".to_owned())
+            }
+            (Self::Attachment { max_length }, Literal::String(text)) => {
+                let Ok(attachment) = text.parse::<Attachment>() else {
+                    return Some("is not an attachment".to_owned());
+                };
+                let length = usize::try_from(attachment.length).unwrap_or(usize::MAX);
+                too_long(length, *max_length, "bytes")
             }
             (Self::Position, Literal::String(text)) => {
                 let is_one = super::write::is_place(text);

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use automerge::{ChangeHash, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, Value as Stored};
 
 use super::{
-    EntityType, Field, Kind, Literal, Parked, Schema, Value, fits::too_long, lens::Standing, limits,
+    Attachment, EntityType, Field, Kind, Literal, Parked, Schema, Value, fits::too_long,
+    lens::Standing, limits,
 };
 
 /// What a document says as an entity of a type.
@@ -295,7 +296,9 @@ impl<D: ReadDoc> Reader<'_, D> {
         if let Some(found) = kind.problem(literal) {
             self.other(kind, &found, path);
             // What is none of the values of an enum is not readable as one of them.
-            if matches!(kind, Kind::Enum { .. } | Kind::Reference { .. } | Kind::Position) {
+            if matches!(kind, Kind::Enum { .. } | Kind::Reference { .. } | Kind::Position)
+                || is_no_attachment(kind, literal)
+            {
                 return None;
             }
         }
@@ -364,6 +367,12 @@ impl<D: ReadDoc> Reader<'_, D> {
     }
 }
 
+/// One that is only too large is shown.
+fn is_no_attachment(kind: &Kind, literal: &Literal) -> bool {
+    let Literal::String(text) = literal else { return false };
+    matches!(kind, Kind::Attachment { .. }) && text.parse::<Attachment>().is_err()
+}
+
 /// Kinds whose values are strings: JavaScript writes each as a text.
 fn is_string(kind: &Kind) -> bool {
     matches!(
@@ -372,6 +381,7 @@ fn is_string(kind: &Kind) -> bool {
             | Kind::String { .. }
             | Kind::Enum { .. }
             | Kind::Reference { .. }
+            | Kind::Attachment { .. }
             | Kind::Position
     )
 }

@@ -10,13 +10,14 @@ use std::{
 };
 
 use concord_protocol::{
-    Feature, Limits, PeerId, PeerMetadata, SessionId, SessionInfo,
+    Feature, Features, Limits, PeerId, PeerMetadata, SessionId, SessionInfo,
     limits::SESSION_NAME_BYTES_MAX,
 };
 use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 
 use super::{
-    Inner, Peer, PeerError, Tcp, Transport, applier,
+    ATTACHMENT_GRACE_MS, Inner, Peer, PeerError, Tcp, Transport, applier,
+    blobs::{Courier, Lines, Sweeper},
     core::Core,
     engine::{self, Engine},
     home::{Home, System},
@@ -34,6 +35,7 @@ use super::{
     transport::RelayUrl,
 };
 use crate::{
+    blobs::Shelf,
     entity::Schema,
     history,
     replica::Config,
@@ -60,6 +62,7 @@ pub struct PeerBuilder {
     index: bool,
     compression: bool,
     debounce: Debounce,
+    attachment_grace: Duration,
 }
 
 impl PeerBuilder {
@@ -82,6 +85,7 @@ impl PeerBuilder {
             index: true,
             compression: true,
             debounce: Debounce::DEFAULT,
+            attachment_grace: Duration::from_millis(ATTACHMENT_GRACE_MS),
         }
     }
 
@@ -213,6 +217,14 @@ impl PeerBuilder {
         self
     }
 
+    /// How long an attachment is kept that no document names: a day by default, see
+    /// [`ATTACHMENT_GRACE_MS`].
+    #[must_use]
+    pub fn attachment_grace(mut self, grace: Duration) -> Self {
+        self.attachment_grace = grace;
+        self
+    }
+
     /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
     ///
     /// # Errors
@@ -247,11 +259,12 @@ impl PeerBuilder {
         let metadata = PeerMetadata {
             storage_id: Some(store.storage_id()),
             is_ephemeral: Some(false),
-            features: [(Feature::Leases, true), (Feature::Zstd, self.compression)]
-                .into_iter()
-                .filter_map(|(feature, is_on)| is_on.then_some(feature))
-                .collect(),
+            features: Features::NONE
+                .with(Feature::Blobs)
+                .with(Feature::Leases)
+                .with_if(Feature::Zstd, self.compression),
             session: Some(who.clone()),
+            features: Features::NONE.with(Feature::Blobs),
             ..PeerMetadata::default()
         };
         let mut config = Config::new(us.clone(), metadata.clone());
@@ -264,6 +277,12 @@ impl PeerBuilder {
         let registry = Arc::new(Registry::new(home));
         let outbox = Arc::new(Board::default());
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
+        let lines = Arc::new(Lines::default());
+        let sweeper = Sweeper::new(Arc::clone(&store), Arc::clone(&registry), &engine_sender);
+        let shelf = Shelf::new(Arc::clone(&store), self.limits.clone());
+        let (attachments, courier) =
+            Courier::new(shelf, Arc::clone(&lines), sweeper, self.attachment_grace);
+        runtime.spawn(courier.run());
         let engine = Engine {
             core: Core::new(
                 config,
@@ -278,6 +297,7 @@ impl PeerBuilder {
             answers: answers.clone(),
             started: Instant::now(),
             state: engine::State::default(),
+            lines: Arc::clone(&lines),
         };
         let (flushes, flushed) = mpsc::channel(1);
         if self.index {
@@ -324,6 +344,7 @@ impl PeerBuilder {
             author: self.author,
             index,
             flushes,
+            attachments,
         })))
     }
 }

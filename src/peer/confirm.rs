@@ -7,8 +7,8 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    ConfirmError, Document, FindError, OutboxEntry, OutboxState, Peer, Refusal, Status, held::Held,
-    standing,
+    AttachmentCounts, ConfirmError, Document, FindError, OutboxEntry, OutboxState, Peer, Refusal,
+    Status, held::Held, standing,
 };
 
 /// Documents waited for at once: each is in memory meanwhile.
@@ -82,6 +82,28 @@ pub(super) async fn outbox(peer: &Peer, deadline: Instant) -> Result<(), Confirm
         }
     }
     Ok(())
+}
+
+/// Waits until a relay has all attachments.
+pub(super) async fn attachments(peer: &Peer, deadline: Instant) -> Result<(), ConfirmError> {
+    let mut counts = peer.attachment_counts();
+    let over = |counts: &AttachmentCounts| counts.is_complete && counts.waiting == counts.refused;
+    let waited = async {
+        tokio::select! {
+            waited = counts.wait_for(over) => waited.is_ok(),
+            () = peer.0.engine.closed() => false,
+        }
+    };
+    let waited = timeout_at(deadline, waited).await;
+    let now = peer.attachment_counts().borrow().clone();
+    match waited {
+        Ok(false) => Err(ConfirmError::Closed),
+        Ok(true) if now.waiting == 0 => Ok(()),
+        _ => {
+            let reason = now.reason.unwrap_or_else(|| standing(&peer.status().borrow()).1);
+            Err(ConfirmError::Attachments { pending: now.waiting, reason })
+        }
+    }
 }
 
 /// Waits for all that are stored.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use concord_protocol::DocumentId;
+use concord_protocol::{DocumentId, Feature, Message};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     applier::Task,
+    blobs::Lines,
     core::{Action, Command, Core},
     notes::{Notes, OUTBOX_ROW},
     replacing,
@@ -59,6 +60,8 @@ pub(super) struct Engine {
     pub(super) answers: mpsc::Sender<Told>,
     pub(super) started: Instant,
     pub(super) state: State,
+    /// Where relays can be asked for attachments.
+    pub(super) lines: Arc<Lines>,
 }
 
 #[derive(Default)]
@@ -109,6 +112,7 @@ impl Engine {
                 }
             }
         }
+        self.lines.close();
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store did not close well");
         }
@@ -140,10 +144,17 @@ impl Engine {
             Told::Command(command) => {
                 if let Command::Event(Event::Disconnected(id)) = &command {
                     self.state.connections.remove(id);
+                    self.lines.lost(*id);
+                }
+                if let Command::Event(Event::Received(id, Message::Blob(blob))) = command {
+                    return self.lines.heard(id, blob);
                 }
                 self.command(command);
             }
             Told::Connected(id, info, outgoing) => {
+                if info.concord && info.metadata.features.has(Feature::Blobs) {
+                    self.lines.opened(id, &outgoing);
+                }
                 self.state.connections.insert(id, outgoing);
                 self.command(Command::Event(Event::Connected(id, info)));
             }

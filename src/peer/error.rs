@@ -172,6 +172,17 @@ pub enum ConfirmError {
         /// In words.
         reason: String,
     },
+    /// No relay has some attachments in time, or the one that is connected does not take them. They are
+    /// on our disk.
+    #[error(
+        "{pending} attachments not confirmed by a relay ({reason}); they are safe on this disk and will be sent later"
+    )]
+    Attachments {
+        /// How many.
+        pending: usize,
+        /// Why the last was refused, or where the peer stood.
+        reason: String,
+    },
     /// The peer was closed, or its store failed.
     #[error("the peer is closed")]
     Closed,

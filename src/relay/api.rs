@@ -12,6 +12,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
+    blobs,
     hub::{Health, Hub},
     review::{self, Reviewer},
     schema, sessions,
@@ -22,6 +23,7 @@ pub(super) fn routes(hub: &Arc<Hub>, reviewer: Option<Arc<Reviewer>>) -> Router 
     let conflicts = reviewer.map(|reviewer| review::routes(hub.clone(), reviewer));
     schema::routes(hub.clone())
         .merge(sessions::routes(hub.clone()))
+        .merge(blobs::routes(hub))
         .merge(conflicts.unwrap_or_default())
         .layer(middleware::from_fn_with_state(hub.clone(), only_known_pages))
 }

@@ -22,6 +22,10 @@ pub const CONNECTIONS_MAX: usize = 50_000;
 /// nobody alone takes all of [`CONNECTIONS_MAX`].
 pub const CONNECTIONS_PER_ADDRESS: usize = 1_024;
 
+/// Milliseconds for which an attachment is kept that nothing refers to: 30 days. What history and
+/// undo bring back within that is whole, and so is what was attached offline and is named later.
+pub const BLOB_GRACE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+
 /// Configuration of a [`super::Relay`].
 #[derive(Debug, Clone)]
 pub struct RelayConfig {
@@ -60,6 +64,9 @@ pub struct RelayConfig {
     pub review: bool,
     /// Take compressed frames (zstd), and send them to whoever takes them.
     pub compression: bool,
+    /// See [`BLOB_GRACE_MS`]. Only with [`Self::review`] and a schema, without which it is not known
+    /// what refers to what, is anything removed.
+    pub blob_grace_ms: u64,
     /// The text of a schema file: what its policies decide is decided, and is no conflict.
     pub schema: Option<String>,
 }
@@ -84,6 +91,7 @@ impl Default for RelayConfig {
             strict: false,
             review: true,
             compression: true,
+            blob_grace_ms: BLOB_GRACE_MS,
             schema: None,
         }
     }

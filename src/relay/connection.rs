@@ -3,6 +3,7 @@
 //! It frames, decodes and routes. It holds little, since most connections are idle: one timer,
 //! one small read buffer, and what is queued.
 
+mod blobs;
 mod calls;
 mod closing;
 mod handshake;
@@ -29,6 +30,7 @@ use super::{
     shard::Inbound,
 };
 use crate::replica::{ConnectionId, Event};
+use blobs::Blobs;
 use calls::Calls;
 use step::Step;
 
@@ -81,6 +83,7 @@ struct Connection {
     /// Whether both said that they take compressed frames.
     zstd: bool,
     calls: Calls,
+    blobs: Blobs,
     socket: Socket,
     outbox: Outbox,
     inbox: mpsc::UnboundedReceiver<Outgoing>,
@@ -129,6 +132,7 @@ pub(super) async fn run(hub: Arc<Hub>, api: Router, mut socket: Socket, concord:
         speaks: false,
         zstd: false,
         calls: Calls::new(api),
+        blobs: Blobs::default(),
         socket,
         outbox,
         inbox,

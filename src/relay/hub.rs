@@ -12,7 +12,7 @@ use axum::http::HeaderMap;
 use concord_protocol::{CloseCode, PeerId, PeerMetadata};
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::replica::ConnectionId;
+use crate::{blobs::Shelf, replica::ConnectionId};
 
 use super::{
     addresses::Addresses,
@@ -58,6 +58,7 @@ pub(super) struct Hub {
     pub(super) addresses: Arc<Addresses>,
     /// The schema that peers are told of.
     pub(super) schema: Option<Served>,
+    pub(super) blobs: Arc<Shelf>,
     health: watch::Sender<Health>,
     next_connection: AtomicU64,
     connections: Mutex<Connections>,
@@ -71,6 +72,7 @@ struct Connections {
 }
 
 impl Hub {
+    #[allow(clippy::too_many_arguments, reason = "one call, of what a relay is made of")]
     pub(super) fn new(
         config: RelayConfig,
         us: PeerId,
@@ -79,6 +81,7 @@ impl Hub {
         metrics: Arc<Metrics>,
         shards: Shards,
         health: watch::Sender<Health>,
+        blobs: Arc<Shelf>,
     ) -> Self {
         Self {
             addresses: Addresses::new(config.connections_per_address),
@@ -89,6 +92,7 @@ impl Hub {
             clock,
             metrics,
             shards,
+            blobs,
             health,
             next_connection: AtomicU64::new(1),
             connections: Mutex::default(),

@@ -18,14 +18,14 @@ mod standings;
 mod triage;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use concord_protocol::{ChangeHash, DocumentId, Limits, guard};
+use concord_protocol::{BlobHash, ChangeHash, DocumentId, Limits, guard};
 use tokio::{
     sync::{Notify, broadcast},
     time::{sleep, timeout},
@@ -40,6 +40,7 @@ use self::{
     standings::Standings,
 };
 use super::{
+    blobs::References,
     clock::Clock,
     hub::{Health, Hub},
     shard::Shards,
@@ -106,6 +107,8 @@ struct State {
     queue: Queue,
     /// When what the schema decides between documents may be done.
     ruled: BTreeMap<Group, Instant>,
+    /// Which attachments documents name.
+    references: References,
     /// When deleted documents are purged.
     expiries: Expiries,
     /// Every document that was there at the start is in the queue, or was looked at.
@@ -252,6 +255,16 @@ impl Reviewer {
         self.changed.notify_one();
     }
 
+    /// All attachments that documents name; `None` as long as that is not known of all documents.
+    pub(super) fn attachments(&self) -> Option<BTreeSet<BlobHash>> {
+        let state = self.state();
+        let is_known = self.schema.is_some()
+            && state.is_looked_through
+            && state.queue.len() == 0
+            && state.index.failures(1).is_empty();
+        is_known.then(|| state.references.all())
+    }
+
     pub(super) fn status(&self) -> ReviewStatus {
         let state = self.state();
         let codes = state.index.codes().iter();
@@ -294,6 +307,7 @@ impl Reviewer {
                 bulks: Vec::new(),
                 decisions: None,
                 expires: None,
+                attachments: Vec::new(),
             });
         }
         let (document, schema) = (document.as_str().to_owned(), self.schema.clone());
@@ -315,8 +329,19 @@ impl Reviewer {
         let answer = self.ask(shards, document, Question::List).await;
         self.state().looks += 1;
         match answer {
-            Ok(Answer::Listed { open, more, facts, settled, bulks, decisions, expires }) => {
+            Ok(Answer::Listed {
+                open,
+                more,
+                facts,
+                settled,
+                bulks,
+                decisions,
+                expires,
+                attachments,
+            }) => {
                 self.state().bulks.update(document, bulks);
+                let named = attachments.iter().filter_map(|hash| hash.parse().ok()).collect();
+                self.state().references.set(document, named);
                 let (changes, ruled) = self.state().note(document, open, more, facts);
                 for change in changes {
                     self.tell(change);

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     addresses::Addresses,
-    api,
+    api, blobs,
     clock::Clock,
     config::RelayConfig,
     gathered::Gathered,
@@ -32,6 +32,7 @@ use super::{
     starts,
 };
 use crate::{
+    blobs::Shelf,
     entity::{Schema, SchemaErrors},
     replica::{Config, Event, Replica},
     store::{Store, StoreError},
@@ -185,7 +186,9 @@ impl Relay {
         let (doors, shards) = shard::start(replicas, &surroundings);
         let Surroundings { clock, metrics, .. } = surroundings;
         let head_ms = config.limits.handshake_ms;
-        let hub = Arc::new(Hub::new(config, us, metadata, clock, metrics, doors, health));
+        let blobs = Arc::new(Shelf::new(Arc::clone(&store), config.limits.clone()));
+        let hub = Hub::new(config, us, metadata, clock, metrics, doors, health, blobs.clone());
+        let hub = Arc::new(hub);
 
         let Listeners { clients, admin } = listeners;
         let (addr, admin_addr) = (clients.addr(), admin.as_ref().map(|admin| admin.addr()));
@@ -197,7 +200,7 @@ impl Relay {
         }
         let api = api::routes(&hub, reviewer.clone());
         let router = http::clients(hub.clone(), api);
-        let mut listeners = Vec::new();
+        let mut listeners = vec![tokio::spawn(blobs::run(hub.clone(), blobs, reviewer.clone()))];
         if let Some(reviewer) = reviewer {
             listeners.push(tokio::spawn(review::run(hub.clone(), reviewer)));
         }
@@ -279,10 +282,10 @@ impl Relay {
 
 /// What the relay can do beyond what every `concord.v1` can.
 fn features(config: &RelayConfig) -> Features {
-    [(Feature::Leases, true), (Feature::Zstd, config.compression)]
-        .into_iter()
-        .filter_map(|(feature, is_on)| is_on.then_some(feature))
-        .collect()
+    Features::NONE
+        .with(Feature::Blobs)
+        .with(Feature::Leases)
+        .with_if(Feature::Zstd, config.compression)
 }
 
 fn replica_config(config: &RelayConfig, us: PeerId, metadata: PeerMetadata) -> Config {

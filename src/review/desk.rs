@@ -16,7 +16,7 @@ use super::{
     triage,
 };
 use crate::{
-    entity::{ROOT_KEY, Schema, SchemaErrors, type_name},
+    entity::{Attachment, ROOT_KEY, Schema, SchemaErrors, type_name},
     json::JsonError,
 };
 
@@ -153,6 +153,9 @@ pub enum Answer {
         /// When it may be purged, if it is deleted, nothing is open in it, and its type says so.
         #[serde(default)]
         expires: Option<Expires>,
+        /// The attachments that it names.
+        #[serde(default)]
+        attachments: Vec<String>,
     },
     /// To [`Question::Chosen`].
     Chosen(Vec<Chosen>),
@@ -236,7 +239,17 @@ pub fn answer(
                 settled.map(|made| (made.policy, made.code.to_string(), made.bytes)).collect();
             let more = open.len().saturating_sub(LISTED_MAX);
             let facts = of.map(|of| Facts::of(doc, follower.detector(), of));
-            Ok(Answer::Listed { open: listed, more, facts, settled, bulks, decisions, expires })
+            let attachments = Attachment::all_in(doc).iter().map(ToString::to_string).collect();
+            Ok(Answer::Listed {
+                open: listed,
+                more,
+                facts,
+                settled,
+                bulks,
+                decisions,
+                expires,
+                attachments,
+            })
         }
         Question::Show(id) => match find(doc).iter().find(|conflict| conflict.id == *id) {
             Some(conflict) => {

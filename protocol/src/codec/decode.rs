@@ -3,10 +3,11 @@ use minicbor::data::Type;
 
 use super::{DecodeError, item::Item, names, types};
 use crate::{
-    Ack, Answer, Call, ChangeHash, DocumentId, Feature, Features, ID_MAX_LEN, IdError, LeaseAction,
-    LeaseHolder, LeaseRefusal, LeaseRequest, LeaseState, Limits, Message, PeerId, PeerMetadata,
-    RefuseCode, Refused, RemoteHeads, SchemaHash, SessionInfo, StorageId, handshake,
-    limits::SESSION_NAME_BYTES_MAX,
+    Ack, Answer, BlobHash, BlobMessage, Call, ChangeHash, DocumentId, Feature, Features,
+    ID_MAX_LEN, IdError, LeaseAction, LeaseHolder, LeaseRefusal, LeaseRequest, LeaseState, Limits,
+    Message, PeerId, PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash, SessionInfo,
+    StorageId, handshake,
+    limits::{BLOB_CHUNK_BYTES, BLOB_OUTLINE_BYTES_MAX, SESSION_NAME_BYTES_MAX},
 };
 
 /// Messages in one frame, with `concord.v1`.
@@ -67,7 +68,7 @@ struct Fields<'a> {
 }
 
 /// The keys that messages have at their top level.
-const FIELDS: [&str; 35] = [
+const FIELDS: [&str; 39] = [
     names::TYPE,
     names::SENDER_ID,
     names::TARGET_ID,
@@ -103,6 +104,10 @@ const FIELDS: [&str; 35] = [
     names::HOLDER,
     names::WHY,
     names::LENGTH,
+    names::AT,
+    names::HAVE,
+    names::OUTLINE,
+    names::REASON,
 ];
 
 impl<'a> Fields<'a> {
@@ -186,6 +191,9 @@ impl<'a> Fields<'a> {
                 Ok(Message::Compressed { length, data })
             }
             types::HANG_UP => Ok(Message::HangUp { id: self.number(names::ID)? }),
+            types::BLOB_ASK | types::BLOB_OFFER | types::BLOB_CHUNK | types::BLOB_STATE => {
+                Ok(Message::Blob(self.blob(kind)?))
+            }
             types::REQUEST
             | types::SYNC
             | types::DOC_UNAVAILABLE
@@ -259,9 +267,27 @@ impl<'a> Fields<'a> {
 
     /// The data, as a slice of the frame.
     fn data(&self) -> Result<Bytes, DecodeError> {
-        let mut item = self.need(names::DATA)?;
-        let len = item.bytes(names::DATA)?.len();
+        self.slice(names::DATA)
+    }
+
+    fn slice(&self, field: &'static str) -> Result<Bytes, DecodeError> {
+        let mut item = self.need(field)?;
+        let len = item.bytes(field)?.len();
         Ok(self.frame.slice(item.position() - len..item.position()))
+    }
+
+    /// The same of at most so many bytes.
+    fn short(
+        &self,
+        field: &'static str,
+        max: usize,
+        what: &'static str,
+    ) -> Result<Bytes, DecodeError> {
+        let bytes = self.slice(field)?;
+        match bytes.len() {
+            len if len > max => Err(DecodeError::TooLarge { what, len, max }),
+            _ => Ok(bytes),
+        }
     }
 
     fn metadata(&self) -> Result<PeerMetadata, DecodeError> {
@@ -398,6 +424,45 @@ impl<'a> Fields<'a> {
             why: self.get(names::WHY).map(why).transpose()?,
             holder: self.get(names::HOLDER).map(holder).transpose()?,
         })
+    }
+
+    fn blob(&self, kind: &str) -> Result<BlobMessage, DecodeError> {
+        let id = self.number(names::ID)?;
+        let hash = || self.blob_hash();
+        let outline =
+            || self.short(names::OUTLINE, BLOB_OUTLINE_BYTES_MAX, "the outline of an attachment");
+        Ok(match kind {
+            types::BLOB_ASK => {
+                let at = self.get(names::AT).map(|_| self.number(names::AT)).transpose()?;
+                BlobMessage::Ask { id, hash: hash()?, at }
+            }
+            types::BLOB_OFFER => {
+                let length = self.number(names::LENGTH)?;
+                BlobMessage::Offer { id, hash: hash()?, length, outline: outline()? }
+            }
+            types::BLOB_CHUNK => {
+                let data = self.short(names::DATA, BLOB_CHUNK_BYTES, "a piece of an attachment")?;
+                BlobMessage::Chunk { id, hash: hash()?, at: self.number(names::AT)?, data }
+            }
+            _ => BlobMessage::State {
+                id,
+                status: self.number(names::STATUS)?,
+                reason: self
+                    .get(names::REASON)
+                    .map(|_| self.text(names::REASON).map(cut))
+                    .transpose()?,
+                length: self.get(names::LENGTH).map(|_| self.number(names::LENGTH)).transpose()?,
+                have: self.number(names::HAVE)?,
+                outline: self.get(names::OUTLINE).map(|_| outline()).transpose()?,
+            },
+        })
+    }
+
+    fn blob_hash(&self) -> Result<BlobHash, DecodeError> {
+        const EXPECTED: &str = "a BLAKE3 in hexadecimal digits";
+        let field = names::HASH;
+        let hash = self.text(field)?.parse();
+        hash.map_err(|_| DecodeError::Field { field, expected: EXPECTED })
     }
 
     fn schema_hash(&self) -> Result<SchemaHash, DecodeError> {

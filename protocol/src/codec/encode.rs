@@ -2,8 +2,8 @@ use bytes::Bytes;
 
 use super::{names, types, writer::Writer};
 use crate::{
-    Ack, Answer, Call, LeaseHolder, LeaseRequest, LeaseState, Message, PeerId, PeerMetadata,
-    Refused, RemoteHeads, SessionInfo, StorageId,
+    Ack, Answer, BlobMessage, Call, LeaseHolder, LeaseRequest, LeaseState, Message, PeerId,
+    PeerMetadata, Refused, RemoteHeads, SessionInfo, StorageId,
 };
 
 /// Room for the keys, the type and the lengths of a message, without its ids and data.
@@ -175,6 +175,7 @@ fn write(out: &mut Writer, message: &Message) {
             start(out, types::HANG_UP, 1);
             number(out, names::ID, *id);
         }
+        Message::Blob(blob) => write_blob(out, blob),
         // Neither is ever meant to be sent: what can be said of them is who, and of what.
         Message::Misaddressed { document, sender, wants_answer } => {
             start(out, if *wants_answer { types::REQUEST } else { types::DOC_UNAVAILABLE }, 2);
@@ -368,6 +369,54 @@ fn write_answer(out: &mut Writer, answer: &Answer) {
     text(out, names::BODY, body);
 }
 
+fn write_blob(out: &mut Writer, blob: &BlobMessage) {
+    let (kind, entries) = match blob {
+        BlobMessage::Ask { at, .. } => (types::BLOB_ASK, 2 + usize::from(at.is_some())),
+        BlobMessage::Offer { .. } => (types::BLOB_OFFER, 4),
+        BlobMessage::Chunk { .. } => (types::BLOB_CHUNK, 4),
+        BlobMessage::State { reason, length, outline, .. } => {
+            let more = [reason.is_some(), length.is_some(), outline.is_some()];
+            (types::BLOB_STATE, 3 + more.into_iter().filter(|said| *said).count())
+        }
+    };
+    start(out, kind, entries);
+    number(out, names::ID, blob.id());
+    match blob {
+        BlobMessage::Ask { hash, at, .. } => {
+            text(out, names::HASH, &hash.to_string());
+            if let Some(at) = at {
+                number(out, names::AT, *at);
+            }
+        }
+        BlobMessage::Offer { hash, length, outline, .. } => {
+            text(out, names::HASH, &hash.to_string());
+            out.text(names::LENGTH);
+            out.count(*length);
+            out.text(names::OUTLINE);
+            out.bytes(outline);
+        }
+        BlobMessage::Chunk { hash, at, data, .. } => {
+            text(out, names::HASH, &hash.to_string());
+            number(out, names::AT, *at);
+            out.text(names::DATA);
+            out.bytes(data);
+        }
+        BlobMessage::State { status, reason, length, have, outline, .. } => {
+            number(out, names::STATUS, u32::from(*status));
+            texts(out, [(names::REASON, reason)]);
+            if let Some(length) = length {
+                out.text(names::LENGTH);
+                out.count(*length);
+            }
+            number(out, names::HAVE, *have);
+            if let Some(outline) = outline {
+                out.text(names::OUTLINE);
+                out.bytes(outline);
+            }
+        }
+    }
+}
+
 /// About how many bytes a message takes: exact enough for those that are sent often.
 fn size_hint(message: &Message) -> usize {
     /// A document id and two peer ids, as clients make them.
@@ -386,6 +435,7 @@ fn size_hint(message: &Message) -> usize {
             Message::Call(call) => call.body.as_ref().map_or(0, String::len),
             Message::Answer(answer) => answer.body.len(),
             Message::Event { data, .. } => data.len(),
+            Message::Blob(BlobMessage::Chunk { data, .. }) => data.len(),
             Message::Ack { ack, .. } => (ack.applied.len() + ack.durable.len()) * HEAD_LEN,
             _ => 0,
         }

@@ -11,7 +11,8 @@ pub(super) enum Slot<'a> {
 
 /// Every key of `[limits]`, and where it goes.
 pub(super) fn limits(config: &mut RelayConfig) -> Vec<(&'static str, Slot<'_>)> {
-    let RelayConfig { limits, rates, connections, connections_per_address, .. } = config;
+    let RelayConfig { limits, rates, connections, connections_per_address, blob_grace_ms, .. } =
+        config;
     vec![
         ("connections", Slot::Size(connections)),
         ("connections-per-address", Slot::Size(connections_per_address)),
@@ -35,6 +36,9 @@ pub(super) fn limits(config: &mut RelayConfig) -> Vec<(&'static str, Slot<'_>)> 
         ("orphan-bytes", Slot::Size(&mut limits.orphan_bytes)),
         ("queue-bytes", Slot::Size(&mut limits.queue_bytes)),
         ("documents-per-connection", Slot::Size(&mut limits.documents_per_connection)),
+        ("blob-bytes", Slot::Count(&mut limits.blob_bytes)),
+        ("blob-total-bytes", Slot::Count(&mut limits.blob_total_bytes)),
+        ("blob-grace-ms", Slot::Count(blob_grace_ms)),
         ("frames-per-second", Slot::Rate(&mut rates.frames)),
         ("frame-burst", Slot::Rate(&mut rates.frame_burst)),
         ("bytes-per-second", Slot::Rate(&mut rates.bytes)),

@@ -180,6 +180,7 @@ fn length(kind: &Kind) -> Option<&u64> {
         Kind::Text { max_length }
         | Kind::String { max_length, .. }
         | Kind::Blob { max_length }
+        | Kind::Attachment { max_length }
         | Kind::Set { max_length, .. }
         | Kind::List { max_length, .. }
         | Kind::Map { max_length, .. } => max_length.as_ref(),

@@ -24,7 +24,11 @@ pub(in crate::entity) fn passage(from: &Kind, to: &Kind) -> Passage {
     let is_like_string = |kind: &Kind| {
         matches!(
             kind,
-            Kind::String { .. } | Kind::Enum { .. } | Kind::Reference { .. } | Kind::Position
+            Kind::String { .. }
+                | Kind::Enum { .. }
+                | Kind::Reference { .. }
+                | Kind::Position
+                | Kind::Attachment { .. }
         )
     };
     match (from, to) {

@@ -28,7 +28,7 @@ pub(super) const KIND_KEYS: [&str; 11] = [
 
 /// Which kinds a key says something of.
 pub(super) const ONLY_FOR: [(&str, &[&str]); 10] = [
-    ("max_length", &["text", "string", "set", "list", "map", "blob"]),
+    ("max_length", &["text", "string", "set", "list", "map", "blob", "attachment"]),
     ("pattern", &["string"]),
     ("values", &["enum"]),
     ("min", &["integer", "number", "timestamp"]),
@@ -142,6 +142,7 @@ pub(super) fn named(
         "reference" => reference(reader, path, table)?,
         "position" => Kind::Position,
         "blob" => Kind::Blob { max_length },
+        "attachment" => Kind::Attachment { max_length },
         "json" => Kind::Json,
         other => {
             let problem = format!("{what} has the kind {other:?}, which is not known");
@@ -169,6 +170,7 @@ fn elsewhere(name: &str) -> Option<&'static str> {
         "object" | "dict" | "record" | "table" => "map",
         "ref" | "link" => "reference",
         "bytes" | "binary" => "blob",
+        "file" => "attachment",
         "any" => "json",
         _ => return None,
     })

@@ -205,7 +205,7 @@ fn type_of(what: &str, kind: &Kind) -> Result<Type, NoRule> {
             let problem = format!("`{what}` is a map with fields");
             return Err(NoRule::new(problem, format!("name one of them, as in `{what}.name`")));
         }
-        Kind::Blob { .. } | Kind::Json => {
+        Kind::Blob { .. } | Kind::Attachment { .. } | Kind::Json => {
             let problem = format!("`{what}` is of kind `{}`", kind.name());
             return Err(NoRule::new(problem, "rules cannot look into it: use another field"));
         }

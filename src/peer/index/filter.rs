@@ -232,6 +232,7 @@ fn is_string(kind: &Kind) -> bool {
             | Kind::String { .. }
             | Kind::Enum { .. }
             | Kind::Reference { .. }
+            | Kind::Attachment { .. }
             | Kind::Position
     )
 }

@@ -39,6 +39,8 @@ impl Connection {
             Answer::Welcome { reply, peer, metadata } => {
                 let version = handshake::version_of(&reply);
                 self.speaks = version == Some(handshake::SUBPROTOCOL);
+                let shared = metadata.features.and(self.hub.metadata.features);
+                self.blobs.speaks = self.speaks && shared.has(Feature::Blobs);
                 let held = metadata.schema;
                 let agreed = metadata.features.and(self.hub.metadata.features);
                 self.zstd = self.speaks && agreed.has(Feature::Zstd);

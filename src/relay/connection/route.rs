@@ -66,6 +66,10 @@ impl Connection {
                 self.calls.hang_up(id);
                 return Ok(());
             }
+            Message::Blob(blob) if self.blobs.speaks => {
+                self.blob(blob);
+                return Ok(());
+            }
             message => message,
         };
         match route(&message) {

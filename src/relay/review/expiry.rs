@@ -88,6 +88,7 @@ impl State {
     /// Nothing is left of a document.
     fn note_purged(&mut self, document: &DocumentId) {
         self.expiries.set(document, None);
+        self.references.set(document, Vec::new());
         self.bulks.update(document, Vec::new());
         self.past.news(document, None);
     }

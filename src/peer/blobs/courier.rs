@@ -1,0 +1,161 @@
+//! The task that brings attachments to relays, one after another, and removes what no document names.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use concord_protocol::BlobHash;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{AttachmentCounts, line::Lines, sweep::Sweeper, transfer};
+use crate::{blobs::Shelf, replica::ConnectionId};
+
+/// How long before a relay that could not take something is asked again.
+const RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked what may be removed, at least and at most.
+const SWEEP_MIN: Duration = Duration::from_millis(200);
+const SWEEP_MAX: Duration = Duration::from_hours(24);
+
+/// What a peer has for its attachments.
+#[derive(Debug)]
+pub(in crate::peer) struct Desk {
+    pub(in crate::peer) shelf: Arc<Shelf>,
+    pub(in crate::peer) lines: Arc<Lines>,
+    pub(in crate::peer) counts: watch::Sender<AttachmentCounts>,
+    pub(in crate::peer) sweeper: Sweeper,
+}
+
+/// See the module.
+pub(in crate::peer) struct Courier {
+    desk: Arc<Desk>,
+    /// For how long what no document names is kept.
+    grace: Duration,
+    /// What the relay of this line does not take, and will not.
+    refused: BTreeMap<BlobHash, String>,
+    over: Option<ConnectionId>,
+}
+
+impl Courier {
+    pub(in crate::peer) fn new(
+        shelf: Shelf,
+        lines: Arc<Lines>,
+        sweeper: Sweeper,
+        grace: Duration,
+    ) -> (Arc<Desk>, Self) {
+        let shelf = Arc::new(shelf);
+        let desk = Arc::new(Desk { shelf, lines, counts: watch::Sender::default(), sweeper });
+        let courier = Self { desk: Arc::clone(&desk), grace, refused: BTreeMap::new(), over: None };
+        (desk, courier)
+    }
+
+    /// Runs until the peer is closed.
+    pub(in crate::peer) async fn run(mut self) {
+        let mut news = self.desk.lines.subscribe();
+        let sweep_every = self.grace.clamp(SWEEP_MIN, SWEEP_MAX);
+        let mut sweep_at = Instant::now() + sweep_every;
+        let lines = Arc::clone(&self.desk.lines);
+        loop {
+            news.borrow_and_update();
+            if lines.is_closed() {
+                return;
+            }
+            let again_at = {
+                // Closing does not wait for what is under way: it goes on at the next start.
+                let mut closing = lines.subscribe();
+                tokio::select! {
+                    again_at = self.bring() => again_at,
+                    _ = closing.wait_for(|_| lines.is_closed()) => return,
+                }
+            };
+            let until = again_at.map_or(sweep_at, |again_at| again_at.min(sweep_at));
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { return },
+                () = sleep_until(until) => {}
+            }
+            if sweep_at <= Instant::now() {
+                sweep_at = Instant::now() + sweep_every;
+                let sweeping = self.desk.sweep(self.grace, false);
+                let mut closing = lines.subscribe();
+                tokio::select! {
+                    swept = sweeping => if let Err(error) = swept {
+                        tracing::warn!(%error, "attachments cannot be looked through");
+                    },
+                    _ = closing.wait_for(|_| lines.is_closed()) => return,
+                }
+            }
+        }
+    }
+
+    /// Brings all that waits, if somebody takes it; says when to try again.
+    async fn bring(&mut self) -> Option<Instant> {
+        let Desk { shelf, lines, .. } = &*Arc::clone(&self.desk);
+        loop {
+            let over = lines.current();
+            if over != self.over {
+                // Another relay may think otherwise.
+                (self.over, self.refused) = (over, BTreeMap::new());
+            }
+            let Some((hash, over)) = self.next().await.zip(over) else { return None };
+            match transfer::send(lines, shelf, over, hash).await {
+                Ok(()) => {
+                    if let Err(error) = shelf.sent(&hash).await {
+                        tracing::warn!(%error, "an attachment was sent, and will be once more");
+                        return Some(Instant::now() + RETRY);
+                    }
+                }
+                Err(error) if error.is_final() => {
+                    tracing::warn!(%hash, %error, "a relay refused an attachment");
+                    self.refused.insert(hash, error.to_string());
+                }
+                Err(error) => {
+                    tracing::debug!(%hash, %error, "an attachment is brought later");
+                    let reason = Some(error.to_string());
+                    self.desk.counts.send_modify(|counts| counts.reason = reason);
+                    return Some(Instant::now() + RETRY);
+                }
+            }
+        }
+    }
+
+    /// Counts what waits, and gives the first that may be sent.
+    async fn next(&self) -> Option<BlobHash> {
+        let all = match self.desk.shelf.list().await {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::error!(%error, "attachments cannot be listed");
+                let reason = Some(error.to_string());
+                self.desk.counts.send_modify(|counts| counts.reason = reason);
+                return None;
+            }
+        };
+        let waiting = all.into_iter().filter(|(_, entry)| entry.is_whole && !entry.is_sent);
+        let mut counts = AttachmentCounts { is_complete: true, ..AttachmentCounts::default() };
+        let mut first = None;
+        for (hash, entry) in waiting {
+            counts.waiting += 1;
+            counts.waiting_bytes += entry.length;
+            match self.refused.get(&hash) {
+                Some(reason) => {
+                    counts.refused += 1;
+                    counts.reason = Some(reason.clone());
+                }
+                None => _ = first.get_or_insert(hash),
+            }
+        }
+        self.desk.counts.send_if_modified(|before| {
+            let is_other = *before != counts;
+            *before = counts;
+            is_other
+        });
+        first
+    }
+}
+
+impl Desk {
+    /// Waits until it is known what waits.
+    pub(in crate::peer) async fn is_known(&self, within: Duration) -> bool {
+        let mut counts = self.counts.subscribe();
+        matches!(timeout(within, counts.wait_for(|counts| counts.is_complete)).await, Ok(Ok(_)))
+    }
+}
