@@ -33,7 +33,6 @@ struct Sample {
     id: u8,
     key: Option<u8>,
     is_deleted: bool,
-    conflicts: 0,
     values: [Option<u8>; 4],
 }
 
