@@ -10,6 +10,7 @@ use crate::{
     plan::{Action, Attack, DiskFault, Edit, Keep, Name, Plan, Profile, Settings, Way, What},
     pressure,
     random::Rng,
+    tenure,
 };
 
 /// Milliseconds of a minute.
@@ -73,6 +74,7 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
     pressure::draw(&mut plan);
     contention::draw(&mut plan);
     families::draw(&mut plan);
+    tenure::draw(&mut plan);
     plan.actions.sort_by_key(|action| action.at_ms);
     plan
 }
