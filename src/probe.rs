@@ -115,8 +115,6 @@ marks! {
     LeaseSettling = "a lease was not granted because the relay had just started",
     LeaseBack = "the holder of a lease came back to a relay that had started again",
     LeaseBackFromAnother = "two came back for one lease, and the later holder got it",
-    LeaseKeptOff = "a change was refused because somebody else held the lease",
-    LeaseOverAsked = "a client was asked for what had been refused, when the lease was over",
 
     // Jobs and snapshots.
     SlotAwaited = "a background job waited for a slot",

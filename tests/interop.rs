@@ -30,6 +30,11 @@ fn interop_heads() {
 }
 
 #[test]
+fn interop_presence() {
+    node_test("presence.test.mjs");
+}
+
+#[test]
 fn interop_purge() {
     node_test("purge.test.mjs");
 }

@@ -70,8 +70,9 @@ async fn title(document: &Document, title: &str) -> Result<(), ChangeError> {
 }
 
 fn title_of(document: &Document) -> String {
-    let read = document.read(|doc| doc.get(ROOT, "title").unwrap().unwrap().0.into_string());
-    read.unwrap().unwrap()
+    let read =
+        document.read(|doc| doc.get(ROOT, "title").unwrap().unwrap().0.as_str().map(str::to_owned));
+    read.unwrap().unwrap_or_default()
 }
 
 async fn until_titled(document: &Document, wanted: &str) {

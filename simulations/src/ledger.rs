@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use concord::review::{ConflictId, Place};
 use concord_protocol::ChangeHash;
 
-use crate::opaque::{ByHash, Hashes};
+use crate::{
+    opaque::{ByHash, Hashes},
+    tenure::Tenures,
+};
 
 /// A rule of the project, as a number in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +23,8 @@ pub enum Invariant {
     AtMostOnce,
     /// Once all is the same everywhere, nobody says anything.
     Quiescence,
+    /// A lease has at most one holder whose relay considers it valid, and its fences go up.
+    OneLease,
     /// Nothing grows beyond its limit.
     Bounds,
     /// No document waits for ever, whatever became of another.
@@ -37,6 +42,7 @@ impl Invariant {
             Self::NoSilentLoss => "no-silent-loss",
             Self::AtMostOnce => "at-most-once",
             Self::Quiescence => "quiescence",
+            Self::OneLease => "one-lease",
             Self::Bounds => "bounds",
             Self::Progress => "progress",
             Self::NoPanic => "no-panic",
@@ -105,6 +111,8 @@ pub struct Ledger {
     pub(crate) decisions: Vec<Decision>,
     /// Documents that a stranger may have spoiled: of those less is asked.
     pub attacked: u32,
+    /// What relays said of leases.
+    pub(crate) tenures: Tenures,
     /// Promises by the node that made them.
     named: BTreeMap<usize, ByHash<ChangeHash, u8>>,
 }

@@ -24,6 +24,7 @@ pub mod random;
 pub mod regression;
 pub mod shrink;
 pub mod swarm;
+mod tenure;
 pub mod trace;
 mod world;
 

@@ -10,7 +10,7 @@ mod what;
 use concord_protocol::DocumentId;
 use serde::{Deserialize, Serialize};
 
-pub use self::what::{Attack, Edit, Hex, Names, What, Wrapping};
+pub use self::what::{Attack, Edit, Hex, Names, Tenure, What, Wrapping};
 
 /// Everything that makes one world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

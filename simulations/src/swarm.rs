@@ -10,6 +10,7 @@ use crate::{
     plan::{Action, Attack, DiskFault, Edit, Keep, Name, Plan, Profile, Settings, Way, What},
     pressure,
     random::Rng,
+    tenure,
 };
 
 /// Milliseconds of a minute.
@@ -76,6 +77,7 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
     // A number of its own, so that the rest of a seed's plan is as it was.
     let mut rng = Rng::new(seed ^ 0xDEB0);
     plan.settings.debounce_ms = one_of(&mut rng, &[0, 0, 20, 200, 200, 2_000]);
+    tenure::draw(&mut plan);
     plan.actions.sort_by_key(|action| action.at_ms);
     plan
 }

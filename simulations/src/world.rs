@@ -11,6 +11,7 @@ mod faults;
 mod finish;
 mod hostile;
 mod kept;
+mod lease;
 mod network;
 mod node;
 mod outbox;

@@ -53,6 +53,10 @@ pub(super) struct Leases {
     said: Vec<Said>,
     /// Documents of which something else is known now.
     changed: BTreeSet<DocumentId>,
+    /// Holders who are to hear that somebody else has it, and answers to those who asked: after the
+    /// documents, so that whoever hears it finds that they know.
+    lost: Vec<(watch::Sender<LeaseStanding>, LeaseStanding)>,
+    answers: Vec<(Asked, DocumentId, Answered)>,
 }
 
 #[derive(Debug)]
@@ -175,7 +179,9 @@ impl Leases {
         };
         let is_ours = state.holder.as_ref().is_some_and(is_us);
         if is_ours {
-            self.others.remove(document);
+            if self.others.remove(document).is_some() {
+                self.changed.insert(document.clone());
+            }
         } else {
             self.held_by_other(now_ms, from, document, &state);
         }
@@ -226,13 +232,7 @@ impl Leases {
             }
             (ours.standing.subscribe(), ours.holding)
         });
-        let of = granted.as_ref().map(|(_, holding)| *holding);
-        if done.send(Ok(Answered { state, granted })).is_err()
-            && let Some(holding) = of
-        {
-            // Who asked has stopped waiting.
-            self.dropped(now_ms, document, holding);
-        }
+        self.answers.push((done, document.clone(), Answered { state, granted }));
     }
 
     /// Does what the time has come for.
@@ -273,6 +273,26 @@ impl Leases {
         (std::mem::take(&mut self.said), std::mem::take(&mut self.changed))
     }
 
+    /// The documents know: now those who held their leases hear of it, and those who asked. Whether
+    /// there were any.
+    pub(super) fn tell_programs(&mut self, now_ms: u64) -> bool {
+        for (standing, lost) in self.lost.drain(..) {
+            standing.send_replace(lost);
+        }
+        let answers = std::mem::take(&mut self.answers);
+        let has_told = !answers.is_empty();
+        for (done, document, answered) in answers {
+            let of = answered.granted.as_ref().map(|(_, holding)| *holding);
+            if done.send(Ok(answered)).is_err()
+                && let Some(holding) = of
+            {
+                // Who asked has stopped waiting.
+                self.dropped(now_ms, &document, holding);
+            }
+        }
+        has_told
+    }
+
     /// It is not ours, says a relay.
     fn held_by_other(
         &mut self,
@@ -298,7 +318,7 @@ impl Leases {
             None => {}
             Some(holder) => {
                 let Some(ours) = self.ours.remove(document) else { return };
-                ours.standing.send_replace(LeaseStanding::Lost(holder.into()));
+                self.lost.push((ours.standing.clone(), LeaseStanding::Lost(holder.into())));
                 // So that the relay knows that we know: nothing that we send from here on was
                 // written under it.
                 self.give_back(now_ms, document, &ours);

@@ -64,7 +64,6 @@ impl Replica {
             if state.is_some_and(|state| !state.info.concord)
                 && let Some(reader) = document.readers.get_mut(&connection)
             {
-                mark!(LeaseOverAsked);
                 reader.take_back(&change);
                 self.core.dirty.insert(id.clone());
             }
@@ -116,7 +115,9 @@ impl Document {
         core: &Core,
         from: Option<ConnectionId>,
     ) -> Result<Option<String>, Missing> {
-        let Some((from, graph)) = from.zip(self.graph()) else {
+        let (Some(from), Some(graph), false) =
+            (from, self.graph(), core.config.leased_types.is_empty())
+        else {
             return Ok(None);
         };
         let session = core.session(from);
@@ -146,7 +147,6 @@ impl Document {
         change: ChangeHash,
         reason: String,
     ) {
-        mark!(LeaseKeptOff);
         let Some(from) = from else { return };
         if let Some(reader) = self.readers.get_mut(&from) {
             reader.refuse([change]);

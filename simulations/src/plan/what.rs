@@ -144,6 +144,20 @@ pub enum Edit {
     Raise,
 }
 
+/// What a user does with the lease of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tenure {
+    /// Asks for it.
+    Acquire,
+    /// Goes on with it, as far as the user knows.
+    Renew,
+    /// Gives it back.
+    Release,
+    /// Takes it from whoever holds it.
+    TakeOver,
+}
+
 /// Something that happens to a world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
@@ -177,6 +191,17 @@ pub enum What {
         peer: u8,
         /// In which document.
         document: u8,
+    },
+    /// A user wants to edit alone, or does not any more.
+    Lease {
+        /// Which user.
+        peer: u8,
+        /// Which relay is asked.
+        relay: u8,
+        /// Of which document.
+        document: u8,
+        /// What.
+        act: Tenure,
     },
     /// The connections between them end.
     Cut {
@@ -315,6 +340,7 @@ impl What {
             Self::Attack { relay, document, .. } | Self::Bytes { relay, document, .. } => {
                 (None, Some(relay), Some(document))
             }
+            Self::Lease { peer, relay, document, .. } => (Some(peer), Some(relay), Some(document)),
             Self::Away { peer, .. } => (Some(peer), None, None),
             Self::Stall { node, .. }
             | Self::Pause { node, .. }

@@ -246,6 +246,7 @@ fn lasts_ms(what: &What) -> u64 {
         | What::Open { .. }
         | What::Shut { .. }
         | What::Broadcast { .. }
+        | What::Lease { .. }
         | What::Cut { .. }
         | What::Rot { .. }
         | What::Clock { .. }

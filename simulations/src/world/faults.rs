@@ -34,6 +34,9 @@ impl World<'_> {
                 self.shut_document(id, document);
             }
             What::Broadcast { peer, document } => self.broadcast(peer, document),
+            What::Lease { peer, relay, document, act } => {
+                self.lease(peer, relay, document, act);
+            }
             What::Cut { peer, relay, silent } => {
                 self.fault(
                     if silent { "half-open" } else { "cut" },

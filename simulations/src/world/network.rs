@@ -7,9 +7,9 @@ mod traffic;
 use std::collections::{BTreeMap, VecDeque};
 
 use concord::replica::{ConnectionId, Event, PeerInfo};
-use concord_protocol::PeerMetadata;
+use concord_protocol::{Feature, Features, PeerMetadata};
 
-use super::{Frame, Happening, LinkId, MS, NodeId, World};
+use super::{Frame, Happening, LinkId, MS, NodeId, World, node::session};
 use crate::{
     coverage::State,
     ledger::Invariant,
@@ -124,6 +124,16 @@ impl World<'_> {
         self.plan.settings.concord & (1 << (peer % 32)) != 0
     }
 
+    /// The connection of a peer to a relay, if it takes one for open.
+    pub(super) fn connection_to(&self, id: NodeId, relay: u8) -> Option<ConnectionId> {
+        let process = self.nodes[id].process.as_ref()?;
+        let mut open = process.connections.iter().rev();
+        let (connection, _) = open.find(|(_, (link, side))| {
+            *side == 0 && self.network.links.get(*link).is_some_and(|link| link.relay == relay)
+        })?;
+        Some(*connection)
+    }
+
     pub(super) fn dial(&mut self, id: NodeId, life: u32, relay: u8) {
         let node = &self.nodes[id];
         let Name::Peer(peer) = node.name else { return };
@@ -225,6 +235,8 @@ impl World<'_> {
                 metadata: PeerMetadata {
                     storage_id: Some(process.store.storage_id()),
                     is_ephemeral: Some(false),
+                    features: Features::NONE.with(Feature::Leases),
+                    session: process.peer.as_str().parse().ok().map(session),
                     ..PeerMetadata::default()
                 },
                 concord,

@@ -10,13 +10,16 @@ use std::{
 use bytes::Bytes;
 use concord::{
     peer::simulation::{Apply, Dialling},
-    replica::{Config, ConnectionId, Job, Now, StoredDocument, Ticket},
+    replica::{Config, ConnectionId, Event, Job, Now, StoredDocument, Ticket},
     store::{
         Store, StoreError,
         simulation::{self, Committer},
     },
 };
-use concord_protocol::{ChangeHash, DocumentId, Limits, PeerId, PeerMetadata, StorageId};
+use concord_protocol::{
+    ChangeHash, DocumentId, Feature, Features, Limits, PeerId, PeerMetadata, SessionId,
+    SessionInfo, StorageId,
+};
 
 use super::{
     Happening, LinkId, MS, NodeId, World,
@@ -35,6 +38,11 @@ use crate::{
 
 /// Milliseconds since 1970 at the start of every world.
 const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// Who a process is to others.
+pub(super) const fn session(session: SessionId) -> SessionInfo {
+    SessionInfo { session, user: None, device: None }
+}
 
 /// Small, so that worlds come near them.
 fn limits(plan: &Plan) -> Limits {
@@ -101,6 +109,10 @@ pub(super) struct Process {
     pub(super) user: User,
     pub(super) author: Author,
     pub(super) applying: VecDeque<Apply>,
+    /// The fences that its user was granted, by relay and document.
+    pub(super) fences: BTreeMap<(u8, u8), u64>,
+    /// Requests about leases.
+    pub(super) asked: u32,
 }
 
 /// See the module.
@@ -206,6 +218,8 @@ impl World<'_> {
         let metadata = PeerMetadata {
             storage_id: Some(storage_id),
             is_ephemeral: Some(false),
+            features: Features::NONE.with(Feature::Leases),
+            session: peer.as_str().parse().ok().map(session),
             ..PeerMetadata::default()
         };
         let config = self.config(id, peer.clone(), metadata);
@@ -244,7 +258,12 @@ impl World<'_> {
             user: User::new(self.plan, id, life),
             author: Author::default(),
             applying: VecDeque::new(),
+            fences: BTreeMap::new(),
+            asked: 0,
         }));
+        if self.nodes[id].is_relay() {
+            self.number(id, life);
+        }
         self.did(id, || format!("starts for the {life}. time"));
         if life > 1 {
             self.remember(id);
@@ -263,6 +282,15 @@ impl World<'_> {
                 }
             }
         }
+    }
+
+    /// A relay is told how often it was started, which it wrote down before.
+    fn number(&mut self, id: NodeId, life: u32) {
+        let now = self.nodes[id].now(self.now_us);
+        if let Some(process) = &mut self.nodes[id].process {
+            process.brain.handle(now, News::Event(Event::Numbered(life.into())));
+        }
+        self.ledger.tenures.started(id, self.now_us);
     }
 
     fn config(&self, id: NodeId, peer: PeerId, metadata: PeerMetadata) -> Config {

@@ -36,6 +36,7 @@ fn online() -> Leases {
 /// The one thing that is said.
 fn said(leases: &mut Leases) -> Option<(ConnectionId, LeaseRequest)> {
     let (said, _) = leases.take_said();
+    leases.tell_programs(0);
     assert!(said.len() <= 1, "{said:?}");
     said.into_iter().next().map(|(over, _, request)| (over, request))
 }
@@ -43,6 +44,7 @@ fn said(leases: &mut Leases) -> Option<(ConnectionId, LeaseRequest)> {
 fn answer(leases: &mut Leases, now_ms: u64, holder: Option<LeaseHolder>, id: u32) {
     let state = LeaseState { id: Some(id), why: None, holder };
     leases.told(now_ms, HERE, &document(), state);
+    leases.tell_programs(now_ms);
 }
 
 /// Holds it from 0 for 30 s, fence 7.
@@ -80,8 +82,8 @@ fn whoever_takes_over_is_known_and_the_relay_is_told_that_it_is() {
     let (mut leases, standing, holding) = held();
     let state = LeaseState { holder: holder(other(), 9, 20_000), ..LeaseState::default() };
     leases.told(5_000, HERE, &document(), state);
-    assert!(matches!(&*standing.borrow(), LeaseStanding::Lost(by) if by.fence == 9));
     let (_, request) = said(&mut leases).unwrap();
+    assert!(matches!(&*standing.borrow(), LeaseStanding::Lost(by) if by.fence == 9));
     assert_eq!((request.action, request.fence), (LeaseAction::Release, 7));
     assert_eq!(leases.other(&document()).map(|holder| holder.fence), Some(9));
     leases.dropped(6_000, &document(), holding);

@@ -51,6 +51,7 @@ impl World<'_> {
         }
         self.network.links[id].is_whole = false;
         self.did(node, || format!("lost {connection}"));
+        self.ledger.tenures.lost(node, connection, self.now_us);
         self.tell(node, Event::Disconnected(connection));
         if side == 0 {
             let link = &self.network.links[id];

@@ -36,6 +36,7 @@ impl World<'_> {
         };
         for message in &messages {
             self.examine(id, message);
+            self.examine_lease(id, to, message);
         }
         let number = self.trace.number();
         if self.trace.is_on() {
@@ -148,6 +149,7 @@ impl World<'_> {
                         self.network.links[id].retry_after_ms = Some(u64::from(*retry_after_ms));
                     }
                     self.remember_frame(to, &message);
+                    self.lease_came(to, &message);
                     self.tell(to, Event::Received(connection, message));
                 }
             }
