@@ -259,7 +259,7 @@ mod tests {
             }
             if !lanes.is_begun() {
                 let bytes = Bytes::from(std::mem::take(&mut frame));
-                frames.push(open(&bytes, &Limits::default(), true).unwrap());
+                frames.push(open(&bytes, &Limits::default(), true).unwrap().0);
             }
         }
         assert_eq!(whole, frames.iter().map(Vec::len).sum::<usize>(), "each is whole once");

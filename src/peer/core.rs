@@ -163,10 +163,10 @@ pub(super) struct Core {
     next_ticket: u64,
     /// Requests of the replica whose answers are still to come.
     under_way: usize,
-    pub(super) closing: Option<Closing>,
+    closing: Option<Closing>,
 }
 
-pub(super) struct Closing {
+struct Closing {
     done: oneshot::Sender<()>,
     until_ms: u64,
 }
@@ -305,7 +305,6 @@ impl Core {
             Command::SyncNow => self.sync_now(),
             Command::Close(done) => self.close(done),
         }
-        self.give();
     }
 
     /// The next thing to do, in order.
@@ -316,6 +315,10 @@ impl Core {
             }
             if let Some(effect) = self.replica.poll_effect() {
                 self.carry_out(effect);
+                continue;
+            }
+            // What was just confirmed makes room for what waits.
+            if self.give() {
                 continue;
             }
             let ours = [self.outbox.wakes_at(), self.gives_at()];

@@ -143,7 +143,7 @@ pub(super) async fn carry<T: Fn(Sign)>(
                 };
                 pulse.active();
                 let messages = match frames::open(&bytes, limits, takes.zstd) {
-                    Ok(messages) => messages,
+                    Ok((messages, _)) => messages,
                     Err(error) => {
                         tracing::warn!(%error, "a message that is not understood is left out");
                         continue;
