@@ -273,7 +273,7 @@ impl Waiting {
             }
             let mut counted = std::mem::take(&mut self.left_out);
             let piece = self.lanes.next(|left| counted += if *left.owner { left.bytes } else { 0 });
-            if let Some(frame) = piece {
+            if let Some((_, frame)) = piece {
                 return Some(Next::Piece(counted, frame));
             }
             self.left_out = counted;
