@@ -397,8 +397,8 @@ impl Peer {
     }
 
     /// The program can be seen again, after a time in the background in which its timers may have
-    /// stood still: relays that are not connected are dialled at once, and it goes on as with
-    /// [`Peer::sync_now`].
+    /// stood still: relays that are not connected are dialled at once, whatever they asked for, and it goes on
+    /// as with [`Peer::sync_now`].
     pub fn visible(&self) {
         self.0.links.ask();
         self.sync_now();

@@ -10,6 +10,7 @@ use std::{fs, path::Path, time::Duration};
 
 use automerge::{ObjType, ROOT, transaction::Transactable as _};
 use cli::{fails, json_of, ok, run};
+use concord::entity::Schema;
 use concord::peer::{
     ConfirmError, DeadLetter, Document, DocumentEvent, LetterError, LetterState, OutboxState, Peer,
 };
@@ -304,4 +305,64 @@ fn the_command_says_what_is_on_its_way_and_what_was_refused() {
     assert_eq!((code, words.contains("--yes")), (2, true), "{words}");
     assert!(ok(home, &["dead-letters", "forget", change, "--yes"]).ends_with("thrown away"));
     assert_eq!(ok(home, &["dead-letters", "ls", "--all"]), "nothing was refused");
+}
+
+/// Edits that rest for an hour are on a relay when somebody asks for it, and at once if they are critical.
+#[tokio::test]
+async fn edits_rest_until_somebody_waits_for_relays_unless_they_are_critical() {
+    let (home, relay_home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let relay = Relay::start(&[], relay_home.path());
+    let schema = Schema::parse(
+        r#"
+[types.task.fields]
+title = "string"
+status = { kind = "enum", values = ["todo", "done"] }
+"#,
+    )
+    .unwrap();
+    let task = schema.types["task"].clone();
+    let hour = Duration::from_secs(3_600);
+    let builder = Peer::builder(home.path()).relay(relay.url()).schema(schema);
+    let peer = builder.debounce(hour, hour).open().unwrap();
+    let mut status = peer.status();
+    let online = status.wait_for(concord::peer::Status::is_online);
+    tokio::time::timeout(SOON, online).await.unwrap().unwrap();
+    let is_sent = async || {
+        let mut counts = peer.outbox_counts();
+        let empty = counts.wait_for(|counts| counts.waiting() == 0);
+        tokio::time::timeout(SOON, empty).await.unwrap().unwrap();
+    };
+
+    // To make one is critical, as is its status.
+    let one = peer.entity(&task, "1").await.unwrap();
+    is_sent().await;
+    put(&one, "status", "done").await;
+    is_sent().await;
+
+    put(&one, "title", "rests").await;
+    assert_eq!(peer.outbox_counts().borrow().by_level, [0, 1, 0, 0, 0]);
+    peer.sync_now();
+    is_sent().await;
+    put(&one, "title", "rests too").await;
+    one.wait_confirmed(SOON).await.unwrap();
+    put(&one, "title", "rests again").await;
+    peer.flush(SOON).await.unwrap();
+
+    // What is critical takes along what rests, and a peer that closes keeps nothing back.
+    put(&one, "title", "rests still").await;
+    put(&one, "status", "todo").await;
+    is_sent().await;
+    put(&one, "title", "is the last").await;
+    peer.close().await.unwrap();
+    let there = tempfile::tempdir().unwrap();
+    let other = Peer::builder(there.path()).relay(relay.url()).open().unwrap();
+    let found = other.find(one.id().as_str()).await.unwrap();
+    let mut watcher = found.watch();
+    let arrived = async {
+        while shown(&found)["title"] != "is the last" {
+            watcher.next().await;
+        }
+    };
+    tokio::time::timeout(SOON, arrived).await.unwrap();
+    other.close().await.unwrap();
 }

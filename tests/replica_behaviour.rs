@@ -609,6 +609,49 @@ fn a_reader_that_takes_nothing_is_bounded_then_closed_and_others_go_on() {
 }
 
 #[test]
+fn presence_goes_on_where_documents_have_no_room_and_has_bounds_of_its_own() {
+    let mut world = world();
+    let (author, slow) = (join(&mut world, 1), join(&mut world, 2));
+    world.ask(slow, &document());
+    world.draining = false;
+    let (mut doc, mut told) = (AutoCommit::new(), 0);
+    for number in 0..200_u64 {
+        let noise: Vec<u8> = (0..20_000_u64)
+            .map(|n| (n.wrapping_mul(n + number).wrapping_mul(0x9E37_79B9) >> 13) as u8)
+            .collect();
+        doc.put(ROOT, "key", noise).unwrap();
+        doc.commit();
+        let change = doc.get_last_local_change().unwrap();
+        let hash = ChangeHash(change.hash().0);
+        let bytes = Bytes::copy_from_slice(change.raw_bytes());
+        world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
+        world.finish_all();
+        let got = world.taken(author).iter().map(|_| 64).sum();
+        world.handle(Event::Drained(author, got));
+        told += syncs(world.taken(slow)).iter().map(|sync| sync.changes.len()).sum::<usize>();
+    }
+    assert!(told < 200, "the rest waits");
+    let mut shown = 0;
+    for count in 0..1_000 {
+        world.handle(Event::Received(
+            author,
+            Message::Ephemeral {
+                document: document(),
+                sender: "bare-1".parse().unwrap(),
+                target: "relay".parse().unwrap(),
+                count,
+                session: "s".parse().unwrap(),
+                data: Bytes::from(vec![0; 10_000]),
+            },
+        ));
+        let taken = world.taken(slow);
+        shown += taken.iter().filter(|m| matches!(m, Message::Ephemeral { .. })).count();
+    }
+    assert!((20..100).contains(&shown), "{shown} of 1000");
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
+}
+
+#[test]
 fn a_document_larger_than_the_queue_does_not_cost_a_slow_reader_its_connection() {
     let mut world = world();
     let (author, slow) = (join(&mut world, 1), join(&mut world, 2));

@@ -2,7 +2,8 @@
 //!
 //! The messages of automerge-repo are those of its protocol, version 1. The others are Concord's own
 //! and are said only where both sides said that they speak `concord.v1`; each is one CBOR map like
-//! those, with the keys below. Keys and types that are not known are passed over.
+//! those, with the keys below. A frame is one message, or a list of up to a hundred. Keys and types
+//! that are not known are passed over.
 //!
 //! | `type` | who | keys |
 //! | --- | --- | --- |

@@ -133,7 +133,6 @@ impl Priority {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::entity::{Schema, SchemaErrors};
 
     fn schema(more: &str) -> Result<Schema, SchemaErrors> {

@@ -27,11 +27,6 @@ impl Fragments {
         Self { rest: message, is_begun: false, is_done: false }
     }
 
-    /// Whether it is sent in part: what is left of it are continuation frames.
-    pub(crate) const fn is_begun(&self) -> bool {
-        self.is_begun && !self.is_done
-    }
-
     /// Whether all of it was given out.
     pub(crate) const fn is_done(&self) -> bool {
         self.is_done
@@ -69,14 +64,14 @@ mod tests {
     fn small_messages_are_one_frame_and_large_ones_add_up() {
         let mut small = Fragments::new(Bytes::from_static(b"first"));
         assert!(matches!(small.next(), Some((5, Message::Binary(_)))));
-        assert!(small.is_done() && !small.is_begun() && small.next().is_none());
+        assert!(small.is_done() && small.next().is_none());
 
         let large: Bytes = (0..FRAGMENT_BYTES * 2 + 5).map(|i| i.to_le_bytes()[0]).collect();
         let mut fragments = Fragments::new(large.clone());
         let (mut joined, mut kinds) = (Vec::new(), Vec::new());
         while let Some((len, Message::Frame(frame))) = fragments.next() {
             assert_eq!(len, frame.payload().len());
-            assert_eq!(fragments.is_begun(), !frame.header().is_final);
+            assert_eq!(fragments.is_done(), frame.header().is_final);
             kinds.push((frame.header().opcode, frame.header().is_final));
             joined.extend_from_slice(frame.payload());
         }

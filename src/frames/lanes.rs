@@ -120,8 +120,9 @@ impl<T> Lanes<T> {
         *self = Self { takes: self.takes, ..Self::default() };
     }
 
-    /// The next thing to give to the socket; tells of what leaves with it.
-    pub(crate) fn next(&mut self, left: impl FnMut(Left<'_, T>)) -> Option<Message> {
+    /// The next thing to give to the socket, and how many bytes of a frame it carries; tells of what
+    /// leaves with it.
+    pub(crate) fn next(&mut self, left: impl FnMut(Left<'_, T>)) -> Option<(usize, Message)> {
         if self.sending.is_none() {
             self.sending = self.begin();
         }
@@ -134,7 +135,7 @@ impl<T> Lanes<T> {
                 self.ordered = VecDeque::new();
             }
         }
-        Some(piece)
+        Some((len, piece))
     }
 
     fn begin(&mut self) -> Option<Sending<T>> {
@@ -248,7 +249,7 @@ mod tests {
     fn sent(lanes: &mut Lanes<usize>) -> (Vec<Vec<Said>>, Vec<usize>) {
         let (mut frames, mut told, mut whole) = (Vec::new(), vec![0; 256], 0);
         let mut frame = Vec::new();
-        while let Some(piece) = lanes.next(|left| {
+        while let Some((_, piece)) = lanes.next(|left| {
             told[*left.owner] += left.bytes;
             whole += usize::from(left.is_whole);
         }) {
@@ -259,7 +260,7 @@ mod tests {
             }
             if !lanes.is_begun() {
                 let bytes = Bytes::from(std::mem::take(&mut frame));
-                frames.push(open(&bytes, &Limits::default(), true).unwrap());
+                frames.push(open(&bytes, &Limits::default(), true).unwrap().0);
             }
         }
         assert_eq!(whole, frames.iter().map(Vec::len).sum::<usize>(), "each is whole once");

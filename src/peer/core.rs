@@ -183,10 +183,10 @@ pub(super) struct Core {
     next_ticket: u64,
     /// Requests of the replica whose answers are still to come.
     under_way: usize,
-    pub(super) closing: Option<Closing>,
+    closing: Option<Closing>,
 }
 
-pub(super) struct Closing {
+struct Closing {
     done: oneshot::Sender<()>,
     until_ms: u64,
 }
@@ -341,7 +341,6 @@ impl Core {
             Command::SyncNow => self.sync_now(),
             Command::Close(done) => self.close(done),
         }
-        self.give();
     }
 
     /// The next thing to do, in order.
@@ -354,7 +353,8 @@ impl Core {
                 self.carry_out(effect);
                 continue;
             }
-            if self.say_who_is_here() {
+            // What was just confirmed makes room for what waits.
+            if self.say_who_is_here() || self.give() {
                 continue;
             }
             let ours = [self.outbox.wakes_at(), self.gives_at(), self.sessions_wake_at()];

@@ -32,25 +32,29 @@ impl Core {
         }
     }
 
-    /// Gives relays what is to be given now.
-    pub(super) fn give(&mut self) {
+    /// Gives relays what is to be given now; whether there was something.
+    pub(super) fn give(&mut self) -> bool {
         if self.connections.is_empty() {
-            return;
+            return false;
         }
         let now_ms = self.now.mono_ms;
         if self.passes_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             self.pass();
             self.resend();
         }
+        let mut has_given = false;
         while let Some(document) = self.schedule.next(now_ms) {
+            has_given = true;
             self.sync_again(&document);
             self.handle(Event::Release(document));
         }
-        if self.schedule.is_idle() {
+        if self.schedule.is_idle() && self.outbox.is_complete() {
             for id in std::mem::take(&mut self.untold) {
                 self.push(Action::List(id, None));
+                has_given = true;
             }
         }
+        has_given
     }
 
     /// When there is something to give, or to look for, `mono_ms`.

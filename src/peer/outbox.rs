@@ -451,7 +451,6 @@ impl Outbox {
     }
 
     /// Whether what was there at the start is here.
-    #[cfg(feature = "simulation")]
     pub(super) fn is_complete(&self) -> bool {
         self.is_complete
     }

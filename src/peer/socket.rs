@@ -143,7 +143,7 @@ pub(super) async fn carry<T: Fn(Sign)>(
                 };
                 pulse.active();
                 let messages = match frames::open(&bytes, limits, takes.zstd) {
-                    Ok(messages) => messages,
+                    Ok((messages, _)) => messages,
                     Err(error) => {
                         tracing::warn!(%error, "a message that is not understood is left out");
                         continue;
@@ -273,7 +273,7 @@ impl Waiting {
             }
             let mut counted = std::mem::take(&mut self.left_out);
             let piece = self.lanes.next(|left| counted += if *left.owner { left.bytes } else { 0 });
-            if let Some(frame) = piece {
+            if let Some((_, frame)) = piece {
                 return Some(Next::Piece(counted, frame));
             }
             self.left_out = counted;

@@ -206,8 +206,8 @@ impl Connection {
 
     /// Takes in one frame of a peer that has joined.
     async fn take(&mut self, frame: Bytes) -> Result<(), End> {
-        self.charge(frame.len())?;
-        let messages = self.decode(&frame)?;
+        let (messages, bytes) = self.decode(&frame)?;
+        self.charge(bytes)?;
         // What is kept of it is in the messages.
         drop(frame);
         for message in messages {

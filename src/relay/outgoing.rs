@@ -82,8 +82,8 @@ impl Queue {
         self.own = 0;
     }
 
-    /// The next frame to send.
-    pub(super) fn next_piece(&mut self) -> Option<Message> {
+    /// The next frame to send, and its bytes.
+    pub(super) fn next_piece(&mut self) -> Option<(usize, Message)> {
         let (own, drained) = (&mut self.own, &mut self.drained);
         self.lanes.next(|left| drained.left(&left, own))
     }

@@ -46,8 +46,9 @@ impl Pretender {
                 let (stream, _) = listener.accept().await.unwrap();
                 let Some(mut socket) = subprotocol(stream).await else { continue };
                 let Some(first) = hear(&mut socket).await else { continue };
+                let [first] = &first[..] else { panic!("{first:?}") };
                 let Answer::Welcome { reply, metadata: theirs, .. } =
-                    handshake::answer(&first, &us, &metadata, true)
+                    handshake::answer(first, &us, &metadata, true)
                 else {
                     panic!("{first:?}");
                 };
@@ -61,7 +62,9 @@ impl Pretender {
                         }
                         heard = hear(&mut socket) => match heard {
                             // Nobody may want to know.
-                            Some(heard) => _ = hear_of.send(heard),
+                            Some(heard) => heard.into_iter().for_each(|message| {
+                                _ = hear_of.send(message);
+                            }),
                             None => break,
                         },
                     }
@@ -94,10 +97,10 @@ async fn subprotocol(stream: TcpStream) -> Option<WebSocketStream<TcpStream>> {
     accept_hdr_async(stream, accept).await.ok()
 }
 
-async fn hear(socket: &mut WebSocketStream<TcpStream>) -> Option<Message> {
+async fn hear(socket: &mut WebSocketStream<TcpStream>) -> Option<Vec<Message>> {
     loop {
         if let Frame::Binary(frame) = socket.next().await?.ok()? {
-            return Some(codec::decode(&frame, &Limits::default()).unwrap().remove(0));
+            return Some(codec::decode(&frame, &Limits::default()).unwrap());
         }
     }
 }

@@ -122,7 +122,7 @@ async fn bombs_and_wrappers_in_wrappers_are_refused_and_others_are_served() {
     let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
     bomb.extend((64_u64 << 20).to_le_bytes());
     for block in 1..=512_u32 {
-        let head = (128 * 1024) << 3 | 1 << 1 | u32::from(block == 512);
+        let head = ((128 * 1024) << 3) | (1 << 1) | u32::from(block == 512);
         bomb.extend_from_slice(&head.to_le_bytes()[..3]);
         bomb.push(0);
     }

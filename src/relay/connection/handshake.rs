@@ -23,7 +23,7 @@ impl Connection {
                 Step::End(end) => return Err(end),
             }
         };
-        let mut messages = self.decode(&frame)?;
+        let (mut messages, _) = self.decode(&frame)?;
         let (Some(first), true) = (messages.pop(), messages.is_empty()) else {
             self.hub.metrics.bad_frame("not-a-join");
             return Err(End::protocol("expected one join before anything else"));

@@ -41,10 +41,10 @@ fn route(message: &Message) -> Route<'_> {
 }
 
 impl Connection {
-    /// Reads one frame.
-    pub(super) fn decode(&self, frame: &Bytes) -> Result<Vec<Message>, End> {
+    /// Reads one frame; its bytes as they are when it is not compressed.
+    pub(super) fn decode(&self, frame: &Bytes) -> Result<(Vec<Message>, usize), End> {
         let limits = &self.hub.config.limits;
-        let messages = frames::open(frame, limits, self.zstd).map_err(|error| {
+        let (messages, bytes) = frames::open(frame, limits, self.zstd).map_err(|error| {
             self.hub.metrics.bad_frame("undecodable");
             End::protocol(error.to_string())
         })?;
@@ -52,7 +52,7 @@ impl Connection {
             self.hub.metrics.bad_frame("batch");
             return Err(End::protocol("one message a frame, unless concord.v1 was negotiated"));
         }
-        Ok(messages)
+        Ok((messages, bytes))
     }
 
     /// Passes one message on.

@@ -94,8 +94,7 @@ impl Connection {
             let message = if self.is_ping_due {
                 self.is_ping_due = false;
                 Message::Ping(Bytes::new())
-            } else if let Some(message) = self.queue.next_piece() {
-                let bytes = message.len();
+            } else if let Some((bytes, message)) = self.queue.next_piece() {
                 self.hub.metrics.messages_sent.inc_by(u64::from(!self.queue.is_begun()));
                 self.hub.metrics.sent.inc_by(bytes as u64);
                 fed += bytes;

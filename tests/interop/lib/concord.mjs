@@ -21,7 +21,10 @@ export class ConcordClient {
     client.#socket.on("error", () => {})
     await deadline(WAIT_MS, "the WebSocket to open", once(client.#socket, "open"))
     const welcomed = new Promise(resolve => client.#waiting.set("peer", resolve))
-    client.#socket.on("message", data => client.#hear(decode(data)))
+    // A frame is one message, or a list of them.
+    client.#socket.on("message", data =>
+      [decode(data)].flat().forEach(message => client.#hear(message)),
+    )
     client.#say({
       type: "join",
       senderId: `concord-${crypto.randomUUID()}`,
