@@ -350,10 +350,8 @@ impl Peer {
     /// for somebody to decide.
     pub async fn flush(&self, within: Duration) -> Result<(), ConfirmError> {
         let deadline = Instant::now() + within;
-        let (documents, attachments) = tokio::join!(
-            confirm::outbox(self, deadline),
-            confirm::attachments(self, deadline)
-        );
+        let (documents, attachments) =
+            tokio::join!(confirm::outbox(self, deadline), confirm::attachments(self, deadline));
         documents.and(attachments)
     }
 

@@ -29,7 +29,9 @@
 
 use bytes::Bytes;
 
-use crate::{BlobMessage, ChangeHash, DocumentId, Features, PeerId, SchemaHash, SessionId, StorageId};
+use crate::{
+    BlobMessage, ChangeHash, DocumentId, Features, PeerId, SchemaHash, SessionId, StorageId,
+};
 
 /// What a peer says of itself when it joins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

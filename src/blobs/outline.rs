@@ -2,7 +2,9 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use blake3::hazmat::{ChainingValue, HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use blake3::hazmat::{
+    ChainingValue, HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root,
+};
 use bytes::Bytes;
 use concord_protocol::{
     BlobHash,

@@ -52,7 +52,9 @@ const fn piece_row(at: u32) -> RowKey {
 pub(crate) enum ShelfError {
     #[error("an attachment of {length} bytes is larger than the {max} allowed")]
     TooLarge { length: u64, max: u64 },
-    #[error("{length} bytes more would be over the {max} that all attachments may have: remove some")]
+    #[error(
+        "{length} bytes more would be over the {max} that all attachments may have: remove some"
+    )]
     NoRoom { length: u64, max: u64 },
     #[error("attachment {0} is not here")]
     NotHere(BlobHash),
@@ -382,7 +384,9 @@ impl Shelf {
         for at in 0.. {
             let mut piece = Vec::with_capacity(BLOB_CHUNK_BYTES);
             let mut one = (&mut *from).take(BLOB_CHUNK_BYTES as u64);
-            one.read_to_end(&mut piece).await.map_err(|error| ShelfError::Source(error.to_string()))?;
+            one.read_to_end(&mut piece)
+                .await
+                .map_err(|error| ShelfError::Source(error.to_string()))?;
             if piece.is_empty() && at > 0 {
                 break;
             }

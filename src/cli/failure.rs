@@ -224,9 +224,7 @@ impl From<ConfirmError> for Failure {
         match error {
             ConfirmError::TimedOut { .. }
             | ConfirmError::Refused { .. }
-            | ConfirmError::Attachments { .. } => {
-                Self::unconfirmed(error.to_string())
-            }
+            | ConfirmError::Attachments { .. } => Self::unconfirmed(error.to_string()),
             other => Self::failed(other.to_string()),
         }
     }

@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use concord::peer::{
-    ConfirmError, OutboxCounts, OutboxState, Overview, Peer, RelayState, RelayStatus, Standing,
-    Status,
+    AttachmentCounts, ConfirmError, OutboxCounts, OutboxState, Overview, Peer, RelayState,
+    RelayStatus, Standing, Status,
 };
 use indicatif::HumanBytes;
 use serde_json::{Value as Json, json};
@@ -113,6 +113,9 @@ fn print(overview: &Overview, documents: usize, oldest: Option<i64>) -> Result<(
         format!("; the oldest was edited {}", output::ago(oldest, now))
     });
     say("outbox", format!("{}{since}", counts(&overview.outbox)))?;
+    if overview.attachments.waiting > 0 {
+        say("attachments", attachments(&overview.attachments))?;
+    }
     if let Some(ms) = overview.passes.synchronised_ms() {
         say("in step", output::ago(seconds(ms), now))?;
     }
@@ -150,6 +153,13 @@ pub(super) fn relay_state(relay: &RelayStatus) -> (&'static str, String) {
         RelayState::Stopped { reason } => ("stopped", reason.clone()),
         _ => ("other", String::new()),
     }
+}
+
+/// How much of attachments waits, in words.
+fn attachments(counts: &AttachmentCounts) -> String {
+    let size = indicatif::HumanBytes(counts.waiting_bytes - counts.sent_bytes);
+    let why = counts.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!(" {} to be sent, {size}{}", counts.waiting, output::short(&why, 120))
 }
 
 /// How much is in the outbox, in words.
@@ -205,6 +215,11 @@ fn to_json(overview: &Overview, documents: usize, oldest: Option<i64>) -> Json {
             "refused": refused,
             "failed": failed,
             "oldest": oldest,
+        },
+        "attachments": {
+            "waiting": overview.attachments.waiting,
+            "bytes": overview.attachments.waiting_bytes,
+            "refused": overview.attachments.refused,
         },
         "synchronised": overview.passes.synchronised_ms().map(seconds),
         "passes": passes,

@@ -10,7 +10,6 @@ use std::{
     io,
     path::Path,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,13 +21,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+pub use self::sweep::SweptAttachments;
+use self::transfer::TransferError;
 pub(super) use self::{
     courier::{Courier, Desk},
     line::Lines,
     sweep::Sweeper,
 };
-pub use self::sweep::SweptAttachments;
-use self::transfer::TransferError;
 use super::{Document, FIND_MS, Peer, standing};
 use crate::{
     blobs::{BlobReader, ShelfError},
@@ -47,6 +46,8 @@ pub struct AttachmentCounts {
     pub waiting: usize,
     /// Their bytes.
     pub waiting_bytes: u64,
+    /// Of those, so many are on the relay's disk already: of the one that is being sent.
+    pub sent_bytes: u64,
     /// Of those that wait, so many were refused by the relay that is connected.
     pub refused: usize,
     /// Why the last of them was, or why none is sent at the moment.
@@ -93,7 +94,9 @@ pub enum AttachmentError {
     },
     /// It is not here, and the relay does not have it either: whoever attached it has not brought it
     /// yet, or it was removed. Try again later.
-    #[error("attachment {0} is not here yet, nor at the relay: who attached it has to connect once")]
+    #[error(
+        "attachment {0} is not here yet, nor at the relay: who attached it has to connect once"
+    )]
     Unavailable(BlobHash),
     /// The relay gave something else. What was right of it is kept.
     #[error("the relay gave other bytes than those of attachment {0}: try again, or another relay")]

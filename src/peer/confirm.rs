@@ -7,9 +7,8 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    AttachmentCounts,
-    ConfirmError, Document, FindError, OutboxEntry, OutboxState, Peer, Refusal, Status, held::Held,
-    standing,
+    AttachmentCounts, ConfirmError, Document, FindError, OutboxEntry, OutboxState, Peer, Refusal,
+    Status, held::Held, standing,
 };
 
 /// Documents waited for at once: each is in memory meanwhile.
@@ -87,9 +86,7 @@ pub(super) async fn outbox(peer: &Peer, deadline: Instant) -> Result<(), Confirm
 /// Waits until a relay has all attachments.
 pub(super) async fn attachments(peer: &Peer, deadline: Instant) -> Result<(), ConfirmError> {
     let mut counts = peer.attachment_counts();
-    let over = |counts: &AttachmentCounts| {
-        counts.is_complete && counts.waiting == counts.refused
-    };
+    let over = |counts: &AttachmentCounts| counts.is_complete && counts.waiting == counts.refused;
     let waited = async {
         tokio::select! {
             waited = counts.wait_for(over) => waited.is_ok(),
@@ -102,7 +99,14 @@ pub(super) async fn attachments(peer: &Peer, deadline: Instant) -> Result<(), Co
         Ok(false) => Err(ConfirmError::Closed),
         Ok(true) if now.waiting == 0 => Ok(()),
         _ => {
-            let reason = now.reason.unwrap_or_else(|| standing(&peer.status().borrow()).1);
+            let reason = now.reason.unwrap_or_else(|| {
+                let (is_online, reason) = standing(&peer.status().borrow());
+                let is_spoken_of = peer.0.attachments.lines.current().is_some();
+                match is_online && !is_spoken_of {
+                    true => format!("{reason}, which keeps no attachments"),
+                    false => reason,
+                }
+            });
             Err(ConfirmError::Attachments { pending: now.waiting, reason })
         }
     }

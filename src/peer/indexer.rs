@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    blobs::Lines,
     core::Command,
     engine::DOCUMENTS_PAGE,
     held::{Held, Phase},
@@ -26,6 +27,7 @@ use super::{
     schema::Schemas,
 };
 use crate::{
+    entity::Attachment,
     replica::RowWrite,
     store::{DocumentKey, Store, Tenant},
 };
@@ -53,6 +55,8 @@ pub(super) struct Indexer {
     pub(super) registry: Arc<Registry>,
     pub(super) store: Arc<dyn Store>,
     pub(super) schemas: Arc<Schemas>,
+    /// Told of the attachments that documents name, if those are fetched ahead.
+    pub(super) lines: Arc<Lines>,
 }
 
 /// What the task has in hand.
@@ -299,6 +303,9 @@ impl Indexer {
             drop(ready);
             return self.unreadable(id);
         };
+        if self.lines.is_ahead() {
+            self.lines.named(Attachment::all_in(ready.doc()));
+        }
         drop(ready);
         locked(&self.index.unreadable).remove(id);
         if self.index.change(|table| table.put(entry.clone())) {

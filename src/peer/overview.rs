@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 use super::{
-    Document, FindError, OutboxCounts, OutboxState, Passes, Peer, PeerError, RelayState,
-    RelayStatus, Status, passes::Bytes,
+    AttachmentCounts, Document, FindError, OutboxCounts, OutboxState, Passes, Peer, PeerError,
+    RelayState, RelayStatus, Status, passes::Bytes,
 };
 
 /// Seconds by which a change may be older than the entry of the outbox that it made.
@@ -24,6 +24,8 @@ pub struct Overview {
     pub outbox: OutboxCounts,
     /// How long it took before, and when a relay was last in step.
     pub passes: Passes,
+    /// Attachments that no relay has confirmed.
+    pub attachments: AttachmentCounts,
 }
 
 impl Overview {
@@ -35,11 +37,12 @@ impl Overview {
         self.relays.iter().find(|one| one.url == *relay && one.state == RelayState::Online)
     }
 
-    /// Whether a relay is connected, and has on disk all that was edited here.
+    /// Whether a relay is connected, and has on disk all that was edited and attached here.
     pub fn is_in_step(&self) -> bool {
         let OutboxCounts { refused, failed, is_complete, .. } = self.outbox;
         let is_empty = self.outbox.waiting() + refused + failed == 0;
-        self.status.is_online() && is_complete && is_empty
+        let AttachmentCounts { waiting, is_complete: is_counted, .. } = self.attachments;
+        self.status.is_online() && is_complete && is_empty && is_counted && waiting == 0
     }
 }
 
@@ -50,6 +53,7 @@ pub struct OverviewWatcher {
     relays: watch::Receiver<Vec<RelayStatus>>,
     outbox: watch::Receiver<OutboxCounts>,
     passes: watch::Receiver<Passes>,
+    attachments: watch::Receiver<AttachmentCounts>,
 }
 
 impl OverviewWatcher {
@@ -60,6 +64,7 @@ impl OverviewWatcher {
             relays: self.relays.borrow_and_update().clone(),
             outbox: *self.outbox.borrow_and_update(),
             passes: self.passes.borrow_and_update().clone(),
+            attachments: self.attachments.borrow_and_update().clone(),
         }
     }
 
@@ -74,6 +79,7 @@ impl OverviewWatcher {
             changed = self.relays.changed() => changed,
             changed = self.outbox.changed() => changed,
             changed = self.passes.changed() => changed,
+            changed = self.attachments.changed() => changed,
         };
         changed.map_err(|_| PeerError::Closed)
     }
@@ -92,6 +98,7 @@ impl Peer {
             relays: self.relays(),
             outbox: self.outbox_counts(),
             passes: self.0.outbox.passes.subscribe(),
+            attachments: self.attachment_counts(),
         }
     }
 }

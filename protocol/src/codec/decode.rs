@@ -3,9 +3,9 @@ use minicbor::data::Type;
 
 use super::{DecodeError, item::Item, names, types};
 use crate::{
-    Ack, Answer, BlobHash, BlobMessage, Call, ChangeHash, DocumentId, Feature, Features, ID_MAX_LEN,
-    IdError, Limits, Message, PeerId, PeerMetadata, RefuseCode, Refused, RemoteHeads, SchemaHash,
-    StorageId, handshake,
+    Ack, Answer, BlobHash, BlobMessage, Call, ChangeHash, DocumentId, Feature, Features,
+    ID_MAX_LEN, IdError, Limits, Message, PeerId, PeerMetadata, RefuseCode, Refused, RemoteHeads,
+    SchemaHash, StorageId, handshake,
     limits::{BLOB_CHUNK_BYTES, BLOB_OUTLINE_BYTES_MAX},
 };
 
@@ -395,7 +395,10 @@ impl<'a> Fields<'a> {
             _ => BlobMessage::State {
                 id,
                 status: self.number(names::STATUS)?,
-                reason: self.get(names::REASON).map(|_| self.text(names::REASON).map(cut)).transpose()?,
+                reason: self
+                    .get(names::REASON)
+                    .map(|_| self.text(names::REASON).map(cut))
+                    .transpose()?,
                 length: self.get(names::LENGTH).map(|_| self.number(names::LENGTH)).transpose()?,
                 have: self.number(names::HAVE)?,
                 outline: self.get(names::OUTLINE).map(|_| outline()).transpose()?,

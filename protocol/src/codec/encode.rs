@@ -1,7 +1,9 @@
 use bytes::Bytes;
 
 use super::{names, types, writer::Writer};
-use crate::{Ack, Answer, BlobMessage, Call, Message, PeerId, PeerMetadata, Refused, RemoteHeads, StorageId};
+use crate::{
+    Ack, Answer, BlobMessage, Call, Message, PeerId, PeerMetadata, Refused, RemoteHeads, StorageId,
+};
 
 /// Room for the keys, the type and the lengths of a message, without its ids and data.
 const OVERHEAD: usize = 96;

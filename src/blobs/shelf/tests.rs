@@ -1,4 +1,8 @@
-use std::{pin::Pin, task::{Context, Poll}, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::io::ReadBuf;
 

@@ -11,9 +11,8 @@ pub(super) enum Slot<'a> {
 
 /// Every key of `[limits]`, and where it goes.
 pub(super) fn limits(config: &mut RelayConfig) -> Vec<(&'static str, Slot<'_>)> {
-    let RelayConfig {
-        limits, rates, connections, connections_per_address, blob_grace_ms, ..
-    } = config;
+    let RelayConfig { limits, rates, connections, connections_per_address, blob_grace_ms, .. } =
+        config;
     vec![
         ("connections", Slot::Size(connections)),
         ("connections-per-address", Slot::Size(connections_per_address)),
