@@ -1,6 +1,7 @@
 //! The `concord` command: what the arguments are, and which module does what.
 
 mod agree;
+mod attach;
 mod config;
 mod conflicts;
 mod deletion;
@@ -71,6 +72,9 @@ enum Command {
     /// Find entities by what their fields say, sorted, in pages, once or live
     #[command(after_help = EXIT_CODES)]
     Query(Box<entities::QueryArgs>),
+    /// Keep files beside documents, name them in a field, and get them back
+    #[command(after_help = EXIT_CODES)]
+    Attach(attach::AttachArgs),
     /// Set a value in a document; it is on disk when this returns
     #[command(after_help = EXIT_CODES)]
     Edit(edit::EditArgs),
@@ -152,6 +156,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Ls(args) => (args.common.json, asynchronously(entities::ls(args))),
         Command::Query(args) => (args.common.json, asynchronously(entities::query(*args))),
         Command::Edit(args) => (args.common.json, asynchronously(edit::run(args))),
+        Command::Attach(args) => (args.common.json, asynchronously(attach::run(args))),
         Command::Undo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Undo))),
         Command::Redo(args) => (args.common.json, asynchronously(undo::run(args, undo::Way::Redo))),
         Command::Outbox(args) => (args.common.json, asynchronously(outbox::outbox(args))),

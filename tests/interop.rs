@@ -10,6 +10,11 @@ fn interop_basics() {
 }
 
 #[test]
+fn interop_blobs() {
+    node_test("blobs.test.mjs");
+}
+
+#[test]
 fn interop_calls() {
     node_test("calls.test.mjs");
 }

@@ -6,8 +6,8 @@ use clap::Args;
 use concord::{
     entity::Level,
     peer::{
-        ConfirmError, OutboxCounts, OutboxState, Overview, Peer, RelayState, RelayStatus, Standing,
-        Status,
+        AttachmentCounts, ConfirmError, OutboxCounts, OutboxState, Overview, Peer, RelayState,
+        RelayStatus, Standing, Status,
     },
 };
 use indicatif::HumanBytes;
@@ -129,6 +129,9 @@ fn print(
         format!("; the oldest was edited {}", output::ago(oldest, now))
     });
     say("outbox", format!("{}{since}", counts(&overview.outbox)))?;
+    if overview.attachments.waiting > 0 {
+        say("attachments", attachments(&overview.attachments))?;
+    }
     if let Some(ms) = overview.passes.synchronised_ms() {
         say("in step", output::ago(seconds(ms), now))?;
     }
@@ -173,6 +176,13 @@ pub(super) fn relay_state(relay: &RelayStatus) -> (&'static str, String) {
         RelayState::Stopped { reason } => ("stopped", reason.clone()),
         _ => ("other", String::new()),
     }
+}
+
+/// How much of attachments waits, in words.
+fn attachments(counts: &AttachmentCounts) -> String {
+    let size = indicatif::HumanBytes(counts.waiting_bytes - counts.sent_bytes);
+    let why = counts.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!(" {} to be sent, {size}{}", counts.waiting, output::short(&why, 120))
 }
 
 /// How much is in the outbox, in words.
@@ -241,6 +251,11 @@ fn to_json(overview: &Overview, documents: usize, oldest: Option<i64>) -> Json {
             "failed": failed,
             "by_priority": overview.outbox.by_level,
             "oldest": oldest,
+        },
+        "attachments": {
+            "waiting": overview.attachments.waiting,
+            "bytes": overview.attachments.waiting_bytes,
+            "refused": overview.attachments.refused,
         },
         "synchronised": overview.passes.synchronised_ms().map(seconds),
         "passes": passes,

@@ -10,7 +10,6 @@ use std::{
     io,
     path::Path,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -47,6 +46,8 @@ pub struct AttachmentCounts {
     pub waiting: usize,
     /// Their bytes.
     pub waiting_bytes: u64,
+    /// Of those, so many are on the relay's disk already: of the one that is being sent.
+    pub sent_bytes: u64,
     /// Of those that wait, so many were refused by the relay that is connected.
     pub refused: usize,
     /// Why the last of them was, or why none is sent at the moment.

@@ -63,6 +63,7 @@ pub struct PeerBuilder {
     compression: bool,
     debounce: Debounce,
     attachment_grace: Duration,
+    attachments_ahead: bool,
 }
 
 impl PeerBuilder {
@@ -86,6 +87,7 @@ impl PeerBuilder {
             compression: true,
             debounce: Debounce::DEFAULT,
             attachment_grace: Duration::from_millis(ATTACHMENT_GRACE_MS),
+            attachments_ahead: false,
         }
     }
 
@@ -225,6 +227,15 @@ impl PeerBuilder {
         self
     }
 
+    /// Whether attachments are fetched as soon as a document that is here names them, to be there
+    /// offline; they are fetched when they are wanted by default. Needs the index, which hears of what
+    /// documents say.
+    #[must_use]
+    pub fn attachments_ahead(mut self, ahead: bool) -> Self {
+        self.attachments_ahead = ahead;
+        self
+    }
+
     /// Opens the peer. Reads the directory, which takes from milliseconds to a second.
     ///
     /// # Errors
@@ -277,7 +288,7 @@ impl PeerBuilder {
         let registry = Arc::new(Registry::new(home));
         let outbox = Arc::new(Board::default());
         let (answers, sockets) = mpsc::channel(engine::SOCKET_EVENTS_MAX);
-        let lines = Arc::new(Lines::default());
+        let lines = Arc::new(Lines::new(self.attachments_ahead));
         let sweeper = Sweeper::new(Arc::clone(&store), Arc::clone(&registry), &engine_sender);
         let shelf = Shelf::new(Arc::clone(&store), self.limits.clone());
         let (attachments, courier) =
@@ -306,6 +317,7 @@ impl PeerBuilder {
                 registry: Arc::clone(&registry),
                 store: Arc::clone(&store),
                 schemas: Arc::clone(&schemas),
+                lines: Arc::clone(&lines),
             };
             runtime.spawn(indexer.run(flushed));
         } else {

@@ -100,7 +100,14 @@ pub(super) async fn attachments(peer: &Peer, deadline: Instant) -> Result<(), Co
         Ok(false) => Err(ConfirmError::Closed),
         Ok(true) if now.waiting == 0 => Ok(()),
         _ => {
-            let reason = now.reason.unwrap_or_else(|| standing(&peer.status().borrow()).1);
+            let reason = now.reason.unwrap_or_else(|| {
+                let (is_online, reason) = standing(&peer.status().borrow());
+                let is_spoken_of = peer.0.attachments.lines.current().is_some();
+                match is_online && !is_spoken_of {
+                    true => format!("{reason}, which keeps no attachments"),
+                    false => reason,
+                }
+            });
             Err(ConfirmError::Attachments { pending: now.waiting, reason })
         }
     }

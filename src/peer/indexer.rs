@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    blobs::Lines,
     core::Command,
     engine::DOCUMENTS_PAGE,
     held::{Held, Phase},
@@ -26,6 +27,7 @@ use super::{
     schema::Schemas,
 };
 use crate::{
+    entity::Attachment,
     replica::RowWrite,
     review,
     store::{DocumentKey, Store, Tenant},
@@ -54,6 +56,8 @@ pub(super) struct Indexer {
     pub(super) registry: Arc<Registry>,
     pub(super) store: Arc<dyn Store>,
     pub(super) schemas: Arc<Schemas>,
+    /// Told of the attachments that documents name, if those are fetched ahead.
+    pub(super) lines: Arc<Lines>,
 }
 
 /// What the task has in hand.
@@ -325,6 +329,9 @@ impl Indexer {
         // In the order of all who want both.
         let mut follower = locked(&held.follower);
         let mut ready = held.ready()?;
+        if self.lines.is_ahead() {
+            self.lines.named(Attachment::all_in(ready.doc()));
+        }
         if let Some(known) = known.filter(|known| projector.is_entry_of(known, ready.doc())) {
             return Some(known);
         }

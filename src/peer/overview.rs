@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 use super::{
-    Document, FindError, OutboxCounts, OutboxState, Passes, Peer, PeerError, RelayState,
-    RelayStatus, Status, passes::Bytes,
+    AttachmentCounts, Document, FindError, OutboxCounts, OutboxState, Passes, Peer, PeerError,
+    RelayState, RelayStatus, Status, passes::Bytes,
 };
 
 /// Seconds by which a change may be older than the entry of the outbox that it made.
@@ -27,6 +27,8 @@ pub struct Overview {
     /// Conflicts that are open in documents here, as [`Document::conflicts`] has them. Nothing if
     /// this peer keeps no index of its documents.
     pub conflicts: Option<usize>,
+    /// Attachments that no relay has confirmed.
+    pub attachments: AttachmentCounts,
 }
 
 impl Overview {
@@ -38,11 +40,12 @@ impl Overview {
         self.relays.iter().find(|one| one.url == *relay && one.state == RelayState::Online)
     }
 
-    /// Whether a relay is connected, and has on disk all that was edited here.
+    /// Whether a relay is connected, and has on disk all that was edited and attached here.
     pub fn is_in_step(&self) -> bool {
         let OutboxCounts { refused, failed, is_complete, .. } = self.outbox;
         let is_empty = self.outbox.waiting() + refused + failed == 0;
-        self.status.is_online() && is_complete && is_empty
+        let AttachmentCounts { waiting, is_complete: is_counted, .. } = self.attachments;
+        self.status.is_online() && is_complete && is_empty && is_counted && waiting == 0
     }
 }
 
@@ -54,6 +57,7 @@ pub struct OverviewWatcher {
     outbox: watch::Receiver<OutboxCounts>,
     passes: watch::Receiver<Passes>,
     conflicts: Option<watch::Receiver<usize>>,
+    attachments: watch::Receiver<AttachmentCounts>,
 }
 
 impl OverviewWatcher {
@@ -65,6 +69,7 @@ impl OverviewWatcher {
             outbox: *self.outbox.borrow_and_update(),
             passes: self.passes.borrow_and_update().clone(),
             conflicts: self.conflicts.as_mut().map(|open| *open.borrow_and_update()),
+            attachments: self.attachments.borrow_and_update().clone(),
         }
     }
 
@@ -86,6 +91,7 @@ impl OverviewWatcher {
             changed = self.relays.changed() => changed,
             changed = self.outbox.changed() => changed,
             changed = self.passes.changed() => changed,
+            changed = self.attachments.changed() => changed,
         };
         changed.map_err(|_| PeerError::Closed)
     }
@@ -107,6 +113,7 @@ impl Peer {
             outbox: self.outbox_counts(),
             passes: self.0.outbox.passes.subscribe(),
             conflicts: self.0.index.is_on().then(|| self.0.index.conflicts.subscribe()),
+            attachments: self.attachment_counts(),
         }
     }
 }

@@ -1,18 +1,29 @@
 //! The task that brings attachments to relays, one after another, and removes what no document names.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use concord_protocol::BlobHash;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
-use super::{AttachmentCounts, line::Lines, sweep::Sweeper, transfer};
+use super::{
+    AttachmentCounts,
+    line::Lines,
+    sweep::Sweeper,
+    transfer::{self, TransferError},
+};
 use crate::{blobs::Shelf, replica::ConnectionId};
 
 /// How long before a relay that could not take something is asked again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long before what could not be fetched ahead is tried again: who attached it may be offline.
+const AHEAD_AGAIN: Duration = Duration::from_secs(30);
 /// How often it is looked what may be removed, at least and at most.
 const SWEEP_MIN: Duration = Duration::from_millis(200);
 const SWEEP_MAX: Duration = Duration::from_hours(24);
@@ -55,6 +66,17 @@ impl Courier {
         let sweep_every = self.grace.clamp(SWEEP_MIN, SWEEP_MAX);
         let mut sweep_at = Instant::now() + sweep_every;
         let lines = Arc::clone(&self.desk.lines);
+        if lines.is_ahead() {
+            let mut closing = lines.subscribe();
+            // What is changed from now on is told by the index.
+            tokio::select! {
+                named = self.desk.sweeper.named() => match named {
+                    Ok(named) => lines.named(named),
+                    Err(reason) => tracing::warn!(reason, "what to fetch ahead is not known"),
+                },
+                _ = closing.wait_for(|_| lines.is_closed()) => return,
+            }
+        }
         loop {
             news.borrow_and_update();
             if lines.is_closed() {
@@ -64,7 +86,7 @@ impl Courier {
                 // Closing does not wait for what is under way: it goes on at the next start.
                 let mut closing = lines.subscribe();
                 tokio::select! {
-                    again_at = self.bring() => again_at,
+                    again_at = self.bring_and_fetch() => again_at,
                     _ = closing.wait_for(|_| lines.is_closed()) => return,
                 }
             };
@@ -87,17 +109,51 @@ impl Courier {
         }
     }
 
+    /// Says when to try again what could not be done.
+    async fn bring_and_fetch(&mut self) -> Option<Instant> {
+        let again_at = self.bring().await;
+        again_at.into_iter().chain(self.fetch_ahead().await).min()
+    }
+
+    /// Fetches what documents name, if that is wanted.
+    async fn fetch_ahead(&self) -> Option<Instant> {
+        let Desk { shelf, lines, .. } = &*self.desk;
+        let mut is_missing = false;
+        for hash in lines.wanted() {
+            let is_whole = shelf.find(&hash).await.is_ok_and(|it| it.is_some_and(|it| it.is_whole));
+            if !is_whole {
+                let Some(over) = lines.current() else { return None };
+                let _turn = lines.turn(hash).await;
+                if let Err(error) = transfer::fetch(lines, shelf, over, hash, |_, _| ()).await {
+                    tracing::debug!(%hash, %error, "an attachment is fetched later");
+                    is_missing = true;
+                    continue;
+                }
+            }
+            lines.is_here(&hash);
+        }
+        is_missing.then(|| Instant::now() + AHEAD_AGAIN)
+    }
+
     /// Brings all that waits, if somebody takes it; says when to try again.
     async fn bring(&mut self) -> Option<Instant> {
         let Desk { shelf, lines, .. } = &*Arc::clone(&self.desk);
+        let mut later = BTreeSet::new();
         loop {
             let over = lines.current();
             if over != self.over {
                 // Another relay may think otherwise.
                 (self.over, self.refused) = (over, BTreeMap::new());
             }
-            let Some((hash, over)) = self.next().await.zip(over) else { return None };
-            match transfer::send(lines, shelf, over, hash).await {
+            let Some((hash, over)) = self.next(&later).await.zip(over) else {
+                return (!later.is_empty()).then(|| Instant::now() + RETRY);
+            };
+            let progress = |bytes: u64| {
+                self.desk.counts.send_modify(|counts| {
+                    counts.sent_bytes = bytes.min(counts.waiting_bytes);
+                });
+            };
+            match transfer::send(lines, shelf, over, hash, progress).await {
                 Ok(()) => {
                     if let Err(error) = shelf.sent(&hash).await {
                         tracing::warn!(%error, "an attachment was sent, and will be once more");
@@ -112,14 +168,18 @@ impl Courier {
                     tracing::debug!(%hash, %error, "an attachment is brought later");
                     let reason = Some(error.to_string());
                     self.desk.counts.send_modify(|counts| counts.reason = reason);
-                    return Some(Instant::now() + RETRY);
+                    if !matches!(error, TransferError::Refused { .. }) {
+                        return Some(Instant::now() + RETRY);
+                    }
+                    // One that is too large for the room that is left keeps no other waiting.
+                    later.insert(hash);
                 }
             }
         }
     }
 
-    /// Counts what waits, and gives the first that may be sent.
-    async fn next(&self) -> Option<BlobHash> {
+    /// Counts what waits, and gives the first that may be sent and is not for later.
+    async fn next(&self, later: &BTreeSet<BlobHash>) -> Option<BlobHash> {
         let all = match self.desk.shelf.list().await {
             Ok(all) => all,
             Err(error) => {
@@ -131,6 +191,9 @@ impl Courier {
         };
         let waiting = all.into_iter().filter(|(_, entry)| entry.is_whole && !entry.is_sent);
         let mut counts = AttachmentCounts { is_complete: true, ..AttachmentCounts::default() };
+        if !later.is_empty() {
+            counts.reason.clone_from(&self.desk.counts.borrow().reason);
+        }
         let mut first = None;
         for (hash, entry) in waiting {
             counts.waiting += 1;
@@ -140,6 +203,7 @@ impl Courier {
                     counts.refused += 1;
                     counts.reason = Some(reason.clone());
                 }
+                None if later.contains(&hash) => {}
                 None => _ = first.get_or_insert(hash),
             }
         }
@@ -149,13 +213,5 @@ impl Courier {
             is_other
         });
         first
-    }
-}
-
-impl Desk {
-    /// Waits until it is known what waits.
-    pub(in crate::peer) async fn is_known(&self, within: Duration) -> bool {
-        let mut counts = self.counts.subscribe();
-        matches!(timeout(within, counts.wait_for(|counts| counts.is_complete)).await, Ok(Ok(_)))
     }
 }

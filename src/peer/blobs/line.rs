@@ -1,7 +1,7 @@
 //! Connections over which attachments can be asked for, and the questions that wait for an answer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -36,6 +36,8 @@ pub(in crate::peer) struct Lines {
     inner: Mutex<Inner>,
     /// Counts up whenever a line comes or goes, or there is something to send.
     news: watch::Sender<u64>,
+    /// What is to be fetched ahead; `None`: nothing ever.
+    ahead: Mutex<Option<BTreeSet<BlobHash>>>,
     /// One fetches an attachment, and the others wait for that.
     turns: Mutex<BTreeMap<BlobHash, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -50,6 +52,38 @@ struct Inner {
 }
 
 impl Lines {
+    /// As the default; with `is_ahead`, what documents name is fetched as soon as it is known.
+    pub(in crate::peer) fn new(is_ahead: bool) -> Self {
+        Self { ahead: Mutex::new(is_ahead.then(BTreeSet::new)), ..Self::default() }
+    }
+
+    /// Whether anything is fetched ahead.
+    pub(in crate::peer) fn is_ahead(&self) -> bool {
+        locked(&self.ahead).is_some()
+    }
+
+    /// A document names these.
+    pub(in crate::peer) fn named(&self, named: BTreeSet<BlobHash>) {
+        if let Some(ahead) = &mut *locked(&self.ahead)
+            && !named.is_empty()
+        {
+            ahead.extend(named);
+            self.news();
+        }
+    }
+
+    /// What is to be fetched ahead.
+    pub(super) fn wanted(&self) -> BTreeSet<BlobHash> {
+        locked(&self.ahead).clone().unwrap_or_default()
+    }
+
+    /// It is here.
+    pub(super) fn is_here(&self, hash: &BlobHash) {
+        if let Some(ahead) = &mut *locked(&self.ahead) {
+            ahead.remove(hash);
+        }
+    }
+
     /// A relay is there that speaks of attachments.
     pub(in crate::peer) fn opened(&self, id: ConnectionId, to: &mpsc::UnboundedSender<Outgoing>) {
         locked(&self.inner).open.insert(id, to.downgrade());
@@ -91,7 +125,7 @@ impl Lines {
     }
 
     /// The line that came last: those before it may be about to be left.
-    pub(super) fn current(&self) -> Option<ConnectionId> {
+    pub(in crate::peer) fn current(&self) -> Option<ConnectionId> {
         locked(&self.inner).open.last_key_value().map(|(id, _)| *id)
     }
 

@@ -60,8 +60,7 @@ impl Sweeper {
     }
 
     /// All attachments that documents name; else why that is not known.
-    async fn named(&self) -> Result<BTreeSet<BlobHash>, String> {
-        self.no_letters().await?;
+    pub(super) async fn named(&self) -> Result<BTreeSet<BlobHash>, String> {
         let (mut named, mut after) = (BTreeSet::new(), None);
         loop {
             let page = self.store.documents(Tenant::default(), after, DOCUMENTS_PAGE).await;
@@ -114,7 +113,11 @@ impl Desk {
         let (named, reason) = if self.shelf.list().await?.is_empty() {
             return Ok(SweptAttachments::default());
         } else {
-            match self.sweeper.named().await {
+            let looked = async {
+                self.sweeper.no_letters().await?;
+                self.sweeper.named().await
+            };
+            match looked.await {
                 Ok(named) => (Some(named), None),
                 Err(reason) => (None, Some(reason)),
             }

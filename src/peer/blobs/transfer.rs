@@ -70,12 +70,14 @@ fn said(answer: BlobMessage) -> Result<Said, TransferError> {
     }
 }
 
-/// Brings an attachment that is here to a relay: returns when the relay has it on disk.
+/// Brings an attachment that is here to a relay: returns when the relay has it on disk. `progress` is
+/// told of bytes that it has.
 pub(super) async fn send(
     lines: &Lines,
     shelf: &Arc<Shelf>,
     over: ConnectionId,
     hash: BlobHash,
+    progress: impl Fn(u64) + Send,
 ) -> Result<(), TransferError> {
     let _hold = shelf.hold(hash);
     let outline = shelf.outline(&hash).await?;
@@ -103,7 +105,7 @@ pub(super) async fn send(
             match under_way.next().await {
                 Some(answer) => match said(answer?)? {
                     Said::Whole => return Ok(()),
-                    Said::Has(_) => {}
+                    Said::Has(have) => progress(u64::from(have) * BLOB_CHUNK_BYTES as u64),
                     // Those behind it are answered alike: then it is asked what is there.
                     Said::Wants => is_behind = true,
                 },
