@@ -178,6 +178,12 @@ impl Replica {
         graph.position(change).ok().map(|position| position.is_some())
     }
 
+    /// The heads of a document that are on disk, if it is in memory.
+    pub fn durable_heads(&self, document: &DocumentId) -> Option<Vec<ChangeHash>> {
+        let graph = self.documents.get(document)?.graph()?;
+        Some(graph.durable_heads().iter().copied().collect())
+    }
+
     /// What is in memory, for metrics.
     pub fn stats(&self) -> Stats {
         Stats {

@@ -40,6 +40,7 @@ use self::{
     standings::Standings,
 };
 use super::{
+    catalogue::Catalogue,
     clock::Clock,
     hub::{Health, Hub},
     shard::Shards,
@@ -87,6 +88,7 @@ pub(super) struct Reviewer {
     /// The text of the schema file in force.
     schema: Option<String>,
     clock: Clock,
+    catalogue: Arc<Catalogue>,
     /// Where it is said who looks after which conflicts.
     triage_document: DocumentId,
     state: Mutex<State>,
@@ -227,12 +229,14 @@ impl Reviewer {
         materialiser: Arc<dyn Materialiser>,
         schema: Option<String>,
         clock: Clock,
+        catalogue: Arc<Catalogue>,
     ) -> Self {
         Self {
             store,
             materialiser,
             schema,
             clock,
+            catalogue,
             triage_document: review_document_id(TENANT),
             state: Mutex::default(),
             changed: Notify::new(),
@@ -317,6 +321,9 @@ impl Reviewer {
         match answer {
             Ok(Answer::Listed { open, more, facts, settled, bulks, decisions, expires }) => {
                 self.state().bulks.update(document, bulks);
+                if let Some(Facts { type_name, deleted, .. }) = &facts {
+                    self.catalogue.looked_at(document, type_name, deleted.is_some());
+                }
                 let (changes, ruled) = self.state().note(document, open, more, facts);
                 for change in changes {
                     self.tell(change);
