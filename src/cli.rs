@@ -1,6 +1,7 @@
 //! The `concord` command: what the arguments are, and which module does what.
 
 mod agree;
+mod collection;
 mod config;
 mod conflicts;
 mod deletion;
@@ -99,6 +100,9 @@ enum Command {
     /// Check, show and compare schema files: the types of entities, their fields and rules
     #[command(after_help = EXIT_CODES)]
     Schema(schema::SchemaArgs),
+    /// Have all entities of a type here, those that filters ask for, or one and what it refers to
+    #[command(after_help = EXIT_CODES)]
+    Collection(collection::CollectionArgs),
     /// Print each change of a document as it happens
     #[command(after_help = EXIT_CODES)]
     Watch(watch::WatchArgs),
@@ -152,6 +156,7 @@ pub(crate) fn run() -> ExitCode {
         Command::DeadLetters(args) => (args.common.json, asynchronously(outbox::letters(args))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
         Command::Policy(args) => (args.common.json, asynchronously(policy::run(args))),
+        Command::Collection(args) => (args.common.json, asynchronously(collection::run(args))),
         Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),
         Command::Sync(args) => (args.common.json, asynchronously(sync::run(args))),
         Command::Bench(args) => (args.json, asynchronously(bench(args))),

@@ -23,6 +23,7 @@ mod backoff;
 mod between;
 mod builder;
 mod call;
+mod collections;
 mod confirm;
 mod conflicts;
 mod content;
@@ -48,6 +49,7 @@ mod left_out;
 mod letters;
 mod link;
 mod links;
+mod listen;
 mod live;
 mod notes;
 mod options;
@@ -93,6 +95,7 @@ use tokio::{
 
 use self::{
     applier::Task,
+    collections::Collections,
     content::Incoming,
     core::Command,
     engine::DOCUMENTS_PAGE,
@@ -108,6 +111,10 @@ use self::{
 pub use self::{
     builder::PeerBuilder,
     call::{Answer, CALL_MS, CallError, Request},
+    collections::{
+        COLLECTIONS_MAX, Collection, CollectionError, CollectionId, CollectionStatus, DEPTH_MAX,
+        Evict, Evicted,
+    },
     conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
     deletion::DeleteError,
     dialer::Breaker,
@@ -155,14 +162,16 @@ struct Inner {
     outbox: Arc<Board>,
     /// One document is replaced at a time.
     replacing: tokio::sync::Mutex<()>,
-    next_call: AtomicU32,
+    next_call: Arc<AtomicU32>,
     author: Option<String>,
     index: Arc<Indexing>,
     flushes: mpsc::Sender<Flush>,
+    collections: Arc<Collections>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.collections.end();
         self.links.end();
     }
 }
@@ -373,6 +382,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Closed`] if it was closed before.
     pub async fn close(&self) -> Result<(), PeerError> {
+        self.0.collections.end();
         self.index_is_written().await;
         let (done, closed) = oneshot::channel();
         self.0.links.close();

@@ -1,7 +1,7 @@
 //! `concord put`, `get`, `ls` and `query`: entities by their type and key.
 
 mod live;
-mod words;
+pub(super) mod words;
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ const SHOWN: usize = 60;
 
 /// Where types are declared.
 #[derive(Debug, Args)]
-struct SchemaFile {
+pub(super) struct SchemaFile {
     /// The schema that declares the types [default: the one that a relay told of last]
     #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
     schema: Option<PathBuf>,
@@ -119,13 +119,13 @@ impl PageArgs {
     }
 }
 
-async fn opened(common: &Common, file: &SchemaFile) -> Result<Peer, Failure> {
+pub(super) async fn opened(common: &Common, file: &SchemaFile) -> Result<Peer, Failure> {
     let schema = file.schema.as_deref().map(schema::read).transpose()?;
     open::peer_under(common, schema).await
 }
 
 /// The schema in force; without one there are no types.
-async fn types(peer: &Peer) -> Result<std::sync::Arc<Schema>, Failure> {
+pub(super) async fn types(peer: &Peer) -> Result<std::sync::Arc<Schema>, Failure> {
     peer.schema().await.in_force.ok_or_else(|| {
         Failure::usage(
             "no schema declares any type: give --schema FILE or CONCORD_SCHEMA, or sync once with a \
@@ -134,7 +134,7 @@ async fn types(peer: &Peer) -> Result<std::sync::Arc<Schema>, Failure> {
     })
 }
 
-fn declared<'s>(schema: &'s Schema, name: &str) -> Result<&'s EntityType, Failure> {
+pub(super) fn declared<'s>(schema: &'s Schema, name: &str) -> Result<&'s EntityType, Failure> {
     schema.types.get(name).ok_or_else(|| {
         let known = schema.types.keys().cloned().collect();
         ReadError::NoType { type_name: name.to_owned(), known }.into()
