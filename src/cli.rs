@@ -2,6 +2,7 @@
 
 mod agree;
 mod attach;
+mod collection;
 mod config;
 mod conflicts;
 mod deletion;
@@ -105,6 +106,9 @@ enum Command {
     /// Check, show and compare schema files: the types of entities, their fields and rules
     #[command(after_help = EXIT_CODES)]
     Schema(schema::SchemaArgs),
+    /// Have all entities of a type here, those that filters ask for, or one and what it refers to
+    #[command(after_help = EXIT_CODES)]
+    Collection(collection::CollectionArgs),
     /// Print each change of a document as it happens
     #[command(after_help = EXIT_CODES)]
     Watch(watch::WatchArgs),
@@ -165,6 +169,7 @@ pub(crate) fn run() -> ExitCode {
         Command::DeadLetters(args) => (args.common.json, asynchronously(outbox::letters(args))),
         Command::Conflicts(args) => (args.common.json, asynchronously(conflicts::run(args))),
         Command::Policy(args) => (args.common.json, asynchronously(policy::run(args))),
+        Command::Collection(args) => (args.common.json, asynchronously(collection::run(args))),
         Command::Watch(args) => (args.common.json, asynchronously(watch::run(args))),
         Command::Presence(args) => (args.common.json, asynchronously(presence::run(args))),
         Command::Lease(args) => (args.common.json, asynchronously(lease::run(args))),

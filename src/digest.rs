@@ -16,3 +16,19 @@ pub(crate) fn digest<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> [u8;
     first.copy_from_slice(&hash.finalize()[..16]);
     first
 }
+
+/// A number for the heads of a document, whatever their order.
+pub(crate) fn heads_number(heads: impl IntoIterator<Item = [u8; 32]>) -> u64 {
+    /// Tells these hashes from all others; the index of peers keeps them on disk, and relays and
+    /// peers compare them.
+    const DOMAIN: &str = "concord index 1";
+    let mut heads: Vec<[u8; 32]> = heads.into_iter().collect();
+    heads.sort_unstable();
+    let parts = std::iter::once(DOMAIN.as_bytes()).chain(heads.iter().map(|head| &head[..]));
+    first_word(digest(parts))
+}
+
+/// The first of the two words of a digest.
+pub(crate) fn first_word(digest: [u8; 16]) -> u64 {
+    digest.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}

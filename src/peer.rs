@@ -24,6 +24,7 @@ mod between;
 mod blobs;
 mod builder;
 mod call;
+mod collections;
 mod confirm;
 mod conflicts;
 mod content;
@@ -52,6 +53,7 @@ mod left_out;
 mod letters;
 mod link;
 mod links;
+mod listen;
 mod live;
 mod notes;
 mod options;
@@ -101,6 +103,7 @@ use tokio::{
 
 use self::{
     applier::Task,
+    collections::Collections,
     content::Incoming,
     core::Command,
     engine::DOCUMENTS_PAGE,
@@ -120,6 +123,10 @@ pub use self::{
     },
     builder::PeerBuilder,
     call::{Answer, CALL_MS, CallError, Request},
+    collections::{
+        COLLECTIONS_MAX, Collection, CollectionError, CollectionId, CollectionStatus, DEPTH_MAX,
+        Evict, Evicted,
+    },
     conflicts::{ConflictEvent, ConflictWatcher, ReviewError},
     deletion::DeleteError,
     dialer::Breaker,
@@ -173,15 +180,17 @@ struct Inner {
     outbox: Arc<Board>,
     /// One document is replaced at a time.
     replacing: tokio::sync::Mutex<()>,
-    next_call: AtomicU32,
+    next_call: Arc<AtomicU32>,
     author: Option<String>,
     index: Arc<Indexing>,
     flushes: mpsc::Sender<Flush>,
     attachments: Arc<blobs::Desk>,
+    collections: Arc<Collections>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.collections.end();
         self.links.end();
     }
 }
@@ -410,6 +419,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Closed`] if it was closed before.
     pub async fn close(&self) -> Result<(), PeerError> {
+        self.0.collections.end();
         self.index_is_written().await;
         let (done, closed) = oneshot::channel();
         self.0.links.close();

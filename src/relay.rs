@@ -3,11 +3,12 @@
 //! Nothing in here decides what the replica should decide. A connection is one task that frames,
 //! decodes and routes (`connection`); a shard is one task that owns one replica and carries out
 //! its effects (`shard`); `review` looks for conflicts in documents that
-//! changed; `server` starts, watches and ends them.
+//! changed; `catalogue` says which did; `server` starts, watches and ends them.
 
 mod addresses;
 mod api;
 mod blobs;
+mod catalogue;
 mod clock;
 mod config;
 mod connection;

@@ -203,6 +203,12 @@ impl Replica {
         Some(Open { documents, present: self.core.present(state) })
     }
 
+    /// The heads of a document that are on disk, if it is in memory.
+    pub fn durable_heads(&self, document: &DocumentId) -> Option<Vec<ChangeHash>> {
+        let graph = self.documents.get(document)?.graph()?;
+        Some(graph.durable_heads().iter().copied().collect())
+    }
+
     /// What is in memory, for metrics.
     pub fn stats(&self) -> Stats {
         Stats {

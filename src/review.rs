@@ -45,6 +45,7 @@ pub mod triage;
 mod undone;
 mod view;
 
+pub(crate) use self::facts::referred_to;
 pub(crate) use self::undone::Undone;
 pub use self::{
     broken::open,

@@ -99,6 +99,16 @@ impl DocumentKey {
         Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"starts") }
     }
 
+    /// Where a peer keeps which collections it has.
+    pub(crate) fn collections() -> Self {
+        Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"collections") }
+    }
+
+    /// Where a relay keeps its catalogue.
+    pub(crate) fn catalogue() -> Self {
+        Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"catalogue") }
+    }
+
     /// Where a peer keeps the index of its entities.
     pub(crate) fn index() -> Self {
         Self { tenant: Tenant::nobody(), document: DocumentId::from_bytes(b"index") }

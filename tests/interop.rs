@@ -20,6 +20,11 @@ fn interop_calls() {
 }
 
 #[test]
+fn interop_catalogue() {
+    node_test("catalogue.test.mjs");
+}
+
+#[test]
 fn interop_conflicts() {
     node_test("conflicts.test.mjs");
 }

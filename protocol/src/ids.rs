@@ -52,6 +52,12 @@ impl DocumentId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The raw bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Checked when it was read; what was made of bytes has a checksum too.
+        bs58::decode(&*self.0).with_check(None).into_vec().unwrap_or_default()
+    }
 }
 
 impl FromStr for DocumentId {

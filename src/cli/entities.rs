@@ -1,7 +1,7 @@
 //! `concord put`, `get`, `ls` and `query`: entities by their type and key.
 
 mod live;
-mod words;
+pub(super) mod words;
 
 use std::path::PathBuf;
 

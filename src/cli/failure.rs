@@ -6,8 +6,8 @@ use concord::{
     history::HistoryError,
     json::JsonError,
     peer::{
-        ChangeError, ConfirmError, DeleteError, EntityError, FindError, LeaseError, PastError,
-        PeerError, PurgeError, ReviewError, TriageError,
+        ChangeError, CollectionError, ConfirmError, DeleteError, EntityError, FindError,
+        LeaseError, PastError, PeerError, PurgeError, ReviewError, TriageError,
     },
     store::StoreError,
 };
@@ -112,6 +112,19 @@ impl From<PeerError> for Failure {
             other => other.to_string(),
         };
         Self { exit, reason }
+    }
+}
+
+impl From<CollectionError> for Failure {
+    fn from(error: CollectionError) -> Self {
+        match error {
+            CollectionError::Read(error) => error.into(),
+            CollectionError::Unknown(_) => Self::not_found(error.to_string()),
+            CollectionError::NotAnId(_) | CollectionError::TooMany => {
+                Self::usage(error.to_string())
+            }
+            other => Self::failed(other.to_string()),
+        }
     }
 }
 

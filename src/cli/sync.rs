@@ -10,7 +10,7 @@ use concord::peer::{ConfirmError, Document, Peer, Status};
 use serde_json::json;
 
 use super::{
-    Failure,
+    Failure, collection,
     open::{self, Common},
     output, waiting,
 };
@@ -48,6 +48,9 @@ pub(super) async fn run(args: SyncArgs) -> Result<(), Failure> {
     let fetched = async {
         for doc in &docs {
             waiting::find(&peer, &common, doc).await?;
+        }
+        if !peer.collections().await?.borrow().is_empty() {
+            collection::fetch(&peer, &common).await?;
         }
         Ok::<_, Failure>(())
     };

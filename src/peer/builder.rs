@@ -18,6 +18,7 @@ use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 use super::{
     ATTACHMENT_GRACE_MS, Inner, Peer, PeerError, Tcp, Transport, applier,
     blobs::{Courier, Lines, Sweeper},
+    collections::Collections,
     core::Core,
     engine::{self, Engine},
     home::{Home, System},
@@ -325,6 +326,17 @@ impl PeerBuilder {
             // all that follows.
             drop(store.write(DocumentKey::index(), row::nothing()));
         }
+        let next_call = Arc::new(AtomicU32::new(1));
+        let collections = Arc::new(Collections::new(
+            Arc::clone(&registry),
+            Arc::clone(&store),
+            Arc::clone(&schemas),
+            Arc::clone(&index),
+            Arc::clone(&outbox),
+            Arc::clone(&next_call),
+            self.limits.documents_per_connection,
+        ));
+        Collections::start(&collections, &runtime);
         runtime.spawn(engine.run(local, sockets));
         let link = Arc::new(LinkContext {
             us,
@@ -352,11 +364,12 @@ impl PeerBuilder {
             schemas,
             outbox,
             replacing: tokio::sync::Mutex::new(()),
-            next_call: AtomicU32::new(1),
+            next_call,
             author: self.author,
             index,
             flushes,
             attachments,
+            collections,
         })))
     }
 }

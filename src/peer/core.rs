@@ -16,7 +16,7 @@ use concord_protocol::{
     Call, ChangeHash, CloseCode, DocumentId, LeaseAction, Message, RefuseCode, codec,
 };
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     applier::Task,
@@ -26,6 +26,7 @@ use super::{
     held::Held,
     home::Home,
     leases::{Asked, Leases},
+    listen::{Partners, Streams},
     notes::Notes,
     outbox::{Outbox, OutboxEntry, Row},
     overview::Board,
@@ -60,6 +61,9 @@ pub(super) enum Command {
     Local(Arc<Held>, Bytes, Level, LocalDone),
     /// The document with these heads is to go from the store.
     Purge(Arc<Held>, Vec<ChangeHash>, LocalDone),
+    /// The same of one that is not deleted, unless something of it waits in the outbox. Whoever opens
+    /// it from now on has another handle of it.
+    Evict(Arc<Held>, Vec<ChangeHash>, LocalDone),
     /// The document is wanted here. Read it from the store, again if it was open.
     Open(DocumentId),
     /// Nobody has a handle of it any more, perhaps.
@@ -68,6 +72,10 @@ pub(super) enum Command {
     Listed(ConnectionId, Result<Vec<DocumentId>, StorageFailure>),
     /// Ask a relay.
     Call(Call, CallDone),
+    /// Ask the relay at the other end of this connection.
+    CallOn(ConnectionId, Call, CallDone),
+    /// Have it tell of events.
+    Listen(ConnectionId, Call, mpsc::Sender<String>),
     /// Nobody waits for the answer to this call any more.
     HangUp(u32),
     /// Answers [`Action::Recall`]: the row that was kept last, if there is one.
@@ -160,6 +168,9 @@ pub(super) struct Core {
     calls: Calls,
     pub(super) leases: Leases,
     pub(super) sessions: Sessions,
+    streams: Streams,
+    partners: Partners,
+    board: Arc<Board>,
     keeper: Keeper,
     pub(super) outbox: Outbox,
     pub(super) schedule: Schedule,
@@ -210,11 +221,14 @@ impl Core {
             actions: VecDeque::new(),
             connections: BTreeMap::new(),
             calls: Calls::default(),
+            streams: Streams::default(),
+            partners: Partners::default(),
             keeper: Keeper::new(schemas),
-            outbox: Outbox::new(board),
             schedule: Schedule::new(debounce),
             untold: BTreeSet::new(),
             passes_at_ms: None,
+            outbox: Outbox::new(Arc::clone(&board)),
+            board,
             has_marker: false,
             timer_ms: None,
             armed_ms: None,
@@ -253,12 +267,15 @@ impl Core {
                 let ticket = self.local_ticket(held, done);
                 self.handle(Event::LocalChange(ticket, document, change));
             }
-            Command::Purge(held, heads, done) => {
-                let document = held.id.clone();
-                let ticket = self.local_ticket(held, done);
-                self.purging.insert(ticket);
-                let leaving = Leaving::Nothing;
-                self.handle(Event::Purge { ticket, document, heads, leaving });
+            Command::Evict(held, _, done) if self.outbox.has(&held.id) => {
+                let reason = "something of it waits in the outbox".to_owned();
+                // Who asked may have stopped waiting.
+                let _ = done.send(Err(LocalError::NotPurged(reason)));
+            }
+            Command::Purge(held, heads, done) => self.purge(held, heads, done),
+            Command::Evict(held, heads, done) => {
+                self.registry.home().index().goes(&held.id);
+                self.purge(held, heads, done);
             }
             Command::Open(document) => self.open(document),
             Command::Shut(document) => {
@@ -272,9 +289,21 @@ impl Core {
                 }
             }
             Command::Listed(connection, page) => self.listed(connection, page),
-            Command::Call(call, done) => self.call(call, done),
+            Command::Call(call, done) => {
+                let asked = self.partners.last().map(|partner| partner.connection);
+                self.call(asked, call, done);
+            }
+            Command::CallOn(asked, call, done) => self.call(Some(asked), call, done),
+            Command::Listen(asked, call, heard) => {
+                // Where nobody can be asked, nothing is heard.
+                if self.can_ask(asked) {
+                    self.streams.began(call.id, asked, heard);
+                    self.actions.push_back(Action::Say(asked, codec::encode(&Message::Call(call))));
+                }
+            }
             Command::HangUp(id) => {
-                if let Some(asked) = self.calls.given_up(id) {
+                let asked = self.calls.given_up(id).or_else(|| self.streams.given_up(id));
+                if let Some(asked) = asked {
                     let goodbye = codec::encode(&Message::HangUp { id });
                     self.actions.push_back(Action::Say(asked, goodbye));
                 }
@@ -411,7 +440,11 @@ impl Core {
                 self.keeper.connected(id, info.metadata.storage_id.clone());
                 self.leases.connected(self.now.mono_ms, id, &info);
                 self.sessions.relays.insert(id, info.peer.clone());
+                if info.concord {
+                    self.partners.came(id, info.metadata.storage_id.clone());
+                }
                 self.handle(Event::Connected(id, info));
+                self.tell_partner();
                 self.outbox.online(self.now, true);
                 self.came(id);
                 for held in self.registry.all() {
@@ -436,6 +469,9 @@ impl Core {
                 self.calls.lost(id);
                 self.leases.disconnected(self.now.mono_ms, id);
                 self.sessions.relays.remove(&id);
+                self.streams.lost(id);
+                self.partners.went(id);
+                self.tell_partner();
             }
             Event::Received(id, message) => {
                 if let Some(message) = self.received(id, message) {
@@ -473,12 +509,20 @@ impl Core {
                 let unread = self.keeper.told(id, hash, text);
                 self.look_at(unread);
             }
-            Message::Answer(answer) => self.calls.answered(id, answer),
+            Message::Answer(answer) => {
+                if !self.streams.answered(id, &answer) {
+                    self.calls.answered(id, answer);
+                }
+            }
             Message::LeaseState { document, state, .. } => {
                 self.leases.told(self.now.mono_ms, id, &document, state);
             }
-            // Nobody listens.
-            Message::Event { id: call, .. } => {
+            Message::HangUp { id: call } => self.streams.ended(id, call),
+            Message::Event { id: call, data, .. } => {
+                if self.streams.told(id, call, data) {
+                    return None;
+                }
+                // Nobody listens.
                 let goodbye = codec::encode(&Message::HangUp { id: call });
                 self.actions.push_back(Action::Say(id, goodbye));
             }
@@ -499,22 +543,41 @@ impl Core {
         self.actions.push_back(Action::Apply(Task::Call(Box::new(look))));
     }
 
-    /// Asks the relay that was connected last: those before it may be about to be left.
-    fn call(&mut self, call: Call, done: CallDone) {
-        let asked = self.connections.iter().rev().find(|(_, concord)| **concord);
-        let Some((asked, _)) = asked.filter(|_| self.closing.is_none()) else {
+    fn can_ask(&self, relay: ConnectionId) -> bool {
+        self.closing.is_none() && self.connections.get(&relay) == Some(&true)
+    }
+
+    fn tell_partner(&self) {
+        let partner = self.partners.last();
+        self.board.partner.send_if_modified(|known| {
+            let is_other = *known != partner;
+            *known = partner;
+            is_other
+        });
+    }
+
+    fn call(&mut self, asked: Option<ConnectionId>, call: Call, done: CallDone) {
+        let Some(asked) = asked.filter(|asked| self.can_ask(*asked)) else {
             // Who asked may have stopped waiting.
             let _ = done.send(Err(CallError::Offline));
             return;
         };
-        self.calls.made(call.id, *asked, done);
-        self.actions.push_back(Action::Say(*asked, codec::encode(&Message::Call(call))));
+        self.calls.made(call.id, asked, done);
+        self.actions.push_back(Action::Say(asked, codec::encode(&Message::Call(call))));
     }
 
     /// A ticket for something that is asked of the replica as a program does.
     pub(super) fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
+    }
+
+    fn purge(&mut self, held: Arc<Held>, heads: Vec<ChangeHash>, done: LocalDone) {
+        let document = held.id.clone();
+        let ticket = self.local_ticket(held, done);
+        self.purging.insert(ticket);
+        let leaving = Leaving::Nothing;
+        self.handle(Event::Purge { ticket, document, heads, leaving });
     }
 
     fn local_ticket(&mut self, held: Arc<Held>, done: LocalDone) -> Ticket {
@@ -632,10 +695,21 @@ impl Core {
             return;
         };
         let is_purge = self.purging.remove(&ticket);
+        if is_purge && result.is_err() {
+            self.registry.home().index().stays(&held.id);
+        }
         match &result {
             Ok(()) if is_purge => {
                 held.fail("it was purged from this store");
                 self.registry.home().index().gone(&held.id);
+                let other = self.registry.find(&held.id);
+                if other.is_some_and(|other| !Arc::ptr_eq(&other, &held)) {
+                    // Somebody opened it meanwhile: it is asked for anew.
+                    self.open(held.id.clone());
+                    // Whoever made the change may have stopped waiting.
+                    let _ = done.send(result);
+                    return;
+                }
                 self.purged.insert(held.id.clone());
                 self.open.remove(&held.id);
                 self.give_up(&held.id);

@@ -163,7 +163,9 @@ impl Engine {
 
     /// Who calls because the status says that a relay is there finds it there.
     fn command_after(&mut self, command: Command, sockets: &mut mpsc::Receiver<Told>) {
-        if let Command::Call(..) | Command::Lease(..) = command {
+        if let Command::Call(..) | Command::CallOn(..) | Command::Lease(..) | Command::Listen(..) =
+            command
+        {
             for _ in 0..SOCKET_EVENTS_MAX {
                 let Ok(told) = sockets.try_recv() else { break };
                 self.take(told);

@@ -12,7 +12,7 @@ use automerge::{Automerge, Change};
 use concord_protocol::{ChangeHash, DocumentId};
 use tokio::sync::{broadcast, watch};
 
-use crate::{replica::ConnectionId, review::Follower};
+use crate::{digest::heads_number, replica::ConnectionId, review::Follower};
 
 use super::{
     content::{self, Incoming},
@@ -469,6 +469,24 @@ impl Held {
         };
         let mut theirs = content.relay_has.values();
         theirs.any(|theirs| !content.left_out.shown(theirs).iter().all(is_here))
+    }
+
+    /// A number for its heads, if it is there.
+    pub(super) fn heads_number(&self) -> Option<u64> {
+        let content = locked(&self.content);
+        let heads = content.doc.as_ref()?.get_heads();
+        Some(heads_number(heads.iter().map(|head| head.0)))
+    }
+
+    /// Whether all is here that the relay at the other end of a connection told of.
+    pub(super) fn has_all_of(&self, connection: ConnectionId) -> bool {
+        let content = locked(&self.content);
+        let Some(doc) = &content.doc else { return false };
+        let is_here = |head: &ChangeHash| {
+            doc.get_change_meta_by_hash(&automerge::ChangeHash(head.0)).is_some()
+        };
+        let theirs = content.relay_has.get(&connection);
+        theirs.is_some_and(|theirs| content.left_out.shown(theirs).iter().all(is_here))
     }
 
     fn recount(&self) {

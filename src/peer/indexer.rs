@@ -262,6 +262,11 @@ impl Indexer {
         };
         for id in &gone {
             self.forget(work, id);
+            let is_back = |held: Arc<Held>| !matches!(*held.phase().borrow(), Phase::Failed(_));
+            if self.registry.find(id).is_some_and(is_back) {
+                // Somebody opened it since.
+                self.index.touch(id);
+            }
         }
         let held: Vec<Arc<Held>> = there.iter().map(|id| self.registry.hold(id)).collect();
         let phases = join_all(held.iter().map(|held| timeout(OPEN_MAX, opened(held)))).await;

@@ -11,15 +11,13 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     held::Held,
-    index::{
-        marks::Marks,
-        project::{Projector, heads_number},
-        row,
-        table::Table,
-    },
+    index::{marks::Marks, project::Projector, row, table::Table},
     locked,
 };
-use crate::replica::{RowWrite, Ticket};
+use crate::{
+    digest::heads_number,
+    replica::{RowWrite, Ticket},
+};
 
 /// How far the index is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,6 +90,20 @@ impl Indexing {
     pub(super) fn touch(&self, document: &DocumentId) {
         if self.is_on {
             self.marks().look_at(document);
+            self.wake.notify_one();
+        }
+    }
+
+    /// A document may be purged in a moment.
+    pub(super) fn goes(&self, document: &DocumentId) {
+        if self.is_on {
+            self.marks().goes(document);
+        }
+    }
+
+    /// It was not.
+    pub(super) fn stays(&self, document: &DocumentId) {
+        if self.is_on && self.marks().stays(document) {
             self.wake.notify_one();
         }
     }

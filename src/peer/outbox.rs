@@ -450,6 +450,13 @@ impl Outbox {
         Some(Note::Delete(document.clone()))
     }
 
+    /// Whether something of a document waits, or was refused.
+    pub(super) fn has(&self, document: &DocumentId) -> bool {
+        let has = |entry: &Entry| entry.class().is_some() || !entry.row.letters.is_empty();
+        // Before all is known, anything may be in it.
+        !self.is_complete || self.entries.get(document).is_some_and(has)
+    }
+
     /// Whether what was there at the start is here.
     pub(super) fn is_complete(&self) -> bool {
         self.is_complete

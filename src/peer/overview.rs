@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     AttachmentCounts, Document, FindError, OutboxCounts, OutboxState, Passes, Peer, PeerError,
-    RelayState, RelayStatus, Status, passes::Bytes,
+    RelayState, RelayStatus, Status, listen::Partner, passes::Bytes,
 };
 
 /// Seconds by which a change may be older than the entry of the outbox that it made.
@@ -174,6 +174,8 @@ impl Document {
 pub(super) struct Board {
     pub(super) counts: watch::Sender<OutboxCounts>,
     pub(super) passes: watch::Sender<Passes>,
+    /// The relay that answers calls.
+    pub(super) partner: watch::Sender<Option<Partner>>,
     /// Says how many bytes went and came; nobody does in a simulation.
     pub(super) meter: OnceLock<Meter>,
 }

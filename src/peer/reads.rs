@@ -270,7 +270,7 @@ impl Peer {
     }
 
     /// Waits until what changed before the call is in the index, but not for long.
-    async fn settle(&self) -> Result<(), ReadError> {
+    pub(super) async fn settle(&self) -> Result<(), ReadError> {
         let index = &self.0.index;
         if !index.is_on() {
             return Err(ReadError::NoIndex);
@@ -349,6 +349,11 @@ pub(super) struct Declared {
 }
 
 impl Declared {
+    /// Whether a query can be asked of it.
+    pub(super) fn fits(&self, query: &Query) -> Result<(), ReadError> {
+        query.prepare(Some(self.of())).map(drop)
+    }
+
     fn of(&self) -> &EntityType {
         &self.schema.types[&self.name]
     }

@@ -68,6 +68,17 @@ impl Registry {
         }
     }
 
+    /// Takes a document out, if nobody else has a handle of it: whoever opens it from now on gets
+    /// another. Whether that is so.
+    pub(super) fn release(&self, held: &Arc<Held>) -> bool {
+        let mut documents = locked(&self.documents);
+        let is_alone = Arc::strong_count(held) == 1;
+        if is_alone {
+            documents.remove(&held.id);
+        }
+        is_alone
+    }
+
     /// All of them, in the order of their ids.
     pub(super) fn all(&self) -> Vec<Arc<Held>> {
         locked(&self.documents).values().filter_map(Weak::upgrade).collect()

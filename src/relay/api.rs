@@ -13,18 +13,24 @@ use serde_json::{Value, json};
 
 use super::{
     blobs,
+    catalogue::{self, Catalogue},
     hub::{Health, Hub},
     review::{self, Reviewer},
     schema, sessions,
 };
 
 /// All of it.
-pub(super) fn routes(hub: &Arc<Hub>, reviewer: Option<Arc<Reviewer>>) -> Router {
+pub(super) fn routes(
+    hub: &Arc<Hub>,
+    reviewer: Option<Arc<Reviewer>>,
+    catalogue: Arc<Catalogue>,
+) -> Router {
     let conflicts = reviewer.map(|reviewer| review::routes(hub.clone(), reviewer));
     schema::routes(hub.clone())
         .merge(sessions::routes(hub.clone()))
         .merge(blobs::routes(hub))
         .merge(conflicts.unwrap_or_default())
+        .merge(catalogue::routes(hub.clone(), catalogue))
         .layer(middleware::from_fn_with_state(hub.clone(), only_known_pages))
 }
 
@@ -35,7 +41,7 @@ pub(super) fn alone(routes: Router) -> Router {
 
 /// What is answered where there is nothing.
 pub(super) fn nothing_there() -> Problem {
-    let advice = "GET /v1/conflicts and GET /v1/schema are what there is to begin with";
+    let advice = "GET /v1/conflicts, /v1/catalogue and /v1/schema are what there is to begin with";
     Problem::new(StatusCode::NOT_FOUND, "nothing there", advice)
 }
 

@@ -13,7 +13,10 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::review::{ReviewStatus, Reviewer, false_ratio};
+use super::{
+    catalogue::Catalogue,
+    review::{ReviewStatus, Reviewer, false_ratio},
+};
 use crate::{
     store::{Store, StoreStats},
     worker::{Materialiser, PoolStatus},
@@ -24,6 +27,7 @@ pub(super) struct Gathered {
     store: Arc<dyn Store>,
     materialiser: Arc<dyn Materialiser>,
     reviewer: Option<Arc<Reviewer>>,
+    catalogue: Arc<Catalogue>,
 }
 
 impl fmt::Debug for Gathered {
@@ -37,8 +41,9 @@ impl Gathered {
         store: &Arc<dyn Store>,
         materialiser: &Arc<dyn Materialiser>,
         reviewer: Option<Arc<Reviewer>>,
+        catalogue: Arc<Catalogue>,
     ) -> Self {
-        Self { store: store.clone(), materialiser: materialiser.clone(), reviewer }
+        Self { store: store.clone(), materialiser: materialiser.clone(), reviewer, catalogue }
     }
 }
 
@@ -48,6 +53,8 @@ impl Collector for Gathered {
         if let Some(status) = self.materialiser.processes() {
             workers(&mut encoder, &status)?;
         }
+        let help = "Documents that the catalogue knows, about 100 bytes of memory each";
+        gauge(&mut encoder, "catalogue_documents", help, None, count(self.catalogue.documents()))?;
         match &self.reviewer {
             Some(reviewer) => review(&mut encoder, &reviewer.status()),
             None => Ok(()),

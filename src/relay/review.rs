@@ -41,6 +41,7 @@ use self::{
 };
 use super::{
     blobs::References,
+    catalogue::Catalogue,
     clock::Clock,
     hub::{Health, Hub},
     shard::Shards,
@@ -88,6 +89,7 @@ pub(super) struct Reviewer {
     /// The text of the schema file in force.
     schema: Option<String>,
     clock: Clock,
+    catalogue: Arc<Catalogue>,
     /// Where it is said who looks after which conflicts.
     triage_document: DocumentId,
     state: Mutex<State>,
@@ -230,12 +232,14 @@ impl Reviewer {
         materialiser: Arc<dyn Materialiser>,
         schema: Option<String>,
         clock: Clock,
+        catalogue: Arc<Catalogue>,
     ) -> Self {
         Self {
             store,
             materialiser,
             schema,
             clock,
+            catalogue,
             triage_document: review_document_id(TENANT),
             state: Mutex::default(),
             changed: Notify::new(),
@@ -342,6 +346,9 @@ impl Reviewer {
                 self.state().bulks.update(document, bulks);
                 let named = attachments.iter().filter_map(|hash| hash.parse().ok()).collect();
                 self.state().references.set(document, named);
+                if let Some(Facts { type_name, deleted, .. }) = &facts {
+                    self.catalogue.looked_at(document, type_name, deleted.is_some());
+                }
                 let (changes, ruled) = self.state().note(document, open, more, facts);
                 for change in changes {
                     self.tell(change);

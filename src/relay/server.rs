@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     addresses::Addresses,
     api, blobs,
+    catalogue::{self, Catalogue},
     clock::Clock,
     config::RelayConfig,
     gathered::Gathered,
@@ -104,6 +105,9 @@ fn advice(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Relay {
     hub: Arc<Hub>,
+    catalogue: Arc<Catalogue>,
+    /// Writes the catalogue.
+    keeping: JoinHandle<()>,
     store: StoreHandle,
     addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
@@ -163,13 +167,21 @@ impl Relay {
         let health = watch::Sender::new(Health::Ready);
         let schema = config.schema.as_deref().map(Schema::parse).transpose()?;
         let leased_types = schema.as_ref().map(Schema::leased).unwrap_or_default();
+        let run = getrandom::u64().map_err(StartError::NoRandomness)?;
+        let catalogue = Arc::new(Catalogue::new(store.clone(), schema.as_ref(), run));
         let clock = Clock::start();
         let reviewing = || {
             let (store, materialiser) = (Arc::clone(&store), Arc::clone(&materialiser));
-            Arc::new(Reviewer::new(store, materialiser, config.schema.clone(), clock))
+            Arc::new(Reviewer::new(
+                store,
+                materialiser,
+                config.schema.clone(),
+                clock,
+                catalogue.clone(),
+            ))
         };
         let reviewer = config.review.then(reviewing);
-        let gathered = Gathered::of(&store, &materialiser, reviewer.clone());
+        let gathered = Gathered::of(&store, &materialiser, reviewer.clone(), catalogue.clone());
         let surroundings = Surroundings {
             clock,
             metrics: Arc::new(Metrics::new(gathered)),
@@ -177,6 +189,7 @@ impl Relay {
             materialiser,
             health: health.clone(),
             reviewer: reviewer.clone(),
+            catalogue: catalogue.clone(),
         };
         let replica = |_| {
             let config = replica_config(&config, us.clone(), metadata.clone());
@@ -198,13 +211,14 @@ impl Relay {
             let router = http::admin(hub.clone());
             tokio::spawn(accept_always(hub.clone(), anybody, admin, router, head_ms));
         }
-        let api = api::routes(&hub, reviewer.clone());
+        let api = api::routes(&hub, reviewer.clone(), catalogue.clone());
         let router = http::clients(hub.clone(), api);
         let mut listeners = vec![tokio::spawn(blobs::run(hub.clone(), blobs, reviewer.clone()))];
         if let Some(reviewer) = reviewer {
             listeners.push(tokio::spawn(review::run(hub.clone(), reviewer)));
         }
         listeners.push(tokio::spawn(starts::tell(hub.clone(), Arc::clone(&store))));
+        let keeping = tokio::spawn(catalogue::run(catalogue.clone()));
         listeners.push(tokio::spawn(accept(hub.clone(), clients, router, head_ms)));
         listeners.push(tokio::spawn(close_on_failure(hub.clone())));
         Ok(Self {
@@ -213,6 +227,8 @@ impl Relay {
             addr,
             admin_addr,
             hub,
+            catalogue,
+            keeping,
             shards,
             listeners,
         })
@@ -271,6 +287,8 @@ impl Relay {
                 abort.abort();
             }
         }
+        self.keeping.abort();
+        self.catalogue.checkpoint().await;
         self.store.0.close().await
     }
 

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    digest::heads_number,
     replica::{
         ConnectionId, Effect, Event, Kind, Leaving, LocalError, Open, PeerInfo, Published, Replica,
         RowKey, RowWrite, Stats, StorageFailure, Ticket,
@@ -23,6 +24,7 @@ use crate::{
 };
 
 use super::{
+    catalogue::{Catalogue, Marking},
     clock::Clock,
     hub::Health,
     metrics::Metrics,
@@ -196,6 +198,8 @@ pub(super) struct Surroundings {
     pub(super) health: watch::Sender<Health>,
     /// Who is told of documents that changed, if anybody.
     pub(super) reviewer: Option<Arc<Reviewer>>,
+    /// What is told of them too.
+    pub(super) catalogue: Arc<Catalogue>,
 }
 
 /// Starts a task for each replica.
@@ -220,6 +224,7 @@ pub(super) fn start(
             reading: HashMap::new(),
             local: HashMap::new(),
             next_local: 0,
+            changing: HashMap::new(),
         };
         let alarm = Alarm(surroundings.health.clone());
         tasks.push(tokio::spawn(async move {
@@ -260,6 +265,8 @@ struct Shard {
     /// Who waits for a change of theirs to be on disk, or for a document to be gone.
     local: HashMap<Ticket, oneshot::Sender<Result<(), LocalError>>>,
     next_local: u64,
+    /// Documents that are different once a write is on disk, and whether nothing is left of them.
+    changing: HashMap<Ticket, (DocumentId, bool)>,
 }
 
 impl Shard {
@@ -366,10 +373,18 @@ impl Shard {
     }
 
     fn handle(&mut self, event: Event) {
-        if let Event::Stored(..) = &event {
+        let mut changed = None;
+        if let Event::Stored(ticket, _) = &event {
             self.writes = self.writes.saturating_sub(1);
+            changed = self.changing.remove(ticket);
         }
         self.replica.handle(self.surroundings.clock.now(), event);
+        if let Some((document, is_purged)) = changed {
+            let heads = self.replica.durable_heads(&document);
+            let heads = heads.map(|heads| heads_number(heads.iter().map(|head| head.0)));
+            let holds = |change: &ChangeHash| self.replica.holds(&document, change) == Some(true);
+            self.surroundings.catalogue.written(&document, heads, is_purged, holds);
+        }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -398,11 +413,24 @@ impl Shard {
                 let reviewer = self.surroundings.reviewer.clone();
                 let reviewer = reviewer.filter(|_| rows.iter().any(changes_document));
                 let changed = reviewer.map(|reviewer| (reviewer, document.clone()));
+                let marking = match self.mark(ticket, &document, &rows) {
+                    Ok(marking) => marking,
+                    Err(error) => {
+                        let refused = std::future::ready(Err::<(), _>(error));
+                        self.complete("write", refused, move |done| Event::Stored(ticket, done));
+                        return;
+                    }
+                };
+                let catalogue = self.surroundings.catalogue.clone();
+                let marked = document.clone();
                 // The call, here and now, is what puts writes in order.
                 let writing = self.surroundings.store.write(key(document), rows);
                 let (start, around) = (Instant::now(), self.surroundings.clone());
                 let writing = async move {
-                    let done = writing.await;
+                    let mut done = writing.await;
+                    if done.is_ok() {
+                        done = catalogue.marked(&marked, marking).await;
+                    }
                     match &done {
                         Ok(()) => {
                             around.metrics.flushed(start.elapsed());
@@ -445,6 +473,22 @@ impl Shard {
             // No program of this process has documents of a relay open for longer.
             Effect::Publish(..) => {}
         }
+    }
+
+    /// Has the catalogue take note that a document is about to change, if it is.
+    fn mark(
+        &mut self,
+        ticket: Ticket,
+        document: &DocumentId,
+        rows: &[RowWrite],
+    ) -> Result<Marking, StoreError> {
+        let is_purged = rows.iter().any(|row| matches!(row, RowWrite::Clear));
+        if !is_purged && !rows.iter().any(changes_document) {
+            return Ok(Marking::Done);
+        }
+        let marking = self.surroundings.catalogue.writing(document, rows)?;
+        self.changing.insert(ticket, (document.clone(), is_purged));
+        Ok(marking)
     }
 
     /// Answers those who wanted to know what is in a document; nothing more of it is wanted then.

@@ -131,6 +131,18 @@ fn references(entity: &Entity<'_>, by: impl Fn(&[String]) -> Vec<By>) -> Vec<Ref
     entity.of.fields.iter().flat_map(of_field).take(REFERENCES_MAX).collect()
 }
 
+/// The documents that an entity refers to, in the order of its fields.
+pub(crate) fn referred_to(entity: &Entity<'_>) -> Vec<DocumentId> {
+    let of_field = |(name, field): (&String, &Field)| {
+        let mut found = BTreeMap::new();
+        if let Some(value) = entity.get(name) {
+            gather(&field.kind, value, &mut found);
+        }
+        found.into_keys()
+    };
+    entity.of.fields.iter().flat_map(of_field).take(REFERENCES_MAX).collect()
+}
+
 /// What a value refers to, wherever in it, with what is said of that.
 fn gather(kind: &Kind, value: &Value, found: &mut BTreeMap<DocumentId, (OnDelete, bool)>) {
     match (kind, value) {

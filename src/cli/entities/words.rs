@@ -23,7 +23,7 @@ pub(super) fn assignments(of: &EntityType, given: &[String]) -> Result<Map<Strin
 }
 
 /// What must hold of a field.
-pub(super) fn filter(of: &EntityType, text: &str) -> Result<(String, Test), Failure> {
+pub(in crate::cli) fn filter(of: &EntityType, text: &str) -> Result<(String, Test), Failure> {
     const OPERATORS: [&str; 10] = ["!=", "<=", ">=", "^=", "=", "<", ">", "~", "?", "!"];
     let wrong = || {
         Failure::usage(format!(

@@ -28,6 +28,8 @@ pub(crate) struct Marks {
     settling: BTreeSet<DocumentId>,
     /// Documents that have gone.
     gone: BTreeSet<DocumentId>,
+    /// Documents that may go at any moment: to open one would be to ask relays for it.
+    going: BTreeSet<DocumentId>,
     /// Counts up with whatever is to be looked at.
     asked: u64,
 }
@@ -134,15 +136,30 @@ impl Marks {
         self.pending.insert(document.clone());
     }
 
+    /// A document that is about to go, and that nobody has open.
+    pub(crate) fn goes(&mut self, document: &DocumentId) {
+        self.going.insert(document.clone());
+    }
+
+    /// It did not. Whether it was about to.
+    pub(crate) fn stays(&mut self, document: &DocumentId) -> bool {
+        let was_going = self.going.remove(document);
+        if was_going {
+            self.look_at(document);
+        }
+        was_going
+    }
+
     /// A document that has gone.
     pub(crate) fn has_gone(&mut self, document: &DocumentId) {
+        self.going.remove(document);
         self.gone.insert(document.clone());
         self.look_at(document);
     }
 
-    /// Whether it has; told once.
+    /// Whether it has, which is told once, or is about to.
     pub(crate) fn is_gone(&mut self, document: &DocumentId) -> bool {
-        self.gone.remove(document)
+        self.gone.remove(document) || self.going.contains(document)
     }
 
     /// How often something was to be looked at.
@@ -169,6 +186,20 @@ mod tests {
 
     use super::*;
     use crate::replica::RowKey;
+
+    #[test]
+    fn what_is_about_to_go_is_not_opened_until_it_stays() {
+        let id = DocumentId::from_bytes(&[1; 16]);
+        let mut marks = Marks::default();
+        marks.goes(&id);
+        assert!(marks.is_gone(&id) && marks.is_gone(&id));
+        assert!(marks.stays(&id) && !marks.is_gone(&id));
+        assert_eq!(marks.take().len(), 1, "it is looked at");
+        assert!(!marks.stays(&id));
+        marks.goes(&id);
+        marks.has_gone(&id);
+        assert!(marks.is_gone(&id) && !marks.is_gone(&id) && !marks.stays(&id));
+    }
 
     #[test]
     fn a_document_is_marked_once_and_quiet_when_all_is_written() {

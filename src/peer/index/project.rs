@@ -12,7 +12,7 @@ use super::{
     entry::{Entry, Parts},
 };
 use crate::{
-    digest::digest,
+    digest::{digest, first_word, heads_number},
     entity::{EntityType, Field, Kind, ROOT_KEY, Schema, Value, is_deleted, key_of, type_of},
 };
 
@@ -129,18 +129,6 @@ pub(crate) fn asked(
     of.read_some(doc, |field| wanted(&field.name))
 }
 
-/// A number for heads, whatever their order.
-pub(crate) fn heads_number(heads: impl IntoIterator<Item = [u8; 32]>) -> u64 {
-    let mut heads: Vec<[u8; 32]> = heads.into_iter().collect();
-    heads.sort_unstable();
-    let parts = std::iter::once(DOMAIN.as_bytes()).chain(heads.iter().map(|head| &head[..]));
-    first_word(digest(parts))
-}
-
 fn number(parts: &[&str]) -> u64 {
     first_word(digest(parts))
-}
-
-fn first_word(digest: [u8; 16]) -> u64 {
-    digest.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

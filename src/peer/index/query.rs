@@ -106,6 +106,22 @@ impl Query {
         &self.of
     }
 
+    /// What must hold of each.
+    pub(crate) fn filters(&self) -> &[Filter] {
+        &self.filters
+    }
+
+    /// Those that are deleted are asked for, too.
+    pub(crate) fn asks_for_deleted(&self) -> bool {
+        self.with_deleted
+    }
+
+    /// The same without an order, a limit and a beginning.
+    pub(crate) fn bare(self) -> Self {
+        let Self { of, filters, with_deleted, .. } = self;
+        Self { filters, with_deleted, ..Self::of(of) }
+    }
+
     /// Nothing is asked about a field.
     pub(crate) fn is_plain(&self) -> bool {
         self.filters.is_empty() && self.sort.is_empty()
