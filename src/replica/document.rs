@@ -316,7 +316,7 @@ impl Document {
             }
             Inbound::Changes { from, mut changes, checked } => {
                 while let Some((header, bytes)) = changes.pop_front() {
-                    let verdict = match self.judge(&header) {
+                    let verdict = match self.judge_of(core, from, &header) {
                         Ok(verdict) => verdict,
                         Err(missing) => {
                             changes.push_front((header, bytes));
@@ -324,21 +324,6 @@ impl Document {
                             return Err(missing);
                         }
                     };
-                    let kept_off = match verdict {
-                        Verdict::Known => None,
-                        _ => match self.kept_off(core, from) {
-                            Ok(kept_off) => kept_off,
-                            Err(missing) => {
-                                changes.push_front((header, bytes));
-                                self.put_back(Inbound::Changes { from, changes, checked });
-                                return Err(missing);
-                            }
-                        },
-                    };
-                    if let Some(reason) = kept_off {
-                        self.refuse_leased(core, from, header.hash, reason);
-                        continue;
-                    }
                     match verdict {
                         Verdict::Known => {
                             mark!(Duplicate);
@@ -357,6 +342,9 @@ impl Document {
                         Verdict::Orphan(missing) => {
                             core.count(Counted::Orphaned);
                             self.wait_for_deps(core, header, bytes, from, missing);
+                        }
+                        Verdict::Refuse(RefuseCode::Leased, reason) => {
+                            self.refuse_leased(core, from, header.hash, reason);
                         }
                         Verdict::Refuse(code, reason) => {
                             self.refuse(core, from, header.hash, code, &reason);

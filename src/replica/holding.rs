@@ -2,10 +2,12 @@
 
 use concord_protocol::{
     ChangeHash, DocumentId, Feature, LeaseRequest, LeaseState, Message, RefuseCode, SessionId,
+    guard::ChangeHeader,
 };
 
 use super::{
     ConnectionId, Replica,
+    admission::Verdict,
     core::{Core, refused},
     document::Document,
     index::Missing,
@@ -108,13 +110,24 @@ impl Core {
 }
 
 impl Document {
-    /// Why a change of whoever is there is not to be taken now, if its type requires a lease and
-    /// somebody else holds it. Documents are of a type by the change that they begin with.
-    pub(super) fn kept_off(
+    /// Decides about a change of whoever is there.
+    pub(super) fn judge_of(
         &self,
         core: &Core,
         from: Option<ConnectionId>,
-    ) -> Result<Option<String>, Missing> {
+        header: &ChangeHeader,
+    ) -> Result<Verdict, Missing> {
+        let verdict = self.judge(header)?;
+        if verdict == Verdict::Known {
+            return Ok(verdict);
+        }
+        let kept_off = self.kept_off(core, from)?;
+        Ok(kept_off.map_or(verdict, |reason| Verdict::Refuse(RefuseCode::Leased, reason)))
+    }
+
+    /// Why a change of whoever is there is not to be taken now, if its type requires a lease and
+    /// somebody else holds it. Documents are of a type by the change that they begin with.
+    fn kept_off(&self, core: &Core, from: Option<ConnectionId>) -> Result<Option<String>, Missing> {
         let (Some(from), Some(graph), false) =
             (from, self.graph(), core.config.leased_types.is_empty())
         else {

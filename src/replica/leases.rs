@@ -232,7 +232,8 @@ impl Leases {
         let mut before = 0;
         if let Some(holder) = self.holder(now_ms, document) {
             if holder.who.session == who.session {
-                return self.extend(document, over, until_ms);
+                self.extend(document, over, until_ms);
+                return Ok(());
             }
             let comes_back = now_ms < settled_ms && is_of_earlier;
             if comes_back && request.fence > holder.before && holder.before > 0 {
@@ -271,15 +272,10 @@ impl Leases {
     }
 
     /// Who holds it goes on doing so, perhaps over a new connection.
-    fn extend(
-        &mut self,
-        document: &DocumentId,
-        over: ConnectionId,
-        until_ms: u64,
-    ) -> Result<(), LeaseRefusal> {
+    fn extend(&mut self, document: &DocumentId, over: ConnectionId, until_ms: u64) {
         let lease = self.documents.get_mut(document);
         let Some(holder) = lease.and_then(|lease| lease.holder.as_mut()) else {
-            return Ok(());
+            return;
         };
         mark!(LeaseOverNewConnection, if holder.over != Some(over));
         holder.until_ms = until_ms;
@@ -287,7 +283,6 @@ impl Leases {
             self.not_over(before, document);
         }
         self.over.entry(over).or_default().insert(document.clone());
-        Ok(())
     }
 
     fn release(

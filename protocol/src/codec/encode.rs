@@ -141,16 +141,10 @@ fn write(out: &mut Writer, message: &Message) {
             write_ack(out, ack);
         }
         Message::Lease { document, sender, target, request } => {
-            start(out, types::LEASE, 7);
-            address(out, document.as_str(), (sender, target));
-            write_lease_request(out, request);
+            write_lease_request(out, document.as_str(), (sender, target), request);
         }
         Message::LeaseState { document, sender, target, state } => {
-            let LeaseState { id, why, holder } = state;
-            let said = [id.is_some(), why.is_some(), holder.is_some()];
-            start(out, types::LEASE_STATE, 3 + said.into_iter().filter(|said| *said).count());
-            address(out, document.as_str(), (sender, target));
-            write_lease_state(out, state);
+            write_lease_state(out, document.as_str(), (sender, target), state);
         }
         Message::Schema { hash, text: schema } => {
             start(out, types::SCHEMA, 2);
@@ -278,7 +272,14 @@ fn write_session(out: &mut Writer, SessionInfo { session, user, device }: &Sessi
     texts(out, [(names::USER, user), (names::DEVICE, device)]);
 }
 
-fn write_lease_request(out: &mut Writer, request: &LeaseRequest) {
+fn write_lease_request(
+    out: &mut Writer,
+    document: &str,
+    from_to: (&PeerId, &PeerId),
+    request: &LeaseRequest,
+) {
+    start(out, types::LEASE, 7);
+    address(out, document, from_to);
     let LeaseRequest { id, action, for_ms, fence } = request;
     number(out, names::ID, *id);
     text(out, names::ACT, action.as_str());
@@ -287,7 +288,15 @@ fn write_lease_request(out: &mut Writer, request: &LeaseRequest) {
     out.count(*fence);
 }
 
-fn write_lease_state(out: &mut Writer, LeaseState { id, why, holder }: &LeaseState) {
+fn write_lease_state(
+    out: &mut Writer,
+    document: &str,
+    from_to: (&PeerId, &PeerId),
+    LeaseState { id, why, holder }: &LeaseState,
+) {
+    let said = [id.is_some(), why.is_some(), holder.is_some()];
+    start(out, types::LEASE_STATE, 3 + said.into_iter().filter(|said| *said).count());
+    address(out, document, from_to);
     if let Some(id) = id {
         number(out, names::ID, *id);
     }
