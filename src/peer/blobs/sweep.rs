@@ -151,7 +151,7 @@ impl Peer {
     /// [`AttachmentError::Store`].
     pub async fn remove_attachment(&self, hash: BlobHash) -> Result<bool, AttachmentError> {
         let removed = self.0.attachments.shelf.remove(&hash).await?;
-        self.0.attachments.lines.news();
+        self.0.attachments.count().await;
         Ok(removed)
     }
 }
