@@ -297,15 +297,17 @@ impl Indexer {
         let Some(mut ready) = held.ready() else { return Self::later(work, id) };
         let known = self.index.read(|table| table.get(id).cloned());
         let projector = self.index.projector();
-        let read = AssertUnwindSafe(|| projector.read(id, ready.doc(), known.as_ref()));
+        let read = AssertUnwindSafe(|| {
+            if self.lines.is_ahead() {
+                self.lines.named(Attachment::all_in(ready.doc()));
+            }
+            projector.read(id, ready.doc(), known.as_ref())
+        });
         // What automerge panics on is a document of others: it is not to end the index.
         let Ok(entry) = catch_unwind(read) else {
             drop(ready);
             return self.unreadable(id);
         };
-        if self.lines.is_ahead() {
-            self.lines.named(Attachment::all_in(ready.doc()));
-        }
         drop(ready);
         locked(&self.index.unreadable).remove(id);
         if self.index.change(|table| table.put(entry.clone())) {
@@ -383,7 +385,7 @@ impl Indexer {
 }
 
 /// Waits until it is known what there is of a document.
-async fn opened(held: &Held) -> Phase {
+pub(super) async fn opened(held: &Held) -> Phase {
     let mut phase = held.phase();
     loop {
         let now = phase.borrow_and_update().clone();
