@@ -171,7 +171,11 @@ mod tests {
     use super::*;
 
     fn bytes(length: usize, seed: u8) -> Vec<u8> {
-        (0..length).map(|n| (n / 251) as u8 ^ (n as u8).wrapping_mul(31) ^ seed).collect()
+        let byte = |n: usize| {
+            let [low, next, ..] = n.to_le_bytes();
+            low.wrapping_mul(31) ^ next.wrapping_mul(7) ^ seed
+        };
+        (0..length).map(byte).collect()
     }
 
     fn outlined(bytes: &[u8]) -> Outline {

@@ -160,11 +160,6 @@ impl Shelf {
         Ok(self.catalogue().entries().map(|entry| (entry.hash(), entry.clone())).collect())
     }
 
-    /// Bytes of all, as they count against what they may have.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.catalogue().bytes()
-    }
-
     /// The outline of an attachment that is here whole.
     pub(crate) async fn outline(&self, hash: &BlobHash) -> Result<Outline, ShelfError> {
         let entry = self.whole(hash).await?;

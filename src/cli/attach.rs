@@ -18,9 +18,9 @@ use tokio::{fs, io::AsyncWriteExt as _, time::timeout};
 use super::{
     Failure,
     agree::agree,
-    entities::{SchemaFile, declared, opened, types},
-    open::Common,
-    output, sync,
+    entities::{declared, types},
+    open::{self, Common},
+    output, schema, sync,
 };
 
 /// Hexadecimal digits of a name that are shown where people look.
@@ -31,8 +31,9 @@ const SHOWN: usize = 16;
 pub(super) struct AttachArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    #[command(flatten)]
-    schema: SchemaFile,
+    /// The schema that declares the types [default: the one that a relay told of last]
+    #[arg(long, global = true, env = "CONCORD_SCHEMA", value_name = "FILE")]
+    schema: Option<PathBuf>,
     /// The files to keep; they are on disk when this returns, and go to the relay if one is given
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
@@ -81,7 +82,8 @@ enum AttachCommand {
 
 pub(super) async fn run(args: AttachArgs) -> Result<(), Failure> {
     let AttachArgs { common, schema, files, to, command } = args;
-    let peer = opened(&common, &schema).await?;
+    let schema = schema.as_deref().map(schema::read).transpose()?;
+    let peer = open::peer_under(&common, schema).await?;
     let done = match command {
         None => attach(&peer, &common, &files, to.as_deref()).await,
         Some(AttachCommand::Get { what, output, force }) => {
@@ -246,9 +248,7 @@ async fn get(
     let attachment = find(peer, what).await?;
     let to = match to {
         Some(to) => to,
-        None => {
-            attachment.name.clone().map_or_else(|| attachment.hash.to_string(), |name| name).into()
-        }
+        None => attachment.name.clone().unwrap_or_else(|| attachment.hash.to_string()).into(),
     };
     let is_stdout = to == Path::new("-");
     let is_there = !is_stdout && fs::try_exists(&to).await.unwrap_or(true);

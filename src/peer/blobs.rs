@@ -188,6 +188,8 @@ impl Peer {
     ) -> Result<Attachment, AttachmentError> {
         let desk = &self.0.attachments;
         let outline = desk.shelf.take_in(from, false).await?;
+        // Who flushes next waits for it.
+        desk.count().await;
         desk.lines.news();
         Ok(Attachment::new(outline.hash(), outline.length()))
     }

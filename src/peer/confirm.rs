@@ -103,9 +103,10 @@ pub(super) async fn attachments(peer: &Peer, deadline: Instant) -> Result<(), Co
             let reason = now.reason.unwrap_or_else(|| {
                 let (is_online, reason) = standing(&peer.status().borrow());
                 let is_spoken_of = peer.0.attachments.lines.current().is_some();
-                match is_online && !is_spoken_of {
-                    true => format!("{reason}, which keeps no attachments"),
-                    false => reason,
+                if is_online && !is_spoken_of {
+                    format!("{reason}, which keeps no attachments")
+                } else {
+                    reason
                 }
             });
             Err(ConfirmError::Attachments { pending: now.waiting, reason })

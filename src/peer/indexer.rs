@@ -414,7 +414,7 @@ impl Indexer {
 }
 
 /// Waits until it is known what there is of a document.
-async fn opened(held: &Held) -> Phase {
+pub(super) async fn opened(held: &Held) -> Phase {
     let mut phase = held.phase();
     loop {
         let now = phase.borrow_and_update().clone();

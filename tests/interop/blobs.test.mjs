@@ -9,7 +9,7 @@ const HASH = "bc3e3d41a1146b069abffad3c0d44860cf664390afce4d9661f7902e7943e085"
 
 test("an attachment goes up and comes down with fetch", { timeout: 60_000, skip: !isConcord }, async t => {
   const server = await Server.start()
-  t.after(() => server.stop())
+  t.after(() => server.dispose())
   const url = `${server.url.replace("ws:", "http:")}/v1/blobs/${HASH}`
   assert.equal((await fetch(url)).status, 404)
 

@@ -1,8 +1,8 @@
 //! The task that brings attachments to relays, one after another, and removes what no document names.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use super::{
     sweep::Sweeper,
     transfer::{self, TransferError},
 };
-use crate::{blobs::Shelf, replica::ConnectionId};
+use crate::{blobs::Shelf, peer::locked, replica::ConnectionId};
 
 /// How long before a relay that could not take something is asked again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -35,6 +35,16 @@ pub(in crate::peer) struct Desk {
     pub(in crate::peer) lines: Arc<Lines>,
     pub(in crate::peer) counts: watch::Sender<AttachmentCounts>,
     pub(in crate::peer) sweeper: Sweeper,
+    /// What could not be brought over the line that is there.
+    troubles: Mutex<BTreeMap<BlobHash, Trouble>>,
+    counting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    /// It will be no different if it is tried again there.
+    is_final: bool,
+    reason: String,
 }
 
 /// See the module.
@@ -42,8 +52,7 @@ pub(in crate::peer) struct Courier {
     desk: Arc<Desk>,
     /// For how long what no document names is kept.
     grace: Duration,
-    /// What the relay of this line does not take, and will not.
-    refused: BTreeMap<BlobHash, String>,
+    /// The line that troubles are of.
     over: Option<ConnectionId>,
 }
 
@@ -55,8 +64,15 @@ impl Courier {
         grace: Duration,
     ) -> (Arc<Desk>, Self) {
         let shelf = Arc::new(shelf);
-        let desk = Arc::new(Desk { shelf, lines, counts: watch::Sender::default(), sweeper });
-        let courier = Self { desk: Arc::clone(&desk), grace, refused: BTreeMap::new(), over: None };
+        let desk = Arc::new(Desk {
+            shelf,
+            lines,
+            counts: watch::Sender::default(),
+            sweeper,
+            troubles: Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
+        });
+        let courier = Self { desk: Arc::clone(&desk), grace, over: None };
         (desk, courier)
     }
 
@@ -137,81 +153,79 @@ impl Courier {
 
     /// Brings all that waits, if somebody takes it; says when to try again.
     async fn bring(&mut self) -> Option<Instant> {
-        let Desk { shelf, lines, .. } = &*Arc::clone(&self.desk);
-        let mut later = BTreeSet::new();
+        let desk = Arc::clone(&self.desk);
+        let Desk { shelf, lines, counts, .. } = &*desk;
+        desk.troubles().retain(|_, trouble| trouble.is_final);
         loop {
             let over = lines.current();
             if over != self.over {
                 // Another relay may think otherwise.
-                (self.over, self.refused) = (over, BTreeMap::new());
+                self.over = over;
+                desk.troubles().clear();
             }
-            let Some((hash, over)) = self.next(&later).await.zip(over) else {
-                return (!later.is_empty()).then(|| Instant::now() + RETRY);
+            let Some((hash, over)) = desk.count().await.zip(over) else {
+                let is_for_later = desk.troubles().values().any(|trouble| !trouble.is_final);
+                return is_for_later.then(|| Instant::now() + RETRY);
             };
             let progress = |bytes: u64| {
-                self.desk.counts.send_modify(|counts| {
-                    counts.sent_bytes = bytes.min(counts.waiting_bytes);
-                });
+                counts.send_modify(|counts| counts.sent_bytes = bytes.min(counts.waiting_bytes));
             };
-            match transfer::send(lines, shelf, over, hash, progress).await {
-                Ok(()) => {
-                    if let Err(error) = shelf.sent(&hash).await {
-                        tracing::warn!(%error, "an attachment was sent, and will be once more");
-                        return Some(Instant::now() + RETRY);
-                    }
-                }
-                Err(error) if error.is_final() => {
-                    tracing::warn!(%hash, %error, "a relay refused an attachment");
-                    self.refused.insert(hash, error.to_string());
-                }
-                Err(error) => {
-                    tracing::debug!(%hash, %error, "an attachment is brought later");
-                    let reason = Some(error.to_string());
-                    self.desk.counts.send_modify(|counts| counts.reason = reason);
-                    if !matches!(error, TransferError::Refused { .. }) {
-                        return Some(Instant::now() + RETRY);
-                    }
-                    // One that is too large for the room that is left keeps no other waiting.
-                    later.insert(hash);
-                }
+            let sent = match transfer::send(lines, shelf, over, hash, progress).await {
+                Ok(()) => shelf.sent(&hash).await.map_err(TransferError::from),
+                Err(error) => Err(error),
+            };
+            let Err(error) = sent else { continue };
+            let is_final = error.is_final();
+            if is_final {
+                tracing::warn!(%hash, %error, "a relay refused an attachment");
+            } else {
+                tracing::debug!(%hash, %error, "an attachment is brought later");
             }
+            // One that is too large for the room that is left keeps no other waiting.
+            desk.troubles().insert(hash, Trouble { is_final, reason: error.to_string() });
         }
     }
+}
 
-    /// Counts what waits, and gives the first that may be sent and is not for later.
-    async fn next(&self, later: &BTreeSet<BlobHash>) -> Option<BlobHash> {
-        let all = match self.desk.shelf.list().await {
+impl Desk {
+    /// Counts what waits, and gives the first that is not in trouble.
+    pub(in crate::peer) async fn count(&self) -> Option<BlobHash> {
+        // Whoever counts later has seen more.
+        let _turn = self.counting.lock().await;
+        let all = match self.shelf.list().await {
             Ok(all) => all,
             Err(error) => {
                 tracing::error!(%error, "attachments cannot be listed");
                 let reason = Some(error.to_string());
-                self.desk.counts.send_modify(|counts| counts.reason = reason);
+                self.counts.send_modify(|counts| counts.reason = reason);
                 return None;
             }
         };
         let waiting = all.into_iter().filter(|(_, entry)| entry.is_whole && !entry.is_sent);
         let mut counts = AttachmentCounts { is_complete: true, ..AttachmentCounts::default() };
-        if !later.is_empty() {
-            counts.reason.clone_from(&self.desk.counts.borrow().reason);
-        }
         let mut first = None;
+        let troubles = self.troubles();
         for (hash, entry) in waiting {
             counts.waiting += 1;
             counts.waiting_bytes += entry.length;
-            match self.refused.get(&hash) {
-                Some(reason) => {
-                    counts.refused += 1;
-                    counts.reason = Some(reason.clone());
+            match troubles.get(&hash) {
+                Some(trouble) => {
+                    counts.refused += usize::from(trouble.is_final);
+                    counts.reason = Some(trouble.reason.clone());
                 }
-                None if later.contains(&hash) => {}
                 None => _ = first.get_or_insert(hash),
             }
         }
-        self.desk.counts.send_if_modified(|before| {
+        drop(troubles);
+        self.counts.send_if_modified(|before| {
             let is_other = *before != counts;
             *before = counts;
             is_other
         });
         first
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, BTreeMap<BlobHash, Trouble>> {
+        locked(&self.troubles)
     }
 }

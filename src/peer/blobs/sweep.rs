@@ -1,6 +1,12 @@
 //! Which attachments the documents of a peer name, and what is removed for want of that.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use concord_protocol::{BlobHash, DocumentId};
 use tokio::{
@@ -13,10 +19,7 @@ use crate::{
     blobs::{Swept, now_ms},
     entity::Attachment,
     peer::{
-        Peer,
-        core::Command,
-        engine::DOCUMENTS_PAGE,
-        held::{Held, Phase},
+        Peer, core::Command, engine::DOCUMENTS_PAGE, held::Phase, indexer::opened,
         registry::Registry,
     },
     store::{Store, Tenant},
@@ -78,7 +81,9 @@ impl Sweeper {
         match timeout(OPEN_MAX, opened(&held)).await {
             Ok(Phase::Ready) => {
                 let mut ready = held.ready().ok_or_else(|| format!("{document} is being read"))?;
-                Ok(Attachment::all_in(ready.doc()))
+                // It is a document of others: what automerge panics on is not to end the task.
+                catch_unwind(AssertUnwindSafe(|| Attachment::all_in(ready.doc())))
+                    .map_err(|_| format!("document {document} cannot be looked through"))
             }
             // It was purged a moment ago.
             Ok(Phase::Absent | Phase::Unavailable) => Ok(BTreeSet::new()),
@@ -151,18 +156,7 @@ impl Peer {
     /// [`AttachmentError::Store`].
     pub async fn remove_attachment(&self, hash: BlobHash) -> Result<bool, AttachmentError> {
         let removed = self.0.attachments.shelf.remove(&hash).await?;
-        self.0.attachments.lines.news();
+        self.0.attachments.count().await;
         Ok(removed)
-    }
-}
-
-/// Waits until it is known what there is of a document.
-async fn opened(held: &Held) -> Phase {
-    let mut phase = held.phase();
-    loop {
-        let now = phase.borrow_and_update().clone();
-        if now != Phase::Loading || phase.changed().await.is_err() {
-            return now;
-        }
     }
 }

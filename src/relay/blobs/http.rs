@@ -38,8 +38,10 @@ const UPLOAD_OFFSET: &str = "upload-offset";
 const PIECE: u64 = BLOB_CHUNK_BYTES as u64;
 
 pub(in crate::relay) fn routes(hub: &Arc<Hub>) -> Router {
+    // What a browser asks before a page of another address brings something.
+    let allowed = async || StatusCode::NO_CONTENT;
     Router::new()
-        .route("/v1/blobs/{hash}", get(give).put(bring).options(allow))
+        .route("/v1/blobs/{hash}", get(give).put(bring).options(allowed))
         .layer(middleware::from_fn_with_state(hub.clone(), to_other_pages))
         .with_state(hub.blobs.clone())
 }
@@ -257,11 +259,6 @@ fn part(range: &HeaderValue, length: u64) -> Part {
 
 fn named(hash: &str) -> Result<BlobHash, Problem> {
     hash.parse().map_err(|error| Problem::bad(format!("{hash:?} is {error}")))
-}
-
-/// What a browser asks before a page of another address brings something.
-async fn allow() -> Response {
-    StatusCode::NO_CONTENT.into_response()
 }
 
 /// Lets pages that may connect read what is answered.
