@@ -269,7 +269,9 @@ async fn what_was_written_on_two_relays_meets_when_somebody_moves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_at_once_are_both_kept_in_step() {
     let mut two = Two::start();
-    let alice = with_both(&two).at_once(2).open().unwrap();
+    // Others look for it at once, at both.
+    let at_once = with_both(&two).debounce(Duration::ZERO, Duration::ZERO);
+    let alice = at_once.at_once(2).open().unwrap();
     for relay in [&two.first, &two.second] {
         relay_is(&alice, relay, |it| it.in_use).await;
     }

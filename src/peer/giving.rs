@@ -72,7 +72,8 @@ impl Core {
     pub(super) fn came(&mut self, id: ConnectionId) {
         self.schedule.online(true);
         self.passes_at_ms.get_or_insert(self.now.mono_ms.saturating_add(PASS_MS));
-        // Another relay is not answered for by one that was there before.
+        // Another relay is not answered for by one that was there before, and may be silent.
+        self.wait_no_more();
         let flying: Vec<_> = self.schedule.flying().cloned().collect();
         for document in flying {
             self.handle(Event::SyncWith(id, document));
@@ -94,6 +95,16 @@ impl Core {
             for document in self.schedule.online(false) {
                 self.handle(Event::Release(document));
             }
+        } else {
+            self.wait_no_more();
+        }
+    }
+
+    /// What was edited while it was on its way goes now, whoever was to answer before.
+    fn wait_no_more(&mut self) {
+        let flying: Vec<_> = self.schedule.flying().cloned().collect();
+        for document in flying {
+            self.schedule.heard(&document);
         }
     }
 
