@@ -458,7 +458,6 @@ impl Core {
                     }
                 }
                 self.sessions.roster.connected(self.now.mono_ms);
-                self.actions.push_back(Action::List(id, None));
                 return;
             }
             Event::Disconnected(id) => {
