@@ -102,6 +102,12 @@ mutants! {
     LastToComeWins = "last-to-come-wins" breaks ["convergence", "no-silent-loss"],
     /// The sides of a conflict are in the order in which they came.
     SidesAsTheyCome = "sides-as-they-come" breaks ["convergence"],
+    /// An edit made without a relay returns with the first one made with one.
+    WaitForNetwork = "wait-for-network" breaks ["local-first", "progress", "durability"],
+    /// What was taken out of a document is not kept.
+    ForgetDiscarded = "forget-discarded" breaks ["no-silent-loss"],
+    /// A document is replaced without a word on what it is to be.
+    ReplaceWithoutJournal = "replace-without-journal" breaks ["durability", "no-silent-loss", "convergence"],
     /// The first piece of a large row is written first: half a row looks like one.
     FirstPieceFirst = "first-piece-first" breaks ["durability"],
 }

@@ -160,6 +160,9 @@ pub struct Settings {
     /// first format.
     #[serde(default)]
     pub first_format_lives: u32,
+    /// Of the relays: bytes of the largest change that they take; 0: whatever they take otherwise.
+    #[serde(default)]
+    pub narrow_bytes: u32,
 }
 
 /// Of plans that do not say.

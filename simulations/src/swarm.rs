@@ -10,6 +10,7 @@ use crate::{
     plan::{Action, Attack, DiskFault, Edit, Keep, Name, Plan, Profile, Settings, Way, What},
     pressure,
     random::Rng,
+    refusals,
 };
 
 /// Milliseconds of a minute.
@@ -73,6 +74,7 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
     pressure::draw(&mut plan);
     contention::draw(&mut plan);
     families::draw(&mut plan);
+    refusals::draw(&mut plan);
     plan.actions.sort_by_key(|action| action.at_ms);
     plan
 }
@@ -107,6 +109,7 @@ fn settings(rng: &mut Rng, profile: Profile) -> Settings {
         queue_bytes: 2 * 1024 * 1024,
         group_writes: u32::MAX,
         first_format_lives: 0,
+        narrow_bytes: 0,
     }
 }
 
