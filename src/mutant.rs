@@ -104,6 +104,12 @@ mutants! {
     SidesAsTheyCome = "sides-as-they-come" breaks ["convergence"],
     /// A lease is granted though another session holds it.
     GrantHeldLease = "grant-held-lease" breaks ["one-lease"],
+    /// An edit made without a relay returns with the first one made with one.
+    WaitForNetwork = "wait-for-network" breaks ["local-first", "progress", "durability"],
+    /// What was taken out of a document is not kept.
+    ForgetDiscarded = "forget-discarded" breaks ["no-silent-loss"],
+    /// A document is replaced without a word on what it is to be.
+    ReplaceWithoutJournal = "replace-without-journal" breaks ["durability", "no-silent-loss", "convergence"],
     /// The first piece of a large row is written first: half a row looks like one.
     FirstPieceFirst = "first-piece-first" breaks ["durability"],
 }

@@ -3,8 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
+#[path = "peer_core/clocks.rs"]
+mod clocks;
 #[path = "peer_core/order.rs"]
 mod order;
+#[path = "peer_core/refusals.rs"]
+mod refusals;
 #[path = "peer_core/things.rs"]
 mod things;
 #[path = "peer_core/world.rs"]

@@ -139,6 +139,7 @@ async fn a_change_that_is_refused_among_others_waits_for_somebody_and_the_rest_g
     };
     let rolled_back = tokio::time::timeout(SOON, rolled_back).await.unwrap();
     assert_eq!(rolled_back, (letter.change, RefuseCode::Malformed));
+    assert!(document.read(|_| ()).is_ok(), "who is told can look");
     assert_eq!(shown(&document), json!({ "title": "Shopping", "done": "no" }));
     peer.flush(SOON).await.unwrap();
 
@@ -180,7 +181,10 @@ async fn what_was_refused_is_taken_when_the_reason_is_gone() {
     refused(&peer).await;
     peer.retry(document.id()).unwrap();
     assert!(matches!(peer.flush(SOON).await, Err(ConfirmError::Refused { .. })));
-    assert_eq!(open_letters(&peer).await.len(), 1, "it is still too large");
+    let letters = open_letters(&peer).await;
+    let [letter] = &letters[..] else { panic!("it is still too large: {letters:?}") };
+    assert!(letter.times >= 2, "{letter:?}");
+    assert!(letter.first_ms <= letter.last_ms);
 
     relay.terminate();
     fs::write(homes[0].path().join("concord.toml"), "[limits]\nchange-bytes = 10000\n").unwrap();
@@ -189,6 +193,33 @@ async fn what_was_refused_is_taken_when_the_reason_is_gone() {
     assert_eq!(taken, Ok(()));
     peer.flush(SOON).await.unwrap();
     assert_eq!(peer.dead_letters().await.unwrap(), []);
+    peer.close().await.unwrap();
+}
+
+/// Who asks for it may stop waiting at any moment: the document can be read and edited all the same,
+/// and the change is out or is not.
+#[tokio::test]
+async fn a_discard_goes_on_though_nobody_waits_for_it() {
+    let homes = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let relay = narrow(homes[0].path(), 2_000);
+    let peer = Peer::builder(homes[1].path()).relay(relay.url()).open().unwrap();
+    for micros in [0, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_000] {
+        let document = peer.create().await.unwrap();
+        put(&document, "text", &"w".repeat(3_000)).await;
+        put(&document, "n", "1").await;
+        refused(&peer).await;
+        let letter = open_letters(&peer).await.remove(0);
+        let patience = Duration::from_micros(micros);
+        let discarded =
+            tokio::time::timeout(patience, peer.discard(document.id(), letter.change)).await;
+        put(&document, "later", "2").await;
+        if open_letters(&peer).await.iter().any(|open| open.change == letter.change) {
+            assert!(discarded.is_err(), "{discarded:?}");
+            peer.discard(document.id(), letter.change).await.unwrap();
+        }
+        assert_eq!(shown(&document), json!({ "n": "1", "later": "2" }), "after {patience:?}");
+        peer.flush(SOON).await.unwrap();
+    }
     peer.close().await.unwrap();
 }
 

@@ -79,6 +79,13 @@ states! {
     EntityBuried = "an entity that was deleted while it was edited was open at the end",
     ClaimedTwice = "a name that two entities have was open at the end",
     Dangling = "a reference to a deleted entity was open at the end",
+    LetterOpened = "a relay refused a change of a user",
+    LetterTaken = "a change that was refused was taken in the end",
+    TakenOut = "a refused change was taken out of its document",
+    WrittenAgain = "a change that was made behind a refused one was written again",
+    TakingOutPutOff = "a refused change could not be taken out just then",
+    CrashWhileTakingOut = "a crash while a change was being taken out",
+    TakenOutByStart = "a start finished taking a change out",
     RoundInACircle = "parents that go round in a circle were open at the end",
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use concord::review::{ConflictId, Place};
-use concord_protocol::ChangeHash;
+use concord_protocol::{ChangeHash, RefuseCode};
 
 use crate::{
     opaque::{ByHash, Hashes},
@@ -29,6 +29,8 @@ pub enum Invariant {
     Bounds,
     /// No document waits for ever, whatever became of another.
     Progress,
+    /// An edit waits for its own disk and for nothing else.
+    LocalFirst,
     /// No code of ours panics.
     NoPanic,
 }
@@ -45,6 +47,7 @@ impl Invariant {
             Self::OneLease => "one-lease",
             Self::Bounds => "bounds",
             Self::Progress => "progress",
+            Self::LocalFirst => "local-first",
             Self::NoPanic => "no-panic",
         }
     }
@@ -72,6 +75,10 @@ pub enum Fate {
     Refused,
     /// The process ended before the call returned: it may be there or not.
     Unknown,
+    /// Its user took it out of the document; what it was is kept beside that.
+    TakenOut,
+    /// It was made behind one that its user took out, and is there under another name.
+    WrittenAgain,
 }
 
 /// One change that a user made.
@@ -107,6 +114,10 @@ pub struct Ledger {
     /// In the order of writing.
     order: Vec<ChangeHash>,
     added: Vec<(u8, ChangeHash, i64)>,
+    /// What users took out of documents: at which node, of which document.
+    pub(crate) letters: Vec<(usize, u8, ChangeHash)>,
+    /// Changes that a narrow relay does not take.
+    large: Hashes,
     /// What users decided.
     pub(crate) decisions: Vec<Decision>,
     /// Documents that a stranger may have spoiled: of those less is asked.
@@ -137,6 +148,64 @@ impl Ledger {
         let among =
             self.added.iter().filter(|(of, hash, _)| *of == document && changes.contains(hash));
         among.map(|(_, _, by)| by).sum()
+    }
+
+    /// A change is more than a narrow relay takes.
+    pub(crate) fn is_large(&mut self, hash: ChangeHash) {
+        self.large.insert(hash);
+    }
+
+    /// Whether a narrow relay may refuse a change of this user, which builds on a large one if it is
+    /// none itself.
+    pub(crate) fn may_be_refused(&self, hash: &ChangeHash, code: RefuseCode) -> bool {
+        let Some(written) = self.written.get(hash) else { return false };
+        let same = |other: &ChangeHash| {
+            let other = self.written.get(other);
+            other.is_some_and(|o| (o.peer, o.document) == (written.peer, written.document))
+        };
+        match code {
+            RefuseCode::Malformed => self.large.contains(hash),
+            RefuseCode::OutOfSequence => self.large.iter().any(same),
+            _ => false,
+        }
+    }
+
+    /// Whether a change is more than a narrow relay takes.
+    pub(crate) fn was_large(&self, hash: &ChangeHash) -> bool {
+        self.large.contains(hash)
+    }
+
+    /// Its user took a change out of a document at this node.
+    pub(crate) fn took_out(&mut self, node: usize, hash: ChangeHash) {
+        if let Some(written) = self.written.get_mut(&hash) {
+            written.fate = Fate::TakenOut;
+        }
+        self.decisions.retain(|decision| decision.change != hash);
+        self.unnamed(node, &hash);
+    }
+
+    /// A change that was made behind one that was taken out has another name now.
+    pub(crate) fn wrote_again(&mut self, node: usize, was: ChangeHash, now: ChangeHash) {
+        let Some(written) = self.written.get_mut(&was) else { return };
+        let again = *written;
+        written.fate = Fate::WrittenAgain;
+        self.written.insert(now, again);
+        self.order.push(now);
+        let added = self.added.iter().find(|(_, hash, _)| *hash == was).copied();
+        self.added.extend(added.map(|(document, _, by)| (document, now, by)));
+        if self.large.contains(&was) {
+            self.large.insert(now);
+        }
+        let decisions = self.decisions.iter_mut().filter(|decision| decision.change == was);
+        decisions.for_each(|decision| decision.change = now);
+        self.unnamed(node, &was);
+    }
+
+    /// What a node named it does not have any more, by its user's will.
+    fn unnamed(&mut self, node: usize, hash: &ChangeHash) {
+        if let Some(named) = self.named.get_mut(&node) {
+            named.remove(hash);
+        }
     }
 
     /// What became of it.

@@ -21,6 +21,7 @@ pub mod plan;
 mod pressure;
 pub mod quiet;
 pub mod random;
+mod refusals;
 pub mod regression;
 pub mod shrink;
 pub mod swarm;

@@ -163,6 +163,9 @@ pub struct Settings {
     /// Of the peers: milliseconds that edits rest before they are sent, ten times that at most.
     #[serde(default)]
     pub debounce_ms: u32,
+    /// Of the relays: bytes of the largest change that they take; 0: whatever they take otherwise.
+    #[serde(default)]
+    pub narrow_bytes: u32,
 }
 
 /// Of plans that do not say.

@@ -10,7 +10,7 @@ use crate::{
     plan::{Action, Attack, DiskFault, Edit, Keep, Name, Plan, Profile, Settings, Way, What},
     pressure,
     random::Rng,
-    tenure,
+    refusals, tenure,
 };
 
 /// Milliseconds of a minute.
@@ -78,6 +78,7 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
     let mut rng = Rng::new(seed ^ 0xDEB0);
     plan.settings.debounce_ms = one_of(&mut rng, &[0, 0, 20, 200, 200, 2_000]);
     tenure::draw(&mut plan);
+    refusals::draw(&mut plan);
     plan.actions.sort_by_key(|action| action.at_ms);
     plan
 }
@@ -113,6 +114,7 @@ fn settings(rng: &mut Rng, profile: Profile) -> Settings {
         group_writes: u32::MAX,
         first_format_lives: 0,
         debounce_ms: 0,
+        narrow_bytes: 0,
     }
 }
 

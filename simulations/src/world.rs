@@ -17,6 +17,7 @@ mod node;
 mod outbox;
 mod process;
 mod quarrel;
+mod refusals;
 mod rot;
 mod spoken;
 mod storage;
@@ -156,6 +157,8 @@ pub(crate) struct World<'p> {
     is_calm: bool,
     /// All have met, and meet again.
     is_reunion: bool,
+    /// Relays take every change from now on.
+    is_wide: bool,
     failure: Option<Failure>,
 }
 
@@ -198,6 +201,7 @@ impl World<'_> {
             largest_message: 0,
             is_calm: false,
             is_reunion: false,
+            is_wide: false,
             failure: None,
         };
         for node in 0..world.nodes.len() {

@@ -44,6 +44,8 @@ const OF_DOCUMENTS: &[Mutant] = &[
     Mutant::ForgetEditOfDeleted,
     Mutant::LastToComeWins,
     Mutant::SidesAsTheyCome,
+    Mutant::ForgetDiscarded,
+    Mutant::ReplaceWithoutJournal,
 ];
 
 /// A world that noticed a mutant.

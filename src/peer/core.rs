@@ -49,6 +49,10 @@ use crate::{
 /// Milliseconds that closing waits for writes under way and for relays to say goodbye.
 const CLOSE_MS: u64 = 5_000;
 
+/// Refusals that are kept until it is known what was in the outbox. Beyond that they come again with
+/// the next connection.
+const EARLY_REFUSED_MAX: usize = 10_000;
+
 /// Told when a local change is on disk, or is not going to be.
 pub(super) type LocalDone = oneshot::Sender<Result<(), LocalError>>;
 
@@ -86,6 +90,8 @@ pub(super) enum Command {
     Judged(Judged),
     /// Answers [`Action::Note`].
     Noted(Option<DocumentId>, Result<(), StorageFailure>),
+    /// Answers [`Action::Journal`].
+    Journalled(Result<(), StorageFailure>),
     /// Answers [`Action::ReadNotes`].
     Notes(Result<Notes, StorageFailure>),
     /// Answers [`Action::ListForOutbox`]: documents in order; none: there are no more.
@@ -147,6 +153,9 @@ pub(super) enum Action {
     Keep(Bytes),
     /// Write these of the outbox's rows, of a document or of all, before what is asked for after.
     Note(Option<DocumentId>, Vec<RowWrite>),
+    /// Write these of the outbox's rows of a document, if any, and then this of those of all; answer
+    /// when both are on disk.
+    Journal(Option<(DocumentId, Vec<RowWrite>)>, RowWrite),
     /// Read a page of the outbox's rows, those of the documents after this one.
     ReadNotes(Option<DocumentId>),
     /// List a page of the stored documents, those after this one.
@@ -180,6 +189,10 @@ pub(super) struct Core {
     pub(super) passes_at_ms: Option<u64>,
     /// It is on disk, or on its way there, that an outbox is kept.
     pub(super) has_marker: bool,
+    /// What programs asked for, and relays refused, before it was known what was in the outbox: it
+    /// changes rows that have to be read first.
+    early: VecDeque<Command>,
+    early_refused: Vec<(DocumentId, ChangeHash, RefuseCode, String)>,
     /// When the replica wants to be woken, and when somebody will be, in `mono_ms`.
     timer_ms: Option<u64>,
     armed_ms: Option<u64>,
@@ -189,6 +202,8 @@ pub(super) struct Core {
     purging: BTreeSet<Ticket>,
     /// A document that is being replaced.
     pub(super) replacing: Option<Replacing>,
+    /// A document that an earlier run began to replace: nothing is to be written to it.
+    pub(super) unfinished: Option<DocumentId>,
     /// Documents that are gone, of which somebody still has a handle.
     purged: BTreeSet<DocumentId>,
     next_ticket: u64,
@@ -230,12 +245,15 @@ impl Core {
             outbox: Outbox::new(Arc::clone(&board)),
             board,
             has_marker: false,
+            early: VecDeque::new(),
+            early_refused: Vec::new(),
             timer_ms: None,
             armed_ms: None,
             open: BTreeSet::new(),
             local: BTreeMap::new(),
             purging: BTreeSet::new(),
             replacing: None,
+            unfinished: None,
             purged: BTreeSet::new(),
             next_ticket: 0,
             under_way: 0,
@@ -258,7 +276,17 @@ impl Core {
     pub(super) fn take(&mut self, now: Now, command: Command) {
         self.now = now;
         match command {
+            early @ (Command::Local(..) | Command::Purge(..)) if !self.outbox.is_complete() => {
+                self.early.push_back(early);
+            }
+            // What is stored is read after what is about to be.
+            Command::Open(document) if self.is_early(&document) => {
+                self.early.push_back(Command::Open(document));
+            }
             Command::Event(event) => self.event(event),
+            Command::Local(held, _, _, done) if self.is_replacing(&held.id) => {
+                Self::refuse_while_replacing(done);
+            }
             Command::Local(held, change, level, done) => {
                 let document = held.id.clone();
                 let note = self.outbox.edited(now, &document, level);
@@ -337,8 +365,18 @@ impl Core {
                     }
                 }
             }
-            Command::Notes(page) => self.notes(page),
-            Command::Unnoted(page) => self.unnoted(page),
+            Command::Journalled(result) => {
+                self.answered();
+                self.journalled(result);
+            }
+            Command::Notes(page) => {
+                self.notes(page);
+                self.take_early();
+            }
+            Command::Unnoted(page) => {
+                self.unnoted(page);
+                self.take_early();
+            }
             // Who asked may have stopped waiting.
             Command::Letters(asked) => _ = asked.send(self.outbox.letters()),
             Command::Replace(replacement) => self.replace(*replacement),
@@ -369,6 +407,27 @@ impl Core {
             Command::Hide(document) => self.sessions.roster.hide(&document),
             Command::SyncNow => self.sync_now(),
             Command::Close(done) => self.close(done),
+        }
+    }
+
+    /// Whether a change of the document waits for that.
+    fn is_early(&self, document: &DocumentId) -> bool {
+        let is_of =
+            |early: &Command| matches!(early, Command::Local(held, ..) if held.id == *document);
+        self.early.iter().any(is_of)
+    }
+
+    /// Does what could not be done before it was known what was in the outbox.
+    fn take_early(&mut self) {
+        if !self.outbox.is_complete() {
+            return;
+        }
+        for (document, hash, code, reason) in std::mem::take(&mut self.early_refused) {
+            let note = self.outbox.refused(self.now, &document, (hash, code, &reason));
+            self.note(note);
+        }
+        while let Some(command) = self.early.pop_front() {
+            self.take(self.now, command);
         }
     }
 
@@ -736,6 +795,8 @@ impl Core {
 
     fn publish(&mut self, document: &DocumentId, published: Published) {
         match &published {
+            // It is read when that is over, and relays are asked again.
+            Published::Opened(_) | Published::Confirmed if self.is_replacing(document) => return,
             Published::Confirmed => {
                 self.schedule.done(document);
                 let note = self.outbox.confirmed(self.now, document);
@@ -743,9 +804,16 @@ impl Core {
             }
             // What was taken back meanwhile is nobody's concern.
             Published::Refused { hash, .. }
-                if self.replica.holds(document, hash) == Some(false) =>
+                if self.is_going(document, hash)
+                    || self.replica.holds(document, hash) == Some(false) =>
             {
                 return;
+            }
+            Published::Refused { hash, code, reason } if !self.outbox.is_complete() => {
+                if self.early_refused.len() < EARLY_REFUSED_MAX {
+                    let refused = (document.clone(), *hash, *code, reason.clone());
+                    self.early_refused.push(refused);
+                }
             }
             Published::Refused { hash, code, reason } => {
                 self.schedule.done(document);
@@ -768,6 +836,9 @@ impl Core {
             return;
         };
         match published {
+            Published::Opened(_) if self.is_unfinished(document) => {
+                held.fail("a change is half taken out of it, and the disk failed: start again");
+            }
             Published::Opened(chunks) => {
                 if held.name(chunks.into_iter().map(Incoming::from).collect()) {
                     self.actions.push_back(Action::Apply(Task::Load(held)));

@@ -18,7 +18,7 @@ use super::{
     blobs::Lines,
     core::{Action, Command, Core},
     notes::{Notes, OUTBOX_ROW},
-    replacing,
+    replacing::{self, Unfinished},
     socket::Outgoing,
 };
 use crate::{
@@ -78,8 +78,9 @@ impl Engine {
         mut sockets: mpsc::Receiver<Told>,
     ) {
         let mut is_wanted = true;
-        if let Err(error) = replacing::finish(&*self.store).await {
+        if let Err(Unfinished { document, error }) = replacing::finish(&*self.store).await {
             tracing::error!(%error, "what an earlier run began to write anew is not finished");
+            self.core.unfinished = document;
         }
         self.core.recall();
         loop {
@@ -242,6 +243,19 @@ impl Engine {
                     Command::Noted(document, writing.await.map_err(StorageFailure::from))
                 });
             }
+            Action::Journal(rows, journal) => {
+                let write = |document, rows| self.store.write(DocumentKey::outbox(document), rows);
+                // Both take their places in the order here.
+                let first = rows.map(|(document, rows)| write(Some(document), rows));
+                let then = write(None, vec![journal]);
+                self.answer(async move {
+                    let first = match first {
+                        Some(first) => first.await,
+                        None => Ok(()),
+                    };
+                    Command::Journalled(then.await.and(first).map_err(StorageFailure::from))
+                });
+            }
             Action::ReadNotes(after) => {
                 let store = Arc::clone(&self.store);
                 self.answer(async move {
@@ -302,10 +316,13 @@ pub(super) async fn read_notes(
     }
     let documents = store.documents(Tenant::outbox(), after, DOCUMENTS_PAGE).await?;
     let mut page = Vec::with_capacity(documents.len());
-    for document in documents {
+    // All are asked for before the first is waited for: edits wait for the last.
+    let reading = documents.into_iter().map(|document| {
         let key = DocumentKey::outbox(Some(document.clone()));
-        let row = store.read(key, vec![OUTBOX_ROW]).await?.into_iter().next().flatten();
-        page.push((document, row));
+        (document, store.read(key, vec![OUTBOX_ROW]))
+    });
+    for (document, row) in reading.collect::<Vec<_>>() {
+        page.push((document, row.await?.into_iter().next().flatten()));
     }
     Ok(Notes { page, has_marker })
 }

@@ -94,6 +94,18 @@ struct Content {
     relay_has: BTreeMap<ConnectionId, BTreeSet<ChangeHash>>,
     /// What a relay said that takes nothing more of it.
     refusal: Option<Refusal>,
+    /// Watchers are told this when there is something to read again.
+    news: Option<DocumentEvent>,
+}
+
+impl Content {
+    /// Whatever was made of what was named before is of no use.
+    fn begin_again(&mut self) {
+        self.doc = None;
+        self.named = None;
+        self.naming += 1;
+        self.inbox.clear();
+    }
 }
 
 impl std::fmt::Debug for Held {
@@ -109,11 +121,6 @@ impl Ready<'_> {
     pub(super) fn doc(&mut self) -> &mut Automerge {
         // `Held::ready` gives no guard without a document, and nobody takes it from under one.
         self.0.doc.get_or_insert_with(Automerge::new)
-    }
-
-    /// Takes the document out; the content is to be made anew.
-    pub(super) fn take(mut self) -> Automerge {
-        self.0.doc.take().unwrap_or_default()
     }
 
     /// A panic went through the instance: it is not to be used again.
@@ -216,13 +223,38 @@ impl Held {
     /// The content is to be made anew.
     pub(super) fn reset(&self) {
         let mut content = locked(&self.content);
-        content.doc = None;
-        content.named = None;
-        content.naming += 1;
-        content.inbox.clear();
-        drop(content);
+        content.begin_again();
         self.unless_failed(Phase::Loading);
+        drop(content);
         self.home.index().touch(&self.id);
+    }
+
+    /// Takes the content out: nobody edits or reads it before it is made anew.
+    pub(super) fn take(&self) -> Option<Automerge> {
+        let mut content = self.ready()?.0;
+        let doc = content.doc.take();
+        content.begin_again();
+        self.unless_failed(Phase::Loading);
+        drop(content);
+        self.home.index().touch(&self.id);
+        doc
+    }
+
+    /// Nothing is left of it: it is as one that was just created.
+    pub(super) fn start_over(&self) {
+        let mut content = locked(&self.content);
+        content.begin_again();
+        content.doc = Some(self.home.instance());
+        self.unless_failed(Phase::Ready);
+        let news = content.news.take();
+        drop(content);
+        self.home.index().touch(&self.id);
+        news.into_iter().for_each(|event| self.tell(|| event));
+    }
+
+    /// Has watchers told of this as soon as there is something to read.
+    pub(super) fn tell_when_read(&self, event: DocumentEvent) {
+        locked(&self.content).news = Some(event);
     }
 
     /// What broke the content is withheld from now on: it is to be made anew, though it may have
@@ -356,8 +388,11 @@ impl Held {
             return;
         }
         content.doc = Some(doc);
-        drop(content);
+        // While the content is locked: a reset that came in between would be undone.
         self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
+        let news = content.news.take();
+        drop(content);
+        news.into_iter().for_each(|event| self.tell(|| event));
         self.take_in();
         self.recount();
     }
@@ -370,7 +405,8 @@ impl Held {
         if inbox.is_empty() {
             return;
         }
-        if content.doc.is_none() && *self.phase.borrow() == Phase::Loading {
+        let is_coming = matches!(*self.phase.borrow(), Phase::Loading | Phase::Ready);
+        if content.doc.is_none() && is_coming {
             // It is about to be loaded, and what is being loaded comes first.
             content.inbox = inbox;
             return;

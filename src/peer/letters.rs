@@ -3,9 +3,9 @@
 //! A refused change stays in the document where it was made, and is shown there. What was made in
 //! the document after it builds on it, so no relay can take that either; it waits behind it. Other
 //! documents go on. Whoever looks after it has three ways: to send it once more as it is, when the
-//! reason is gone; to take it out of the document, with what was made after it kept ([`without`]);
-//! or to make another change in its place. What is taken out is kept beside the document, with the
-//! relay's word on it, until it is thrown away.
+//! reason is gone; to take it out of the document, with what was made after it kept (see
+//! [`history::without`]); or to make another change in its place. What is taken out is kept beside
+//! the document, with the relay's word on it, until it is thrown away.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,21 +17,20 @@ use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep},
+    time::{sleep, timeout},
 };
 
 use super::{
-    ChangeError, Changed, Document, DocumentEvent, EditError, FindError, Peer,
+    ChangeError, Changed, Document, EditError, FindError, Peer,
     applier::Task,
     content::{self, Incoming},
     core::Command,
-    home::{Surroundings as _, System},
+    held::Phase,
     outbox::{Row, RowRefused},
-    replacing::{Replacement, letter_row},
+    replacing::{Removed, letter_row, take_out},
 };
 use crate::{
-    history::{self, Difference, HistoryError, RebaseError, Rebased, Stamp, without},
-    replica::LocalError,
+    history::{self, Difference, HistoryError, RebaseError, Stamp},
     store::{DocumentKey, StoreError},
 };
 
@@ -155,11 +154,10 @@ impl Peer {
         self.0.engine.send(Command::Letters(asked)).map_err(|_| ChangeError::Closed)?;
         let mut all = Vec::new();
         for (id, row) in letters.await.map_err(|_| ChangeError::Closed)? {
-            let doc = match self.find_within(id.as_str(), Duration::from_millis(OPEN_MS)).await {
-                Ok(document) => document.read(Clone::clone).ok(),
-                Err(_) => None,
-            };
-            all.extend(letters_of(&id, &row, doc.as_ref()));
+            let found = self.find_within(id.as_str(), Duration::from_millis(OPEN_MS)).await.ok();
+            let doc = found.as_ref().and_then(|found| found.read(Clone::clone).ok());
+            let relays = found.map(|found| found.held_arc().relays_have()).unwrap_or_default();
+            all.extend(letters_of(&id, &row, doc.as_ref(), &relays));
         }
         Ok(all)
     }
@@ -230,7 +228,7 @@ impl Peer {
 
     /// Takes a refused change out of its document. What was made after it is kept, written again as
     /// if it had never been; the change itself is kept beside the document. Whoever watches the
-    /// document is told ([`DocumentEvent::RolledBack`]).
+    /// document is told ([`super::DocumentEvent::RolledBack`]).
     ///
     /// # Errors
     /// [`LetterError`]: nothing is different then.
@@ -300,69 +298,20 @@ impl Peer {
         change: ChangeHash,
     ) -> Result<Discarded, LetterError> {
         let held = document.held_arc();
-        let id = document.id().clone();
-        // Nobody edits it from now on, until it is read again.
-        let doc = held.content()?.take();
-        held.reset();
-        let work = move || {
-            let doc: Automerge = doc;
-            let heads: Vec<_> = doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
-            let rebased = without(&doc, change, || automerge::ActorId::from(System.name()))?;
-            rebased.document()?;
-            let payload = doc.get_change_by_hash(&automerge::ChangeHash(change.0));
-            let payload = payload.ok_or(RebaseError::Unknown(change))?;
-            Ok::<_, LetterError>((heads, rebased, Bytes::copy_from_slice(payload.raw_bytes())))
-        };
-        let made = match self.on_applier(work).await {
-            Ok(Ok(made)) => made,
-            Ok(Err(error)) | Err(error) => {
-                held.reread();
-                return Err(error);
-            }
-        };
-        let (heads, rebased, payload) = made;
-        let Rebased { ref rewritten, ref lost, .. } = rebased;
-        let gone: BTreeSet<ChangeHash> =
-            rewritten.iter().map(|(was, _)| *was).chain(lost.keys().copied()).collect();
-        let outcome = Discarded { rewritten: rewritten.len(), lost: lost.values().sum() };
-        let changes =
-            rebased.changes().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect();
-        let (done, replaced) = oneshot::channel();
         let who = self.0.author.clone().unwrap_or_default();
-        let replacement = Replacement {
-            held: document.held_arc(),
-            heads,
-            change,
-            payload,
-            gone,
-            changes,
-            who,
-            done,
-        };
-        let replace = Command::Replace(Box::new(replacement));
-        self.0.engine.send(replace).map_err(|_| ChangeError::Closed)?;
-        match replaced.await.map_err(|_| ChangeError::Closed)? {
-            Ok(refused) => {
-                let Discarded { rewritten, lost } = outcome;
-                held.tell(|| DocumentEvent::RolledBack {
-                    hash: change,
-                    code: refused.code(),
-                    reason: refused.reason,
-                    rewritten,
-                    lost,
-                });
-                // Whoever reads next reads what is left.
-                let deadline = Instant::now() + Duration::from_millis(OPEN_MS);
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.find_within(id.as_str(), left).await?;
-                Ok(outcome)
-            }
-            Err(LocalError::NotPurged(reason)) => {
-                held.reread();
-                Err(LetterError::NotNow { document: id, reason })
-            }
-            Err(error) => Err(ChangeError::from(error).into()),
-        }
+        // Somebody who stopped waiting may be taking another out of it.
+        let (task, removing) = take_out(&held, change, who).map_err(|error| {
+            let document = document.id().clone();
+            LetterError::NotNow { document, reason: error.to_string() }
+        })?;
+        self.0.tasks.send(task).map_err(|_| ChangeError::Closed)?;
+        let Removed { rewritten, lost } = removing.await.map_err(|_| ChangeError::Closed)??;
+        // Whoever reads next reads what is left.
+        let mut phase = held.phase();
+        let read = phase.wait_for(|phase| *phase != Phase::Loading);
+        // It is out, whether or not the rest can be read soon.
+        let _ = timeout(Duration::from_millis(OPEN_MS), read).await;
+        Ok(Discarded { rewritten: rewritten.len(), lost: lost.values().sum() })
     }
 
     /// Does something with bytes of others where that is safe.
@@ -380,11 +329,33 @@ impl Peer {
     }
 }
 
-/// The letters of a document, which is given if it can be read.
-fn letters_of(id: &DocumentId, row: &Row, doc: Option<&Automerge>) -> Vec<DeadLetter> {
-    let refused: BTreeSet<automerge::ChangeHash> =
-        row.refused.iter().map(|refused| automerge::ChangeHash(refused.hash)).collect();
-    let behind = doc.map(|doc| behind(doc, &refused));
+/// The letters of a document, which is given if it can be read, with what each relay has of it.
+pub(super) fn letters_of(
+    id: &DocumentId,
+    row: &Row,
+    doc: Option<&Automerge>,
+    relays: &[BTreeSet<automerge::ChangeHash>],
+) -> Vec<DeadLetter> {
+    // What was refused may have been taken since, as a part of the document as a whole or by another
+    // relay. In the row it stays until all of the document is.
+    let lacks: Vec<_> =
+        doc.into_iter().flat_map(|doc| relays.iter().map(|of| lacks(doc, of))).collect();
+    let is_open = |refused: &&RowRefused| {
+        lacks.iter().all(|lacks| lacks.contains(&automerge::ChangeHash(refused.hash)))
+    };
+    let refused: Vec<&RowRefused> = row.refused.iter().filter(is_open).collect();
+    let sent_again: Vec<&RowRefused> = row.sent_again.iter().filter(is_open).collect();
+    let hashes = |of: &[&RowRefused]| -> BTreeSet<automerge::ChangeHash> {
+        of.iter().map(|refused| automerge::ChangeHash(refused.hash)).collect()
+    };
+    let behind = doc.map(|doc| behind(doc, &hashes(&refused)));
+    // Nobody has decided on what builds on a change of which there is no word yet: that is to come.
+    let awaited = doc.filter(|_| !sent_again.is_empty());
+    let awaited = awaited.map(|doc| below(doc, &hashes(&sent_again))).unwrap_or_default();
+    // Refused for themselves. Of a document that cannot be read nothing else is known of which builds
+    // on which.
+    let is_first = |one: &RowRefused| one.code() != RefuseCode::OutOfSequence;
+    let has_first = refused.iter().any(|one| is_first(one));
     let letter = |refused: &RowRefused, state| DeadLetter {
         document: id.clone(),
         change: ChangeHash(refused.hash),
@@ -396,10 +367,14 @@ fn letters_of(id: &DocumentId, row: &Row, doc: Option<&Automerge>) -> Vec<DeadLe
         stamp: doc.and_then(|doc| Stamp::of(doc, &ChangeHash(refused.hash))),
         state,
     };
-    let open = row.refused.iter().filter_map(|one| {
+    let open = refused.into_iter().filter_map(|one| {
+        if !is_first(one) && awaited.contains_key(&automerge::ChangeHash(one.hash)) {
+            return None;
+        }
         let behind = match &behind {
             // Not one of the first: it is counted with one of those.
             Some(behind) => *behind.get(&automerge::ChangeHash(one.hash))?,
+            None if has_first && !is_first(one) => return None,
             None => 0,
         };
         Some(letter(one, LetterState::Open { behind }))
@@ -411,6 +386,16 @@ fn letters_of(id: &DocumentId, row: &Row, doc: Option<&Automerge>) -> Vec<DeadLe
     open.chain(discarded).collect()
 }
 
+/// The changes of a document that somebody with these heads does not have.
+fn lacks(
+    doc: &Automerge,
+    heads: &BTreeSet<automerge::ChangeHash>,
+) -> BTreeSet<automerge::ChangeHash> {
+    let known = heads.iter().filter(|head| doc.get_change_meta_by_hash(head).is_some());
+    let known: Vec<_> = known.copied().collect();
+    doc.get_changes_meta(&known).into_iter().map(|change| change.hash).collect()
+}
+
 /// Of these changes those that build on no other of them, each with how many changes build on it
 /// (and on none before it).
 fn behind(
@@ -418,21 +403,25 @@ fn behind(
     refused: &BTreeSet<automerge::ChangeHash>,
 ) -> BTreeMap<automerge::ChangeHash, usize> {
     let mut counts = BTreeMap::new();
-    // Every change that builds on one of the first, and on which.
+    for (change, first) in below(doc, refused) {
+        *counts.entry(first).or_default() += usize::from(change != first);
+    }
+    counts
+}
+
+/// Those of these changes that build on no other of them, and every change that builds on one of
+/// those; and on which.
+fn below(
+    doc: &Automerge,
+    firsts: &BTreeSet<automerge::ChangeHash>,
+) -> BTreeMap<automerge::ChangeHash, automerge::ChangeHash> {
     let mut below = BTreeMap::new();
     for change in doc.get_changes_meta(&[]) {
         let first = change.deps.iter().find_map(|dep| below.get(dep)).copied();
-        match first {
-            Some(first) => {
-                *counts.entry(first).or_default() += 1;
-                below.insert(change.hash, first);
-            }
-            None if refused.contains(&change.hash) => {
-                counts.insert(change.hash, 0);
-                below.insert(change.hash, change.hash);
-            }
-            None => {}
+        let is_first = || firsts.contains(&change.hash).then_some(change.hash);
+        if let Some(first) = first.or_else(is_first) {
+            below.insert(change.hash, first);
         }
     }
-    counts
+    below
 }

@@ -35,13 +35,18 @@ pub(super) struct Notes {
 impl Core {
     /// Has a row written, or deleted.
     pub(super) fn note(&mut self, note: Option<Note>) {
-        let (document, write) = match note {
-            None => return,
-            Some(Note::Put(document, row)) => (document, RowWrite::Put(OUTBOX_ROW, row)),
-            Some(Note::Delete(document)) => (document, RowWrite::Delete(OUTBOX_ROW)),
-        };
-        self.mark();
+        let Some(note) = note else { return };
+        let (document, write) = self.row_of(note);
         self.ask(Action::Note(Some(document), vec![write]));
+    }
+
+    /// What is to be written for a note. It is on its way to the disk by now that an outbox is kept.
+    pub(super) fn row_of(&mut self, note: Note) -> (DocumentId, RowWrite) {
+        self.mark();
+        match note {
+            Note::Put(document, row) => (document, RowWrite::Put(OUTBOX_ROW, row)),
+            Note::Delete(document) => (document, RowWrite::Delete(OUTBOX_ROW)),
+        }
     }
 
     /// Has rows deleted of what was confirmed, those that are due or all, and written that could not be

@@ -22,7 +22,7 @@ use std::{
 use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
 
-pub(super) use self::row::{Row, RowLetter, RowRefused};
+pub(super) use self::row::{Row, RowLetter, RowRefused, on_its_way};
 use super::overview::Board;
 use crate::{entity::Level, replica::Now};
 
@@ -269,6 +269,7 @@ impl Outbox {
         let at_ms = now.mono_ms.saturating_add(LINGER_MS);
         let note = self.change(document, |entry| {
             entry.row.refused.clear();
+            entry.row.sent_again.clear();
             entry.failed = None;
             if entry.row.letters.is_empty() {
                 entry.goes_at_ms = Some(at_ms);
@@ -344,7 +345,12 @@ impl Outbox {
             if refused.len() >= REFUSED_MAX {
                 return (None, at_ms);
             }
-            refused.push(RowRefused::new(hash, code, reason, now.wall_ms));
+            let mut news = RowRefused::new(hash, code, reason, now.wall_ms);
+            let sent_again = &mut entry.row.sent_again;
+            if let Some(at) = sent_again.iter().position(|before| before.hash == hash.0) {
+                news.follows(&sent_again.remove(at));
+            }
+            refused.push(news);
             entry.is_noted = true;
             (Some(entry.row.write()), at_ms)
         });
@@ -356,7 +362,8 @@ impl Outbox {
     pub(super) fn retried(&mut self, document: &DocumentId) -> Option<Note> {
         self.entries.get(document).filter(|entry| !entry.row.refused.is_empty())?;
         let row = self.change(document, |entry| {
-            entry.row.refused.clear();
+            let Row { refused, sent_again, .. } = &mut entry.row;
+            sent_again.append(refused);
             entry.row.write()
         });
         Some(Note::Put(document.clone(), row))
@@ -379,8 +386,12 @@ impl Outbox {
             return None;
         }
         let row = self.change(document, |entry| {
-            let Row { refused: open, letters, .. } = &mut entry.row;
-            open.retain(|other| other.hash != hash.0 && !gone.contains(&ChangeHash(other.hash)));
+            let Row { refused: open, letters, sent_again, .. } = &mut entry.row;
+            let stays = |other: &RowRefused| {
+                other.hash != hash.0 && !gone.contains(&ChangeHash(other.hash))
+            };
+            open.retain(stays);
+            sent_again.retain(stays);
             letters.retain(|letter| letter.refused.hash != hash.0);
             letters.push(RowLetter {
                 refused: refused.clone(),

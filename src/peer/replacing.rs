@@ -1,11 +1,16 @@
 //! Puts another document in the place of one: what it is without a change that a relay refused.
 //!
 //! That is more than one write, so what is to be written is put down first: the change that goes, the
-//! word on why, and then, in a row that there is one of, all that the document is to be. If the
-//! process ends in between, the next start finishes it before anybody can open the document. What
-//! came from others in the meantime stays.
+//! word on why, and then, in a row that there is one of, all that the document is to be. Nothing of
+//! the document is touched before that is on disk. If the process ends in between, the next start
+//! finishes it before anybody can open the document. What came from others in the meantime stays.
+//! The document is opened again once the row is gone: what it says must not be done to anything that
+//! was written after it.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod journal;
+mod removal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,23 +18,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use concord_protocol::{ChangeHash, DocumentId, Limits, guard};
-use serde::{Deserialize, Serialize};
+use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
+use tokio::sync::oneshot;
 
+pub(super) use self::{
+    journal::{Unfinished, finish},
+    removal::{Removed, Removing, take_out},
+};
 use super::{
-    core::{Action, Core},
+    ChangeError, DocumentEvent, LetterError,
+    core::{Action, Core, LocalDone},
     held::Held,
-    index,
     outbox::RowRefused,
 };
-use crate::{
-    record,
-    replica::{Event, Kind, Leaving, LocalError, RowKey, RowWrite, Ticket},
-    store::{DocumentKey, Store, StoreError, Tenant},
-};
-
-/// The row that says what is being replaced.
-const JOURNAL_ROW: RowKey = RowKey { kind: Kind::Meta, id: [1; 32], part: 0 };
+use crate::replica::{Event, Kind, Leaving, LocalError, RowKey, RowWrite, StorageFailure, Ticket};
 
 /// The row in which a change is kept that was taken out of a document.
 pub(super) fn letter_row(change: &ChangeHash) -> RowKey {
@@ -39,81 +41,132 @@ pub(super) fn letter_row(change: &ChangeHash) -> RowKey {
 /// What is to be done.
 #[derive(Debug)]
 pub(super) struct Replacement {
-    pub(super) held: Arc<Held>,
+    held: Arc<Held>,
     /// The heads that the document had.
-    pub(super) heads: Vec<ChangeHash>,
+    heads: Vec<ChangeHash>,
     /// The change that goes, and its bytes.
-    pub(super) change: ChangeHash,
-    pub(super) payload: Bytes,
-    /// What was written again and goes too, under the names that it had.
-    pub(super) gone: BTreeSet<ChangeHash>,
+    change: ChangeHash,
+    payload: Bytes,
+    /// What was written again: under which name it was there, and is now.
+    rewritten: Vec<(ChangeHash, ChangeHash)>,
+    /// Operations of later changes that are gone with it.
+    lost: BTreeMap<ChangeHash, usize>,
     /// All that the document is to be, in causal order.
-    pub(super) changes: Vec<Bytes>,
+    changes: Vec<Bytes>,
     /// Who asks for it.
-    pub(super) who: String,
-    /// Answered when it is all on disk, with what was said of the change.
-    pub(super) done: tokio::sync::oneshot::Sender<Result<RowRefused, LocalError>>,
+    who: String,
+    /// Answered when it is all on disk.
+    done: oneshot::Sender<Result<Removed, LetterError>>,
 }
 
 /// What is being done.
 pub(super) struct Replacing {
     replacement: Replacement,
     refused: RowRefused,
-    /// The purge of what was there.
-    purge: Option<Ticket>,
-    /// The changes that are on their way to the disk.
-    writing: BTreeSet<Ticket>,
-    failed: Option<LocalError>,
+    /// All that is in the document and will not be.
+    gone: BTreeSet<ChangeHash>,
+    stage: Stage,
 }
 
-/// The journal.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Journal {
-    document: String,
-    /// What goes.
-    gone: Vec<[u8; 32]>,
-    /// All that the document is to be.
-    changes: Vec<Vec<u8>>,
+/// What is waited for.
+enum Stage {
+    /// That the journal is on disk.
+    Begin,
+    /// The purge of what was there.
+    Purge(Ticket),
+    /// The changes that are on their way to the disk; and whether one failed.
+    Write(BTreeSet<Ticket>, Option<LocalError>),
+    /// That the journal is gone from the disk: it is done, or nothing is and this is why.
+    End(Result<(), LocalError>),
+}
+
+#[cfg(feature = "simulation")]
+impl Replacing {
+    /// Of which document which change goes, and what comes of it.
+    pub(super) fn comes_to(&self) -> (DocumentId, ChangeHash, Removed) {
+        let Replacement { held, change, rewritten, lost, .. } = &self.replacement;
+        let removed = Removed { rewritten: rewritten.clone(), lost: lost.clone() };
+        (held.id.clone(), *change, removed)
+    }
 }
 
 impl Core {
     pub(super) fn replace(&mut self, replacement: Replacement) {
         let document = replacement.held.id.clone();
-        let Replacement { change, gone, who, .. } = &replacement;
-        let refuse = |why: &str, replacement: Replacement| {
-            // Who asked may have stopped waiting.
-            let _ = replacement.done.send(Err(LocalError::NotPurged(why.to_owned())));
+        let begun = if self.replacing.is_some() {
+            Err("another is being replaced")
+        } else {
+            journal::begun(&replacement).map_err(|_| "it is too large")
         };
-        if self.replacing.is_some() {
-            return refuse("another is being replaced", replacement);
-        }
-        let journal = Journal {
-            document: document.as_str().to_owned(),
-            gone: gone.iter().chain([change]).map(|hash| hash.0).collect(),
-            changes: replacement.changes.iter().map(|change| change.to_vec()).collect(),
-        };
-        let Ok(journal) = record::encode(&journal) else {
-            return refuse("it is too large", replacement);
-        };
-        let discarded = self.outbox.discarded(self.now, &document, *change, gone, who);
-        let Some((note, refused)) = discarded else {
-            return refuse("no relay has refused this change", replacement);
-        };
-        let payload = RowWrite::Put(letter_row(change), replacement.payload.clone());
-        self.ask(Action::Note(Some(document.clone()), vec![payload]));
-        self.note(Some(note));
-        let journal = RowWrite::Put(JOURNAL_ROW, journal.into());
-        self.ask(Action::Note(None, vec![journal]));
-        let ticket = self.ticket();
-        let (heads, leaving) = (replacement.heads.clone(), Leaving::Nothing);
-        self.replacing = Some(Replacing {
-            replacement,
-            refused,
-            purge: Some(ticket),
-            writing: BTreeSet::new(),
-            failed: None,
+        let gone = replacement.gone();
+        let begun = begun.and_then(|journal| {
+            let Replacement { change, who, .. } = &replacement;
+            let noted = self.outbox.discarded(self.now, &document, *change, &gone, who);
+            let (note, refused) = noted.ok_or("no relay has refused this change")?;
+            Ok((journal, note, refused))
         });
-        self.handle(Event::Purge { ticket, document, heads, leaving });
+        let (journal, note, refused) = match begun {
+            Ok(begun) => begun,
+            Err(why_not) => {
+                let Replacement { held, done, .. } = replacement;
+                self.read_again(&held);
+                let reason = why_not.to_owned();
+                // Who asked may have stopped waiting.
+                let _ = done.send(Err(LetterError::NotNow { document, reason }));
+                return;
+            }
+        };
+        let payload = RowWrite::Put(letter_row(&replacement.change), replacement.payload.clone());
+        let mut rows = vec![payload, self.row_of(note).1];
+        if mutant!(ForgetDiscarded) {
+            rows.remove(0);
+        }
+        let journal = if mutant!(ReplaceWithoutJournal) { journal::ended() } else { journal };
+        self.ask(Action::Journal(Some((document, rows)), journal));
+        self.replacing = Some(Replacing { replacement, refused, gone, stage: Stage::Begin });
+    }
+
+    /// Whether the document is being replaced.
+    pub(super) fn is_replacing(&self, document: &DocumentId) -> bool {
+        self.replacing.as_ref().is_some_and(|it| it.replacement.held.id == *document)
+    }
+
+    /// Whether this change of the document is being taken out of it.
+    pub(super) fn is_going(&self, document: &DocumentId, hash: &ChangeHash) -> bool {
+        let replacing = self.replacing.as_ref();
+        replacing.is_some_and(|it| it.replacement.held.id == *document && it.gone.contains(hash))
+    }
+
+    /// Whether an earlier run began to replace the document, and this one could not finish it.
+    pub(super) fn is_unfinished(&self, document: &DocumentId) -> bool {
+        self.unfinished.as_ref() == Some(document)
+    }
+
+    /// A change made while the document is being replaced builds on what is going.
+    pub(super) fn refuse_while_replacing(done: LocalDone) {
+        let code = RefuseCode::OutOfSequence;
+        let reason = "a change is being taken out of the document: make it again".to_owned();
+        // Whoever made the change may have stopped waiting.
+        let _ = done.send(Err(LocalError::Refused { code, reason }));
+    }
+
+    /// The journal is written, or gone.
+    pub(super) fn journalled(&mut self, result: Result<(), StorageFailure>) {
+        let ticket = self.ticket();
+        let Some(Replacing { replacement, stage, .. }) = &mut self.replacing else { return };
+        match (&*stage, result) {
+            (Stage::Begin, Ok(())) => {
+                *stage = Stage::Purge(ticket);
+                let (document, heads) = (replacement.held.id.clone(), replacement.heads.clone());
+                let leaving = Leaving::Nothing;
+                self.handle(Event::Purge { ticket, document, heads, leaving });
+            }
+            // Perhaps it is there all the same.
+            (Stage::Begin, Err(error)) => self.end_journal(Err(LocalError::Storage(error))),
+            (Stage::End(_), Ok(())) => self.replaced_or_not(),
+            (Stage::End(_), Err(error)) => self.not_ended(&error),
+            (Stage::Purge(_) | Stage::Write(..), _) => {}
+        }
     }
 
     /// Takes what was answered of a replacement; gives back what is of something else.
@@ -122,35 +175,41 @@ impl Core {
         ticket: Ticket,
         result: Result<(), LocalError>,
     ) -> Option<Result<(), LocalError>> {
-        let Some(replacing) = &mut self.replacing else { return Some(result) };
-        if replacing.purge == Some(ticket) {
-            replacing.purge = None;
-            match result {
+        let Some(Replacing { stage, .. }) = &mut self.replacing else { return Some(result) };
+        match stage {
+            Stage::Purge(awaited) if *awaited == ticket => match result {
                 Ok(()) => self.write_replacement(),
-                Err(error) => self.not_replaced(error),
+                Err(error) => self.end_journal(Err(error)),
+            },
+            Stage::Write(awaited, failed) if awaited.contains(&ticket) => {
+                awaited.remove(&ticket);
+                if let Err(error) = result {
+                    failed.get_or_insert(error);
+                }
+                if awaited.is_empty() {
+                    self.replacement_written();
+                }
             }
-        } else if replacing.writing.remove(&ticket) {
-            if let Err(error) = result {
-                replacing.failed.get_or_insert(error);
-            }
-            if replacing.writing.is_empty() {
-                self.replacement_written();
-            }
-        } else {
-            return Some(result);
+            _ => return Some(result),
         }
         None
     }
 
     /// What was there is gone.
     fn write_replacement(&mut self) {
-        let Some(replacing) = &self.replacing else { return };
-        let document = replacing.replacement.held.id.clone();
-        let changes = replacing.replacement.changes.clone();
+        let Some(Replacing { replacement, .. }) = &self.replacing else { return };
+        let document = replacement.held.id.clone();
+        let changes = replacement.changes.clone();
         let tickets: Vec<Ticket> = changes.iter().map(|_| self.ticket()).collect();
         if let Some(replacing) = &mut self.replacing {
-            replacing.writing = tickets.iter().copied().collect();
+            replacing.stage = Stage::Write(tickets.iter().copied().collect(), None);
         }
+        if changes.is_empty() {
+            return self.replacement_written();
+        }
+        // Whatever relays said of what was there, this they do not have.
+        let note = self.outbox.edited(self.now, &document);
+        self.note(note);
         for (ticket, change) in tickets.into_iter().zip(changes) {
             self.handle(Event::LocalChange(ticket, document.clone(), change));
         }
@@ -158,154 +217,87 @@ impl Core {
 
     /// All of it was written, or was not.
     fn replacement_written(&mut self) {
-        let Some(replacing) = self.replacing.take() else { return };
-        let Replacement { held, done, .. } = replacing.replacement;
-        let result = match replacing.failed {
-            None => {
-                self.end_journal();
-                Ok(replacing.refused)
-            }
+        let Some(Replacing { stage: Stage::Write(_, failed), .. }) = &mut self.replacing else {
+            return;
+        };
+        match failed.take() {
+            None => self.end_journal(Ok(())),
             // The journal stays: the next start has it finished.
-            Some(error) => {
-                held.fail(&format!("it could not be written anew ({error}): start again"));
-                Err(error)
+            Some(error) => self.half_done(&error),
+        }
+    }
+
+    fn end_journal(&mut self, result: Result<(), LocalError>) {
+        if let Some(replacing) = &mut self.replacing {
+            replacing.stage = Stage::End(result);
+            self.ask(Action::Journal(None, journal::ended()));
+        }
+    }
+
+    /// Nothing is left to be done.
+    fn replaced_or_not(&mut self) {
+        let Some(Replacing { replacement, refused, stage, .. }) = self.replacing.take() else {
+            return;
+        };
+        let Replacement { held, change, rewritten, lost, changes, done, .. } = replacement;
+        let result = match stage {
+            Stage::End(Err(error)) => {
+                let note = self.outbox.not_discarded(&held.id, change);
+                self.note(note);
+                self.read_again(&held);
+                Err(why_not(&held, error))
+            }
+            _ => {
+                held.tell_when_read(DocumentEvent::RolledBack {
+                    hash: change,
+                    code: refused.code(),
+                    reason: refused.reason,
+                    rewritten: rewritten.len(),
+                    lost: lost.values().sum(),
+                });
+                if changes.is_empty() {
+                    // There is nothing that a relay could confirm.
+                    let note = self.outbox.confirmed(self.now, &held.id);
+                    self.note(note);
+                    held.start_over();
+                    self.open(held.id.clone());
+                } else {
+                    self.read_again(&held);
+                    // What relays said in between was not heard.
+                    self.handle(Event::Resend(held.id.clone()));
+                }
+                Ok(Removed { rewritten, lost })
             }
         };
-        held.reset();
-        self.open(held.id.clone());
-        // What relays said in between was not heard.
-        self.handle(Event::Resend(held.id.clone()));
         // Who asked may have stopped waiting.
         let _ = done.send(result);
     }
 
-    /// Nothing was done.
-    fn not_replaced(&mut self, error: LocalError) {
-        let Some(replacing) = self.replacing.take() else { return };
-        let Replacement { held, change, done, .. } = replacing.replacement;
-        self.end_journal();
-        let note = self.outbox.not_discarded(&held.id, change);
-        self.note(note);
+    /// What the document is to be could not be written.
+    fn half_done(&mut self, error: &LocalError) {
+        let Some(Replacing { replacement, .. }) = self.replacing.take() else { return };
+        let Replacement { held, done, .. } = replacement;
+        held.fail(&format!("it could not be written anew ({error}): start again"));
+        self.read_again(&held);
+        // Who asked may have stopped waiting.
+        let _ = done.send(Err(why_not(&held, error.clone())));
+    }
+
+    /// The journal may still be there, and would undo what is written from now on.
+    fn not_ended(&mut self, error: &StorageFailure) {
+        self.half_done(&LocalError::Storage(error.clone()));
+    }
+
+    /// Has the content made anew of what is stored.
+    fn read_again(&mut self, held: &Held) {
         held.reset();
         self.open(held.id.clone());
-        // Who asked may have stopped waiting.
-        let _ = done.send(Err(error));
-    }
-
-    fn end_journal(&mut self) {
-        self.ask(Action::Note(None, vec![RowWrite::Delete(JOURNAL_ROW)]));
     }
 }
 
-/// Finishes what the end of a process interrupted. To be done before anything else with a store.
-///
-/// # Errors
-/// As those of the store; a journal that cannot be read is left, and said to be there.
-pub(super) async fn finish(store: &dyn Store) -> Result<(), StoreError> {
-    let rows = store.read(DocumentKey::outbox(None), vec![JOURNAL_ROW]).await?;
-    let Some(row) = rows.into_iter().flatten().next() else { return Ok(()) };
-    let journal: Journal = match record::decode(&row) {
-        Ok(journal) => journal,
-        Err(error) => {
-            tracing::error!(%error, "a change that was being taken out of a document may be back");
-            return Ok(());
-        }
-    };
-    if let Ok(document) = journal.document.parse::<DocumentId>() {
-        // Whatever the index says of it is from before.
-        if let Some(mark) = index::row::mark(&document) {
-            store.write(DocumentKey::index(), vec![mark]).await?;
-        }
-        let key = DocumentKey { tenant: Tenant::default(), document };
-        let stored = store.load(key.clone()).await?;
-        let gone: BTreeSet<[u8; 32]> = journal.gone.into_iter().collect();
-        let mut rows: BTreeMap<[u8; 32], Bytes> = BTreeMap::new();
-        for change in journal.changes.into_iter().map(Bytes::from) {
-            match guard::check_change(&change, &Limits::default()) {
-                Ok(header) => _ = rows.insert(header.hash.0, change),
-                Err(error) => tracing::error!(%error, "a change of a journal is not one"),
-            }
-        }
-        // What others wrote meanwhile.
-        let others = stored.changes.into_iter().filter(|(hash, _)| !gone.contains(&hash.0));
-        rows.extend(others.map(|(hash, change)| (hash.0, change)));
-        let put = rows
-            .into_iter()
-            .map(|(id, change)| RowWrite::Put(RowKey { kind: Kind::Change, id, part: 0 }, change));
-        let meta = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
-        let writes = [RowWrite::Clear, RowWrite::Delete(meta)].into_iter().chain(put).collect();
-        store.write(key, writes).await?;
-    }
-    store.write(DocumentKey::outbox(None), vec![RowWrite::Delete(JOURNAL_ROW)]).await
-}
-
-#[cfg(test)]
-mod tests {
-    use automerge::{ActorId, Automerge, ROOT, ReadDoc as _, transaction::Transactable as _};
-
-    use super::*;
-    use crate::{history, store};
-
-    fn put(doc: &mut Automerge, key: &str) -> automerge::ChangeHash {
-        doc.transact(|tx| tx.put(ROOT, key, 1)).unwrap().hash.unwrap()
-    }
-
-    /// Whatever of the replacement was written before the end, the next start makes the whole of it,
-    /// and keeps what others wrote.
-    #[tokio::test]
-    async fn a_start_finishes_what_an_end_interrupted() {
-        let mut doc = Automerge::new().with_actor(ActorId::from([1]));
-        put(&mut doc, "kept");
-        let gone = put(&mut doc, "refused");
-        let mut other = doc
-            .fork_at(
-                &doc.get_changes(&[])[..1].iter().map(automerge::Change::hash).collect::<Vec<_>>(),
-            )
-            .unwrap();
-        put(&mut doc, "after");
-        let rebased = history::without(&doc, ChangeHash(gone.0), || ActorId::from([2])).unwrap();
-        let theirs = put(&mut other, "theirs");
-        let theirs = other.get_change_by_hash(&theirs).unwrap();
-        let bytes = |change: &automerge::Change| change.raw_bytes().to_vec();
-        let journal = Journal {
-            document: DocumentId::from_bytes(&[7; 16]).as_str().to_owned(),
-            gone: [gone].iter().chain(&doc.get_heads()).map(|hash| hash.0).collect(),
-            changes: rebased.changes().map(bytes).collect(),
-        };
-        let row = |change: &automerge::Change| {
-            let key = RowKey { kind: Kind::Change, id: change.hash().0, part: 0 };
-            RowWrite::Put(key, bytes(change).into())
-        };
-        let was: Vec<RowWrite> = doc.get_changes(&[]).iter().map(row).collect();
-        let now: Vec<RowWrite> = rebased.changes().map(row).collect();
-        for (cleared, written) in [(false, 0), (true, 0), (true, 1), (true, 2)] {
-            let store = store::memory().unwrap();
-            let document = DocumentId::from_bytes(&[7; 16]);
-            let key = DocumentKey { tenant: Tenant::default(), document };
-            store.write(key.clone(), was.clone()).await.unwrap();
-            let journal = RowWrite::Put(JOURNAL_ROW, record::encode(&journal).unwrap().into());
-            store.write(DocumentKey::outbox(None), vec![journal]).await.unwrap();
-            if cleared {
-                store.write(key.clone(), vec![RowWrite::Clear]).await.unwrap();
-            }
-            store.write(key.clone(), now[..written].to_vec()).await.unwrap();
-            store.write(key.clone(), vec![row(&theirs)]).await.unwrap();
-            for _ in 0..2 {
-                finish(&*store).await.unwrap();
-                let stored = store.load(key.clone()).await.unwrap();
-                let mut made = Automerge::new();
-                let changes = stored.changes.iter();
-                let changes = changes
-                    .map(|(_, change)| automerge::Change::from_bytes(change.to_vec()).unwrap());
-                made.apply_changes(changes.collect::<Vec<_>>()).unwrap();
-                let keys: Vec<String> = made.keys(ROOT).collect();
-                assert_eq!(keys, ["after", "kept", "theirs"], "{cleared} {written}");
-                assert!(made.get_missing_deps(&[]).is_empty());
-                let mark = index::row::mark(&key.document);
-                let Some(RowWrite::Put(row, _)) = mark else { panic!("a mark is a row") };
-                let marked = store.read(DocumentKey::index(), vec![row]).await.unwrap();
-                assert!(marked[0].is_some(), "the index is told");
-            }
-        }
+fn why_not(held: &Held, error: LocalError) -> LetterError {
+    match error {
+        LocalError::NotPurged(reason) => LetterError::NotNow { document: held.id.clone(), reason },
+        error => ChangeError::from(error).into(),
     }
 }

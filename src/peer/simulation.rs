@@ -14,6 +14,7 @@
 
 mod dialling;
 mod exchange;
+mod refusals;
 mod seeded;
 
 use std::{
@@ -31,10 +32,12 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 pub use self::{
     dialling::Dialling,
     exchange::{Apply, NotesRead, PeerAction, PeerInput},
+    refusals::TakenOut,
 };
 use self::{exchange::Asked, seeded::Seeded};
 use super::{
     ChangeError, DocumentEvent, EditError, OutboxEntry,
+    applier::Task,
     core::{Command, Core},
     edit::Pending,
     engine,
@@ -43,6 +46,7 @@ use super::{
     locked,
     notes::Notes,
     registry::Registry,
+    replacing::{self, Removing},
     schedule::Debounce,
     schema::Schemas,
 };
@@ -85,6 +89,9 @@ pub struct SimulatedPeer {
     documents: BTreeMap<DocumentId, Open>,
     edits: VecDeque<(EditId, Pending)>,
     next_edit: u64,
+    /// Work for the applier that programs here asked for.
+    tasks: VecDeque<Task>,
+    removals: VecDeque<(ChangeHash, Removing)>,
     /// What a relay told of its schema.
     schema_row: Option<Bytes>,
 }
@@ -99,6 +106,15 @@ pub async fn read_notes(
 ) -> Result<NotesRead, StoreError> {
     let Notes { page, has_marker } = engine::read_notes(store, after).await?;
     Ok(NotesRead { page, has_marker })
+}
+
+/// Finishes what an earlier run began and [`PeerAction::Journal`] put down. To be done with a store
+/// before a peer is made.
+///
+/// # Errors
+/// As those of the store.
+pub async fn finish(store: &dyn Store) -> Result<(), StoreError> {
+    replacing::finish(store).await.map_err(|unfinished| unfinished.error)
 }
 
 struct Open {
@@ -145,6 +161,8 @@ impl SimulatedPeer {
             documents: BTreeMap::new(),
             edits: VecDeque::new(),
             next_edit: 0,
+            tasks: VecDeque::new(),
+            removals: VecDeque::new(),
             schema_row: None,
         }
     }
@@ -166,6 +184,9 @@ impl SimulatedPeer {
     /// or after what it gives to [`SimulatedPeer::handle`].
     pub fn poll(&mut self) -> Option<PeerAction> {
         loop {
+            if let Some(task) = self.tasks.pop_front() {
+                return Some(PeerAction::Apply(Apply(task)));
+            }
             while let Ok(command) = self.told.try_recv() {
                 self.core.take(self.now, command);
             }
@@ -201,6 +222,13 @@ impl SimulatedPeer {
         let held = self.registry.create(&document);
         let pending = self.hold(document, held).commit_empty(None)?;
         Ok(self.pending(pending))
+    }
+
+    /// Opens a document of which nothing is anywhere: its first change is the next edit.
+    pub fn begin(&mut self, now: Now, document: DocumentId) {
+        self.set(now);
+        let held = self.registry.create(&document);
+        self.hold(document, held);
     }
 
     /// Opens a document, as [`super::Peer::find`] does; [`SimulatedPeer::state`] says how far it

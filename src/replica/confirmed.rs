@@ -18,11 +18,13 @@ impl Document {
     fn is_confirmed(&self, core: &Core) -> bool {
         let Some(graph) = self.graph() else { return false };
         let is_all_written = graph.heads() == graph.durable_heads() && self.inbox.is_empty();
+        // Of an edit that never came to the disk there is nothing that a relay could lack.
+        let is_nothing = graph.is_empty() && !self.damaged;
         is_all_written
-            && !graph.is_empty()
             && self.readers.iter().any(|(connection, reader)| {
                 let state = core.connections.get(connection);
-                state.is_some_and(|state| state.info.dialled) && reader.has_heads_of(graph)
+                let has_all = is_nothing || !graph.is_empty() && reader.has_heads_of(graph);
+                state.is_some_and(|state| state.info.dialled) && has_all
             })
     }
 }

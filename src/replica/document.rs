@@ -542,6 +542,10 @@ impl Document {
     /// A write takes effect.
     fn durably(&mut self, core: &mut Core, written: Written) {
         for ticket in written.locals {
+            if mutant!(WaitForNetwork) && core.connections.is_empty() {
+                self.writing.locals.push(ticket);
+                continue;
+            }
             core.effect(Effect::LocalDone(ticket, Ok(())));
             if mutant!(AnswerTwice) {
                 core.effect(Effect::LocalDone(ticket, Ok(())));

@@ -61,6 +61,8 @@ pub(super) struct Reader {
     pub(super) insists: bool,
     /// How often it was told so since it was last sent changes.
     pub(super) insisted: u8,
+    /// What it said in this connection was forgotten: if it has the same as we it says no more.
+    pub(super) is_forgotten: bool,
     /// It reads version 2.
     v2: bool,
     /// It takes no changes.
@@ -134,6 +136,7 @@ impl Reader {
             && self.confirm == other.confirm
             && self.insists == other.insists
             && self.insisted == other.insisted
+            && self.is_forgotten == other.is_forgotten
             && self.anew == other.anew
             && self.reset == other.reset
             && self.refused == other.refused
@@ -190,6 +193,7 @@ impl Reader {
             self.asked.clear();
         }
         self.their_heads = Some(message.heads.into_iter().collect());
+        self.is_forgotten = false;
         self.their_have = message.have;
         self.their_need = message.need;
         self.dirty = true;
@@ -198,6 +202,7 @@ impl Reader {
     /// It has all of these on disk (`concord.v1` ack).
     pub(super) fn has(&mut self, heads: Vec<ChangeHash>) {
         self.their_heads = Some(heads.into_iter().collect());
+        self.is_forgotten = false;
         self.dirty = true;
     }
 

@@ -284,6 +284,7 @@ impl Replica {
                 && let Some(reader) = document.readers.get_mut(&connection)
             {
                 reader.forget_sent();
+                reader.is_forgotten = reader.their_heads.is_none();
             }
         }
     }

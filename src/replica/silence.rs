@@ -5,7 +5,7 @@
 //! said before we said the same, both sides are at rest, and nobody here ever hears that what was
 //! written has arrived. So a server that is quiet is asked after a while, in a form that all
 //! versions answer: one that says less than it knows of us. Relays with `concord.v1` say it by
-//! themselves.
+//! themselves, but for one whose word was forgotten here when the document was replaced.
 
 use concord_protocol::{ChangeHash, sync::SyncMessage};
 
@@ -59,6 +59,10 @@ impl Document {
         let owing: Vec<ConnectionId> = self.owing(core, &ours).map(|(owing, _)| *owing).collect();
         for connection in owing {
             if let Some(reader) = self.readers.get_mut(&connection) {
+                if reader.is_forgotten {
+                    // It takes us to have what it had from us, and has to begin again.
+                    reader.forget_sent();
+                }
                 reader.insists = true;
                 reader.dirty = true;
             }
@@ -73,7 +77,8 @@ impl Document {
         let owes = |(connection, reader): &(&ConnectionId, &Reader)| {
             reader.owes_word(ours, self.opened)
                 && core.connections.get(connection).is_some_and(|state| {
-                    state.info.dialled && !state.info.concord && !state.closing
+                    let may_be_silent = !state.info.concord || reader.is_forgotten;
+                    state.info.dialled && may_be_silent && !state.closing
                 })
         };
         self.readers.iter().filter(owes)

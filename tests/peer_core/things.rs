@@ -28,12 +28,19 @@ impl Rng {
     }
 }
 
+/// The row of a document's place in the outbox.
+const OUTBOX_ROW: RowKey = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
+
 /// The rows on one node's disk.
 #[derive(Default)]
 pub(crate) struct Disk {
     rows: BTreeMap<(DocumentId, RowKey), Bytes>,
-    notes: BTreeMap<Option<DocumentId>, Bytes>,
+    notes: BTreeMap<(Option<DocumentId>, RowKey), Bytes>,
     pub(crate) fails: bool,
+    /// There is no room for the rows that say what is to be replaced.
+    pub(crate) fails_journals: bool,
+    /// Writes of documents do not come to it.
+    pub(crate) loses_changes: bool,
 }
 
 impl Disk {
@@ -41,17 +48,21 @@ impl Disk {
     pub(crate) fn note(&mut self, document: Option<&DocumentId>, writes: Vec<RowWrite>) {
         for write in writes {
             match write {
-                RowWrite::Put(_, bytes) => _ = self.notes.insert(document.cloned(), bytes),
-                RowWrite::Delete(_) | RowWrite::Clear => _ = self.notes.remove(&document.cloned()),
+                RowWrite::Put(row, bytes) => {
+                    _ = self.notes.insert((document.cloned(), row), bytes);
+                }
+                RowWrite::Delete(row) => _ = self.notes.remove(&(document.cloned(), row)),
+                RowWrite::Clear => panic!("nobody clears the outbox"),
             }
         }
     }
 
     pub(crate) fn notes(&self, after: Option<&DocumentId>) -> NotesRead {
-        let rows = self.notes.iter().filter_map(|(of, row)| Some((of.clone()?, row.clone())));
+        let rows = self.notes.iter().filter(|((_, row), _)| *row == OUTBOX_ROW);
+        let rows = rows.filter_map(|((of, _), bytes)| Some((of.clone()?, bytes.clone())));
         let page = rows.filter(|(of, _)| after.is_none_or(|after| of > after)).take(2);
         let page = page.map(|(of, row)| (of, Some(row))).collect();
-        NotesRead { page, has_marker: self.notes.contains_key(&None) }
+        NotesRead { page, has_marker: self.notes.contains_key(&(None, OUTBOX_ROW)) }
     }
 
     pub(crate) fn load(&self, document: &DocumentId) -> StoredDocument {

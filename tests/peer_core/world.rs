@@ -10,14 +10,15 @@ use bytes::Bytes;
 use concord::{
     entity::Schema,
     peer::{
-        ChangeError, DocumentEvent, EditError,
+        ChangeError, DeadLetter, DocumentEvent, EditError, LetterError, LetterState,
         simulation::{
-            Apply, Dialling, DocumentState, EditId, PeerAction, PeerInput, SimulatedPeer,
+            Apply, Dialling, DocumentState, EditId, NotesRead, PeerAction, PeerInput,
+            SimulatedPeer, TakenOut,
         },
     },
     replica::{
         Config, ConnectionId, Effect, Event, Job, Kind, Now, PeerInfo, Replica, RowKey, RowWrite,
-        Ticket,
+        StorageFailure, Ticket,
     },
     worker::{WorkerLimits, materialise, resolve},
 };
@@ -28,7 +29,9 @@ use crate::things::{Disk, Rng};
 /// What takes time.
 enum Op {
     Note(Option<DocumentId>, Vec<RowWrite>),
-    ReadNotes(Option<DocumentId>),
+    Journal(Option<(DocumentId, Vec<RowWrite>)>, RowWrite),
+    ReadNotes(Option<DocumentId>, u64),
+    Notes(NotesRead),
     ListForOutbox(Option<DocumentId>),
     Load(Ticket, DocumentId),
     Read(Ticket, DocumentId, Vec<RowKey>),
@@ -68,6 +71,12 @@ pub(crate) struct World {
     /// All that programs saw, and when.
     pub(crate) log: Vec<String>,
     pub(crate) done: BTreeMap<(usize, EditId), Result<(), ChangeError>>,
+    /// What came of changes that were discarded, in order.
+    pub(crate) taken_out: Vec<(usize, ChangeHash, Result<TakenOut, LetterError>)>,
+    /// By how much the clock of each peer is off, milliseconds.
+    skew_ms: Vec<i64>,
+    /// Milliseconds that reading the outbox takes, and then again until it is told what was read.
+    pub(crate) notes_late_ms: u64,
     /// Rows that were read to make documents anew.
     pub(crate) fetched: usize,
     /// Messages of documents that were sent, and by which node.
@@ -107,6 +116,17 @@ impl World {
     }
 
     pub(crate) fn with(peers: usize, seed: u64, settings: Settings) -> Self {
+        Self::of(config("relay"), peers, seed, settings)
+    }
+
+    /// The same, with a relay that takes no change of more than so many bytes.
+    pub(crate) fn narrow(peers: usize, seed: u64, change_bytes: usize) -> Self {
+        let mut relay = config("relay");
+        relay.limits.change_bytes = change_bytes;
+        Self::of(relay, peers, seed, Settings::default())
+    }
+
+    fn of(relay: Config, peers: usize, seed: u64, settings: Settings) -> Self {
         let mut world = Self {
             rng: Rng::new(seed),
             now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
@@ -114,10 +134,13 @@ impl World {
             homes: Vec::new(),
             log: Vec::new(),
             done: BTreeMap::new(),
+            taken_out: Vec::new(),
+            skew_ms: vec![0; peers],
+            notes_late_ms: 0,
             fetched: 0,
             sent: Vec::new(),
             settings,
-            relay: Replica::new(config("relay")),
+            relay: Replica::new(relay),
             disks: (0..=peers).map(|_| Disk::default()).collect(),
             timers: vec![None; peers + 1],
             ops: BTreeMap::new(),
@@ -137,6 +160,17 @@ impl World {
         world
     }
 
+    /// Has the clock on a peer's wall be off by so much from now on.
+    pub(crate) fn set_clock(&mut self, home: usize, skew_ms: i64) {
+        self.skew_ms[home] = skew_ms;
+    }
+
+    /// What a peer takes for now.
+    pub(crate) fn now_at(&self, home: usize) -> Now {
+        let wall_ms = self.now.wall_ms.saturating_add_signed(self.skew_ms[home]);
+        Now { wall_ms, ..self.now }
+    }
+
     /// Whether a peer's writes fail from now on.
     pub(crate) fn break_disk(&mut self, home: usize, fails: bool) {
         self.disks[home + 1].fails = fails;
@@ -153,6 +187,14 @@ impl World {
         self.note(home, "crashed");
     }
 
+    /// Ends it without warning before it did anything, and starts it with a disk that reads slowly.
+    pub(crate) fn start_slowly(&mut self, home: usize, notes_late_ms: u64) {
+        self.notes_late_ms = notes_late_ms;
+        self.crash(home);
+        self.settle();
+        self.notes_late_ms = 0;
+    }
+
     /// A peer that gave up is started with the relay again.
     pub(crate) fn dial_anew(&mut self, home: usize) {
         self.homes[home].dialling = Dialling::new();
@@ -163,7 +205,8 @@ impl World {
     pub(crate) fn cut(&mut self, home: usize, code: Option<u16>) {
         let Some(connection) = self.homes[home].connection.take() else { return };
         self.ops.retain(|_, (_, op)| !matches!(op, Op::Deliver(_, of, _) if *of == connection));
-        self.homes[home].peer.handle(self.now, PeerInput::Disconnected(connection));
+        let now = self.now_at(home);
+        self.homes[home].peer.handle(now, PeerInput::Disconnected(connection));
         self.relay.handle(self.now, Event::Disconnected(connection));
         let random = self.rng.next();
         self.homes[home].dialling.ended(self.now.mono_ms, code, None, random);
@@ -173,13 +216,32 @@ impl World {
     }
 
     pub(crate) fn create(&mut self, home: usize) -> EditId {
-        let edit = self.homes[home].peer.create(self.now, self.document.clone()).unwrap();
+        let now = self.now_at(home);
+        let edit = self.homes[home].peer.create(now, self.document.clone()).unwrap();
         self.settle();
         edit
     }
 
+    /// Opens a document that is nowhere, to write into: its first change is the next edit.
+    pub(crate) fn begin(&mut self, home: usize) {
+        let now = self.now_at(home);
+        self.homes[home].peer.begin(now, self.document.clone());
+        self.settle();
+    }
+
+    /// Whether changes of documents that are written from now on are never heard of again.
+    pub(crate) fn lose_changes(&mut self, home: usize, loses: bool) {
+        self.disks[home + 1].loses_changes = loses;
+    }
+
+    /// Whether the rows that say what is to be replaced cannot be written from now on.
+    pub(crate) fn fail_journals(&mut self, home: usize, fails: bool) {
+        self.disks[home + 1].fails_journals = fails;
+    }
+
     pub(crate) fn open(&mut self, home: usize) {
-        self.homes[home].peer.open(self.now, self.document.clone());
+        let now = self.now_at(home);
+        self.homes[home].peer.open(now, self.document.clone());
         self.settle();
     }
 
@@ -188,13 +250,39 @@ impl World {
         home: usize,
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<(), EditError>,
     ) -> Result<Option<(ChangeHash, EditId)>, ChangeError> {
-        let made = self.homes[home].peer.edit(self.now, &self.document, edit);
+        let now = self.now_at(home);
+        let made = self.homes[home].peer.edit(now, &self.document, edit);
         self.note(home, &format!("edit {made:?}"));
         // Sometimes the core hears of it only after what comes next.
         if self.rng.below(2) == 0 {
             self.settle();
         }
         made
+    }
+
+    /// Begins to take out a change that the relay refused.
+    pub(crate) fn discard(&mut self, home: usize, change: ChangeHash) -> Result<(), ChangeError> {
+        let now = self.now_at(home);
+        let begun = self.homes[home].peer.discard(now, &self.document, change);
+        self.note(home, &format!("discards {change}: {begun:?}"));
+        if self.rng.below(2) == 0 {
+            self.settle();
+        }
+        begun
+    }
+
+    /// Has the relay asked once more for what it refused.
+    pub(crate) fn retry(&mut self, home: usize) {
+        self.note(home, "retries");
+        let now = self.now_at(home);
+        self.homes[home].peer.retry(now, self.document.clone());
+        self.settle();
+    }
+
+    /// What the relay refused and is in the document.
+    pub(crate) fn open_letters(&self, home: usize) -> Vec<DeadLetter> {
+        let letters = self.homes[home].peer.dead_letters().into_iter();
+        letters.filter(|letter| matches!(letter.state, LetterState::Open { .. })).collect()
     }
 
     pub(crate) fn save(&self, home: usize) -> Vec<u8> {
@@ -283,6 +371,10 @@ impl World {
                 self.note(home, &format!("{edit:?} {done:?}"));
                 self.done.insert((home, edit), done);
             }
+            while let Some((change, done)) = self.homes[home].peer.poll_discard() {
+                self.note(home, &format!("{change} is out: {done:?}"));
+                self.taken_out.push((home, change, done));
+            }
             for event in self.homes[home].peer.events(&self.document) {
                 assert!(!matches!(event, DocumentEvent::Lagged { .. }));
                 self.note(home, &format!("{event:?}"));
@@ -323,7 +415,14 @@ impl World {
             PeerAction::Note(document, writes) => {
                 self.plan(node, "disk", 10, Op::Note(document, writes));
             }
-            PeerAction::ReadNotes(after) => self.plan(node, "disk", 10, Op::ReadNotes(after)),
+            PeerAction::Journal(rows, journal) => {
+                self.plan(node, "disk", 10, Op::Journal(rows, journal));
+            }
+            PeerAction::ReadNotes(after) if self.notes_late_ms > 0 => {
+                let late_ms = self.notes_late_ms;
+                self.plan_at(self.now.mono_ms + late_ms, node, Op::ReadNotes(after, late_ms));
+            }
+            PeerAction::ReadNotes(after) => self.plan(node, "disk", 10, Op::ReadNotes(after, 0)),
             PeerAction::ListForOutbox(after) => {
                 self.plan(node, "disk", 10, Op::ListForOutbox(after));
             }
@@ -373,6 +472,7 @@ impl World {
                 self.fetched += rows.iter().filter(|row| row.kind == Kind::Snapshot).count();
                 PeerInput::Read(ticket, Ok(self.disks[node].read(&id, rows)))
             }
+            Op::Write(..) if self.disks[node].loses_changes => return,
             Op::Write(ticket, id, writes) => {
                 PeerInput::Stored(ticket, self.disks[node].write(&id, writes))
             }
@@ -389,11 +489,34 @@ impl World {
                 self.disks[node].note(document.as_ref(), writes);
                 PeerInput::Noted(document, Ok(()))
             }
-            Op::ReadNotes(after) => PeerInput::Notes(Ok(self.disks[node].notes(after.as_ref()))),
+            Op::Journal(rows, journal) => {
+                let disk = &mut self.disks[node];
+                if let (Some((document, rows)), false) = (rows, disk.fails_journals) {
+                    disk.note(Some(&document), rows);
+                }
+                let is_begun = matches!(journal, RowWrite::Put(..));
+                let failed = is_begun && disk.fails_journals;
+                if !failed {
+                    disk.note(None, vec![journal]);
+                }
+                let error = StorageFailure::Passing("no room".to_owned());
+                PeerInput::Journalled(if failed { Err(error) } else { Ok(()) })
+            }
+            Op::ReadNotes(after, late_ms) => {
+                let read = self.disks[node].notes(after.as_ref());
+                if late_ms > 0 {
+                    return self.plan_at(self.now.mono_ms + late_ms, node, Op::Notes(read));
+                }
+                PeerInput::Notes(Ok(read))
+            }
+            Op::Notes(read) => PeerInput::Notes(Ok(read)),
             Op::ListForOutbox(after) => {
                 PeerInput::ListedForOutbox(Ok(self.disks[node].list(after.as_ref(), 2)))
             }
-            Op::Apply(apply) => return self.homes[node - 1].peer.apply(self.now, apply),
+            Op::Apply(apply) => {
+                let now = self.now_at(node - 1);
+                return self.homes[node - 1].peer.apply(now, apply);
+            }
             Op::Deliver(from, connection, bytes) => {
                 self.tell(from, PeerInput::Drained(connection, bytes.len()));
                 for message in read(&bytes) {
@@ -414,7 +537,8 @@ impl World {
 
     fn tell(&mut self, node: usize, input: PeerInput) {
         if node != RELAY {
-            return self.homes[node - 1].peer.handle(self.now, input);
+            let now = self.now_at(node - 1);
+            return self.homes[node - 1].peer.handle(now, input);
         }
         let event = match input {
             PeerInput::Received(connection, message) => Event::Received(connection, message),
@@ -448,7 +572,8 @@ impl World {
         let peer = info(&format!("peer-{home}-{run}"), false);
         self.relay.handle(self.now, Event::Connected(connection, peer));
         let input = PeerInput::Connected(connection, info("relay", true));
-        self.homes[home].peer.handle(self.now, input);
+        let now = self.now_at(home);
+        self.homes[home].peer.handle(now, input);
     }
 
     /// The end of the log, for messages of failing tests.

@@ -298,6 +298,20 @@ pub enum What {
         /// Which.
         bytes: Hex,
     },
+    /// A user takes a change out of its document that a relay refused.
+    Discard {
+        /// Which user.
+        peer: u8,
+        /// Which of those that were refused, by this number.
+        which: u8,
+    },
+    /// A user has a relay asked once more for what it refused.
+    Retry {
+        /// Which user.
+        peer: u8,
+        /// Which of the documents of which something was refused, by this number.
+        which: u8,
+    },
     /// A user is away: the peer loses its network for hours or days.
     Away {
         /// Which user.
@@ -340,8 +354,9 @@ impl What {
             Self::Attack { relay, document, .. } | Self::Bytes { relay, document, .. } => {
                 (None, Some(relay), Some(document))
             }
-            Self::Lease { peer, relay, document, .. } => (Some(peer), Some(relay), Some(document)),
-            Self::Away { peer, .. } => (Some(peer), None, None),
+            Self::Away { peer, .. } | Self::Discard { peer, .. } | Self::Retry { peer, .. } => {
+                (Some(peer), None, None)
+            }
             Self::Stall { node, .. }
             | Self::Pause { node, .. }
             | Self::Crash { node, .. }

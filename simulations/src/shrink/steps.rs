@@ -251,13 +251,15 @@ fn lasts_ms(what: &What) -> u64 {
         | What::Rot { .. }
         | What::Clock { .. }
         | What::Attack { .. }
+        | What::Discard { .. }
+        | What::Retry { .. }
         | What::Bytes { .. } => 0,
     }
 }
 
 /// Each setting by itself at what makes the least of it.
 fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use<> {
-    let set: [fn(&mut Settings); 17] = [
+    let set: [fn(&mut Settings); 18] = [
         |s| s.lag_us = 1,
         |s| s.window_bytes = 262_144,
         |s| s.bytes_per_ms = 50_000,
@@ -276,6 +278,7 @@ fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use
         |s| s.group_writes = u32::MAX,
         |s| s.first_format_lives = 0,
         |s| s.debounce_ms = 0,
+        |s| s.narrow_bytes = 0,
     ];
     let settings = settings.clone();
     set.into_iter().filter_map(move |set| {

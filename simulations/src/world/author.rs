@@ -28,7 +28,7 @@ const FIELDS: u64 = 4;
 /// What the world keeps of a real peer.
 #[derive(Debug, Default)]
 pub(super) struct Author {
-    calls: BTreeMap<EditId, (u8, ChangeHash)>,
+    pub(super) calls: BTreeMap<EditId, (u8, ChangeHash)>,
     /// Changes that events told of, by document, since it was opened.
     told: BTreeMap<u8, Hashes>,
     edits: u64,
@@ -132,8 +132,18 @@ impl World<'_> {
     }
 
     fn author_wrote(&mut self, id: NodeId, document: u8, hash: ChangeHash, call: EditId) {
+        let narrow_bytes = self.plan.settings.narrow_bytes as usize;
+        let name = self.documents[usize::from(document)].clone();
         let Some(process) = &mut self.nodes[id].process else { return };
         process.author.calls.insert(call, (document, hash));
+        let Some(peer) = process.brain.as_peer() else { return };
+        let bytes = peer.read(&name, |doc| {
+            let change = doc.get_change_by_hash(&automerge::ChangeHash(hash.0));
+            change.map_or(0, |change| change.raw_bytes().len())
+        });
+        if narrow_bytes > 0 && bytes > Some(narrow_bytes) {
+            self.ledger.is_large(hash);
+        }
         let number = self.peer_number(id);
         self.ledger.wrote(hash, document, number);
         self.trace.note(self.now_us, || Told::Wrote { node: id, document, change: short(&hash) });
@@ -196,6 +206,7 @@ impl World<'_> {
             };
             self.author_answered(id, document, hash, result);
         }
+        self.hear_of_taken_out(id);
         for document in 0..self.plan.documents {
             let name = self.documents[usize::from(document)].clone();
             let Some(process) = &mut self.nodes[id].process else { return };
@@ -272,6 +283,11 @@ impl World<'_> {
                     let heads = heads.iter().map(|head| short(&ChangeHash(head.0))).collect();
                     self.trace.note(self.now_us, || Told::Heads { node: id, document, heads });
                 }
+            }
+            DocumentEvent::Refused { hash, code, .. }
+                if self.ledger.may_be_refused(&hash, code) =>
+            {
+                self.met(State::LetterOpened);
             }
             DocumentEvent::Refused { hash, code, reason }
                 if self.ledger.who(&hash).is_some() && self.ledger.attacked == 0 =>

@@ -40,6 +40,8 @@ pub(super) enum Wish {
     /// Of the peer.
     Note(Option<DocumentId>, Vec<RowWrite>),
     /// Of the peer.
+    Journal(Option<(DocumentId, Vec<RowWrite>)>, RowWrite),
+    /// Of the peer.
     ReadNotes(Option<DocumentId>),
     /// Of the peer.
     ListForOutbox(Option<DocumentId>),
@@ -149,6 +151,7 @@ impl From<PeerAction> for Wish {
             PeerAction::Count(counted) => Self::Count(counted),
             PeerAction::List(connection, after) => Self::List(connection, after),
             PeerAction::Note(document, rows) => Self::Note(document, rows),
+            PeerAction::Journal(rows, journal) => Self::Journal(rows, journal),
             PeerAction::ReadNotes(after) => Self::ReadNotes(after),
             PeerAction::ListForOutbox(after) => Self::ListForOutbox(after),
             PeerAction::Apply(apply) => Self::Apply(apply),

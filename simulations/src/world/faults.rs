@@ -96,6 +96,8 @@ impl World<'_> {
             What::Attack { relay, document, attack, choice } => {
                 self.attack(relay, document, attack, choice);
             }
+            What::Discard { peer, which } => self.discard(peer, which),
+            What::Retry { peer, which } => self.retry(peer, which),
             What::Away { peer, for_ms } => {
                 let until_us = self.now_us + for_ms * MS;
                 self.fault("away", &[peer_name(peer)], until_us);
@@ -164,6 +166,7 @@ impl World<'_> {
         };
         self.fault(what, &[name], until_us);
         let node = &mut self.nodes[id];
+        node.disk_was_ill_us = node.disk_was_ill_us.max(until_us);
         match fault {
             DiskFault::Hang => {
                 node.disk_hangs_until_us = until_us;
@@ -211,6 +214,7 @@ impl World<'_> {
                 self.schedule(self.now_us, Happening::Wake(id));
             }
         }
+        self.widen();
     }
 }
 

@@ -38,6 +38,7 @@ impl World<'_> {
     pub(super) fn finish(&mut self) {
         self.strangers_leave();
         self.come_together();
+        self.decide_letters();
         if self.failure.is_none() && self.have_rot_found() {
             self.come_together();
         }
@@ -54,6 +55,7 @@ impl World<'_> {
         }
         self.check_between();
         self.check_outboxes();
+        self.check_letters();
         if self.failure.is_some() {
             return;
         }
@@ -72,7 +74,7 @@ impl World<'_> {
     }
 
     /// Lets everything happen until nothing does any more.
-    fn come_together(&mut self) {
+    pub(super) fn come_together(&mut self) {
         let start_us = self.now_us;
         while self.failure.is_none() {
             self.run_until(self.now_us + 1_000 * MS);
@@ -182,6 +184,9 @@ impl World<'_> {
         }
         if all.is_empty() {
             return;
+        }
+        for hash in &all {
+            self.note_taken(hash);
         }
         for (id, found) in &held {
             let is_open = self.nodes[*id].wanted[usize::from(document)];
@@ -315,6 +320,7 @@ impl World<'_> {
             } else {
                 None
             };
+            self.check_waiting(id);
             if stats.jobs > self.jobs_under_way(id) {
                 let who = self.nodes[id].label();
                 let detail = format!("{who}: a job that has ended keeps its slot");

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use concord::{
-    peer::simulation::{Apply, Dialling},
+    peer::simulation::{Apply, Dialling, TakenOut},
     replica::{Config, ConnectionId, Event, Job, Now, StoredDocument, Ticket},
     store::{
         Store, StoreError,
@@ -80,6 +80,8 @@ pub(super) enum Writing {
     Rows(Ticket),
     /// The outbox's.
     Note(Option<DocumentId>),
+    /// The outbox's, of a change that is taken out of a document: two writes.
+    Journal,
 }
 
 /// A process that runs.
@@ -135,6 +137,10 @@ pub(super) struct Node {
     pub(super) dials_only: Option<u8>,
     /// Its outbox is to be looked at once it knows what was in it.
     pub(super) is_outbox_due: bool,
+    /// A change that is being taken out of a document, if its journal was written.
+    pub(super) taking_out: Option<(u8, TakenOut)>,
+    /// When its disk was not well last.
+    pub(super) disk_was_ill_us: u64,
     /// Documents that its user wants open, whether the process runs or not.
     pub(super) wanted: Vec<bool>,
     /// When to dial which relay.
@@ -166,6 +172,8 @@ impl Node {
             is_rotten: false,
             is_outbox_due: false,
             dials_only: None,
+            taking_out: None,
+            disk_was_ill_us: 0,
             wanted: vec![false; usize::from(plan.documents)],
             dialling: (0..plan.relays).map(|_| Dialling::new()).collect(),
         }
@@ -265,6 +273,9 @@ impl World<'_> {
             self.number(id, life);
         }
         self.did(id, || format!("starts for the {life}. time"));
+        if is_author && !self.finish_taking_out(id) {
+            return;
+        }
         if life > 1 {
             self.remember(id);
         }
@@ -301,6 +312,10 @@ impl World<'_> {
         config.check_ms = u64::from(settings.check_ms);
         config.strict = settings.strict && self.nodes[id].is_relay();
         config.limits = limits(self.plan);
+        let narrow_bytes = settings.narrow_bytes as usize;
+        if narrow_bytes > 0 && self.nodes[id].is_relay() && !self.is_wide {
+            config.limits.change_bytes = narrow_bytes;
+        }
         config
     }
 
@@ -393,8 +408,12 @@ impl World<'_> {
             node.disk.heal();
             node.disk_fault_until_us = 0;
         }
+        let is_taking_out = node.taking_out.is_some();
         if let Name::Peer(peer) = node.name {
             self.ledger.cut_short(peer);
+        }
+        if is_taking_out {
+            self.met(State::CrashWhileTakingOut);
         }
     }
 }

@@ -63,10 +63,9 @@ impl World<'_> {
             let Some(peer) = self.nodes[id].process.as_mut().and_then(|p| p.brain.as_peer()) else {
                 continue;
             };
-            let is_waiting =
-                |state: &_| matches!(state, OutboxState::Pending | OutboxState::Sending);
+            let is_left = |state: &_| !matches!(state, OutboxState::Failed { .. });
             let outbox = peer.outbox();
-            let waiting = outbox.iter().flatten().find(|entry| is_waiting(&entry.state)).cloned();
+            let waiting = outbox.iter().flatten().find(|entry| is_left(&entry.state)).cloned();
             if outbox.is_none() {
                 let detail = format!("{} does not know its outbox", self.nodes[id].label());
                 return self.broken(Invariant::Progress, detail);

@@ -84,6 +84,7 @@ impl World<'_> {
                     self.operation(id, Operation::List(connection, after));
                 }
                 Wish::Note(document, rows) => self.write_note(id, document, rows),
+                Wish::Journal(rows, journal) => self.write_journal(id, rows, journal),
                 Wish::ReadNotes(after) => self.operation(id, Operation::Notes(after)),
                 Wish::ListForOutbox(after) => {
                     self.operation(id, Operation::ListForOutbox(after));

@@ -134,6 +134,12 @@ impl World<'_> {
             answered.push((writing.clone(), result));
             process.writes.pop_front();
         }
+        let is_half_a_journal =
+            matches!(process.writes.front(), Some((Writing::Journal, _))) && answered.is_empty();
+        if is_half_a_journal {
+            // The second of its two writes is in the next group.
+            return self.flush(id);
+        }
         if answered.is_empty() {
             return self.broken(Invariant::Progress, "a write was not answered".to_owned());
         }
@@ -145,7 +151,7 @@ impl World<'_> {
             let Some(process) = &mut self.nodes[id].process else { return };
             let carried = match &writing {
                 Writing::Rows(ticket) => process.carried.remove(ticket).unwrap_or_default(),
-                Writing::Note(_) => Vec::new(),
+                Writing::Note(_) | Writing::Journal => Vec::new(),
             };
             let result = match result {
                 Ok(()) => {
@@ -166,6 +172,9 @@ impl World<'_> {
             };
             match writing {
                 Writing::Rows(ticket) => self.tell(id, Event::Stored(ticket, result)),
+                Writing::Journal => {
+                    self.tell_news(id, News::Peer(PeerInput::Journalled(result)));
+                }
                 Writing::Note(document) => {
                     self.tell_news(id, News::Peer(PeerInput::Noted(document, result)));
                 }

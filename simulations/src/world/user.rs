@@ -75,6 +75,11 @@ impl User {
         self.calls.remove(&ticket)
     }
 
+    /// How many have not returned.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
     /// Documents that are open.
     pub(super) fn open(&self) -> impl Iterator<Item = u8> {
         self.views.keys().copied()

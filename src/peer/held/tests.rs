@@ -51,6 +51,36 @@ fn confirmed_is_what_a_relay_has_and_nothing_less() {
 }
 
 #[test]
+fn what_is_taken_out_is_neither_shown_nor_mixed_with_what_comes_until_it_is_made_anew() {
+    let source = held();
+    let first = whole(&source);
+    let before = source.ready().unwrap().doc().get_heads();
+    edit(&source, 2);
+    let second: Vec<Incoming> = source
+        .ready()
+        .unwrap()
+        .doc()
+        .get_changes(&before)
+        .iter()
+        .map(|change| Incoming::Change(change.raw_bytes().to_vec().into()))
+        .collect();
+    let held = Held::new(DocumentId::from_bytes(&[7; 16]), nobody());
+    load(&held, vec![first.clone()]);
+    assert!(!held.take().unwrap().is_empty());
+    assert!(held.take().is_none());
+    held.put_in(second);
+    held.take_in();
+    assert!(held.ready().is_none(), "of what is missing a part is not shown");
+    load(&held, vec![first]);
+    let shown = held.ready().unwrap().doc().get(ROOT, "n").unwrap().unwrap().0.as_i64();
+    assert_eq!(shown, Some(2));
+
+    held.take().unwrap();
+    held.start_over();
+    assert!(held.ready().unwrap().doc().is_empty());
+}
+
+#[test]
 fn what_comes_while_loading_is_taken_in_after_it() {
     let source = held();
     edit(&source, 1);

@@ -25,6 +25,10 @@ pub(in crate::peer) struct Row {
     /// The number of the level of the most urgent edit that no relay has confirmed; 0: of a row that
     /// says nothing of it.
     pub(super) level: u8,
+    /// What was refused and is sent once more, until a relay has said what it does with it. Of this run
+    /// alone.
+    #[serde(skip)]
+    pub(in crate::peer) sent_again: Vec<RowRefused>,
 }
 
 /// The row as it was before there were levels.
@@ -83,10 +87,23 @@ impl RowRefused {
         self.times = self.times.saturating_add(1);
     }
 
+    /// It was refused before, too.
+    pub(super) fn follows(&mut self, before: &Self) {
+        self.first_ms = before.first_ms;
+        self.times = before.times.saturating_add(1);
+    }
+
     /// The code; one of a later version is a limit that this one does not know.
     pub(in crate::peer) fn code(&self) -> RefuseCode {
         RefuseCode::parse(&self.code).unwrap_or(RefuseCode::Quota)
     }
+}
+
+/// The row of a document, if it says that relays have all of it and they may not.
+pub(in crate::peer) fn on_its_way(row: &[u8]) -> Option<Bytes> {
+    let mut row = Row::read(row).ok().filter(|row| row.since_ms == 0)?;
+    row.since_ms = row.letters.last().map_or(1, |letter| letter.when_ms.max(1));
+    Some(row.write())
 }
 
 impl Row {
@@ -95,7 +112,7 @@ impl Row {
         record::decode(bytes).or_else(|error| {
             let RowWithoutLevel { since_ms, refused, letters } =
                 record::decode(bytes).map_err(|_| error)?;
-            Ok(Self { since_ms, refused, letters, level: 0 })
+            Ok(Self { since_ms, refused, letters, ..Self::default() })
         })
     }
 

@@ -54,6 +54,8 @@ pub enum PeerInput {
     Listed(ConnectionId, Result<Vec<DocumentId>, StorageFailure>),
     /// Answers [`PeerAction::Note`].
     Noted(Option<DocumentId>, Result<(), StorageFailure>),
+    /// Answers [`PeerAction::Journal`].
+    Journalled(Result<(), StorageFailure>),
     /// Answers [`PeerAction::ReadNotes`]; see [`super::read_notes`].
     Notes(Result<NotesRead, StorageFailure>),
     /// Answers [`PeerAction::ListForOutbox`]: the next documents in order; none: there are no more.
@@ -90,6 +92,7 @@ impl From<PeerInput> for Command {
             }
             PeerInput::Listed(id, page) => return Self::Listed(id, page),
             PeerInput::Noted(document, noted) => return Self::Noted(document, noted),
+            PeerInput::Journalled(result) => return Self::Journalled(result),
             PeerInput::Notes(notes) => {
                 return Self::Notes(
                     notes.map(|NotesRead { page, has_marker }| Notes { page, has_marker }),
@@ -129,6 +132,10 @@ pub enum PeerAction {
     List(ConnectionId, Option<DocumentId>),
     /// Write rows under [`crate::store::DocumentKey::outbox`] of this, in the order of all writes.
     Note(Option<DocumentId>, Vec<RowWrite>),
+    /// Write these rows under the outbox of this document, if any, then this row under that of none,
+    /// both in the order of all writes; answer when both are on disk. A run that begins finishes what
+    /// these say: see [`super::finish`].
+    Journal(Option<(DocumentId, Vec<RowWrite>)>, RowWrite),
     /// Read the rows of the outbox, of documents after this one.
     ReadNotes(Option<DocumentId>),
     /// List stored documents, those after this one.
@@ -164,6 +171,7 @@ impl From<Action> for Asked {
             Action::List(id, after) => PeerAction::List(id, after),
             Action::Apply(task) => PeerAction::Apply(Apply(task)),
             Action::Note(document, writes) => PeerAction::Note(document, writes),
+            Action::Journal(rows, journal) => PeerAction::Journal(rows, journal),
             Action::ReadNotes(after) => PeerAction::ReadNotes(after),
             Action::ListForOutbox(after) => PeerAction::ListForOutbox(after),
             Action::Recall => return Self::Recall,
