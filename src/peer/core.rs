@@ -276,7 +276,9 @@ impl Core {
     pub(super) fn take(&mut self, now: Now, command: Command) {
         self.now = now;
         match command {
-            early @ (Command::Local(..) | Command::Purge(..)) if !self.outbox.is_complete() => {
+            early @ (Command::Local(..) | Command::Purge(..) | Command::Evict(..))
+                if !self.outbox.is_complete() =>
+            {
                 self.early.push_back(early);
             }
             // What is stored is read after what is about to be.
