@@ -36,6 +36,7 @@ const KNOWN: &[(Mutant, u64)] = &[
     (Mutant::ForgetEditOfDeleted, 38),
     (Mutant::SidesAsTheyCome, 7),
     (Mutant::FirstPieceFirst, 321),
+    (Mutant::GrantHeldLease, 2),
 ];
 
 /// Mutants that only worlds of real documents can notice.

@@ -19,8 +19,8 @@ fn relay(features: Features) -> PeerInfo {
     PeerInfo { peer: "relay".parse().unwrap(), metadata, concord: true, dialled: true }
 }
 
-fn holder(who: SessionInfo, fence: u64, left_ms: u32) -> Option<LeaseHolder> {
-    Some(LeaseHolder { who, fence, left_ms })
+fn holder(who: SessionInfo, fence: u64, left_ms: u32) -> LeaseHolder {
+    LeaseHolder { who, fence, left_ms }
 }
 
 const HERE: ConnectionId = ConnectionId(1);
@@ -53,7 +53,7 @@ fn held() -> (Leases, watch::Receiver<LeaseStanding>, u64) {
     let (done, mut asked) = oneshot::channel();
     leases.ask(0, document(), LeaseAction::Acquire, 30_000, done);
     let (_, request) = said(&mut leases).unwrap();
-    answer(&mut leases, 100, holder(us(), 7, 30_000), request.id);
+    answer(&mut leases, 100, Some(holder(us(), 7, 30_000)), request.id);
     let answered = asked.try_recv().unwrap().unwrap();
     let (standing, holding) = answered.granted.unwrap();
     (leases, standing, holding)
@@ -72,7 +72,7 @@ fn it_is_renewed_at_a_third_and_counts_from_when_it_was_asked_for() {
     assert_eq!(*standing.borrow_and_update(), LeaseStanding::Held);
     leases.time(30_000);
     assert_eq!(*standing.borrow_and_update(), LeaseStanding::Lapsed);
-    answer(&mut leases, 30_500, holder(us(), 8, 30_000), request.id);
+    answer(&mut leases, 30_500, Some(holder(us(), 8, 30_000)), request.id);
     assert_eq!(*standing.borrow_and_update(), LeaseStanding::Held);
     assert_eq!(leases.wakes_at(), Some(40_100), "granted from when it was asked for");
 }
@@ -80,7 +80,7 @@ fn it_is_renewed_at_a_third_and_counts_from_when_it_was_asked_for() {
 #[test]
 fn whoever_takes_over_is_known_and_the_relay_is_told_that_it_is() {
     let (mut leases, standing, holding) = held();
-    let state = LeaseState { holder: holder(other(), 9, 20_000), ..LeaseState::default() };
+    let state = LeaseState { holder: Some(holder(other(), 9, 20_000)), ..LeaseState::default() };
     leases.told(5_000, HERE, &document(), state);
     let (_, request) = said(&mut leases).unwrap();
     assert!(matches!(&*standing.borrow(), LeaseStanding::Lost(by) if by.fence == 9));
@@ -121,7 +121,7 @@ fn what_nobody_waits_for_any_more_is_given_back() {
     leases.ask(0, document(), LeaseAction::Acquire, 0, done);
     let (_, request) = said(&mut leases).unwrap();
     drop(asked);
-    answer(&mut leases, 100, holder(us(), 7, 30_000), request.id);
+    answer(&mut leases, 100, Some(holder(us(), 7, 30_000)), request.id);
     assert_eq!(said(&mut leases).unwrap().1.action, LeaseAction::Release);
     assert_eq!(leases.wakes_at(), None);
 

@@ -176,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    fn state(value: Value) -> Map<String, Value> {
+    fn state(value: &Value) -> Map<String, Value> {
         value.as_object().cloned().unwrap()
     }
 
@@ -188,7 +188,7 @@ mod tests {
             Said::Heartbeat(Some(5_000)),
             Said::Goodbye,
             Said::Update("cursor".to_owned(), json!({"from": 3, "to": 7})),
-            Said::Snapshot(state(shown), Some(5_000)),
+            Said::Snapshot(state(&shown), Some(5_000)),
         ] {
             assert_eq!(Said::read(&said.write()), Some(said));
         }

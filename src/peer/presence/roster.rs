@@ -289,7 +289,7 @@ mod tests {
         let mut roster = Roster::default();
         roster.show(0, &document(), shown("title"));
         let all = Said::Snapshot(shown("title"), Some(HEARTBEAT_MS));
-        assert_eq!(said(&mut roster), [all.clone()]);
+        assert_eq!(said(&mut roster), [all]);
         roster.show(10, &document(), shown("notes"));
         roster.show(20, &document(), shown("due"));
         assert_eq!((said(&mut roster), roster.wakes_at()), (vec![], Some(PACE_MS)));

@@ -69,14 +69,12 @@ impl World {
 }
 
 fn granted(name: &str, answer: LeaseState) -> Result<u64, LeaseRefusal> {
-    match answer.why {
-        Some(why) => Err(why),
-        None => {
-            let holder = answer.holder.unwrap();
-            assert_eq!(holder.who, who(name));
-            Ok(holder.fence)
-        }
+    if let Some(why) = answer.why {
+        return Err(why);
     }
+    let holder = answer.holder.unwrap();
+    assert_eq!(holder.who, who(name));
+    Ok(holder.fence)
 }
 
 #[test]
