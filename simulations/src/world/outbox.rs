@@ -63,7 +63,7 @@ impl World<'_> {
             let Some(peer) = self.nodes[id].process.as_mut().and_then(|p| p.brain.as_peer()) else {
                 continue;
             };
-            let is_left = |state: &_| !matches!(state, OutboxState::Failed { .. });
+            let is_left = |state: &_| matches!(state, OutboxState::Pending | OutboxState::Sending);
             let outbox = peer.outbox();
             let waiting = outbox.iter().flatten().find(|entry| is_left(&entry.state)).cloned();
             if outbox.is_none() {

@@ -62,11 +62,13 @@ impl World<'_> {
     }
 
     fn refused_honest(&mut self, id: NodeId, refused: &[concord_protocol::Refused]) {
-        let Some(refused) =
-            refused.iter().find(|r| r.hash.is_some_and(|hash| self.ledger.who(&hash).is_some()))
-        else {
-            return;
+        let is_honest = |refused: &&concord_protocol::Refused| {
+            refused.hash.is_some_and(|hash| {
+                let is_expected = self.ledger.may_be_refused(&hash, refused.code);
+                self.ledger.who(&hash).is_some() && !is_expected
+            })
         };
+        let Some(refused) = refused.iter().find(is_honest) else { return };
         let excused = self.ledger.attacked > 0;
         if !excused {
             let who = self.nodes[id].label();
