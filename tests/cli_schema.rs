@@ -29,7 +29,7 @@ fn failing(directory: &Path, args: &[&str]) -> (i32, String, String) {
 fn a_good_file_is_said_to_be_good_and_shown() {
     let home = tempfile::tempdir().unwrap();
     let said = ok(home.path(), &["schema", "check", EXAMPLE]);
-    assert!(said.ends_with("is a schema: 3 types, 23 fields, 3 rules"), "{said}");
+    assert!(said.ends_with("is a schema: 3 types, 24 fields, 3 rules"), "{said}");
     let checked = json_of(home.path(), &["schema", "check", EXAMPLE, "--json"]);
     assert_eq!((&checked["valid"], &checked["errors"]), (&json!(true), &json!([])));
 

@@ -172,8 +172,9 @@ mod tests {
 
     fn bytes(length: usize, seed: u8) -> Vec<u8> {
         let byte = |n: usize| {
-            let [low, next, ..] = n.to_le_bytes();
-            low.wrapping_mul(31) ^ next.wrapping_mul(7) ^ seed
+            // No two pieces alike.
+            let [low, next, piece, ..] = n.to_le_bytes();
+            low.wrapping_mul(31) ^ next.wrapping_mul(7) ^ piece.wrapping_mul(13) ^ seed
         };
         (0..length).map(byte).collect()
     }
