@@ -302,10 +302,12 @@ impl Core {
                 // Who asked may have stopped waiting.
                 let _ = done.send(Err(LocalError::NotPurged(reason)));
             }
-            Command::Purge(held, heads, done) => self.purge(held, heads, done),
-            Command::Evict(held, heads, done) => {
-                self.registry.home().index().goes(&held.id);
-                self.purge(held, heads, done);
+            Command::Purge(held, heads, done) | Command::Evict(held, heads, done) => {
+                let document = held.id.clone();
+                let ticket = self.local_ticket(held, done);
+                self.purging.insert(ticket);
+                let leaving = Leaving::Nothing;
+                self.handle(Event::Purge { ticket, document, heads, leaving });
             }
             Command::Open(document) => self.open(document),
             Command::Shut(document) => {
@@ -632,14 +634,6 @@ impl Core {
         Ticket(self.next_ticket)
     }
 
-    fn purge(&mut self, held: Arc<Held>, heads: Vec<ChangeHash>, done: LocalDone) {
-        let document = held.id.clone();
-        let ticket = self.local_ticket(held, done);
-        self.purging.insert(ticket);
-        let leaving = Leaving::Nothing;
-        self.handle(Event::Purge { ticket, document, heads, leaving });
-    }
-
     fn local_ticket(&mut self, held: Arc<Held>, done: LocalDone) -> Ticket {
         let ticket = self.ticket();
         self.local.insert(ticket, (held, done));
@@ -755,9 +749,6 @@ impl Core {
             return;
         };
         let is_purge = self.purging.remove(&ticket);
-        if is_purge && result.is_err() {
-            self.registry.home().index().stays(&held.id);
-        }
         match &result {
             Ok(()) if is_purge => {
                 held.fail("it was purged from this store");

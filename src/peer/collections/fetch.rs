@@ -16,6 +16,7 @@ use crate::{
         core::Command,
         held::{Held, Phase},
         index::project::asked,
+        indexing::Indexing,
         listen::Partner,
     },
     replica::{ConnectionId, StoredDocument},
@@ -153,6 +154,7 @@ impl Collections {
     /// The same of one that no collection wants. Others may have it in hand for so long: the index
     /// does for a moment, and what just came is on its way to the disk.
     async fn release(&self, mut held: Arc<Held>, patience: Duration) -> Result<(), Kept> {
+        let going = Going::begin(&self.index, &held.id);
         let until = Instant::now() + patience;
         loop {
             let mut confirmations = held.confirmations();
@@ -175,6 +177,7 @@ impl Collections {
             // From here on nobody has it but this; what it says now is what goes, or nothing does.
             let id = held.id.clone();
             if self.evict(held).await {
+                going.end();
                 return Ok(());
             }
             if Instant::now() >= until {
@@ -198,6 +201,33 @@ impl Collections {
         let (done, gone) = oneshot::channel();
         self.home().tell(Command::Evict(held, heads, done));
         matches!(gone.await, Ok(Ok(())))
+    }
+}
+
+/// A document that may go at any moment, which the index is not to open meanwhile: to open what is
+/// gone is to ask relays for it.
+struct Going<'g> {
+    index: &'g Indexing,
+    id: DocumentId,
+    is_over: bool,
+}
+
+impl<'g> Going<'g> {
+    fn begin(index: &'g Indexing, id: &DocumentId) -> Self {
+        index.goes(id);
+        Self { index, id: id.clone(), is_over: false }
+    }
+
+    fn end(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.index.stays(&self.id);
+        }
     }
 }
 
