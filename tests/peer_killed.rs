@@ -44,7 +44,7 @@ const EDITS_MAX: u64 = 24;
 const EARLY_MS: u64 = 60;
 
 /// Long enough for a busy machine; nothing waits for it where all is well.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// What this program is when it is started by itself.
 #[test]

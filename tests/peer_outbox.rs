@@ -352,7 +352,7 @@ status = { kind = "enum", values = ["todo", "done"] }
     )
     .unwrap();
     let task = schema.types["task"].clone();
-    let hour = Duration::from_secs(3_600);
+    let hour = Duration::from_hours(1);
     let builder = Peer::builder(home.path()).relay(relay.url()).schema(schema);
     let peer = builder.debounce(hour, hour).open().unwrap();
     let mut status = peer.status();

@@ -25,7 +25,7 @@ use crate::{
 /// Edits of a document that is not compacted yet: fewer than call for a snapshot.
 const BEFORE: u32 = 400;
 /// How long a snapshot may take to come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 pub(super) struct StoredArgs {

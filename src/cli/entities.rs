@@ -23,7 +23,7 @@ const SHOWN: usize = 60;
 
 /// Where types are declared.
 #[derive(Debug, Args)]
-struct SchemaFile {
+pub(super) struct SchemaFile {
     /// The schema that declares the types [default: the one that a relay told of last]
     #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]
     schema: Option<PathBuf>,
@@ -119,7 +119,7 @@ impl PageArgs {
     }
 }
 
-async fn opened(common: &Common, file: &SchemaFile) -> Result<Peer, Failure> {
+pub(super) async fn opened(common: &Common, file: &SchemaFile) -> Result<Peer, Failure> {
     let schema = file.schema.as_deref().map(schema::read).transpose()?;
     open::peer_under(common, schema).await
 }

@@ -241,6 +241,10 @@ impl PeerBuilder {
     ///
     /// # Errors
     /// As [`Peer::open`], and for a relay URL, a trusted certificate or an author that is none.
+    #[allow(
+        clippy::too_many_lines,
+        reason = "each part once, in the order in which they are needed"
+    )]
     pub fn open(self) -> Result<Peer, PeerError> {
         let runtime = Handle::try_current().map_err(|_| PeerError::NoRuntime)?;
         let parsed = |relay: RelayOptions| Ok((RelayUrl::parse(&relay.url)?, relay.priority));
@@ -276,7 +280,6 @@ impl PeerBuilder {
                 .with(Feature::Leases)
                 .with_if(Feature::Zstd, self.compression),
             session: Some(who.clone()),
-            features: Features::NONE.with(Feature::Blobs),
             ..PeerMetadata::default()
         };
         let mut config = Config::new(us.clone(), metadata.clone());

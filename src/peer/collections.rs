@@ -230,18 +230,16 @@ impl Peer {
             }
             Ok(())
         };
-        match timeout(within, waiting).await {
-            Ok(done) => done,
-            Err(_) => {
-                let statuses = self.0.collections.statuses.borrow();
-                let behind = |status: &&CollectionStatus| !status.is_up_to_date();
-                let pending = statuses.iter().filter(behind).map(|it| it.listed - it.done).sum();
-                let total = statuses.iter().map(|it| it.listed).sum();
-                let problem = statuses.iter().filter(behind).find_map(|it| it.problem.clone());
-                let (_, reason) = standing(&self.status().borrow());
-                Err(ConfirmError::TimedOut { pending, total, reason: problem.unwrap_or(reason) })
-            }
+        if let Ok(done) = timeout(within, waiting).await {
+            return done;
         }
+        let statuses = self.0.collections.statuses.borrow();
+        let behind = |status: &&CollectionStatus| !status.is_up_to_date();
+        let pending = statuses.iter().filter(behind).map(|it| it.listed - it.done).sum();
+        let total = statuses.iter().map(|it| it.listed).sum();
+        let problem = statuses.iter().filter(behind).find_map(|it| it.problem.clone());
+        let (_, reason) = standing(&self.status().borrow());
+        Err(ConfirmError::TimedOut { pending, total, reason: problem.unwrap_or(reason) })
     }
 }
 

@@ -273,6 +273,7 @@ impl Core {
     }
 
     /// Takes in one command.
+    #[allow(clippy::too_many_lines, reason = "an arm for each command, most of a line or two")]
     pub(super) fn take(&mut self, now: Now, command: Command) {
         self.now = now;
         match command {
@@ -654,10 +655,6 @@ impl Core {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    pub(super) fn push(&mut self, action: Action) {
-        self.actions.push_back(action);
-    }
-
     pub(super) fn ask(&mut self, action: Action) {
         self.under_way += 1;
         self.actions.push_back(action);
@@ -802,11 +799,12 @@ impl Core {
             {
                 return;
             }
+            // Those beyond are refused again at the next connection.
+            Published::Refused { .. }
+                if !self.outbox.is_complete() && self.early_refused.len() >= EARLY_REFUSED_MAX => {}
             Published::Refused { hash, code, reason } if !self.outbox.is_complete() => {
-                if self.early_refused.len() < EARLY_REFUSED_MAX {
-                    let refused = (document.clone(), *hash, *code, reason.clone());
-                    self.early_refused.push(refused);
-                }
+                let refused = (document.clone(), *hash, *code, reason.clone());
+                self.early_refused.push(refused);
             }
             Published::Refused { hash, code, reason } => {
                 self.schedule.done(document);

@@ -249,7 +249,9 @@ impl Held {
         let news = content.news.take();
         drop(content);
         self.home.index().touch(&self.id);
-        news.into_iter().for_each(|event| self.tell(|| event));
+        for event in news {
+            self.tell(|| event);
+        }
     }
 
     /// Has watchers told of this as soon as there is something to read.
@@ -392,7 +394,9 @@ impl Held {
         self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
         let news = content.news.take();
         drop(content);
-        news.into_iter().for_each(|event| self.tell(|| event));
+        for event in news {
+            self.tell(|| event);
+        }
         self.take_in();
         self.recount();
     }

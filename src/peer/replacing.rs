@@ -31,7 +31,10 @@ use super::{
     held::Held,
     outbox::RowRefused,
 };
-use crate::replica::{Event, Kind, Leaving, LocalError, RowKey, RowWrite, StorageFailure, Ticket};
+use crate::{
+    entity::Level,
+    replica::{Event, Kind, Leaving, LocalError, RowKey, RowWrite, StorageFailure, Ticket},
+};
 
 /// The row in which a change is kept that was taken out of a document.
 pub(super) fn letter_row(change: &ChangeHash) -> RowKey {
@@ -208,8 +211,10 @@ impl Core {
             return self.replacement_written();
         }
         // Whatever relays said of what was there, this they do not have.
-        let note = self.outbox.edited(self.now, &document);
+        let note = self.outbox.edited(self.now, &document, Level::CRITICAL);
         self.note(note);
+        // Somebody decided it just now, as with a conflict.
+        self.rest(&document, Level::CRITICAL);
         for (ticket, change) in tickets.into_iter().zip(changes) {
             self.handle(Event::LocalChange(ticket, document.clone(), change));
         }
@@ -240,34 +245,32 @@ impl Core {
             return;
         };
         let Replacement { held, change, rewritten, lost, changes, done, .. } = replacement;
-        let result = match stage {
-            Stage::End(Err(error)) => {
-                let note = self.outbox.not_discarded(&held.id, change);
+        let result = if let Stage::End(Err(error)) = stage {
+            let note = self.outbox.not_discarded(&held.id, change);
+            self.note(note);
+            self.read_again(&held);
+            Err(why_not(&held, error))
+        } else {
+            held.tell_when_read(DocumentEvent::RolledBack {
+                hash: change,
+                code: refused.code(),
+                reason: refused.reason,
+                rewritten: rewritten.len(),
+                lost: lost.values().sum(),
+            });
+            if changes.is_empty() {
+                // There is nothing that a relay could confirm.
+                self.schedule.done(&held.id);
+                let note = self.outbox.confirmed(self.now, &held.id);
                 self.note(note);
+                held.start_over();
+                self.open(held.id.clone());
+            } else {
                 self.read_again(&held);
-                Err(why_not(&held, error))
+                // What relays said in between was not heard.
+                self.handle(Event::Resend(held.id.clone()));
             }
-            _ => {
-                held.tell_when_read(DocumentEvent::RolledBack {
-                    hash: change,
-                    code: refused.code(),
-                    reason: refused.reason,
-                    rewritten: rewritten.len(),
-                    lost: lost.values().sum(),
-                });
-                if changes.is_empty() {
-                    // There is nothing that a relay could confirm.
-                    let note = self.outbox.confirmed(self.now, &held.id);
-                    self.note(note);
-                    held.start_over();
-                    self.open(held.id.clone());
-                } else {
-                    self.read_again(&held);
-                    // What relays said in between was not heard.
-                    self.handle(Event::Resend(held.id.clone()));
-                }
-                Ok(Removed { rewritten, lost })
-            }
+            Ok(Removed { rewritten, lost })
         };
         // Who asked may have stopped waiting.
         let _ = done.send(result);

@@ -151,7 +151,7 @@ async fn bombs_and_wrappers_in_wrappers_are_refused_and_others_are_served() {
 async fn who_takes_compressed_frames_gets_them_and_nobody_else() {
     let mut schema = String::from("[types.note.fields]\n");
     for n in 0..400 {
-        schema.push_str(&format!("field_number_{n} = \"string\"\n"));
+        schema += &format!("field_number_{n} = \"string\"\n");
     }
     let long = schema.len();
     let world = World::with(|config| config.schema = Some(schema)).await;

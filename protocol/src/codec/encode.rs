@@ -73,6 +73,7 @@ pub fn encode_unavailable(document: &str, sender: &PeerId, target: &PeerId) -> B
     out.finish()
 }
 
+#[allow(clippy::too_many_lines, reason = "an arm for each message")]
 fn write(out: &mut Writer, message: &Message) {
     match message {
         Message::Join { sender, metadata, versions } => {
@@ -127,8 +128,7 @@ fn write(out: &mut Writer, message: &Message) {
             out.text(names::COUNT);
             out.count(*count);
             text(out, names::SESSION_ID, session.as_str());
-            out.text(names::DATA);
-            out.bytes(data);
+            bytes(out, data);
         }
         Message::RemoteHeadsChanged { document, sender, target, heads } => {
             start(out, types::REMOTE_HEADS_CHANGED, 4);
@@ -162,8 +162,7 @@ fn write(out: &mut Writer, message: &Message) {
         Message::Compressed { length, data } => {
             start(out, types::ZSTD, 2);
             number(out, names::LENGTH, *length);
-            out.text(names::DATA);
-            out.bytes(data);
+            bytes(out, data);
         }
         Message::HangUp { id } => {
             start(out, types::HANG_UP, 1);
@@ -224,6 +223,10 @@ fn with_data(
 ) {
     start(out, kind, 4);
     address(out, document, from_to);
+    bytes(out, data);
+}
+
+fn bytes(out: &mut Writer, data: &[u8]) {
     out.text(names::DATA);
     out.bytes(data);
 }
@@ -436,7 +439,8 @@ fn size_hint(message: &Message) -> usize {
             Message::Request { data, .. }
             | Message::Compressed { data, .. }
             | Message::Sync { data, .. }
-            | Message::Ephemeral { data, .. } => data.len(),
+            | Message::Ephemeral { data, .. }
+            | Message::Blob(BlobMessage::Chunk { data, .. }) => data.len(),
             Message::RemoteHeadsChanged { heads, .. } => {
                 heads.iter().map(|store| 80 + store.heads.len() * HEAD_LEN).sum()
             }
@@ -444,7 +448,6 @@ fn size_hint(message: &Message) -> usize {
             Message::Call(call) => call.body.as_ref().map_or(0, String::len),
             Message::Answer(answer) => answer.body.len(),
             Message::Event { data, .. } => data.len(),
-            Message::Blob(BlobMessage::Chunk { data, .. }) => data.len(),
             Message::Ack { ack, .. } => (ack.applied.len() + ack.durable.len()) * HEAD_LEN,
             _ => 0,
         }

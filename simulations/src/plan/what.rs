@@ -354,6 +354,7 @@ impl What {
             Self::Attack { relay, document, .. } | Self::Bytes { relay, document, .. } => {
                 (None, Some(relay), Some(document))
             }
+            Self::Lease { peer, relay, document, .. } => (Some(peer), Some(relay), Some(document)),
             Self::Away { peer, .. } | Self::Discard { peer, .. } | Self::Retry { peer, .. } => {
                 (Some(peer), None, None)
             }

@@ -259,7 +259,7 @@ fn lasts_ms(what: &What) -> u64 {
 
 /// Each setting by itself at what makes the least of it.
 fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use<> {
-    let set: [fn(&mut Settings); 18] = [
+    let set: [fn(&mut Settings); 19] = [
         |s| s.lag_us = 1,
         |s| s.window_bytes = 262_144,
         |s| s.bytes_per_ms = 50_000,

@@ -177,7 +177,7 @@ impl World<'_> {
             match finishing.as_mut().now_or_never() {
                 Some(finished) => break finished,
                 None => process.committer.commit(usize::MAX),
-            };
+            }
         };
         if let Err(error) = finished {
             self.store_failed(id, &StorageFailure::from(error));

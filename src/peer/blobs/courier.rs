@@ -138,7 +138,7 @@ impl Courier {
         for hash in lines.wanted() {
             let is_whole = shelf.find(&hash).await.is_ok_and(|it| it.is_some_and(|it| it.is_whole));
             if !is_whole {
-                let Some(over) = lines.current() else { return None };
+                let over = lines.current()?;
                 let _turn = lines.turn(hash).await;
                 if let Err(error) = transfer::fetch(lines, shelf, over, hash, |_, _| ()).await {
                     tracing::debug!(%hash, %error, "an attachment is fetched later");

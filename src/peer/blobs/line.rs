@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long a relay may take to answer about a piece: to put it on a slow disk behind others.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
+const ANSWER_MAX: Duration = Duration::from_mins(1);
 
 /// There is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -241,7 +241,7 @@ mod tests {
         fn whatever_is_asked_is_read_or_refused(bytes: Vec<u8>, key: u8) -> bool {
             let key = ["type", "after", "limit", ""][usize::from(key % 4)];
             // As text that a path may have, and as it comes.
-            let escaped: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
+            let escaped = bytes.iter().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
             let plain = String::from_utf8_lossy(&bytes).into_owned();
             [escaped, plain].iter().all(|text| match read(&format!("{key}={text}")) {
                 Ok(wanted) => {
