@@ -22,7 +22,7 @@ use support::Relay;
 use tempfile::TempDir;
 
 /// Long enough for a busy machine; nothing waits for it where all is well.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// MiB of the disk. Stores refuse writes when less than 64 of them are free.
 const DISK_MIB: usize = 192;
@@ -77,10 +77,13 @@ impl Drop for Disk {
 fn walk(directory: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
-    let bytes = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
-        true => walk(&entry.path()),
-        // A file may go while we look.
-        false => entry.metadata().map_or(0, |file| file.blocks() * 512),
+    let bytes = entries.map(|entry| {
+        if entry.file_type().unwrap().is_dir() {
+            walk(&entry.path())
+        } else {
+            // A file may go while we look.
+            entry.metadata().map_or(0, |file| file.blocks() * 512)
+        }
     });
     bytes.sum()
 }

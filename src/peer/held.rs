@@ -249,7 +249,7 @@ impl Held {
         let news = content.news.take();
         drop(content);
         self.home.index().touch(&self.id);
-        for event in news {
+        if let Some(event) = news {
             self.tell(|| event);
         }
     }
@@ -394,7 +394,7 @@ impl Held {
         self.advance(&[Phase::Loading, Phase::Absent, Phase::Unavailable], Phase::Ready);
         let news = content.news.take();
         drop(content);
-        for event in news {
+        if let Some(event) = news {
             self.tell(|| event);
         }
         self.take_in();
