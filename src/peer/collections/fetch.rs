@@ -15,7 +15,7 @@ use crate::{
         Query,
         core::Command,
         held::{Held, Phase},
-        index::project::asked,
+        index::{entry::Entry, project::asked},
         indexing::Indexing,
         listen::Partner,
     },
@@ -56,7 +56,7 @@ impl Collections {
         partner: &Partner,
     ) -> Outcome {
         let id = &listed.document;
-        let known = self.index.read(|table| table.get(id).map(|entry| entry.heads()));
+        let known = self.index.read(|table| table.get(id).map(Entry::heads));
         if listed.is_purged || listed.is_deleted && known.is_none() {
             return Outcome::Gone;
         }

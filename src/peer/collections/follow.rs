@@ -18,7 +18,7 @@ use super::{
 use crate::peer::{Query, listen::Partner};
 
 /// How often a page is asked for though nothing was told.
-const POLL: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_mins(1);
 /// Before it is tried again after something went wrong.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Between two pages that are asked for because something was told.
