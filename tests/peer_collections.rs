@@ -75,8 +75,15 @@ async fn until(peer: &Peer, what: &str, is_so: impl AsyncFn(&Peer) -> bool) {
 }
 
 async fn has(peer: &Peer, of: &str, wanted: usize) {
-    let what = format!("{wanted} of {of}");
-    until(peer, &what, async |peer| keys(peer, of).await.len() == wanted).await;
+    let waiting = async {
+        while keys(peer, of).await.len() != wanted {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if timeout(SOON, waiting).await.is_err() {
+        let page = peer.query(&Query::of(of)).await;
+        panic!("{wanted} of {of}, and not {:?}: {page:?}", keys(peer, of).await);
+    }
 }
 
 /// Waits until a collection is up to date, and gives how far it is.

@@ -330,16 +330,12 @@ impl PeerBuilder {
             drop(store.write(DocumentKey::index(), row::nothing()));
         }
         let next_call = Arc::new(AtomicU32::new(1));
-        let collections = Arc::new(Collections::new(
-            Arc::clone(&registry),
-            Arc::clone(&store),
-            Arc::clone(&schemas),
-            Arc::clone(&index),
-            Arc::clone(&outbox),
+        let collections = Collections::start(
+            &runtime,
+            (&registry, &store, &schemas, &index, &outbox),
             Arc::clone(&next_call),
             self.limits.documents_per_connection,
-        ));
-        Collections::start(&collections, &runtime);
+        );
         runtime.spawn(engine.run(local, sockets));
         let link = Arc::new(LinkContext {
             us,

@@ -279,44 +279,42 @@ impl Nudges {
     }
 }
 
+/// Parts of a peer.
+type Parts<'p> =
+    (&'p Arc<Registry>, &'p Arc<dyn Store>, &'p Arc<Schemas>, &'p Arc<Indexing>, &'p Arc<Board>);
+
 impl Collections {
-    /// Of a peer, before anything is known.
-    pub(super) fn new(
-        registry: Arc<Registry>,
-        store: Arc<dyn Store>,
-        schemas: Arc<Schemas>,
-        index: Arc<Indexing>,
-        board: Arc<Board>,
+    /// Of a peer with these parts, whose relays take so many documents of one connection. Begins with
+    /// what is kept on disk.
+    pub(super) fn start(
+        runtime: &Handle,
+        (registry, store, schemas, index, board): Parts<'_>,
         next_call: Arc<AtomicU32>,
         documents_per_connection: usize,
-    ) -> Self {
-        Self {
-            registry,
-            store,
-            schemas,
-            index,
-            board,
+    ) -> Arc<Self> {
+        let this = Arc::new(Self {
+            registry: Arc::clone(registry),
+            store: Arc::clone(store),
+            schemas: Arc::clone(schemas),
+            index: Arc::clone(index),
+            board: Arc::clone(board),
             next_call,
             stored_max: documents_per_connection - documents_per_connection / ROOM_PART,
             book: Mutex::default(),
             tasks: Mutex::default(),
-            runtime: Mutex::default(),
+            runtime: Mutex::new(Some(runtime.clone())),
             slots: Semaphore::new(HELD_MAX),
             statuses: watch::Sender::new(Vec::new()),
             known: watch::Sender::new(None),
             nudges: watch::Sender::new(Nudges::default()),
-        }
-    }
-
-    /// Begins with what is kept on disk.
-    pub(super) fn start(this: &Arc<Self>, runtime: &Handle) {
-        *locked(&this.runtime) = Some(runtime.clone());
+        });
         if this.index.is_on() {
-            let begun = Arc::clone(this);
+            let begun = Arc::clone(&this);
             this.spawn(None, async move { begun.run().await });
         } else {
             this.known.send_replace(Some(Ok(())));
         }
+        this
     }
 
     /// Ends all that goes on.

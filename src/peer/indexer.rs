@@ -263,7 +263,8 @@ impl Indexer {
         for id in &gone {
             self.forget(work, id);
             let is_back = |held: Arc<Held>| !matches!(*held.phase().borrow(), Phase::Failed(_));
-            if self.registry.find(id).is_some_and(is_back) {
+            let is_going = self.index.marks().is_going(id);
+            if !is_going && self.registry.find(id).is_some_and(is_back) {
                 // Somebody opened it since.
                 self.index.touch(id);
             }

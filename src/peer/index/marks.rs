@@ -159,7 +159,18 @@ impl Marks {
 
     /// Whether it has, which is told once, or is about to.
     pub(crate) fn is_gone(&mut self, document: &DocumentId) -> bool {
-        self.gone.remove(document) || self.going.contains(document)
+        let has_gone = self.gone.remove(document);
+        if has_gone {
+            // It may have been noted since it was taken: who looks at it again would open it.
+            self.pending.remove(document);
+            self.settling.remove(document);
+        }
+        has_gone || self.is_going(document)
+    }
+
+    /// Whether it is about to.
+    pub(crate) fn is_going(&self, document: &DocumentId) -> bool {
+        self.going.contains(document)
     }
 
     /// How often something was to be looked at.
@@ -199,6 +210,7 @@ mod tests {
         marks.goes(&id);
         marks.has_gone(&id);
         assert!(marks.is_gone(&id) && !marks.is_gone(&id) && !marks.stays(&id));
+        assert!(marks.take().is_empty(), "it is not looked at once more, which would open it");
     }
 
     #[test]
