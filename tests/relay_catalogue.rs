@@ -40,7 +40,7 @@ fn on_disk(directory: &Path) -> Arc<dyn Store> {
     store::open(directory, Engine::Sled, &Options::default()).unwrap()
 }
 
-async fn writer(http: &Http) -> Peer {
+fn writer(http: &Http) -> Peer {
     let schema = Schema::parse(SCHEMA).unwrap_or_else(|errors| panic!("{errors}"));
     let peer = Peer::builder("memory").store(store::memory().unwrap()).schema(schema);
     let peer = peer.open().unwrap();
@@ -95,7 +95,7 @@ fn after(page: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_listed_by_type_in_pages_and_only_news_after_a_cursor() {
     let (_relay, http) = relay(store::memory().unwrap(), Some(SCHEMA)).await;
-    let ann = writer(&http).await;
+    let ann = writer(&http);
     for n in 0..25 {
         put(&ann, if n % 5 == 0 { "note" } else { "task" }, &n.to_string()).await;
     }
@@ -134,7 +134,7 @@ async fn documents_are_listed_by_type_in_pages_and_only_news_after_a_cursor() {
 async fn a_cursor_holds_over_a_restart_and_not_over_a_loss() {
     let directory = tempfile::tempdir().unwrap();
     let (first, http) = relay(on_disk(directory.path()), Some(SCHEMA)).await;
-    let ann = writer(&http).await;
+    let ann = writer(&http);
     for n in 0..10 {
         put(&ann, "task", &n.to_string()).await;
     }
@@ -173,7 +173,7 @@ async fn what_was_there_before_the_catalogue_is_in_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_are_told_as_they_come_and_none_is_missed() {
     let (_relay, http) = relay(store::memory().unwrap(), Some(SCHEMA)).await;
-    let ann = writer(&http).await;
+    let ann = writer(&http);
     put(&ann, "task", "before").await;
     ann.flush(SOON).await.unwrap();
     let (_, page) = until_listed(&http, "&type=task", 1).await;

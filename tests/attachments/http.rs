@@ -26,10 +26,10 @@ async fn send(to: SocketAddr, head: &str, headers: &[(&str, &str)], body: &[u8])
     let mut stream = TcpStream::connect(to).await.unwrap();
     let mut request = format!("{head} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        request += &format!("{name}: {value}\r\n");
     }
     if !head.starts_with("GET") && !headers.iter().any(|(name, _)| *name == "content-length") {
-        request.push_str(&format!("content-length: {}\r\n", body.len()));
+        request += &format!("content-length: {}\r\n", body.len());
     }
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -114,8 +114,7 @@ async fn carry(
             return;
         }
         let rate = rate.load(SeqCst);
-        if rate > 0 {
-            let micros = len as u64 * 1_000_000 / rate;
+        if let Some(micros) = (len as u64 * 1_000_000).checked_div(rate) {
             tokio::time::sleep(Duration::from_micros(micros)).await;
         }
     }

@@ -12,7 +12,7 @@ use concord::{
 use tokio::io::AsyncReadExt as _;
 
 /// Long enough for a busy machine; nothing waits for it where all is well.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 pub(crate) const MIB: usize = 1 << 20;
 
 pub(crate) async fn relay_with(change: impl FnOnce(&mut RelayConfig)) -> Relay {
