@@ -1,6 +1,6 @@
 //! `/v1/blobs/HASH` as a program without our socket sees it.
 
-use std::net::SocketAddr;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -26,10 +26,10 @@ async fn send(to: SocketAddr, head: &str, headers: &[(&str, &str)], body: &[u8])
     let mut stream = TcpStream::connect(to).await.unwrap();
     let mut request = format!("{head} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
     for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
+        write!(request, "{name}: {value}\r\n").unwrap();
     }
     if !head.starts_with("GET") && !headers.iter().any(|(name, _)| *name == "content-length") {
-        request += &format!("content-length: {}\r\n", body.len());
+        write!(request, "content-length: {}\r\n", body.len()).unwrap();
     }
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

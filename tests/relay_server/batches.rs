@@ -1,5 +1,7 @@
 //! Frames of several messages, and compressed ones: between those who agreed on them, and nobody else.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use concord_protocol::{
     CloseCode, DocumentId, Feature, Features, Limits, Message, PeerMetadata, codec,
@@ -151,7 +153,7 @@ async fn bombs_and_wrappers_in_wrappers_are_refused_and_others_are_served() {
 async fn who_takes_compressed_frames_gets_them_and_nobody_else() {
     let mut schema = String::from("[types.note.fields]\n");
     for n in 0..400 {
-        schema += &format!("field_number_{n} = \"string\"\n");
+        writeln!(schema, "field_number_{n} = \"string\"").unwrap();
     }
     let long = schema.len();
     let world = World::with(|config| config.schema = Some(schema)).await;
