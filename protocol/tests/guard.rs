@@ -159,3 +159,21 @@ fn a_long_text_may_be_pasted_and_deleted_at_once() {
     doc.splice_text(&text, 0, 150_000, "").unwrap();
     assert_eq!(check(&last(&mut doc)).unwrap().ops, 150_000);
 }
+
+#[test]
+fn what_is_too_large_once_inflated_is_named_and_a_bomb_is_not() {
+    use automerge::{AutoCommit, ROOT, transaction::Transactable as _};
+    let limits = Limits::default();
+    let deflated = |length: usize| {
+        let mut doc = AutoCommit::new();
+        doc.put(ROOT, "book", "x".repeat(length)).unwrap();
+        let (change, bytes) = common::chunks(&mut doc).remove(0);
+        assert!(bytes.len() < limits.change_bytes);
+        (ChangeHash(change.hash().0), bytes)
+    };
+    let (name, book) = deflated(limits.change_inflated_bytes + 1);
+    assert!(matches!(check(&book), Err(GuardError::TooLarge { .. })));
+    assert_eq!(guard::name_of_change(&book, &limits), Some(name));
+    let (_, bomb) = deflated(5 * limits.change_inflated_bytes);
+    assert_eq!(guard::name_of_change(&bomb, &limits), None);
+}

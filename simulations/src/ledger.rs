@@ -164,9 +164,8 @@ impl Ledger {
             other.is_some_and(|o| (o.peer, o.document) == (written.peer, written.document))
         };
         match code {
-            // A change that comes deflated has no name to who refuses it: then its writer is told of
-            // the heads that are on its way with it.
-            RefuseCode::Malformed | RefuseCode::OutOfSequence => self.large.iter().any(same),
+            RefuseCode::Malformed => self.large.contains(hash),
+            RefuseCode::OutOfSequence => self.large.iter().any(same),
             _ => false,
         }
     }

@@ -183,7 +183,7 @@ impl Replica {
                 if let Err(error) = checked {
                     mark!(MalformedRefused);
                     // So that its writer knows which.
-                    let name = guard::name_of_change(&chunk.bytes);
+                    let name = guard::name_of_change(&chunk.bytes, &core.config.limits);
                     let refusal = refused(name, RefuseCode::Malformed, error.to_string());
                     let durable = document.durable();
                     core.refuse(connection, &document.id, refusal, durable);

@@ -67,7 +67,9 @@ pub fn check_change(chunk: &Bytes, limits: &Limits) -> Result<ChangeHeader, Guar
     let frame = Frame::read_only(chunk, limits)?;
     let body = match frame.kind {
         ChunkKind::Change => Cow::Borrowed(frame.body),
-        ChunkKind::CompressedChange => Cow::Owned(inflate(frame.body, limits)?),
+        ChunkKind::CompressedChange => {
+            Cow::Owned(inflate(frame.body, limits.change_inflated_bytes)?)
+        }
         ChunkKind::Document | ChunkKind::Bundle => {
             return Err(GuardError::WrongKind { expected: "change", found: frame.kind.byte() });
         }
@@ -85,8 +87,7 @@ pub fn check_change(chunk: &Bytes, limits: &Limits) -> Result<ChangeHeader, Guar
 }
 
 /// Inflates under the limit: gives up one byte beyond it.
-fn inflate(deflated: &[u8], limits: &Limits) -> Result<Vec<u8>, GuardError> {
-    let max = limits.change_inflated_bytes;
+pub(super) fn inflate(deflated: &[u8], max: usize) -> Result<Vec<u8>, GuardError> {
     let mut body = Vec::with_capacity(deflated.len().saturating_mul(INFLATE_GUESS).min(max));
     let mut decoder = DeflateDecoder::new(deflated).take((max as u64).saturating_add(1));
     decoder.read_to_end(&mut body).map_err(|_| GuardError::Deflate)?;

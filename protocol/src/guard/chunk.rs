@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::GuardError;
+use super::{GuardError, change::inflate};
 use crate::{
     ChangeHash, Limits,
     leb::{self, Reader},
@@ -94,15 +94,23 @@ pub fn check_document(chunk: &Bytes, limits: &Limits) -> Result<(), GuardError> 
     frame.check_hash(ChunkKind::Document, frame.body).map(drop)
 }
 
+/// How many times larger than a change may be, once inflated, one is inflated to know its name. Who
+/// pastes a book into a document hears that this is too much, and not that something is.
+const NAMED_TIMES: usize = 4;
+
 /// The name of a change that is not taken, whatever is in it: the hash of its bytes, where they are
-/// what their checksum says. `None` of deflated changes, which would have to be inflated for it, and
-/// of what is no change. Costs a hash of all its bytes.
-pub fn name_of_change(chunk: &Bytes) -> Option<ChangeHash> {
-    let frame = Frame::read(chunk, None).ok()?;
-    if frame.kind != ChunkKind::Change || frame.len != chunk.len() {
-        return None;
+/// what their checksum says. `None` of what is no change, and of a deflated one that is several times
+/// larger than a change may be. Costs a hash of all its bytes, inflated.
+pub fn name_of_change(chunk: &Bytes, limits: &Limits) -> Option<ChangeHash> {
+    let frame = Frame::read(chunk, None).ok().filter(|frame| frame.len == chunk.len())?;
+    match frame.kind {
+        ChunkKind::Change => frame.check_hash(ChunkKind::Change, frame.body).ok(),
+        ChunkKind::CompressedChange => {
+            let max = limits.change_inflated_bytes.saturating_mul(NAMED_TIMES);
+            frame.check_hash(ChunkKind::Change, &inflate(frame.body, max).ok()?).ok()
+        }
+        ChunkKind::Document | ChunkKind::Bundle => None,
     }
-    frame.check_hash(ChunkKind::Change, frame.body).ok()
 }
 
 /// The header of a chunk, and what it encloses.
