@@ -322,7 +322,8 @@ impl Reviewer {
             Ok(Answer::Listed { open, more, facts, settled, bulks, decisions, expires }) => {
                 self.state().bulks.update(document, bulks);
                 if let Some(Facts { type_name, deleted, .. }) = &facts {
-                    self.catalogue.looked_at(document, type_name, deleted.is_some());
+                    let is_deleted = deleted.is_some();
+                    self.catalogue.looked_at(document, type_name, is_deleted).await;
                 }
                 let (changes, ruled) = self.state().note(document, open, more, facts);
                 for change in changes {
