@@ -119,8 +119,7 @@ impl Catalogue {
             None => Ok(Marking::UnderWay(marking)),
             Some(Ok(())) => Ok(Marking::Done),
             Some(Err(error)) => {
-                feed.not_marked(document);
-                feed.written(document, News::default());
+                feed.not_written(document);
                 Err(error)
             }
         }
@@ -171,12 +170,25 @@ impl Catalogue {
         self.tell(feed);
     }
 
-    /// Somebody opened a document, and it is of this type.
-    pub(super) fn looked_at(&self, document: &DocumentId, of: &str, is_deleted: bool) {
-        let mut feed = self.feed();
-        if feed.looked_at(document, of, is_deleted) {
-            self.tell(feed);
+    /// Nothing of what was given to the store of a document is on disk.
+    pub(super) fn not_written(&self, document: &DocumentId) {
+        self.feed().not_written(document);
+    }
+
+    /// Somebody opened a document, and it is of this type. Waits for the disk if that is news.
+    pub(super) async fn looked_at(&self, document: &DocumentId, of: &str, is_deleted: bool) {
+        let marking = {
+            let mut feed = self.feed();
+            let Some(mark) = feed.looking(document, of, is_deleted) else { return };
+            self.write(vec![mark])
+        };
+        if let Err(error) = self.marked(document, Marking::UnderWay(marking)).await {
+            tracing::warn!(%document, %error, "the type of a document is not on disk");
+            return self.feed().not_written(document);
         }
+        let mut feed = self.feed();
+        feed.looked_at(document, of, is_deleted);
+        self.tell(feed);
     }
 
     fn tell(&self, feed: MutexGuard<'_, Feed>) {

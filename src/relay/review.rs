@@ -347,7 +347,8 @@ impl Reviewer {
                 let named = attachments.iter().filter_map(|hash| hash.parse().ok()).collect();
                 self.state().references.set(document, named);
                 if let Some(Facts { type_name, deleted, .. }) = &facts {
-                    self.catalogue.looked_at(document, type_name, deleted.is_some());
+                    let is_deleted = deleted.is_some();
+                    self.catalogue.looked_at(document, type_name, is_deleted).await;
                 }
                 let (changes, ruled) = self.state().note(document, open, more, facts);
                 for change in changes {

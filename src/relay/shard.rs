@@ -373,13 +373,17 @@ impl Shard {
     }
 
     fn handle(&mut self, event: Event) {
-        let mut changed = None;
-        if let Event::Stored(ticket, _) = &event {
+        let (mut changed, mut is_stored) = (None, false);
+        if let Event::Stored(ticket, done) = &event {
             self.writes = self.writes.saturating_sub(1);
             changed = self.changing.remove(ticket);
+            is_stored = done.is_ok();
         }
         self.replica.handle(self.surroundings.clock.now(), event);
         if let Some((document, is_purged)) = changed {
+            if !is_stored {
+                return self.surroundings.catalogue.not_written(&document);
+            }
             let heads = self.replica.durable_heads(&document);
             let heads = heads.map(|heads| heads_number(heads.iter().map(|head| head.0)));
             let holds = |change: &ChangeHash| self.replica.holds(&document, change) == Some(true);

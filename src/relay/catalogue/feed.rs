@@ -205,6 +205,15 @@ impl Feed {
         Row { standing, ..Row::new(document, type_name) }.write()
     }
 
+    /// Nothing of what was to be written of a document is on disk, and its mark may not be either: it
+    /// keeps its number.
+    pub(super) fn not_written(&mut self, document: &DocumentId) {
+        if let Some(active) = self.active.get_mut(document) {
+            active.under_way = active.under_way.saturating_sub(1);
+            active.is_marked = false;
+        }
+    }
+
     /// The mark of a document is not on disk.
     pub(super) fn not_marked(&mut self, document: &DocumentId) {
         if let Some(active) = self.active.get_mut(document) {
@@ -231,22 +240,36 @@ impl Feed {
         self.learn(document, news);
     }
 
-    /// Somebody looked into a document. Whether that is news.
-    pub(super) fn looked_at(&mut self, document: &DocumentId, of: &str, is_deleted: bool) -> bool {
+    /// Somebody looked into a document. Gives its mark if that is news, to be on disk before
+    /// [`Feed::looked_at`]: whoever follows passes by its number once it has another, which must not
+    /// be its number again after a crash.
+    pub(super) fn looking(
+        &mut self,
+        document: &DocumentId,
+        of: &str,
+        is_deleted: bool,
+    ) -> Option<RowWrite> {
         let standing = if is_deleted { Standing::Deleted } else { Standing::Live };
-        let known = self.table.get(document);
-        let heads = known.map_or(0, |entry| entry.heads);
         let is_so = |entry: &Entry| {
             let is_same = self.table.type_name(entry.of) == of && entry.standing == standing;
             is_same || entry.standing == Standing::Purged
         };
-        if known.is_some_and(is_so) {
-            return false;
+        if self.table.get(document).is_some_and(is_so) {
+            return None;
         }
-        let (type_name, standing) = (Some(of.to_owned()), Some(standing));
-        self.active.entry(document.clone()).or_default();
-        self.learn(document, News { heads, type_name, standing });
-        true
+        // One that was asked for before may still be on its way.
+        self.not_marked(document);
+        self.writing(document, Some(of))
+    }
+
+    /// The mark for that is on disk.
+    pub(super) fn looked_at(&mut self, document: &DocumentId, of: &str, is_deleted: bool) {
+        let standing = if is_deleted { Standing::Deleted } else { Standing::Live };
+        let known = self.table.get(document);
+        let is_purged = known.is_some_and(|entry| entry.standing == Standing::Purged);
+        let standing = Some(if is_purged { Standing::Purged } else { standing });
+        let heads = known.map_or(0, |entry| entry.heads);
+        self.written(document, News { heads, type_name: Some(of.to_owned()), standing });
     }
 
     /// Whether the type of a document is not known.

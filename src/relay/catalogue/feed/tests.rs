@@ -21,6 +21,18 @@ fn fresh(run: u64) -> Feed {
     feed
 }
 
+fn type_name(is_task: bool) -> &'static str {
+    if is_task { "task" } else { "note" }
+}
+
+fn look(feed: &mut Feed, n: u8, of: &str, is_deleted: bool) -> bool {
+    let is_news = feed.looking(&id(n), of, is_deleted).is_some();
+    if is_news {
+        feed.looked_at(&id(n), of, is_deleted);
+    }
+    is_news
+}
+
 fn change(feed: &mut Feed, n: u8) {
     feed.writing(&id(n), None);
     feed.written(&id(n), News { heads: 7, ..News::default() });
@@ -61,6 +73,8 @@ impl Arbitrary for Happens {
 enum Write {
     Rows(Vec<RowWrite>),
     Change(u8),
+    /// Behind this the mark for a look is on disk.
+    Looked(u8, bool),
 }
 
 /// A relay whose documents say how often they changed, its disk, and somebody who follows it.
@@ -102,7 +116,7 @@ impl World {
         let mut stored = StoredDocument::default();
         for row in self.disk.iter().flat_map(|write| match write {
             Write::Rows(rows) => rows.clone(),
-            Write::Change(_) => Vec::new(),
+            Write::Change(_) | Write::Looked(..) => Vec::new(),
         }) {
             match row {
                 RowWrite::Put(key, bytes) if key.kind == Kind::Meta => stored.meta = Some(bytes),
@@ -137,14 +151,21 @@ impl World {
             Happens::Heard => {
                 while let Some(write) = self.disk.get(self.heard) {
                     self.heard += 1;
-                    if let Write::Change(n) = *write {
-                        return self.feed.written(&id(n), News::default());
+                    match *write {
+                        Write::Change(n) => return self.feed.written(&id(n), News::default()),
+                        Write::Looked(n, is_task) => {
+                            return self.feed.looked_at(&id(n), type_name(is_task), false);
+                        }
+                        Write::Rows(_) => {}
                     }
                 }
             }
             Happens::Look(n, is_task) => {
                 if self.changes(n, self.heard) > 0 {
-                    self.feed.looked_at(&id(n), if is_task { "task" } else { "note" }, false);
+                    if let Some(mark) = self.feed.looking(&id(n), type_name(is_task), false) {
+                        self.give([mark]);
+                        self.disk.push(Write::Looked(n, is_task));
+                    }
                 }
             }
             Happens::Checkpoint(max) => {
@@ -194,6 +215,29 @@ quickcheck! {
     }
 }
 
+/// A number that was given for a look was lost in a crash, and the one before it had been passed by.
+#[test]
+fn what_was_looked_at_before_a_crash_is_told_of_after_it() {
+    use Happens::{Change, Checkpoint, Crash, Follow, Heard, Look};
+    let mut world = World::new();
+    for what in [
+        Change(3),
+        Change(1),
+        Heard,
+        Heard,
+        Checkpoint(3),
+        Look(3, true),
+        Heard,
+        Follow(0),
+        Crash(0),
+        Follow(2),
+        Follow(2),
+    ] {
+        world.happens(what);
+    }
+    assert_eq!(world.seen.len(), 2);
+}
+
 #[test]
 fn who_is_up_to_date_hears_only_of_what_changes() {
     let mut feed = fresh(1);
@@ -213,12 +257,12 @@ fn what_is_of_a_type_only_now_is_told_to_those_who_follow_the_type() {
     change(&mut feed, 0);
     let before = feed.list(Some("task"), None, 10);
     assert!(before.documents.is_empty());
-    assert!(feed.looked_at(&id(0), "task", false));
-    assert!(!feed.looked_at(&id(0), "task", false), "that is known");
+    assert!(look(&mut feed, 0, "task", false));
+    assert!(!look(&mut feed, 0, "task", false), "that is known");
     let after = feed.list(Some("task"), Some(before.cursor), 10);
     assert_eq!(after.documents.len(), 1);
     assert_eq!(after.documents[0].heads, 7, "it has what it had");
-    assert!(feed.looked_at(&id(0), "task", true));
+    assert!(look(&mut feed, 0, "task", true));
     let deleted = feed.list(Some("task"), Some(after.cursor), 10);
     assert_eq!(deleted.documents[0].standing, Standing::Deleted);
 }
@@ -311,13 +355,14 @@ fn many(count: u32) -> Feed {
 #[test]
 #[ignore = "measures what a document takes in memory, and how long listing takes"]
 fn what_a_hundred_thousand_take() {
+    const COUNT: u32 = 100_000;
     let resident = || {
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
         pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
     };
     let before = resident();
-    let feed = many(100_000);
-    let bytes = (resident() - before) / 100_000;
+    let feed = many(COUNT);
+    let bytes = (resident() - before) / COUNT as usize;
     let start = std::time::Instant::now();
     let (mut cursor, mut has_more, mut said) = (None, true, 0);
     while has_more {
