@@ -260,11 +260,11 @@ fn a_change_over_the_limit_is_cut_out_of_a_run_and_has_its_name() {
     let refused = guard::check_change(&chunks[0].bytes, &limits);
     assert!(matches!(refused, Err(GuardError::TooLarge { .. })));
     let name = guard::check_change(&good, &Limits::default()).unwrap().hash;
-    assert_eq!(guard::name_of_change(&chunks[0].bytes), Some(name));
+    assert_eq!(guard::name_of_change(&chunks[0].bytes, &limits), Some(name));
     let mut other = good.to_vec();
     *other.last_mut().unwrap() ^= 1;
-    assert_eq!(guard::name_of_change(&other.into()), None, "not what its checksum says");
-    assert_eq!(guard::name_of_change(&Bytes::new()), None);
+    assert_eq!(guard::name_of_change(&other.into(), &limits), None, "not what its checksum says");
+    assert_eq!(guard::name_of_change(&Bytes::new(), &limits), None);
 }
 
 #[test]
