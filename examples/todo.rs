@@ -20,7 +20,9 @@ async fn main() -> Result<(), Failed> {
     let (Some(directory), Some(relay)) = (args.next(), args.next()) else {
         return Err("usage: todo DIRECTORY RELAY_URL [DOCUMENT]".into());
     };
-    let peer = Peer::builder(directory).relay(relay).open()?;
+    // Whoever shares a list shows it to somebody at once.
+    let peer = Peer::builder(directory).relay(relay).debounce(Duration::ZERO, Duration::ZERO);
+    let peer = peer.open()?;
     let list = if let Some(url) = args.next() {
         peer.find(&url).await?
     } else {

@@ -65,7 +65,7 @@ mutants! {
     /// A change is taken in before what it builds on.
     ForgetDependency = "forget-dependency" breaks ["at-most-once", "durability", "convergence", "no-silent-loss"],
     /// A document leaves memory with writes under way, and nobody remembers what they were for.
-    LoseAtEviction = "lose-at-eviction" breaks ["progress", "durability"],
+    LoseAtEviction = "lose-at-eviction" breaks ["progress", "durability", "local-first"],
     /// A background job that fails keeps its slot, until no document gets one.
     FailedJobKeepsSlot = "failed-job-keeps-slot" breaks ["progress"],
     /// Every tenth background job keeps its slot, until no document gets one.

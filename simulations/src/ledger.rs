@@ -164,8 +164,8 @@ impl Ledger {
             other.is_some_and(|o| (o.peer, o.document) == (written.peer, written.document))
         };
         match code {
-            RefuseCode::Malformed => self.large.contains(hash),
-            RefuseCode::OutOfSequence => self.large.iter().any(same),
+            // A change that is small deflated is large as it comes out of a snapshot.
+            RefuseCode::Malformed | RefuseCode::OutOfSequence => self.large.iter().any(same),
             _ => false,
         }
     }

@@ -36,6 +36,8 @@ const KNOWN: &[(Mutant, u64)] = &[
     (Mutant::ForgetEditOfDeleted, 38),
     (Mutant::SidesAsTheyCome, 7),
     (Mutant::FirstPieceFirst, 321),
+    (Mutant::ReplaceWithoutJournal, 12),
+    (Mutant::ForgetDiscarded, 12),
     (Mutant::GrantHeldLease, 2),
 ];
 

@@ -579,6 +579,8 @@ impl Core {
             }
             Message::LeaseState { document, state, .. } => {
                 self.leases.told(self.now.mono_ms, id, &document, state);
+                // What was written before this was heard goes before it is said to be known.
+                self.rest(&document, Level::CRITICAL);
             }
             Message::HangUp { id: call } => self.streams.ended(id, call),
             Message::Event { id: call, data, .. } => {

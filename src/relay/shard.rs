@@ -420,6 +420,9 @@ impl Shard {
                 let marking = match self.mark(ticket, &document, &rows) {
                     Ok(marking) => marking,
                     Err(error) => {
+                        if !matches!(error, StoreError::Busy { .. } | StoreError::Full { .. }) {
+                            fail(&self.surroundings.health, &error.to_string());
+                        }
                         let refused = std::future::ready(Err::<(), _>(error));
                         self.complete("write", refused, move |done| Event::Stored(ticket, done));
                         return;

@@ -1,5 +1,7 @@
 //! A peer that says what it is told to say: what a relay does not take.
 
+use std::collections::VecDeque;
+
 use concord_protocol::{
     BlobHash, BlobMessage, Feature, Features, Limits, Message, PeerId, PeerMetadata, codec,
     handshake::{self, SUBPROTOCOL},
@@ -16,14 +18,15 @@ use crate::world::{SOON, noise, relay_with};
 
 const PIECE: usize = BLOB_CHUNK_BYTES;
 
-struct Raw(WebSocketStream<MaybeTlsStream<TcpStream>>);
+/// The socket, and what came over it and was not looked at yet.
+struct Raw(WebSocketStream<MaybeTlsStream<TcpStream>>, VecDeque<Message>);
 
 impl Raw {
     async fn join(url: &str, features: Features) -> Self {
         let mut request = url.into_client_request().unwrap();
         let value = HeaderValue::from_static(SUBPROTOCOL);
         request.headers_mut().insert("sec-websocket-protocol", value);
-        let mut raw = Self(connect_async(request).await.unwrap().0);
+        let mut raw = Self(connect_async(request).await.unwrap().0, VecDeque::new());
         let us: PeerId = "raw".parse().unwrap();
         let metadata = PeerMetadata { features, ..PeerMetadata::default() };
         raw.say(&handshake::join_concord(&us, &metadata)).await;
@@ -40,8 +43,11 @@ impl Raw {
     async fn hear(&mut self) -> Message {
         let hearing = async {
             loop {
+                if let Some(message) = self.1.pop_front() {
+                    return message;
+                }
                 if let tungstenite::Message::Binary(bytes) = self.0.next().await.unwrap().unwrap() {
-                    return codec::decode(&bytes, &Limits::default()).unwrap().pop().unwrap();
+                    self.1.extend(codec::decode(&bytes, &Limits::default()).unwrap());
                 }
             }
         };

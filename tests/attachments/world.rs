@@ -33,7 +33,9 @@ pub(crate) fn home(url: &str) -> Home {
 
 pub(crate) fn home_with(change: impl FnOnce(PeerBuilder) -> PeerBuilder) -> Home {
     let directory = tempfile::tempdir().unwrap();
-    let peer = change(Peer::builder(directory.path())).open().unwrap();
+    // Bytes are counted on their way.
+    let builder = Peer::builder(directory.path()).compression(false);
+    let peer = change(builder).open().unwrap();
     Home { peer, directory }
 }
 

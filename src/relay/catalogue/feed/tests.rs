@@ -161,11 +161,11 @@ impl World {
                 }
             }
             Happens::Look(n, is_task) => {
-                if self.changes(n, self.heard) > 0 {
-                    if let Some(mark) = self.feed.looking(&id(n), type_name(is_task), false) {
-                        self.give([mark]);
-                        self.disk.push(Write::Looked(n, is_task));
-                    }
+                if self.changes(n, self.heard) > 0
+                    && let Some(mark) = self.feed.looking(&id(n), type_name(is_task), false)
+                {
+                    self.give([mark]);
+                    self.disk.push(Write::Looked(n, is_task));
                 }
             }
             Happens::Checkpoint(max) => {
