@@ -8,7 +8,7 @@
 //! Each line that is typed is added to the note. Stop the relay and go on typing: both notes are
 //! whole again when it is back.
 
-use std::{env, error::Error, io::BufRead as _, thread};
+use std::{env, error::Error, io::BufRead as _, thread, time::Duration};
 
 use automerge::{
     AutomergeError, ObjId, ObjType, ROOT, ReadDoc as _, transaction::Transactable as _,
@@ -22,7 +22,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let (Some(directory), Some(relay)) = (args.next(), args.next()) else {
         return Err("usage: notes DIRECTORY RELAY_URL [DOCUMENT]".into());
     };
-    let peer = Peer::builder(directory).relay(relay).open()?;
+    // Others see what is typed at once.
+    let peer = Peer::builder(directory).relay(relay).debounce(Duration::ZERO, Duration::ZERO);
+    let peer = peer.open()?;
     let note = match args.next() {
         Some(url) => peer.find(&url).await?,
         None => create(&peer).await?,
@@ -58,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             },
         }
     }
-    if let Err(error) = note.wait_confirmed(std::time::Duration::from_secs(5)).await {
+    if let Err(error) = note.wait_confirmed(Duration::from_secs(5)).await {
         eprintln!("{error}");
     }
     Ok(peer.close().await?)

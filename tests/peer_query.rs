@@ -392,7 +392,7 @@ async fn after_a_crash_at_any_moment_the_index_is_what_a_rebuild_gives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_conflicts_are_counted_also_after_a_start_and_not_once_they_are_decided() {
-    let store = store::memory().unwrap();
+    let (store, faults) = store::memory_with_faults("store-conflicts".parse().unwrap());
     let peer = peer_on(&store);
     let document = put(&peer, "1", json!({ "due": 1_000 })).await;
     put(&peer, "2", json!({ "due": 1_000 })).await;
@@ -414,7 +414,7 @@ async fn open_conflicts_are_counted_also_after_a_start_and_not_once_they_are_dec
     drop((document, overview));
     peer.close().await.unwrap();
 
-    let peer = peer_on(&store);
+    let peer = peer_on(&faults.after_crash().0);
     peer.indexed().await.unwrap();
     assert_eq!(peer.overview().conflicts, Some(1));
     let document = peer.get(&task(), "1").await.unwrap().unwrap().document;

@@ -83,7 +83,6 @@ states! {
     LetterTaken = "a change that was refused was taken in the end",
     TakenOut = "a refused change was taken out of its document",
     WrittenAgain = "a change that was made behind a refused one was written again",
-    TakingOutPutOff = "a refused change could not be taken out just then",
     CrashWhileTakingOut = "a crash while a change was being taken out",
     TakenOutByStart = "a start finished taking a change out",
     RoundInACircle = "parents that go round in a circle were open at the end",

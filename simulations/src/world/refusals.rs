@@ -117,7 +117,6 @@ impl World<'_> {
                 }
                 Err(LetterError::NotNow { reason, .. }) => {
                     self.nodes[id].taking_out.take_if(|(_, out)| out.change == change);
-                    self.met(State::TakingOutPutOff);
                     self.did(id, || format!("{} stays: {reason}", short(&change)));
                 }
                 // The next start looks at what became of it.
