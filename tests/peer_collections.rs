@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::http_common::{Http, relay_with};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 const SCHEMA: &str = r#"
 [types.task.fields]
