@@ -198,7 +198,7 @@ async fn a_relay_that_starts_again_gives_it_to_who_held_it_and_to_nobody_else() 
     let port = first.addr().port();
     let (ann, ben) = (peer("ann", "desk"), peer("ben", "desk"));
     let [hers, his] = page(&url, &ann, &ben).await;
-    let options = LeaseOptions::default().length(Duration::from_secs(600));
+    let options = LeaseOptions::default().length(Duration::from_mins(10));
     let lease = hers.lease_with(options).await.unwrap();
     let before = lease.fence();
     first.shutdown().await.unwrap();

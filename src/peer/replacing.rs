@@ -21,9 +21,11 @@ use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
 use tokio::sync::oneshot;
 
+#[cfg(feature = "simulation")]
+pub(super) use self::removal::Removing;
 pub(super) use self::{
     journal::{Unfinished, finish},
-    removal::{Removed, Removing, take_out},
+    removal::{Removed, take_out},
 };
 use super::{
     ChangeError, DocumentEvent, LetterError,
