@@ -53,7 +53,7 @@ impl Collector for Gathered {
         if let Some(status) = self.materialiser.processes() {
             workers(&mut encoder, &status)?;
         }
-        let help = "Documents that the catalogue knows, about 100 bytes of memory each";
+        let help = "Documents that the catalogue knows, about 240 bytes of memory each";
         gauge(&mut encoder, "catalogue_documents", help, None, count(self.catalogue.documents()))?;
         match &self.reviewer {
             Some(reviewer) => review(&mut encoder, &reviewer.status()),

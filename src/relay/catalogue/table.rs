@@ -1,5 +1,5 @@
-//! All documents in memory, by name and in the order in which they changed last: about a hundred
-//! bytes each.
+//! All documents in memory, by name and in the order in which they changed last: about 240
+//! bytes each, as measured.
 
 use std::{
     collections::BTreeMap,
