@@ -68,8 +68,10 @@ enum Place {
     Resting { level: Level, due_ms: u64, last_ms: u64 },
     /// It may go.
     Ready { level: Level, turn: u64 },
-    /// It went; edited since, it goes again.
+    /// It went; edited since, it goes again when relays have answered.
     Flying { until_ms: u64, again: Option<Level> },
+    /// It went, and a relay has said something of it, but not that it has all.
+    Answered { until_ms: u64 },
 }
 
 /// See the module.
@@ -113,6 +115,7 @@ impl Schedule {
             let is_held = match place {
                 Place::Resting { .. } | Place::Ready { .. } => true,
                 Place::Flying { again, .. } => again.is_some(),
+                Place::Answered { .. } => false,
             };
             is_held.then_some(document)
         };
@@ -127,7 +130,7 @@ impl Schedule {
         let place = self.places.get(document).copied();
         if level == Level::CRITICAL || self.debounce == Debounce::NONE {
             return match place {
-                None | Some(Place::Flying { again: None, .. }) => Verdict::Now,
+                None | Some(Place::Flying { again: None, .. } | Place::Answered { .. }) => Verdict::Now,
                 Some(_) => {
                     self.fly(now_ms, document);
                     Verdict::NowWithTheRest
@@ -136,7 +139,7 @@ impl Schedule {
         }
         let due_ms = now_ms.saturating_add(self.debounce.after_ms);
         let place = match place {
-            None => {
+            None | Some(Place::Answered { .. }) => {
                 let last_ms = now_ms.saturating_add(self.debounce.at_most_ms);
                 Place::Resting { level, due_ms: due_ms.min(last_ms), last_ms }
             }
@@ -169,7 +172,7 @@ impl Schedule {
                 Place::Ready { level: level.min(known), turn }
             }
             Some(Place::Resting { level: known, .. }) => self.ready(level.min(known)),
-            None => self.ready(level),
+            None | Some(Place::Answered { .. }) => self.ready(level),
         };
         self.put(document, Some(place));
     }
@@ -185,16 +188,20 @@ impl Schedule {
 
     /// A relay said something of a document.
     pub(super) fn heard(&mut self, document: &DocumentId) {
-        if let Some(Place::Flying { again: Some(level), .. }) = self.places.get(document) {
-            let place = self.ready(*level);
-            self.put(document, Some(place));
-        }
+        let Some(Place::Flying { until_ms, again }) = self.places.get(document).copied() else {
+            return;
+        };
+        // What is edited after this does not wait for an answer that was given before.
+        let place = again.map_or(Place::Answered { until_ms }, |level| self.ready(level));
+        self.put(document, Some(place));
     }
 
     /// Relays have all of a document, or will not: it was refused, or cannot be read here.
     pub(super) fn done(&mut self, document: &DocumentId) {
         match self.places.get(document) {
-            Some(Place::Flying { again: None, .. }) => self.put(document, None),
+            Some(Place::Flying { again: None, .. } | Place::Answered { .. }) => {
+                self.put(document, None);
+            }
             _ => self.heard(document),
         }
     }
@@ -281,7 +288,7 @@ impl Schedule {
                 self.by_level.remove(&(level, turn, document.clone()));
                 self.by_age.remove(&(turn, document.clone()));
             }
-            Some(Place::Flying { until_ms, .. }) => {
+            Some(Place::Flying { until_ms, .. } | Place::Answered { until_ms }) => {
                 self.flying.remove(&(until_ms, document.clone()));
             }
         }
@@ -294,7 +301,7 @@ impl Schedule {
                 self.by_level.insert((level, turn, document.clone()));
                 self.by_age.insert((turn, document.clone()));
             }
-            Some(Place::Flying { until_ms, .. }) => {
+            Some(Place::Flying { until_ms, .. } | Place::Answered { until_ms }) => {
                 self.flying.insert((until_ms, document.clone()));
             }
         }

@@ -76,6 +76,23 @@ fn a_document_that_is_on_its_way_goes_once_more_however_often_it_is_asked_for() 
     assert!(!schedule.knows(&document(1)));
 }
 
+/// Met as a document whose second edit was confirmed ten seconds later: the relay had answered for
+/// the first as the second was made, and had nothing more to say.
+#[test]
+fn what_is_edited_after_an_answer_does_not_wait_for_another() {
+    let mut schedule = online(Debounce::DEFAULT);
+    schedule.offer(&document(1), Level::NORMAL);
+    assert_eq!(given(&mut schedule, 0), [document(1)]);
+    schedule.heard(&document(1));
+    assert!(schedule.knows(&document(1)), "it is not confirmed");
+    assert_eq!(schedule.edited(1, &document(1), Level::NORMAL), Verdict::Later);
+    assert_eq!(given(&mut schedule, 200), []);
+    assert_eq!(given(&mut schedule, 201), [document(1)]);
+    schedule.heard(&document(1));
+    schedule.offer(&document(1), Level::NORMAL);
+    assert_eq!(given(&mut schedule, 202), [document(1)]);
+}
+
 #[test]
 fn who_is_not_answered_gives_the_place_free() {
     let mut schedule = online(Debounce::DEFAULT);
