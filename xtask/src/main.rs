@@ -1,6 +1,7 @@
 //! The project's chores, so that two commands do everything on a machine with Rust and Node:
 //! `cargo xtask start` serves, `cargo xtask test` checks all there is to check.
 
+mod programs;
 mod run;
 mod start;
 mod suite;

@@ -21,6 +21,19 @@ pub(crate) fn run(command: &mut Command, dir: &Path) -> Result<(), String> {
     }
 }
 
+/// Runs a program in `dir` to its end; what it wrote to its standard output.
+pub(crate) fn output(command: &mut Command, dir: &Path) -> Result<String, String> {
+    let shown = show(command);
+    let output = command.current_dir(dir).stderr(Stdio::inherit()).output();
+    match output {
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Ok(output) => Err(format!("`{shown}` failed ({})", output.status)),
+        Err(error) => Err(format!("`{shown}` did not start: {error}")),
+    }
+}
+
 /// The first line that `program --version` prints, where the program is there.
 pub(crate) fn version(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program)

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{root, run};
+use crate::{programs, root, run};
 
 /// The oldest Node with all that the tests use (`node --test --test-force-exit`).
 const NODE_OLDEST: (u32, u32) = (20, 14);
@@ -77,10 +77,16 @@ const STEPS: &[Step] = &[
         name: "tests and simulations",
         // Together: of a part of the workspace, dependencies have other features, and half of all
         // would be built once more.
-        run: |root| cargo(root, &["test", "--workspace", "--all-features", "--locked"]),
+        run: |root| programs::test(root, &["--workspace", "--all-features", "--locked"], &[]),
         in_quick: false,
         advice: "`cargo test NAME -- --nocapture` runs one alone; simulations/README.md tells how to \
                  replay, shrink and draw a world",
+    },
+    Step {
+        name: "examples in the documentation",
+        run: |root| cargo(root, &["test", "--doc", "--workspace", "--all-features", "--locked"]),
+        in_quick: true,
+        advice: "`cargo test --doc` runs them alone",
     },
     Step {
         name: "advisories, licences, sources",
@@ -93,9 +99,8 @@ const STEPS: &[Step] = &[
 const QUICK_TESTS: Step = Step {
     name: "tests without Node",
     run: |root| {
-        let skip = ["--", "--skip", "interop_"];
-        let args = ["test", "--workspace", "--exclude", SIMULATIONS, "--all-features", "--locked"];
-        cargo(root, &[&args[..], &skip[..]].concat())
+        let select = ["--workspace", "--exclude", SIMULATIONS, "--all-features", "--locked"];
+        programs::test(root, &select, &["--skip", "interop_"])
     },
     in_quick: true,
     advice: "`cargo test NAME -- --nocapture` runs one alone",
