@@ -19,7 +19,7 @@ use super::{
 use crate::{
     peer::Peer,
     replica::{COMPACT_CHANGES, Kind, RowKey, RowWrite},
-    store::{self, DocumentKey, Engine},
+    store::{self, DocumentKey, Engine, Tenant},
 };
 
 /// Edits of a document that is not compacted yet: fewer than call for a snapshot.
@@ -32,7 +32,7 @@ pub(super) struct StoredArgs {
     /// Documents that are edited
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     documents: u32,
-    /// Edits of each that are compacted
+    /// Edits of each that are compacted, at least: it goes on to the one that calls for a snapshot
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(500..=100_000))]
     edits: u32,
     /// The storage engine
@@ -60,11 +60,17 @@ fn weigh(rows: &Rows, key: &DocumentKey, writes: &[RowWrite]) {
     }
 }
 
-/// Bytes of all rows, and how many of them are changes.
-fn weight(rows: &Rows) -> (u64, usize) {
+/// Bytes of all rows.
+fn weight(rows: &Rows) -> u64 {
+    rows.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+}
+
+/// Changes of a document that are in no snapshot.
+fn loose(rows: &Rows, document: &DocumentKey) -> usize {
+    let first = RowKey { kind: Kind::Meta, id: [0; 32], part: 0 };
     let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-    let changes = rows.keys().filter(|(_, row)| matches!(row.kind, Kind::Change)).count();
-    (rows.values().sum(), changes)
+    let of = rows.range((document.clone(), first)..).take_while(|((of, _), _)| of == document);
+    of.filter(|((_, row), _)| matches!(row.kind, Kind::Change)).count()
 }
 
 /// Bytes on disk, as the system counts them: blocks that were never written are not there.
@@ -93,27 +99,32 @@ async fn stored(documents: u32, edits: u32, engine: Engine) -> Result<(f64, f64)
     let see = move |key: &DocumentKey, writes: &[_]| weigh(&seen, key, writes);
     let store = Observed::new(open().map_err(failed)?, see);
     let peer = Peer::builder(directory.path()).store(Arc::new(store)).open().map_err(failed)?;
+    let is_compacted = edits as usize >= COMPACT_CHANGES;
     let bar = progress((documents * edits) as usize, "editing");
+    let mut made = 0_u32;
     for _ in 0..documents {
         let document = peer.create().await.map_err(failed)?;
-        for edit in 0..edits {
+        let tenant = Tenant::default();
+        let key = DocumentKey { tenant, document: document.id().clone() };
+        let mut edit = 0;
+        // On to the edit that calls for a snapshot: what was compacted is measured, and not how
+        // long ago that was.
+        while edit < edits || is_compacted && loose(&rows, &key) < COMPACT_CHANGES {
             let title = format!("Title {edit}");
             document.change(|tx| Ok(tx.put(ROOT, "title", title)?)).await.map_err(failed)?;
+            edit += 1;
             bar.inc(1);
+        }
+        made += edit;
+        let until = Instant::now() + PATIENCE;
+        while is_compacted && loose(&rows, &key) >= COMPACT_CHANGES && Instant::now() < until {
+            sleep(Duration::from_millis(10)).await;
         }
     }
     bar.finish_and_clear();
-    if edits as usize >= COMPACT_CHANGES {
-        let until = Instant::now() + PATIENCE;
-        // The changes that came while the last snapshot was made stay behind it.
-        while weight(&rows).1 >= documents as usize * COMPACT_CHANGES && Instant::now() < until {
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
     peer.close().await.map_err(failed)?;
     let on_disk = on_disk(directory.path()).map_err(failed)?.saturating_sub(at_first);
-    let edits = f64::from(documents) * f64::from(edits);
-    Ok((to_f64(weight(&rows).0) / edits, to_f64(on_disk) / edits))
+    Ok((to_f64(weight(&rows)) / f64::from(made), to_f64(on_disk) / f64::from(made)))
 }
 
 pub(super) async fn run(args: &StoredArgs) -> Result<Report, BenchError> {

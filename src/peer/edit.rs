@@ -127,10 +127,10 @@ impl Held {
         let change = doc
             .get_change_by_hash(&hash)
             .ok_or_else(|| ChangeError::Failed(format!("change {hash} is not in it")))?;
+        // Whoever looks on sees it first: to wake the core takes a tenth of the time of an edit.
+        self.tell_changed(std::slice::from_ref(&change), true);
         let level = urgency::of_change(self.home.schema().as_deref(), doc, &change);
-        let pending = self.store(Bytes::copy_from_slice(change.raw_bytes()), level)?;
-        self.tell_changed(&[change], true);
-        Ok(pending)
+        self.store(Bytes::copy_from_slice(change.raw_bytes()), level)
     }
 
     /// Author and time go with every change, which is to be made on these heads of the document;

@@ -20,7 +20,7 @@ use super::{
     core::Command,
     engine::DOCUMENTS_PAGE,
     held::{Held, Phase},
-    index::{entry::Entry, project::Projector, row},
+    index::{entry::Entry, project::Projector, row, table::Table},
     indexing::{Indexing, Progress},
     locked,
     registry::Registry,
@@ -145,12 +145,11 @@ impl Indexer {
             }
         };
         let marked: BTreeSet<DocumentId> = recalled.marked.into_iter().collect();
+        // Apart from the lock: whoever asks meanwhile is not to stop a thread for it.
+        let kept = Table::of(recalled.entries);
         self.index.change(|table| {
-            let mut is_other = false;
-            for entry in recalled.entries {
-                is_other |= table.put(entry);
-            }
-            is_other
+            *table = kept;
+            table.len() > 0
         });
         work.is_complete = recalled.is_complete;
         let mut backlog = marked;
@@ -200,7 +199,7 @@ impl Indexer {
         let waiting: BTreeSet<&DocumentId> = work.backlog.iter().collect();
         let new: Vec<_> = stale.into_iter().filter(|id| !waiting.contains(id)).collect();
         work.backlog.extend(new);
-        work.total = self.index.read(super::index::table::Table::len).max(work.backlog.len());
+        work.total = self.index.read(Table::len).max(work.backlog.len());
         self.tell(work);
     }
 

@@ -125,12 +125,15 @@ impl Entry {
         usize::from(self.short(25 + 2 * name))
     }
 
-    fn name_at(&self, number: usize) -> &str {
+    fn bytes_at(&self, number: usize) -> &[u8] {
         let before: usize = (0..number).map(|before| self.length(before)).sum();
         let from = HEADER + before;
-        let bytes = self.0.get(from..from + self.length(number)).unwrap_or_default();
+        self.0.get(from..from + self.length(number)).unwrap_or_default()
+    }
+
+    fn name_at(&self, number: usize) -> &str {
         // Checked when it was made or parsed.
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.bytes_at(number)).unwrap_or_default()
     }
 
     pub(crate) fn reading(&self) -> u64 {
@@ -183,8 +186,15 @@ impl Entry {
         self.cells().nth(field).unwrap_or(Cell::Unset)
     }
 
-    fn by_name(&self) -> (&str, &str) {
-        (self.name(), self.id())
+    /// The document's id as entries are ordered by it: strings are, by their bytes.
+    pub(super) fn id_order(&self) -> &[u8] {
+        self.bytes_at(0)
+    }
+
+    /// The same of the name, then of the id.
+    pub(super) fn name_order(&self) -> (&[u8], &[u8]) {
+        let name = if self.flags() & KEYED == 0 { 0 } else { 2 };
+        (self.bytes_at(name), self.bytes_at(0))
     }
 }
 
@@ -214,7 +224,7 @@ impl PartialOrd for ById {
 
 impl Ord for ById {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.id().cmp(other.0.id())
+        self.0.id_order().cmp(other.0.id_order())
     }
 }
 
@@ -238,7 +248,7 @@ impl PartialOrd for ByName {
 
 impl Ord for ByName {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.by_name().cmp(&other.0.by_name())
+        self.0.name_order().cmp(&other.0.name_order())
     }
 }
 

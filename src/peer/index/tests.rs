@@ -74,7 +74,7 @@ impl Sample {
             heads: 0,
             changed: 0,
             is_deleted: self.is_deleted,
-            conflicts: 0,
+            conflicts: self.id.into(),
             cells: task().fields.keys().map(|name| Cell::of(values.get(name))).collect(),
         })
     }
@@ -221,10 +221,17 @@ fn an_index_that_is_made_anew_is_the_one_that_was_kept() {
         for sample in all.values() {
             anew.put(sample.entry());
         }
+        let at_once = Table::of(all.values().rev().map(Sample::entry).collect());
+        let plan = Query::of("task").with_deleted().prepare(Some(&task())).unwrap();
         let entries = |table: &Table| table.entries().cloned().collect::<Vec<_>>();
-        entries(&kept) == entries(&anew)
-            && kept.counts() == anew.counts()
-            && kept.len() == all.len()
+        let by_name = |table: &Table| ids(table.candidates(&plan, usize::MAX));
+        [anew, at_once].iter().all(|other| {
+            entries(&kept) == entries(other)
+                && by_name(&kept) == by_name(other)
+                && kept.counts() == other.counts()
+                && kept.conflicts() == other.conflicts()
+                && other.len() == all.len()
+        })
     }
     QuickCheck::new().tests(300).quickcheck(law as fn(Vec<Sample>) -> bool);
 }
