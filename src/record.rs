@@ -10,6 +10,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// The format of every record written by this version.
 pub const RECORD_VERSION: u8 = 1;
 
+/// The format of records that are written compressed.
+pub const PACKED_VERSION: u8 = 2;
+
 /// Largest record that is read, in bytes: the root of the index of a very large document.
 pub const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -48,6 +51,43 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordError> {
         .serialize_into(&mut out, record)
         .map_err(|error| RecordError::Malformed(error.to_string()))?;
     Ok(out)
+}
+
+/// The bytes of a record whose parts are much alike: its version, then bincode in zstd.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_packed<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordError> {
+    let malformed = |error: String| RecordError::Malformed(error);
+    let body = options().serialize(record).map_err(|error| malformed(error.to_string()))?;
+    let packed = zstd::bulk::compress(&body, zstd::DEFAULT_COMPRESSION_LEVEL);
+    let mut out = vec![PACKED_VERSION];
+    out.extend(packed.map_err(|error| malformed(error.to_string()))?);
+    Ok(out)
+}
+
+/// Whether these are the bytes of a packed record, if they are of any.
+pub fn is_packed(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&PACKED_VERSION)
+}
+
+/// Reads a packed record whole, of at most [`RECORD_BYTES_MAX`] without compression.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_packed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    let malformed = |error: String| RecordError::Malformed(error);
+    match bytes.split_first() {
+        None => Err(RecordError::Empty),
+        Some((&PACKED_VERSION, packed)) => {
+            // Makes room for what the frame says that it has, and for no more than may be.
+            let max = usize::try_from(RECORD_BYTES_MAX).unwrap_or(usize::MAX);
+            let body = zstd::bulk::decompress(packed, max);
+            let body = body.map_err(|error| malformed(error.to_string()))?;
+            options().deserialize(&body).map_err(|error| malformed(error.to_string()))
+        }
+        Some((&version, _)) => Err(RecordError::Newer(version)),
+    }
 }
 
 /// Reads a record whole.
@@ -204,6 +244,25 @@ mod tests {
     fn a_record_over_the_limit_is_not_written() {
         let large = vec![0_u8; usize::try_from(RECORD_BYTES_MAX).unwrap()];
         assert!(matches!(encode(&large), Err(RecordError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_packed_record_comes_back_and_is_bounded() {
+        let packed = encode_packed(&sample()).unwrap();
+        assert!(is_packed(&packed) && !is_packed(&golden()) && !is_packed(&[]));
+        assert_eq!(decode_packed(&packed), Ok(sample()));
+        let long = encode_packed(&vec![0_u64; 1_000]).unwrap();
+        assert!(long.len() < 100, "{}", long.len());
+        assert_eq!(decode_packed(&long), Ok(vec![0_u64; 1_000]));
+        assert_eq!(decode::<Vec<u64>>(&long), Err(RecordError::Newer(PACKED_VERSION)));
+        for cut in 0..packed.len() {
+            assert!(decode_packed::<Sample>(&packed[..cut]).is_err(), "{cut}");
+        }
+        assert_eq!(decode_packed::<Sample>(&golden()), Err(RecordError::Newer(1)));
+
+        let zeros = vec![0; usize::try_from(RECORD_BYTES_MAX).unwrap() + 1];
+        let bomb = [vec![PACKED_VERSION], zstd::bulk::compress(&zeros, 1).unwrap()].concat();
+        assert!(matches!(decode_packed::<Vec<u8>>(&bomb), Err(RecordError::Malformed(_))));
     }
 
     quickcheck! {
