@@ -29,6 +29,7 @@ mod confirm;
 mod conflicts;
 mod content;
 mod core;
+mod crowd;
 mod deletion;
 mod dialer;
 mod document;

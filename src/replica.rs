@@ -190,6 +190,24 @@ impl Replica {
         }
     }
 
+    /// Whether a connection has a document.
+    pub fn follows(&self, connection: ConnectionId, document: &DocumentId) -> bool {
+        let state = self.core.connections.get(&connection);
+        state.is_some_and(|state| state.documents.contains(document))
+    }
+
+    /// Whether a connection has a document, or may have one more. Of others, a relay that we dialled
+    /// is told nothing.
+    pub fn has_room(&self, connection: ConnectionId, document: &DocumentId) -> bool {
+        let documents_max = self.core.config.limits.documents_per_connection;
+        self.documents_of(connection) < documents_max || self.follows(connection, document)
+    }
+
+    /// How many documents a connection has.
+    pub fn documents_of(&self, connection: ConnectionId) -> usize {
+        self.core.connections.get(&connection).map_or(0, |state| state.documents.len())
+    }
+
     /// Whether a change is in a document, where that is known without reading: `None` if it is not.
     pub fn holds(&self, document: &DocumentId, change: &ChangeHash) -> Option<bool> {
         let graph = self.documents.get(document)?.graph()?;

@@ -138,7 +138,13 @@ fn print(
     if let Some(passes) = passes(overview) {
         say("passes", passes)?;
     }
-    say("documents", documents.to_string())?;
+    let left_out = match overview.left_out {
+        0 => String::new(),
+        some => format!(
+            "; of {some} the relay is told when they are opened or edited, it takes no more at once"
+        ),
+    };
+    say("documents", format!("{documents}{left_out}"))?;
     let so_far = if are_all { "" } else { " so far: documents are still being looked at" };
     match overview.conflicts {
         None => Ok(()),
@@ -260,6 +266,7 @@ fn to_json(overview: &Overview, documents: usize, oldest: Option<i64>) -> Json {
         "synchronised": overview.passes.synchronised_ms().map(seconds),
         "passes": passes,
         "documents": documents,
+        "left_out": overview.left_out,
         "conflicts": overview.conflicts,
     })
 }

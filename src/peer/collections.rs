@@ -43,6 +43,7 @@ use self::{
 use super::{
     CallError, ConfirmError, Peer, ReadError,
     core::Command,
+    crowd::Crowd,
     home::Home,
     indexing::Indexing,
     listen::{EVENTS_MAX, Partner},
@@ -61,9 +62,6 @@ use crate::{
 const HELD_MAX: usize = 16;
 /// How long a relay may take to answer with a page.
 const CALL_MAX: Duration = Duration::from_secs(30);
-/// Documents that are not fetched of those that a relay takes of one connection: for what a program
-/// makes or opens itself.
-const ROOM_PART: usize = 10;
 /// Before the disk is asked again for the collections.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -299,7 +297,7 @@ impl Collections {
             index: Arc::clone(index),
             board: Arc::clone(board),
             next_call,
-            stored_max: documents_per_connection - documents_per_connection / ROOM_PART,
+            stored_max: Crowd::of_stored(documents_per_connection),
             book: Mutex::default(),
             tasks: Mutex::default(),
             runtime: Mutex::new(Some(runtime.clone())),

@@ -22,6 +22,7 @@ use super::{
     applier::Task,
     call::{CallDone, CallError, Calls},
     content::Incoming,
+    crowd::Crowd,
     event::DocumentEvent,
     held::Held,
     home::Home,
@@ -131,6 +132,8 @@ pub(super) enum Action {
     Send(ConnectionId, Bytes),
     /// See [`Effect::Close`]. The connection may be gone.
     Close(ConnectionId, CloseCode, String),
+    /// End the connection and make another. It may be gone.
+    Renew(ConnectionId),
     /// See [`Effect::Load`].
     Load(Ticket, DocumentId),
     /// See [`Effect::Read`].
@@ -168,7 +171,9 @@ pub(super) enum Action {
 
 /// See the module.
 pub(super) struct Core {
-    replica: Replica,
+    pub(super) replica: Replica,
+    /// Of those that are on disk, how many relays are told of that nobody has open.
+    stored_max: usize,
     registry: Arc<Registry>,
     pub(super) now: Now,
     actions: VecDeque<Action>,
@@ -179,10 +184,11 @@ pub(super) struct Core {
     pub(super) sessions: Sessions,
     streams: Streams,
     partners: Partners,
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     keeper: Keeper,
     pub(super) outbox: Outbox,
     pub(super) schedule: Schedule,
+    pub(super) crowd: Crowd,
     /// Those to whom the documents that are not in the outbox are still to be told of.
     pub(super) untold: BTreeSet<ConnectionId>,
     /// When documents that relays do not answer for are given once more, in `mono_ms`.
@@ -230,6 +236,7 @@ impl Core {
         Self {
             sessions: Sessions::new(us, who.as_ref()),
             leases: Leases::new(who),
+            stored_max: Crowd::of_stored(config.limits.documents_per_connection),
             replica: Replica::new(config),
             registry,
             now: Now::default(),
@@ -240,6 +247,7 @@ impl Core {
             partners: Partners::default(),
             keeper: Keeper::new(schemas),
             schedule: Schedule::new(debounce),
+            crowd: Crowd::default(),
             untold: BTreeSet::new(),
             passes_at_ms: None,
             outbox: Outbox::new(Arc::clone(&board)),
@@ -310,12 +318,15 @@ impl Core {
                 let leaving = Leaving::Nothing;
                 self.handle(Event::Purge { ticket, document, heads, leaving });
             }
-            Command::Open(document) => self.open(document),
+            Command::Open(document) => self.open(&document),
             Command::Shut(document) => {
                 self.registry.forget(&document);
                 if self.registry.find(&document).is_none() {
                     self.purged.remove(&document);
                     self.sessions.roster.shut(&document);
+                    if !self.outbox.has(&document) {
+                        self.crowd.freed();
+                    }
                     if self.open.remove(&document) {
                         self.handle(Event::Shut(document));
                     }
@@ -518,7 +529,7 @@ impl Core {
                     held.ask_again();
                     // What waits for its turn is told of then.
                     if !self.schedule.knows(&held.id) {
-                        self.handle(Event::SyncWith(id, held.id.clone()));
+                        self.sync_with(id, &held.id);
                     }
                 }
                 self.sessions.roster.connected(self.now.mono_ms);
@@ -662,11 +673,12 @@ impl Core {
         self.actions.push_back(action);
     }
 
-    pub(super) fn open(&mut self, document: DocumentId) {
+    pub(super) fn open(&mut self, document: &DocumentId) {
         if !self.open.insert(document.clone()) {
             self.handle(Event::Shut(document.clone()));
         }
-        self.handle(Event::Open(document));
+        self.handle(Event::Open(document.clone()));
+        self.find_room(document);
     }
 
     /// Tells a relay of a page of the stored documents, and asks for the next page.
@@ -684,9 +696,20 @@ impl Core {
         if !self.connections.contains_key(&connection) {
             return;
         }
+        let mut left_out = 0;
         for document in page {
+            if !self.replica.follows(connection, &document) {
+                if self.replica.documents_of(connection) >= self.stored_max {
+                    left_out += 1;
+                    continue;
+                }
+                if self.find(&document).is_none() {
+                    self.crowd.told(connection);
+                }
+            }
             self.handle(Event::SyncWith(connection, document));
         }
+        self.left_out(connection, left_out);
         self.actions.push_back(Action::List(connection, Some(last)));
     }
 
@@ -755,7 +778,7 @@ impl Core {
                 let other = self.registry.find(&held.id);
                 if other.is_some_and(|other| !Arc::ptr_eq(&other, &held)) {
                     // Somebody opened it meanwhile: it is asked for anew.
-                    self.open(held.id.clone());
+                    self.open(&held.id);
                     // Whoever made the change may have stopped waiting.
                     let _ = done.send(result);
                     return;
@@ -776,7 +799,7 @@ impl Core {
             Err(LocalError::Refused { .. }) => {
                 // The content holds a change that nothing else has: back to what is stored.
                 held.reset();
-                self.open(held.id.clone());
+                self.open(&held.id);
                 // The document is in the outbox for it: relays are asked whether for it alone.
                 self.sync_again(&held.id);
             }
@@ -790,6 +813,9 @@ impl Core {
             // It is read when that is over, and relays are asked again.
             Published::Opened(_) | Published::Confirmed if self.is_replacing(document) => return,
             Published::Confirmed => {
+                if self.registry.find(document).is_none() {
+                    self.crowd.freed();
+                }
                 self.schedule.done(document);
                 let note = self.outbox.confirmed(self.now, document);
                 self.note(note);
@@ -861,7 +887,7 @@ impl Core {
             Published::Quarantined(reason) => {
                 // What is stored is named anew, without the change that is withheld.
                 held.revive();
-                self.open(document.clone());
+                self.open(document);
                 held.tell(|| DocumentEvent::Withheld { reason });
             }
             Published::Damaged(reason) => {
@@ -885,8 +911,14 @@ impl Core {
     pub(super) fn sync_again(&mut self, document: &DocumentId) {
         let connections: Vec<_> = self.connections.keys().copied().collect();
         for id in connections {
-            self.handle(Event::SyncWith(id, document.clone()));
+            self.sync_with(id, document);
         }
+    }
+
+    /// Tells a relay of a document that is open, or in the outbox.
+    pub(super) fn sync_with(&mut self, id: ConnectionId, document: &DocumentId) {
+        self.handle(Event::SyncWith(id, document.clone()));
+        self.find_room(document);
     }
 
     fn put_in(&mut self, held: Arc<Held>, chunks: impl IntoIterator<Item = Incoming>) {

@@ -40,12 +40,19 @@ pub(super) struct Ended {
     pub(super) permanent: bool,
     /// The relay asked not to come back before this many milliseconds.
     pub(super) retry_after_ms: Option<u64>,
+    /// We ended it, for nothing that the relay did: it is dialled again at once.
+    pub(super) is_ours: bool,
 }
 
 impl Ended {
+    /// We ended it, to begin anew.
+    pub(super) fn ours(reason: impl Into<String>) -> Self {
+        Self { is_ours: true, ..Self::transient(reason) }
+    }
+
     /// Something that may well work the next time.
     pub(super) fn transient(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), permanent: false, retry_after_ms: None }
+        Self { reason: reason.into(), permanent: false, retry_after_ms: None, is_ours: false }
     }
 
     /// Something that will fail again.
@@ -60,6 +67,7 @@ impl Ended {
             reason: format!("the relay closed the connection ({code}): {words}"),
             permanent: is_permanent(code),
             retry_after_ms: None,
+            is_ours: false,
         }
     }
 }
@@ -158,11 +166,14 @@ impl Dialer {
 
     /// The attempt failed, or the connection ended. `random` is any uniform number.
     pub(super) fn ended(&mut self, now_ms: u64, ended: Ended, random: u64) {
+        if ended.is_ours {
+            return self.parted();
+        }
         if self.well_ms(now_ms).is_some_and(|well_ms| well_ms >= STAYED_MS) {
             self.backoff.reset();
         }
         self.well_since_ms = None;
-        let Ended { reason, permanent, retry_after_ms } = ended;
+        let Ended { reason, permanent, retry_after_ms, .. } = ended;
         if permanent {
             self.state = State::Stopped { reason };
             return;
@@ -195,6 +206,18 @@ impl Dialer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_we_end_to_begin_anew_is_no_failure() {
+        let mut dialer = Dialer::default();
+        for now_ms in 0..20 {
+            dialer.connected(now_ms);
+            dialer.ended(now_ms, Ended::ours("for room"), 7);
+            assert_eq!(*dialer.state(), State::Ready);
+        }
+        assert!(!dialer.has_failed() && dialer.breaker(20) == Breaker::Closed);
+        assert_eq!(dialer.well_ms(20), Some(20));
+    }
 
     #[test]
     fn waits_for_the_drawn_delay_then_dials() {

@@ -184,6 +184,7 @@ impl Engine {
         match action {
             Action::Send(id, bytes) => self.send(id, Outgoing::Send(bytes)),
             Action::Close(id, code, reason) => self.send(id, Outgoing::Close(code, reason)),
+            Action::Renew(id) => self.send(id, Outgoing::Renew),
             Action::Load(ticket, document) => {
                 let loading = self.store.load(key(document));
                 self.event(async move {

@@ -46,7 +46,18 @@ impl Core {
         while let Some(document) = self.schedule.next(now_ms) {
             has_given = true;
             self.sync_again(&document);
+            if !self.connections.keys().any(|id| self.replica.has_room(*id, &document)) {
+                // It is offered again by the connection that comes next.
+                self.schedule.forget(&document);
+            }
             self.handle(Event::Release(document));
+        }
+        if self.is_settled()
+            && let Some(id) = self.crowd.next(now_ms)
+        {
+            tracing::debug!(%id, "a connection is full: what waits goes over another");
+            self.push(Action::Renew(id));
+            return true;
         }
         if self.schedule.is_idle() && self.outbox.is_complete() {
             for id in std::mem::take(&mut self.untold) {
@@ -59,7 +70,37 @@ impl Core {
 
     /// When there is something to give, or to look for, `mono_ms`.
     pub(super) fn gives_at(&self) -> Option<u64> {
-        self.schedule.wakes_at().into_iter().chain(self.passes_at_ms).min()
+        let crowd = self.crowd.wakes_at().filter(|_| self.is_settled());
+        self.schedule.wakes_at().into_iter().chain(self.passes_at_ms).chain(crowd).min()
+    }
+
+    /// Whether nothing is on its way to a relay, or waits for its answer.
+    fn is_settled(&self) -> bool {
+        self.is_sent() && self.schedule.flying().next().is_none()
+    }
+
+    /// Where there is no room for a document that is to be sent, some is to be made.
+    pub(super) fn find_room(&mut self, document: &DocumentId) {
+        for id in self.connections.keys() {
+            if !self.replica.has_room(*id, document) {
+                self.crowd.short(*id);
+            }
+        }
+    }
+
+    /// A relay is not told of a stored document.
+    pub(super) fn left_out(&mut self, id: ConnectionId, documents: usize) {
+        self.crowd.left_out(id, documents);
+        self.tell_left_out();
+    }
+
+    fn tell_left_out(&self) {
+        let left_out = self.crowd.most_left_out();
+        self.board.left_out.send_if_modified(|known| {
+            let is_other = *known != left_out;
+            *known = left_out;
+            is_other
+        });
     }
 
     /// Gives what rests, and what relays do not answer for.
@@ -71,12 +112,13 @@ impl Core {
     /// A relay came.
     pub(super) fn came(&mut self, id: ConnectionId) {
         self.schedule.online(true);
+        self.crowd.came(self.now.mono_ms, id);
         self.passes_at_ms.get_or_insert(self.now.mono_ms.saturating_add(PASS_MS));
         // Another relay is not answered for by one that was there before, and may be silent.
         self.wait_no_more();
         let flying: Vec<_> = self.schedule.flying().cloned().collect();
         for document in flying {
-            self.handle(Event::SyncWith(id, document));
+            self.sync_with(id, &document);
         }
         for (document, level) in self.outbox.oldest_first() {
             if self.schedule.knows(&document) {
@@ -90,6 +132,8 @@ impl Core {
     /// A relay went.
     pub(super) fn went(&mut self, id: ConnectionId) {
         self.untold.remove(&id);
+        self.crowd.went(id);
+        self.tell_left_out();
         if self.connections.is_empty() {
             self.passes_at_ms = None;
             for document in self.schedule.online(false) {

@@ -29,6 +29,10 @@ pub struct Overview {
     pub conflicts: Option<usize>,
     /// Attachments that no relay has confirmed.
     pub attachments: AttachmentCounts,
+    /// Stored documents that a relay which is connected was not told of, for it takes only so many
+    /// of one connection. What is edited in them goes to it all the same; what others write in them
+    /// comes when they are opened.
+    pub left_out: usize,
 }
 
 impl Overview {
@@ -58,6 +62,7 @@ pub struct OverviewWatcher {
     passes: watch::Receiver<Passes>,
     conflicts: Option<watch::Receiver<usize>>,
     attachments: watch::Receiver<AttachmentCounts>,
+    left_out: watch::Receiver<usize>,
 }
 
 impl OverviewWatcher {
@@ -70,6 +75,7 @@ impl OverviewWatcher {
             passes: self.passes.borrow_and_update().clone(),
             conflicts: self.conflicts.as_mut().map(|open| *open.borrow_and_update()),
             attachments: self.attachments.borrow_and_update().clone(),
+            left_out: *self.left_out.borrow_and_update(),
         }
     }
 
@@ -92,6 +98,7 @@ impl OverviewWatcher {
             changed = self.outbox.changed() => changed,
             changed = self.passes.changed() => changed,
             changed = self.attachments.changed() => changed,
+            changed = self.left_out.changed() => changed,
         };
         changed.map_err(|_| PeerError::Closed)
     }
@@ -114,6 +121,7 @@ impl Peer {
             passes: self.0.outbox.passes.subscribe(),
             conflicts: self.0.index.is_on().then(|| self.0.index.conflicts.subscribe()),
             attachments: self.attachment_counts(),
+            left_out: self.0.outbox.left_out.subscribe(),
         }
     }
 }
@@ -174,6 +182,8 @@ impl Document {
 pub(super) struct Board {
     pub(super) counts: watch::Sender<OutboxCounts>,
     pub(super) passes: watch::Sender<Passes>,
+    /// See [`Overview::left_out`].
+    pub(super) left_out: watch::Sender<usize>,
     /// The relay that answers calls.
     pub(super) partner: watch::Sender<Option<Partner>>,
     /// Says how many bytes went and came; nobody does in a simulation.

@@ -266,7 +266,7 @@ impl Core {
                 let note = self.outbox.confirmed(self.now, &held.id);
                 self.note(note);
                 held.start_over();
-                self.open(held.id.clone());
+                self.open(&held.id);
             } else {
                 self.read_again(&held);
                 // What relays said in between was not heard.
@@ -296,7 +296,7 @@ impl Core {
     /// Has the content made anew of what is stored.
     fn read_again(&mut self, held: &Held) {
         held.reset();
-        self.open(held.id.clone());
+        self.open(&held.id);
     }
 }
 

@@ -130,7 +130,9 @@ impl Schedule {
         let place = self.places.get(document).copied();
         if level == Level::CRITICAL || self.debounce == Debounce::NONE {
             return match place {
-                None | Some(Place::Flying { again: None, .. } | Place::Answered { .. }) => Verdict::Now,
+                None | Some(Place::Flying { again: None, .. } | Place::Answered { .. }) => {
+                    Verdict::Now
+                }
                 Some(_) => {
                     self.fly(now_ms, document);
                     Verdict::NowWithTheRest

@@ -42,6 +42,8 @@ pub(super) enum Outgoing {
     Say(Bytes),
     /// Nothing more.
     Close(CloseCode, String),
+    /// Nothing more over this connection, and then another one.
+    Renew,
 }
 
 /// Says who we are and hears who the relay is.
@@ -215,14 +217,16 @@ where
                     }
                     sent
                 }
-                Some(Next::Close(code, reason)) => {
+                Some(Next::Close(code, reason, is_ours)) => {
                     let frame = CloseFrame {
                         code: WireCode::from(code.code()),
                         reason: reason.as_str().into(),
                     };
                     let goodbye = sink.send(Frame::Close(Some(frame)));
                     let _ = timeout(Duration::from_millis(CLOSE_MS), goodbye).await;
-                    return if code.is_transient() {
+                    return if is_ours {
+                        Ended::ours(reason)
+                    } else if code.is_transient() {
                         Ended::transient(reason)
                     } else {
                         Ended::permanent(reason)
@@ -241,7 +245,8 @@ where
 enum Next {
     /// A frame, and the bytes of what the engine counts that left with it, or were left out for it.
     Piece(usize, Frame),
-    Close(CloseCode, String),
+    /// Whether that is for nothing that the relay did.
+    Close(CloseCode, String, bool),
 }
 
 /// What the engine gave and is not written yet.
@@ -250,8 +255,8 @@ struct Waiting {
     lanes: Lanes<bool>,
     /// Bytes of presence that was left out, to be reported.
     left_out: usize,
-    /// How to close when all of it is written.
-    close: Option<(CloseCode, String)>,
+    /// How to close when all of it is written, and whether that is for nothing that the relay did.
+    close: Option<(CloseCode, String, bool)>,
 }
 
 impl Waiting {
@@ -277,8 +282,8 @@ impl Waiting {
                 return Some(Next::Piece(counted, frame));
             }
             self.left_out = counted;
-            if let Some((code, reason)) = self.close.take() {
-                return Some(Next::Close(code, reason));
+            if let Some((code, reason, is_ours)) = self.close.take() {
+                return Some(Next::Close(code, reason, is_ours));
             }
             let first = outgoing.recv().await?;
             self.take(first);
@@ -290,7 +295,11 @@ impl Waiting {
             Outgoing::Send(message) => (true, message),
             Outgoing::Say(message) => (false, message),
             Outgoing::Close(code, reason) => {
-                self.close = Some((code, reason));
+                self.close = Some((code, reason, false));
+                return;
+            }
+            Outgoing::Renew => {
+                self.close = Some((CloseCode::Normal, "for room in another".to_owned(), true));
                 return;
             }
         };

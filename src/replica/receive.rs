@@ -132,7 +132,10 @@ impl Replica {
             return true;
         }
         if state.documents.len() >= self.core.config.limits.documents_per_connection {
-            self.core.bad_message(connection, "subscribed to too many documents");
+            // A relay is told of no more than it takes: see `Replica::has_room`.
+            if !state.info.dialled {
+                self.core.bad_message(connection, "subscribed to too many documents");
+            }
             return false;
         }
         mark!(BackAfterSnapshot, after LostWithSnapshot, of (&state.info.peer, document));

@@ -162,6 +162,7 @@ impl From<Action> for Asked {
             // More is drained than documents sent: the replica does not mind.
             Action::Send(id, bytes) | Action::Say(id, bytes) => PeerAction::Send(id, bytes),
             Action::Close(id, code, reason) => PeerAction::Close(id, code, reason),
+            Action::Renew(id) => PeerAction::Close(id, CloseCode::Normal, "renewed".to_owned()),
             Action::Load(ticket, document) => PeerAction::Load(ticket, document),
             Action::Read(ticket, document, rows) => PeerAction::Read(ticket, document, rows),
             Action::Write(ticket, document, writes) => PeerAction::Write(ticket, document, writes),
