@@ -100,8 +100,8 @@ fn run_one(program: &Program, args: &[&str]) -> Result<(), String> {
     let seconds = started.elapsed().as_secs();
     if output.status.success() {
         // A line for each test is not asked for while all is well.
-        let results = said[0].lines().filter(|line| line.starts_with("test result"));
-        let result = results.last().unwrap_or("no test result").trim_end();
+        let mut results = said[0].lines().filter(|line| line.starts_with("test result"));
+        let result = results.next_back().unwrap_or("no test result").trim_end();
         eprintln!("{:>4} s  {:<24} {result}", seconds, program.name);
         return Ok(());
     }
