@@ -17,7 +17,7 @@ use super::{
     applier::Task,
     blobs::Lines,
     core::{Action, Command, Core},
-    notes::{Notes, OUTBOX_ROW},
+    notes::{self, Notes, OUTBOX_ROW},
     replacing::{self, Unfinished},
     socket::Outgoing,
 };
@@ -81,6 +81,9 @@ impl Engine {
         if let Err(Unfinished { document, error }) = replacing::finish(&*self.store).await {
             tracing::error!(%error, "what an earlier run began to write anew is not finished");
             self.core.unfinished = document;
+        }
+        if let Err(error) = notes::begin(&*self.store).await {
+            tracing::warn!(%error, "an outbox is begun later");
         }
         self.core.recall();
         loop {

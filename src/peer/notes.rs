@@ -9,12 +9,14 @@ use bytes::Bytes;
 use concord_protocol::DocumentId;
 
 use super::{
+    base::Heads,
     core::{Action, Core},
     outbox::Note,
 };
 use crate::{
     entity::Level,
     replica::{Kind, RowKey, RowWrite, StorageFailure},
+    store::{DocumentKey, Store, StoreError, Tenant},
 };
 
 /// The row that stands for the outbox's entry of a document.
@@ -30,6 +32,19 @@ pub(super) struct Notes {
     pub(super) page: Vec<(DocumentId, Option<Bytes>)>,
     /// On the first page: an outbox is kept.
     pub(super) has_marker: bool,
+}
+
+/// A store with no documents keeps an outbox from the start. Without that, what comes from relays in the
+/// first moments could be taken for documents of a version that kept none, and wait to be confirmed.
+pub(super) async fn begin(store: &dyn Store) -> Result<(), StoreError> {
+    let has_documents = !store.documents(Tenant::default(), None, 1).await?.is_empty();
+    let key = || DocumentKey::outbox(None);
+    let marker = store.read(key(), vec![OUTBOX_ROW]).await?;
+    if has_documents || marker.into_iter().flatten().next().is_some() {
+        return Ok(());
+    }
+    let row = RowWrite::Put(OUTBOX_ROW, Bytes::from_static(MARKER));
+    store.write(key(), vec![row]).await
 }
 
 impl Core {
@@ -71,7 +86,7 @@ impl Core {
         self.has_marker |= has_marker;
         let Some((last, _)) = page.last() else {
             if self.has_marker {
-                return self.outbox.complete(self.now);
+                return self.outbox_known();
             }
             return self.ask(Action::ListForOutbox(None));
         };
@@ -82,6 +97,14 @@ impl Core {
             }
         }
         self.ask(Action::ReadNotes(Some(last)));
+    }
+
+    /// All that was in the outbox at the start is here: so it is known what relays have of the others.
+    fn outbox_known(&mut self) {
+        self.outbox.complete(self.now);
+        for held in self.held() {
+            held.told_base(self.outbox.base(&held.id));
+        }
     }
 
     fn recalled(&mut self, document: &DocumentId, row: &[u8]) {
@@ -99,10 +122,10 @@ impl Core {
             Vec::new()
         });
         let Some(last) = page.last().cloned() else {
-            return self.outbox.complete(self.now);
+            return self.outbox_known();
         };
         for document in page {
-            let note = self.outbox.edited(self.now, &document, Level::BACKGROUND);
+            let note = self.outbox.edited(self.now, &document, Level::BACKGROUND, Heads::new);
             self.note(note);
             self.schedule.offer(&document, Level::BACKGROUND);
         }

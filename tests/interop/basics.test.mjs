@@ -5,6 +5,7 @@ import * as Automerge from "@automerge/automerge"
 import { RawString, updateText } from "@automerge/automerge-repo"
 import { content, converged, generations } from "./lib/clients.mjs"
 import { unknownDocumentId } from "./lib/raw.mjs"
+import { findWhenUploaded } from "./lib/uploaded.mjs"
 import { deadline, passing, until } from "./lib/wait.mjs"
 import { World } from "./lib/world.mjs"
 
@@ -192,18 +193,3 @@ test("all generations edit one document together", { timeout }, async t => {
     await converged(handles, doc => doc.list.length === 15)
   }
 })
-
-/**
- * Finds a document that is being uploaded: a request that overtakes the upload is refused, and the
- * document must then reach the requester by itself.
- */
-async function findWhenUploaded(client, url) {
-  try {
-    return await client.find(url)
-  } catch (error) {
-    if (!/unavailable/.test(error.message)) throw error
-    const handle = client.repo.handles[url.slice("automerge:".length)]
-    await deadline(10_000, `the upload of ${url}`, handle.whenReady(["ready"]))
-    return handle
-  }
-}

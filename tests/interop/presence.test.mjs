@@ -6,6 +6,7 @@ import { createInterface } from "node:readline"
 import { test } from "node:test"
 import { Presence } from "@automerge/automerge-repo"
 import { isConcord } from "./lib/server.mjs"
+import { findWhenUploaded } from "./lib/uploaded.mjs"
 import { until } from "./lib/wait.mjs"
 import { World } from "./lib/world.mjs"
 
@@ -33,6 +34,8 @@ test("presence goes both ways", { timeout: 60_000, skip: !isConcord }, async t =
   t.after(() => presence.stop())
   const others = () => Object.values(presence.getPeerStates().value).map(({ value }) => value)
 
+  // The relay has it: whoever asks before that is told that nobody has.
+  await findWhenUploaded(await world.client(), handle.url)
   const concord = watcher(t, world, handle.url, [
     "--author", "ann", "--set", "field=title", "--set", 'cursor={"from":3}',
   ])
