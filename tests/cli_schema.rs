@@ -297,6 +297,10 @@ async fn the_schema_of_a_relay_is_shown_from_there_and_from_here() {
     // Whoever connects keeps it.
     let created = ok(home, &["doc", "create", r#"{"type":"task","status":"odd"}"#, "--url", &url]);
     assert!(created.starts_with("automerge:"), "{created}");
+    // Whoever begins with an entity need not have connected before.
+    let new = tempfile::tempdir().unwrap();
+    let put = ["put", "person", "ann", "name=Ann", "--url", &url];
+    assert!(ok(new.path(), &put).contains("confirmed"), "{put:?}");
     relay.shutdown().await.unwrap();
     let here = json_of(home, &["schema", "show", "--json"]);
     assert_eq!(here, there);
@@ -316,6 +320,9 @@ async fn the_schema_of_a_relay_is_shown_from_there_and_from_here() {
     let (without, url) = relay_under(None).await;
     let (code, _, words) = failing(home, &["schema", "show", "--from-relay", &url]);
     assert!(code == 3 && words.contains("has no schema"), "{words}");
+    let new = tempfile::tempdir().unwrap();
+    let (code, _, words) = failing(new.path(), &["get", "person", "ann", "--url", &url]);
+    assert!(code == 2 && words.contains("no schema declares any type"), "{words}");
     without.shutdown().await.unwrap();
 }
 

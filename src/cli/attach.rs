@@ -146,7 +146,7 @@ async fn attach(
     let place = to.map(Place::read).transpose()?;
     // What is wrong with the field is said before anything is kept.
     let types = match &place {
-        Some(_) => Some(types(peer).await?),
+        Some(_) => Some(types(peer, common).await?),
         None => None,
     };
     let target = match (&place, &types) {
@@ -245,7 +245,7 @@ async fn get(
     to: Option<PathBuf>,
     force: bool,
 ) -> Result<(), Failure> {
-    let attachment = find(peer, what).await?;
+    let attachment = find(peer, common, what).await?;
     let to = match to {
         Some(to) => to,
         None => attachment.name.clone().unwrap_or_else(|| attachment.hash.to_string()).into(),
@@ -313,7 +313,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
 }
 
 /// The attachment of a hash, or of some of its digits, or the one that a field names.
-async fn find(peer: &Peer, what: &str) -> Result<Attachment, Failure> {
+async fn find(peer: &Peer, common: &Common, what: &str) -> Result<Attachment, Failure> {
     if let Ok(attachment) = what.parse::<Attachment>() {
         return Ok(attachment);
     }
@@ -325,7 +325,7 @@ async fn find(peer: &Peer, what: &str) -> Result<Attachment, Failure> {
         return Ok(Attachment::new(stored.hash, stored.length));
     }
     let place = Place::read(what)?;
-    let types = types(peer).await?;
+    let types = types(peer, common).await?;
     let of = declared(&types, &place.type_name)?;
     place.is_list(of)?;
     let id = concord::entity::document_id("default", &of.name, &place.key);

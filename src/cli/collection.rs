@@ -1,12 +1,8 @@
 //! `concord collection`: documents that are wanted here without being named one by one.
 
 use clap::{Args, Subcommand};
-use concord::{
-    entity::Schema,
-    peer::{
-        Collection, CollectionError, CollectionId, CollectionStatus, ConfirmError, Evict, Peer,
-        Query,
-    },
+use concord::peer::{
+    Collection, CollectionError, CollectionId, CollectionStatus, ConfirmError, Evict, Peer, Query,
 };
 use concord_protocol::AutomergeUrl;
 use serde_json::{Value as Json, json};
@@ -129,7 +125,7 @@ async fn wanted(peer: &Peer, common: &Common, args: AddArgs) -> Result<Collectio
     if filters.is_empty() {
         return Ok(Collection::of_type(of));
     }
-    let schema = told(peer, common).await?;
+    let schema = types(peer, common).await?;
     let of = declared(&schema, &of)?;
     let mut query = Query::of(&of.name);
     for filter in &filters {
@@ -137,21 +133,6 @@ async fn wanted(peer: &Peer, common: &Common, args: AddArgs) -> Result<Collectio
         query = query.filter(field, test);
     }
     Ok(Collection::query(query))
-}
-
-/// The schema in force; a replica that is new has it from the relay.
-async fn told(peer: &Peer, common: &Common) -> Result<std::sync::Arc<Schema>, Failure> {
-    let mut schema = peer.watch_schema();
-    peer.schema().await;
-    if common.has_relay() {
-        let told = async {
-            let told = schema.wait_for(|schema| schema.in_force.is_some());
-            // Without one it is said below what to do.
-            let _ = tokio::time::timeout(common.within(), told).await;
-        };
-        waiting::for_relay(peer, common, told).await;
-    }
-    types(peer).await
 }
 
 /// Waits until all collections are up to date, and shows how far they are.

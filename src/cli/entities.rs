@@ -3,23 +3,27 @@
 mod live;
 pub(super) mod words;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use concord::{
     entity::{EntityType, Schema, Value},
-    peer::{Behind, Cursor, PAGE, Page, Peer, PutError, Query, ReadError, Row},
+    peer::{Behind, Cursor, PAGE, Page, Peer, PutError, Query, ReadError, Row, Status},
 };
 use serde_json::{Map, Value as Json, json};
+use tokio::time::sleep;
 
 use super::{
     Failure,
     open::{self, Common},
-    output, schema, sync,
+    output, schema, sync, waiting,
 };
 
 /// Characters of a value that are shown where nothing else bounds them.
 const SHOWN: usize = 60;
+
+/// How long a relay that is connected may take to tell of its schema: it does so as it greets.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// Where types are declared.
 #[derive(Debug, Args)]
@@ -124,8 +128,25 @@ pub(super) async fn opened(common: &Common, file: &SchemaFile) -> Result<Peer, F
     open::peer_under(common, schema).await
 }
 
-/// The schema in force; without one there are no types.
-pub(super) async fn types(peer: &Peer) -> Result<std::sync::Arc<Schema>, Failure> {
+/// The schema in force; a replica that is new has it from the relay. Without one there are no types.
+pub(super) async fn types(peer: &Peer, common: &Common) -> Result<std::sync::Arc<Schema>, Failure> {
+    let mut schema = peer.watch_schema();
+    if peer.schema().await.in_force.is_none() && common.has_relay() {
+        let mut status = peer.status();
+        let told = async {
+            tokio::select! {
+                _ = schema.wait_for(|schema| schema.in_force.is_some()) => {}
+                status = status.wait_for(|status| !matches!(status, Status::Connecting)) => {
+                    let is_online = status.is_ok_and(|status| status.is_online());
+                    if is_online {
+                        sleep(TOLD).await;
+                    }
+                }
+                () = sleep(common.within()) => {}
+            }
+        };
+        waiting::for_relay(peer, common, told).await;
+    }
     peer.schema().await.in_force.ok_or_else(|| {
         Failure::usage(
             "no schema declares any type: give --schema FILE or CONCORD_SCHEMA, or sync once with a \
@@ -145,7 +166,7 @@ pub(super) async fn put(args: PutArgs) -> Result<(), Failure> {
     let PutArgs { common, schema, of, key, fields } = args;
     let peer = opened(&common, &schema).await?;
     let done = async {
-        let types = types(&peer).await?;
+        let types = types(&peer, &common).await?;
         let of = declared(&types, &of)?;
         let new = words::assignments(of, &fields)?;
         // Before anything is begun.
@@ -179,7 +200,7 @@ pub(super) async fn get(args: GetArgs) -> Result<(), Failure> {
     let GetArgs { common, schema, of, key } = args;
     let peer = opened(&common, &schema).await?;
     let done = async {
-        let types = types(&peer).await?;
+        let types = types(&peer, &common).await?;
         let of = declared(&types, &of)?;
         let got = peer.get(of, &key).await?.ok_or_else(|| {
             Failure::not_found(format!(
@@ -259,7 +280,7 @@ pub(super) async fn query(args: QueryArgs) -> Result<(), Failure> {
     let QueryArgs { common, schema, of, filters, sort, count, live, events, page } = args;
     let peer = opened(&common, &schema).await?;
     let done = async {
-        let types = types(&peer).await?;
+        let types = types(&peer, &common).await?;
         let of = declared(&types, &of)?;
         let mut query = Query::of(&of.name);
         for filter in &filters {
