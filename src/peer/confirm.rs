@@ -25,7 +25,7 @@ pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(
         if held.confirmed() {
             return Ok(());
         }
-        if let Some(Refusal { code, reason }) = held.any_refusal() {
+        if let Some(Refusal { code, reason }) = held.refusal() {
             return Err(ConfirmError::Refused { document: held.id.clone(), code, reason });
         }
         let change = async {

@@ -400,9 +400,6 @@ impl Core {
             Command::Retry(document) => {
                 let note = self.outbox.retried(&document);
                 self.note(note);
-                if let Some(held) = self.find(&document) {
-                    held.refused_change(None);
-                }
                 self.handle(Event::Resend(document));
             }
             Command::Forget(document, change) => {
@@ -884,18 +881,15 @@ impl Core {
                 held.tell(|| DocumentEvent::Durable { heads });
             }
             Published::RelayHas { connection, ack } => held.relay_has(connection, ack.durable),
-            Published::Confirmed => held.refused_change(None),
+            Published::Confirmed => {}
             Published::Unavailable => {
                 if !self.connections.is_empty() {
                     held.unavailable();
                 }
             }
             Published::Refused { hash, code, reason } => {
-                let refusal = Refusal { code, reason: reason.clone() };
                 if code == RefuseCode::Deleted {
-                    held.refused(refusal);
-                } else {
-                    held.refused_change(Some(refusal));
+                    held.refused(Refusal { code, reason: reason.clone() });
                 }
                 held.tell(|| DocumentEvent::Refused { hash, code, reason });
             }

@@ -97,8 +97,6 @@ struct Content {
     base: Base,
     /// What a relay said that takes nothing more of it.
     refusal: Option<Refusal>,
-    /// What a relay said of the change that it refused last, as long as that is how it stands.
-    refused_change: Option<Refusal>,
     /// Watchers are told this when there is something to read again.
     news: Option<DocumentEvent>,
 }
@@ -116,7 +114,6 @@ impl Content {
         self.named = None;
         self.naming += 1;
         self.inbox.clear();
-        self.refused_change = None;
     }
 }
 
@@ -333,9 +330,7 @@ impl Held {
 
     /// A relay came: what was unavailable may not be any more, nor what was refused.
     pub(super) fn ask_again(&self) {
-        let mut content = locked(&self.content);
-        (content.refusal, content.refused_change) = (None, None);
-        drop(content);
+        locked(&self.content).refusal = None;
         self.advance(&[Phase::Unavailable], Phase::Absent);
     }
 
@@ -508,18 +503,6 @@ impl Held {
     pub(super) fn refused(&self, refusal: Refusal) {
         locked(&self.content).refusal = Some(refusal);
         self.recount();
-    }
-
-    /// A relay refused a change of it; or took all there is, or is asked once more.
-    pub(super) fn refused_change(&self, refusal: Option<Refusal>) {
-        locked(&self.content).refused_change = refusal;
-        self.recount();
-    }
-
-    /// What a relay said that takes nothing more of it, or not all there is.
-    pub(super) fn any_refusal(&self) -> Option<Refusal> {
-        let content = locked(&self.content);
-        content.refusal.clone().or_else(|| content.refused_change.clone())
     }
 
     /// See [`Held::refused`].
