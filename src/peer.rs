@@ -20,7 +20,6 @@
 
 mod applier;
 mod backoff;
-mod base;
 mod between;
 mod blobs;
 mod builder;

@@ -18,19 +18,13 @@ impl Document {
     /// and that no relay has said to have on its disk, however deep inside: of a value that was
     /// replaced the last one counts, of texts, lists and counters every edit.
     ///
-    /// What relays had when the peer was closed last is known from the outbox. Goes through the
-    /// operations of the changes that are not confirmed, and of those that others made meanwhile.
+    /// Only what relays said since the peer was opened is known; before that nothing is confirmed.
+    /// Goes through the operations of the changes that are not confirmed.
     ///
     /// # Errors
     /// As [`Document::read`].
     pub fn unconfirmed(&self) -> Result<BTreeSet<String>, FindError> {
-        let held = self.held();
-        // Asked first: what is edited after this is not looked at as if it were confirmed.
-        let Some(base) = held.base() else {
-            return self.read(|_| BTreeSet::new());
-        };
-        let mut theirs = held.relays_have();
-        theirs.push(base.into_iter().map(|head| AutomergeHash(head.0)).collect());
+        let theirs = self.held().relays_have();
         self.read(|doc| touched(doc, &unconfirmed(doc, &theirs)))
     }
 
