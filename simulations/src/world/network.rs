@@ -115,7 +115,7 @@ impl World<'_> {
             (Name::Relay(_), _) => false,
             (_, Some(only)) => only == relay,
             (Name::Peer(0), _) => true,
-            (Name::Peer(peer), _) => self.may_move(id) || self.preferred(peer) == relay,
+            (Name::Peer(peer), _) => peer % self.plan.relays == relay,
         }
     }
 
@@ -140,15 +140,17 @@ impl World<'_> {
         if node.life != life || !node.is_up() {
             return;
         }
-        if node.failover.as_ref().is_some_and(|failover| !failover.is_dialling(relay)) {
-            // Another was there sooner.
-            return;
-        }
-        if !self.can_reach(id, relay) {
+        let target = self.node_of(Name::Relay(relay));
+        let walled = (0..2).any(|side| {
+            self.network.walls.get(&(peer, relay, side)).is_some_and(|until| *until > self.now_us)
+        });
+        let away = node.away_until_us > self.now_us;
+        let there = &self.nodes[target];
+        let is_there = there.process.as_ref().is_some_and(|process| !process.is_draining);
+        if walled || away || !is_there {
             self.dial_again(id, relay, None, None);
             return;
         }
-        let target = self.node_of(Name::Relay(relay));
         let made = self.network.made.entry((peer, relay)).or_default();
         *made += 1;
         let stream = (u64::from(peer) << 40) | (u64::from(relay) << 32) | *made;
@@ -170,17 +172,6 @@ impl World<'_> {
         self.schedule(self.now_us + handshake_us, Happening::Joined(link));
     }
 
-    /// Whether a relay would answer a peer.
-    pub(super) fn can_reach(&self, id: NodeId, relay: u8) -> bool {
-        let peer = self.peer_number(id);
-        let is_walled = (0..2).any(|side| {
-            self.network.walls.get(&(peer, relay, side)).is_some_and(|until| *until > self.now_us)
-        });
-        let there = &self.nodes[self.node_of(Name::Relay(relay))];
-        let is_there = there.process.as_ref().is_some_and(|process| !process.is_draining);
-        !is_walled && is_there && self.nodes[id].away_until_us <= self.now_us
-    }
-
     /// Has the peer dial again after a while, as its dialler would.
     fn dial_again(
         &mut self,
@@ -189,9 +180,6 @@ impl World<'_> {
         code: Option<u16>,
         retry_after_ms: Option<u64>,
     ) {
-        if self.nodes[id].failover.is_some() {
-            return self.moving_ended(id, relay, (code, retry_after_ms));
-        }
         let node = &mut self.nodes[id];
         let life = node.life;
         let random = fate(self.plan.seed, 0xBAC0 + id as u64, self.now_us);
@@ -227,12 +215,6 @@ impl World<'_> {
                 self.network.links[id].is_whole = false;
                 self.dial_again(node, relay, None, None);
             }
-            return;
-        }
-        let dialler = link.ends[0].node;
-        let failover = self.nodes[dialler].failover.as_ref();
-        if failover.is_some_and(|failover| !failover.is_dialling(relay)) {
-            self.network.links[id].is_whole = false;
             return;
         }
         // A name that comes again takes the place of its earlier connection.
@@ -275,6 +257,5 @@ impl World<'_> {
         let (from, to) = (self.network.links[id].ends[0].node, self.network.links[id].ends[1].node);
         self.did(from, || format!("is connected to relay {relay}"));
         self.trace.mix((from * 31 + to) as u64);
-        self.moved(from, relay);
     }
 }
