@@ -160,6 +160,8 @@ impl<'a> Group<'a> {
             bar.inc(1);
         }
         bar.finish_and_clear();
+        // The relay says of what it has not got yet that there is no such document.
+        group.peers[0].flush(context.timeout).await.map_err(failed)?;
         Ok(group)
     }
 
