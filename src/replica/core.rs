@@ -9,6 +9,7 @@ use concord_protocol::{
 
 use super::{
     Config, ConnectionId, Counted, Effect, Now, PRESENT_MS, PeerInfo, Ticket, leases::Leases,
+    presence::Heard,
 };
 
 /// The part of the bytes that may be queued for a connection at which no more document messages
@@ -92,6 +93,7 @@ pub(super) struct Core {
     timers: BTreeSet<(u64, DocumentId, Wake)>,
     timer_set_ms: Option<u64>,
     pub(super) leases: Leases,
+    pub(super) heard: Heard,
 }
 
 impl Core {
@@ -114,6 +116,7 @@ impl Core {
             timers: BTreeSet::new(),
             timer_set_ms: None,
             leases: Leases::default(),
+            heard: Heard::default(),
         }
     }
 

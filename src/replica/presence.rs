@@ -1,5 +1,7 @@
 //! What is passed on and not kept: ephemeral messages, and news of heads in other stores.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use bytes::Bytes;
 use concord_protocol::{
     Ack, ChangeHash, DocumentId, Message, PeerId, RemoteHeads, SessionId, StorageId, codec,
@@ -13,6 +15,38 @@ const STORES_MAX: usize = 256;
 /// Heads that are believed of another store.
 const REMOTE_HEADS_MAX: usize = 64;
 
+/// Sessions that are remembered in open documents, each in each.
+const HEARD_MAX: usize = 4_096;
+
+/// What a program has heard of presence in the documents that it has open, over whatever connection:
+/// who uses two relays hears most of it twice, and what was said before what is known as well.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    counts: BTreeMap<(DocumentId, SessionId), u64>,
+    /// Those that came first, first.
+    order: VecDeque<(DocumentId, SessionId)>,
+}
+
+impl Heard {
+    /// Whether this is newer than all that is known of its session in this document.
+    fn is_news(&mut self, document: &DocumentId, session: &SessionId, count: u64) -> bool {
+        let key = (document.clone(), session.clone());
+        if let Some(last) = self.counts.get_mut(&key) {
+            let is_news = count > *last || mutant!(RepeatPresence);
+            *last = count.max(*last);
+            return is_news;
+        }
+        if self.counts.len() >= HEARD_MAX
+            && let Some(first) = self.order.pop_front()
+        {
+            self.counts.remove(&first);
+        }
+        self.order.push_back(key.clone());
+        self.counts.insert(key, count);
+        true
+    }
+}
+
 impl Document {
     /// Passes an ephemeral message on to everybody else who holds the document.
     pub(super) fn ephemeral(
@@ -25,7 +59,8 @@ impl Document {
         data: &Bytes,
     ) {
         if let Some(from) = from
-            && !core.fresh_ephemeral(from, session, count)
+            && (!core.fresh_ephemeral(from, session, count)
+                || self.opened && !core.heard.is_news(&self.id, session, count))
         {
             core.count(Counted::EphemeralDropped(1));
             return;
@@ -188,5 +223,40 @@ pub(super) fn document_of(message: &Message) -> Option<&DocumentId> {
         | Message::RemoteHeadsChanged { document, .. }
         | Message::Ack { document, .. } => Some(document),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(number: usize) -> SessionId {
+        format!("session-{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn what_comes_over_two_connections_is_news_once_and_what_is_older_never() {
+        let mut heard = Heard::default();
+        let [one, other] = [1, 2].map(|n| DocumentId::from_bytes(&[n; 16]));
+        assert!(heard.is_news(&one, &session(1), 5));
+        for old in [5, 4] {
+            assert!(!heard.is_news(&one, &session(1), old));
+        }
+        // Another document may have come over one of them alone.
+        assert!(heard.is_news(&other, &session(1), 4));
+        assert!(heard.is_news(&one, &session(2), 1));
+        assert!(heard.is_news(&one, &session(1), 6));
+    }
+
+    #[test]
+    fn what_is_remembered_has_an_end() {
+        let mut heard = Heard::default();
+        let document = DocumentId::from_bytes(&[1; 16]);
+        for number in 0..HEARD_MAX + 10 {
+            assert!(heard.is_news(&document, &session(number), 1));
+        }
+        assert_eq!((heard.counts.len(), heard.order.len()), (HEARD_MAX, HEARD_MAX));
+        assert!(!heard.is_news(&document, &session(10), 1));
+        assert!(heard.is_news(&document, &session(9), 1), "forgotten");
     }
 }
