@@ -85,6 +85,8 @@ states! {
     WrittenAgain = "a change that was made behind a refused one was written again",
     CrashWhileTakingOut = "a crash while a change was being taken out",
     TakenOutByStart = "a start finished taking a change out",
+    FailedOver = "a peer went on with another relay than it prefers",
+    CameBack = "a peer came back to the relay that it prefers",
     RoundInACircle = "parents that go round in a circle were open at the end",
 }
 

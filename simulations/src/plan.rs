@@ -22,7 +22,7 @@ pub struct Plan {
     /// Relays.
     pub relays: u8,
     /// Peers with users. The first dials every relay and has every document open, so that all
-    /// can converge; the others dial one.
+    /// can converge; the others dial one, or one after the other.
     pub peers: u8,
     /// Documents.
     pub documents: u8,
@@ -166,6 +166,9 @@ pub struct Settings {
     /// Of the relays: bytes of the largest change that they take; 0: whatever they take otherwise.
     #[serde(default)]
     pub narrow_bytes: u32,
+    /// Which peers use any of several relays, one at a time, a bit each; the first never does.
+    #[serde(default)]
+    pub failover: u32,
 }
 
 /// Of plans that do not say.

@@ -77,6 +77,8 @@ pub fn draw(seed: u64, profile: Profile) -> Plan {
     // A number of its own, so that the rest of a seed's plan is as it was.
     let mut rng = Rng::new(seed ^ 0xDEB0);
     plan.settings.debounce_ms = one_of(&mut rng, &[0, 0, 20, 200, 200, 2_000]);
+    let mut rng = Rng::new(seed ^ 0xFA11);
+    plan.settings.failover = one_of(&mut rng, &[0, u32::MAX, 0xAAAA_AAAA]);
     tenure::draw(&mut plan);
     refusals::draw(&mut plan);
     plan.actions.sort_by_key(|action| action.at_ms);
@@ -115,6 +117,7 @@ fn settings(rng: &mut Rng, profile: Profile) -> Settings {
         first_format_lives: 0,
         debounce_ms: 0,
         narrow_bytes: 0,
+        failover: 0,
     }
 }
 

@@ -7,6 +7,7 @@ mod brain;
 mod disputes;
 mod entities;
 mod entity;
+mod failover;
 mod faults;
 mod finish;
 mod hostile;
@@ -96,6 +97,10 @@ enum Happening {
     Lost(LinkId, usize),
     /// A peer dials a relay.
     Dial(NodeId, u32, u8),
+    /// A peer that may use any relay decides which.
+    Decide(NodeId, u32),
+    /// A relay that is not in use has answered to a check, or not.
+    Checked(NodeId, u32, u8),
     /// A group of writes is flushed.
     Flushed(NodeId, u32),
     /// A read, a listing or a job has come to its end, as far as time goes.
@@ -249,6 +254,8 @@ impl World<'_> {
             Happening::Joined(link) => self.joined(link),
             Happening::Lost(link, side) => self.lost(link, side),
             Happening::Dial(node, life, relay) => self.dial(node, life, relay),
+            Happening::Decide(node, life) => self.decide(node, life),
+            Happening::Checked(node, life, relay) => self.checked(node, life, relay),
             Happening::Flushed(node, life) => self.flushed(node, life),
             Happening::Done(node, life, operation) => self.done(node, life, operation),
             Happening::Start(node) => self.start(node),

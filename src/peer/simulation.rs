@@ -10,10 +10,11 @@
 //! A crash is dropping the peer, with its open requests, and making a new one, with another
 //! seed: two runs of one peer never share a writer's name.
 //!
-//! [`Dialling`] says when a peer dials its relay.
+//! [`Dialling`] says when a peer dials its relay, and [`Failover`] which of several it uses.
 
 mod dialling;
 mod exchange;
+mod failover;
 mod refusals;
 mod seeded;
 
@@ -32,6 +33,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 pub use self::{
     dialling::Dialling,
     exchange::{Apply, NotesRead, PeerAction, PeerInput},
+    failover::{Failover, Order},
     refusals::TakenOut,
 };
 use self::{exchange::Asked, seeded::Seeded};

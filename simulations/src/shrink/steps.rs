@@ -197,9 +197,10 @@ fn remove(plan: &mut Plan, thing: Thing) {
             plan.peers -= 1;
             // Each goes on to speak as it did.
             if gone < 31 {
-                let below = plan.settings.concord & ((1 << gone) - 1);
-                let above = plan.settings.concord >> (gone + 1) << gone;
-                plan.settings.concord = above | below;
+                for bits in [&mut plan.settings.concord, &mut plan.settings.failover] {
+                    let below = *bits & ((1 << gone) - 1);
+                    *bits = (*bits >> (gone + 1) << gone) | below;
+                }
             }
         }
         Thing::Relay(_) => plan.relays -= 1,
@@ -259,7 +260,7 @@ fn lasts_ms(what: &What) -> u64 {
 
 /// Each setting by itself at what makes the least of it.
 fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use<> {
-    let set: [fn(&mut Settings); 19] = [
+    let set: [fn(&mut Settings); 20] = [
         |s| s.lag_us = 1,
         |s| s.window_bytes = 262_144,
         |s| s.bytes_per_ms = 50_000,
@@ -279,6 +280,7 @@ fn plainer_settings(settings: &Settings) -> impl Iterator<Item = Settings> + use
         |s| s.first_format_lives = 0,
         |s| s.debounce_ms = 0,
         |s| s.narrow_bytes = 0,
+        |s| s.failover = 0,
     ];
     let settings = settings.clone();
     set.into_iter().filter_map(move |set| {

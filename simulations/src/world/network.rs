@@ -53,6 +53,8 @@ struct Link {
     /// The way between them is there.
     is_whole: bool,
     is_joined: bool,
+    /// Who dialled does not want it any more.
+    is_abandoned: bool,
     stream: u64,
     /// What the relay said last.
     retry_after_ms: Option<u64>,
@@ -115,7 +117,7 @@ impl World<'_> {
             (Name::Relay(_), _) => false,
             (_, Some(only)) => only == relay,
             (Name::Peer(0), _) => true,
-            (Name::Peer(peer), _) => peer % self.plan.relays == relay,
+            (Name::Peer(peer), _) => self.may_move(id) || self.preferred(peer) == relay,
         }
     }
 
@@ -140,17 +142,15 @@ impl World<'_> {
         if node.life != life || !node.is_up() {
             return;
         }
-        let target = self.node_of(Name::Relay(relay));
-        let walled = (0..2).any(|side| {
-            self.network.walls.get(&(peer, relay, side)).is_some_and(|until| *until > self.now_us)
-        });
-        let away = node.away_until_us > self.now_us;
-        let there = &self.nodes[target];
-        let is_there = there.process.as_ref().is_some_and(|process| !process.is_draining);
-        if walled || away || !is_there {
+        if node.failover.as_ref().is_some_and(|failover| !failover.is_dialling(relay)) {
+            // Another was there sooner.
+            return;
+        }
+        if !self.can_reach(id, relay) {
             self.dial_again(id, relay, None, None);
             return;
         }
+        let target = self.node_of(Name::Relay(relay));
         let made = self.network.made.entry((peer, relay)).or_default();
         *made += 1;
         let stream = (u64::from(peer) << 40) | (u64::from(relay) << 32) | *made;
@@ -163,6 +163,7 @@ impl World<'_> {
             peer,
             is_whole: true,
             is_joined: false,
+            is_abandoned: false,
             stream,
             retry_after_ms: None,
             closed: None,
@@ -170,6 +171,25 @@ impl World<'_> {
         self.network.links.push(link);
         let link = self.network.links.len() - 1;
         self.schedule(self.now_us + handshake_us, Happening::Joined(link));
+    }
+
+    /// A peer goes without what it has dialled and is not connected to yet.
+    pub(super) fn abandon(&mut self, id: NodeId, relay: u8) {
+        for link in self.network.between(self.peer_number(id), relay) {
+            let link = &mut self.network.links[link];
+            link.is_abandoned |= !link.is_joined;
+        }
+    }
+
+    /// Whether a relay would answer a peer.
+    pub(super) fn can_reach(&self, id: NodeId, relay: u8) -> bool {
+        let peer = self.peer_number(id);
+        let is_walled = (0..2).any(|side| {
+            self.network.walls.get(&(peer, relay, side)).is_some_and(|until| *until > self.now_us)
+        });
+        let there = &self.nodes[self.node_of(Name::Relay(relay))];
+        let is_there = there.process.as_ref().is_some_and(|process| !process.is_draining);
+        !is_walled && is_there && self.nodes[id].away_until_us <= self.now_us
     }
 
     /// Has the peer dial again after a while, as its dialler would.
@@ -180,6 +200,9 @@ impl World<'_> {
         code: Option<u16>,
         retry_after_ms: Option<u64>,
     ) {
+        if self.nodes[id].failover.is_some() {
+            return self.moving_ended(id, relay, (code, retry_after_ms));
+        }
         let node = &mut self.nodes[id];
         let life = node.life;
         let random = fate(self.plan.seed, 0xBAC0 + id as u64, self.now_us);
@@ -203,6 +226,10 @@ impl World<'_> {
     pub(super) fn joined(&mut self, id: LinkId) {
         let link = &self.network.links[id];
         let (peer, relay) = (link.peer, link.relay);
+        if link.is_abandoned {
+            self.network.links[id].is_whole = false;
+            return;
+        }
         let alive = link.is_whole
             && link
                 .ends
@@ -257,5 +284,6 @@ impl World<'_> {
         let (from, to) = (self.network.links[id].ends[0].node, self.network.links[id].ends[1].node);
         self.did(from, || format!("is connected to relay {relay}"));
         self.trace.mix((from * 31 + to) as u64);
+        self.moved(from, relay);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use concord::{
-    peer::simulation::{Apply, Dialling, TakenOut},
+    peer::simulation::{Apply, Dialling, Failover, TakenOut},
     replica::{Config, ConnectionId, Event, Job, Now, StoredDocument, Ticket},
     store::{
         Store, StoreError,
@@ -145,6 +145,12 @@ pub(super) struct Node {
     pub(super) wanted: Vec<bool>,
     /// When to dial which relay.
     pub(super) dialling: Vec<Dialling>,
+    /// Of a process that may use any relay: which.
+    pub(super) failover: Option<Failover>,
+    /// When that is decided anew.
+    pub(super) decides_at_ms: Option<u64>,
+    /// The relay that it used last.
+    pub(super) used: Option<u8>,
 }
 
 impl fmt::Debug for Node {
@@ -176,6 +182,9 @@ impl Node {
             disk_was_ill_us: 0,
             wanted: vec![false; usize::from(plan.documents)],
             dialling: (0..plan.relays).map(|_| Dialling::new()).collect(),
+            failover: None,
+            decides_at_ms: None,
+            used: None,
         }
     }
 
@@ -285,6 +294,11 @@ impl World<'_> {
                     self.open_document(id, document);
                 }
             }
+            if self.may_move(id) {
+                self.begin_to_move(id);
+                let wait = fate(self.plan.seed, 0xD1A1 + id as u64, u64::from(life)) % 100;
+                return self.schedule(self.now_us + wait * MS, Happening::Decide(id, life));
+            }
             for relay in 0..self.plan.relays {
                 self.nodes[id].dialling[usize::from(relay)] = Dialling::new();
                 if self.dials(id, relay) {
@@ -389,6 +403,7 @@ impl World<'_> {
         node.inbox.clear();
         node.is_woken = false;
         node.stalled_until_us = 0;
+        (node.failover, node.decides_at_ms, node.used) = (None, None, None);
         // What waits to be flushed may be on its way to the disk, and a part of it there.
         if !process.writes.is_empty() {
             self.coverage.met(State::CrashDuringWrites);

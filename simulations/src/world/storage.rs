@@ -1,7 +1,7 @@
 //! What engines ask of disks and materialisers: how long it takes, and what comes of it.
 
 use concord::{
-    peer::simulation::{PeerInput, read_notes},
+    peer::simulation::{Failover, PeerInput, read_notes},
     replica::{
         Event, Job, JobError, JobOutput, Kind, RowKey, RowWrite, StorageFailure, Ticket,
         simulation::in_first_format,
@@ -378,5 +378,7 @@ impl World<'_> {
             .process
             .as_ref()
             .is_none_or(|process| process.writes.is_empty() && process.operations.is_empty())
+            // Whoever is not with the relay that it prefers is about to be.
+            && self.nodes[id].failover.as_ref().is_none_or(Failover::is_settled)
     }
 }

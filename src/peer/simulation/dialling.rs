@@ -2,6 +2,15 @@
 
 use crate::peer::dialer::{Dialer, Ended, State};
 
+/// How a connection ended, or an attempt.
+pub(super) fn how(close_code: Option<u16>, retry_after_ms: Option<u64>) -> Ended {
+    let ended = match close_code {
+        Some(code) => Ended::closed(code, ""),
+        None => Ended::transient("the connection broke"),
+    };
+    Ended { retry_after_ms, ..ended }
+}
+
 /// The state machine that keeps one relay connected in production: it says when to dial, and is
 /// told what came of it.
 #[derive(Debug, Default)]
@@ -38,11 +47,7 @@ impl Dialling {
         retry_after_ms: Option<u64>,
         random: u64,
     ) {
-        let ended = match close_code {
-            Some(code) => Ended::closed(code, ""),
-            None => Ended::transient("the connection broke"),
-        };
-        self.0.ended(now_ms, Ended { retry_after_ms, ..ended }, random);
+        self.0.ended(now_ms, how(close_code, retry_after_ms), random);
     }
 
     /// Why it does not dial again, if so.

@@ -146,7 +146,13 @@ impl World<'_> {
             Frame::Message(messages, _) => {
                 for message in messages {
                     if let Message::GoAway { retry_after_ms, .. } = &message {
-                        self.network.links[id].retry_after_ms = Some(u64::from(*retry_after_ms));
+                        let after_ms = u64::from(*retry_after_ms);
+                        self.network.links[id].retry_after_ms = Some(after_ms);
+                        let relay = self.network.links[id].relay;
+                        if let Some(failover) = &mut self.nodes[to].failover {
+                            failover.going(relay, after_ms);
+                            self.fail_over(to);
+                        }
                     }
                     self.remember_frame(to, &message);
                     self.lease_came(to, &message);
