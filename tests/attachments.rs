@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here says where")]
 
-#[path = "cli/mod.rs"]
+#[path = "cli_common/mod.rs"]
 mod cli;
 #[path = "attachments/command.rs"]
 mod command;

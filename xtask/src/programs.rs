@@ -14,6 +14,7 @@ use crate::run;
 
 /// Programs that take longest, the longest first: what begins last should be short.
 const LONGEST: &[&str] = &[
+    "peer",
     "trace_replay",
     "interop",
     "concord",
@@ -23,6 +24,8 @@ const LONGEST: &[&str] = &[
     "peer_hostile",
     "relay_hostile",
     "peer_killed",
+    "cli",
+    "attachments",
 ];
 
 /// One test program.
