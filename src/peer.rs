@@ -20,6 +20,7 @@
 
 mod applier;
 mod backoff;
+mod base;
 mod between;
 mod blobs;
 mod builder;

@@ -300,7 +300,8 @@ impl Core {
             }
             Command::Local(held, change, level, done) => {
                 let document = held.id.clone();
-                let note = self.outbox.edited(now, &document, level);
+                let base = || held.relays_had();
+                let note = self.outbox.edited(now, &document, level, base);
                 self.note(note);
                 self.rest(&document, level);
                 let ticket = self.local_ticket(held, done);
@@ -659,6 +660,11 @@ impl Core {
         self.registry.find(document)
     }
 
+    /// All documents of which somebody has a handle.
+    pub(super) fn held(&self) -> Vec<Arc<Held>> {
+        self.registry.all()
+    }
+
     /// Has something done that is not answered.
     pub(super) fn push(&mut self, action: Action) {
         self.actions.push_back(action);
@@ -859,6 +865,9 @@ impl Core {
                 held.fail("a change is half taken out of it, and the disk failed: start again");
             }
             Published::Opened(chunks) => {
+                if self.outbox.is_complete() {
+                    held.told_base(self.outbox.base(document));
+                }
                 if held.name(chunks.into_iter().map(Incoming::from).collect()) {
                     self.actions.push_back(Action::Apply(Task::Load(held)));
                 }

@@ -226,6 +226,7 @@ impl Document {
 
     /// Takes over changes that were made elsewhere, in causal order; so urgent is it to send them.
     pub(super) async fn adopt(&self, changes: Vec<Bytes>, level: Level) -> Result<(), ChangeError> {
+        self.held.adopts();
         if self.held.put_in(changes.iter().cloned().map(Incoming::Change)) {
             let task = Task::TakeIn(Arc::clone(&self.held));
             self.peer.0.tasks.send(task).map_err(|_| ChangeError::Closed)?;

@@ -41,6 +41,7 @@ impl Held {
         message: Option<&str>,
         edit: impl FnOnce(&mut Transaction<'_>) -> Result<T, EditError>,
     ) -> Result<(Changed<T>, Option<Pending>), ChangeError> {
+        ready.edits();
         let edited = catch_unwind(AssertUnwindSafe(|| {
             let doc = ready.doc();
             let options = self.options(doc, at, message);
@@ -88,6 +89,7 @@ impl Held {
         message: Option<&str>,
     ) -> Result<Pending, ChangeError> {
         let mut ready = self.content()?;
+        ready.edits();
         let doc = ready.doc();
         let options = self.options(doc, None, message);
         let hash = doc.empty_commit(options);

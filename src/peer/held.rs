@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, watch};
 use crate::{digest::heads_number, replica::ConnectionId, review::Follower};
 
 use super::{
+    base::{Base, Heads},
     content::{self, Incoming},
     core::Command,
     event::{ChangeInfo, DocumentEvent},
@@ -92,6 +93,8 @@ struct Content {
     left_out: LeftOut,
     /// What each connection's relay has on disk, as it last said.
     relay_has: BTreeMap<ConnectionId, BTreeSet<ChangeHash>>,
+    /// What relays have had before any of that.
+    base: Base,
     /// What a relay said that takes nothing more of it.
     refusal: Option<Refusal>,
     /// Watchers are told this when there is something to read again.
@@ -99,6 +102,12 @@ struct Content {
 }
 
 impl Content {
+    fn edits(&mut self) {
+        let Self { doc, base, .. } = self;
+        let heads = || doc.iter().flat_map(Automerge::get_heads).map(|head| ChangeHash(head.0));
+        base.edits(|| heads().collect());
+    }
+
     /// Whatever was made of what was named before is of no use.
     fn begin_again(&mut self) {
         self.doc = None;
@@ -121,6 +130,11 @@ impl Ready<'_> {
     pub(super) fn doc(&mut self) -> &mut Automerge {
         // `Held::ready` gives no guard without a document, and nobody takes it from under one.
         self.0.doc.get_or_insert_with(Automerge::new)
+    }
+
+    /// It is about to be edited: what relays have is not all of it any more.
+    pub(super) fn edits(&mut self) {
+        self.0.edits();
     }
 
     /// A panic went through the instance: it is not to be used again.
@@ -154,7 +168,10 @@ impl Held {
     /// A document that did not exist before.
     pub(super) fn created(id: DocumentId, home: Home) -> Self {
         let held = Self::new(id, home);
-        locked(&held.content).doc = Some(held.home.instance());
+        let mut content = locked(&held.content);
+        content.doc = Some(held.home.instance());
+        content.base = Base::nothing();
+        drop(content);
         held.phase.send_replace(Phase::Ready);
         held
     }
@@ -509,6 +526,28 @@ impl Held {
         };
         let mut theirs = content.relay_has.values();
         theirs.any(|theirs| !content.left_out.shown(theirs).iter().all(is_here))
+    }
+
+    /// Changes of others are about to be taken over as if they were made here.
+    pub(super) fn adopts(&self) {
+        locked(&self.content).edits();
+    }
+
+    /// It is known what of the document was in the outbox: see [`Base::told`].
+    pub(super) fn told_base(&self, row: Option<Heads>) {
+        locked(&self.content).base.told(row);
+    }
+
+    /// What relays are known to have without having said so in this run; `None` if that is all.
+    pub(super) fn base(&self) -> Option<Heads> {
+        locked(&self.content).base.heads()
+    }
+
+    /// All heads that some relay is known to have.
+    pub(super) fn relays_had(&self) -> Heads {
+        let content = locked(&self.content);
+        let said = content.relay_has.values().flatten().copied();
+        content.base.heads().into_iter().flatten().chain(said).collect()
     }
 
     /// A number for its heads, if it is there.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use concord_protocol::DocumentId;
 
 use super::{
+    base::Heads,
     core::{Action, Core},
     outbox::Note,
 };
@@ -85,7 +86,7 @@ impl Core {
         self.has_marker |= has_marker;
         let Some((last, _)) = page.last() else {
             if self.has_marker {
-                return self.outbox.complete(self.now);
+                return self.outbox_known();
             }
             return self.ask(Action::ListForOutbox(None));
         };
@@ -96,6 +97,14 @@ impl Core {
             }
         }
         self.ask(Action::ReadNotes(Some(last)));
+    }
+
+    /// All that was in the outbox at the start is here: so it is known what relays have of the others.
+    fn outbox_known(&mut self) {
+        self.outbox.complete(self.now);
+        for held in self.held() {
+            held.told_base(self.outbox.base(&held.id));
+        }
     }
 
     fn recalled(&mut self, document: &DocumentId, row: &[u8]) {
@@ -113,10 +122,10 @@ impl Core {
             Vec::new()
         });
         let Some(last) = page.last().cloned() else {
-            return self.outbox.complete(self.now);
+            return self.outbox_known();
         };
         for document in page {
-            let note = self.outbox.edited(self.now, &document, Level::BACKGROUND);
+            let note = self.outbox.edited(self.now, &document, Level::BACKGROUND, Heads::new);
             self.note(note);
             self.schedule.offer(&document, Level::BACKGROUND);
         }

@@ -23,7 +23,10 @@ use bytes::Bytes;
 use concord_protocol::{ChangeHash, DocumentId, RefuseCode};
 
 pub(super) use self::row::{Row, RowLetter, RowRefused, on_its_way};
-use super::overview::Board;
+use super::{
+    base::{BASE_HEADS_MAX, Heads},
+    overview::Board,
+};
 use crate::{entity::Level, replica::Now};
 
 /// Milliseconds that the row of a document stays after it was confirmed. Who types has written the
@@ -120,6 +123,9 @@ struct Entry {
     row: Row,
     /// The row is on disk, or on its way there.
     is_noted: bool,
+    /// It says that relays have less than they had: what it says is true, and is written anew when
+    /// there is time.
+    is_stale: bool,
     /// Confirmed; the row goes at this time, `mono_ms`.
     goes_at_ms: Option<u64>,
     failed: Option<String>,
@@ -227,9 +233,15 @@ impl Outbox {
         self.tell();
     }
 
-    /// Somebody edits a document, or it was stored here by a version that kept no outbox. Gives the
-    /// row to be written before the edit.
-    pub(super) fn edited(&mut self, now: Now, document: &DocumentId, level: Level) -> Option<Note> {
+    /// Somebody edits a document, or it was stored here by a version that kept no outbox; of which a
+    /// relay has `base`, if that is asked for. Gives the row to be written before the edit.
+    pub(super) fn edited(
+        &mut self,
+        now: Now,
+        document: &DocumentId,
+        level: Level,
+        base: impl FnOnce() -> Heads,
+    ) -> Option<Note> {
         self.now = now;
         let (row, at_ms) = self.change(document, |entry| {
             let at_ms = entry.goes_at_ms.take();
@@ -237,6 +249,9 @@ impl Outbox {
             let is_first = at_ms.is_some() || entry.row.since_ms == 0;
             if is_first {
                 entry.row.since_ms = now.wall_ms.max(1);
+                let base = base();
+                let is_kept = base.len() <= BASE_HEADS_MAX;
+                entry.row.base = base.into_iter().filter(|_| is_kept).map(|head| head.0).collect();
                 // The row that lingers says all that matters.
                 entry.is_noted &= at_ms.is_some();
             }
@@ -246,8 +261,12 @@ impl Outbox {
             // That it says more than is so costs nothing but its place.
             entry.is_noted &= level >= written;
             let is_noted = std::mem::replace(&mut entry.is_noted, true);
+            entry.is_stale = is_noted && (entry.is_stale || at_ms.is_some());
             ((!is_noted).then(|| entry.row.write()), at_ms)
         });
+        if at_ms.is_some() && row.is_none() {
+            self.retries.insert((now.mono_ms.saturating_add(LINGER_MS), document.clone()));
+        }
         self.stays(document, at_ms);
         Some(Note::Put(document.clone(), row?))
     }
@@ -276,12 +295,19 @@ impl Outbox {
                 return None;
             }
             entry.row.since_ms = 0;
+            entry.row.base.clear();
             Some(Note::Put(document.clone(), entry.row.write()))
         });
         if note.is_none() {
             self.going.insert((at_ms, document.clone()));
         }
         note
+    }
+
+    /// What a relay had of a document before the first of its edits that wait; `None` if none does.
+    pub(super) fn base(&self, document: &DocumentId) -> Option<Heads> {
+        let entry = self.entries.get(document).filter(|entry| entry.class().is_some())?;
+        Some(entry.row.base.iter().copied().map(ChangeHash).collect())
     }
 
     /// When [`Outbox::due`] has something to give, `mono_ms`.
@@ -307,9 +333,9 @@ impl Outbox {
             && let Some((_, document)) = self.retries.pop_first()
         {
             if let Some(entry) = self.entries.get_mut(&document)
-                && !entry.is_noted
+                && (!entry.is_noted || entry.is_stale && entry.class().is_some())
             {
-                entry.is_noted = true;
+                (entry.is_noted, entry.is_stale) = (true, false);
                 due.push(Note::Put(document, entry.row.write()));
             }
         }

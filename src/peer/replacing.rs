@@ -29,6 +29,7 @@ pub(super) use self::{
 };
 use super::{
     ChangeError, DocumentEvent, LetterError,
+    base::Heads,
     core::{Action, Core, LocalDone},
     held::Held,
     outbox::RowRefused,
@@ -213,7 +214,7 @@ impl Core {
             return self.replacement_written();
         }
         // Whatever relays said of what was there, this they do not have.
-        let note = self.outbox.edited(self.now, &document, Level::CRITICAL);
+        let note = self.outbox.edited(self.now, &document, Level::CRITICAL, Heads::new);
         self.note(note);
         // Somebody decided it just now, as with a conflict.
         self.rest(&document, Level::CRITICAL);

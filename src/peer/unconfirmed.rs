@@ -18,13 +18,19 @@ impl Document {
     /// and that no relay has said to have on its disk, however deep inside: of a value that was
     /// replaced the last one counts, of texts, lists and counters every edit.
     ///
-    /// Only what relays said since the peer was opened is known; before that nothing is confirmed.
-    /// Goes through the operations of the changes that are not confirmed.
+    /// What relays had when the peer was closed last is known from the outbox. Goes through the
+    /// operations of the changes that are not confirmed, and of those that others made meanwhile.
     ///
     /// # Errors
     /// As [`Document::read`].
     pub fn unconfirmed(&self) -> Result<BTreeSet<String>, FindError> {
-        let theirs = self.held().relays_have();
+        let held = self.held();
+        // Asked first: what is edited after this is not looked at as if it were confirmed.
+        let Some(base) = held.base() else {
+            return self.read(|_| BTreeSet::new());
+        };
+        let mut theirs = held.relays_have();
+        theirs.push(base.into_iter().map(|head| AutomergeHash(head.0)).collect());
         self.read(|doc| touched(doc, &unconfirmed(doc, &theirs)))
     }
 

@@ -303,6 +303,46 @@ async fn what_is_mine_and_not_confirmed_is_known_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_confirmed_before_a_restart_is_known_without_a_relay() {
+    let (relay, url) = relay().await;
+    let (store, faults) = store::memory_with_faults("store-confirmed".parse().unwrap());
+    let of = task();
+    let unconfirmed = async |peer: &Peer, key: &str| -> Vec<String> {
+        let got = peer.get(&of, key).await.unwrap().unwrap();
+        got.unconfirmed.into_iter().collect()
+    };
+    let ann = peer_on(&store);
+    ann.connect(&url).unwrap();
+    for key in ["a", "b", "c"] {
+        put(&ann, key, json!({ "title": "x", "votes": 1 })).await;
+    }
+    ann.flush(SOON).await.unwrap();
+    relay.shutdown().await.unwrap();
+    put(&ann, "a", json!({ "title": "y" })).await;
+    ann.close().await.unwrap();
+
+    let (store, faults) = faults.after_crash();
+    let ann = peer_on(&store);
+    // Perhaps before it is known what was in the outbox.
+    put(&ann, "b", json!({ "due": 5 })).await;
+    assert_eq!(unconfirmed(&ann, "a").await, ["title"]);
+    assert_eq!(unconfirmed(&ann, "b").await, ["due"]);
+    assert_eq!(unconfirmed(&ann, "c").await, [""; 0]);
+    ann.close().await.unwrap();
+
+    let (store, _faults) = faults.after_crash();
+    let ann = peer_on(&store);
+    put(&ann, "a", json!({ "votes": 2 })).await;
+    put(&ann, "d", json!({ "due": 1 })).await;
+    assert_eq!(unconfirmed(&ann, "a").await, ["title", "votes"]);
+    assert_eq!(unconfirmed(&ann, "b").await, ["due"]);
+    assert_eq!(unconfirmed(&ann, "c").await, [""; 0]);
+    // With the objects that hold what is not written yet.
+    assert_eq!(unconfirmed(&ann, "d").await, ["due", "labels", "title", "votes"]);
+    ann.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_reads_no_document_and_another_schema_all_that_it_says_otherwise() {
     let (store, faults) = store::memory_with_faults("store-restart".parse().unwrap());
     let peer = peer_on(&store);

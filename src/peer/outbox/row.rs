@@ -25,10 +25,22 @@ pub(in crate::peer) struct Row {
     /// The number of the level of the most urgent edit that no relay has confirmed; 0: of a row that
     /// says nothing of it.
     pub(super) level: u8,
+    /// Heads that a relay had before the first edit that no relay has confirmed, as far as was known;
+    /// none: nothing is known.
+    pub(super) base: Vec<[u8; 32]>,
     /// What was refused and is sent once more, until a relay has said what it does with it. Of this run
     /// alone.
     #[serde(skip)]
     pub(in crate::peer) sent_again: Vec<RowRefused>,
+}
+
+/// The row as it was before there were bases.
+#[derive(Serialize, Deserialize)]
+struct RowWithoutBase {
+    since_ms: u64,
+    refused: Vec<RowRefused>,
+    letters: Vec<RowLetter>,
+    level: u8,
 }
 
 /// The row as it was before there were levels.
@@ -110,6 +122,10 @@ impl Row {
     pub(super) fn read(bytes: &[u8]) -> Result<Self, RecordError> {
         // One is never the other with something missing or behind it: records have no rest.
         record::decode(bytes).or_else(|error| {
+            if let Ok(row) = record::decode(bytes) {
+                let RowWithoutBase { since_ms, refused, letters, level } = row;
+                return Ok(Self { since_ms, refused, letters, level, ..Self::default() });
+            }
             let RowWithoutLevel { since_ms, refused, letters } =
                 record::decode(bytes).map_err(|_| error)?;
             Ok(Self { since_ms, refused, letters, ..Self::default() })
@@ -134,14 +150,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_the_version_before_levels_are_read() {
+    fn rows_of_earlier_versions_are_read() {
         let refused = vec![RowRefused::new(ChangeHash([7; 32]), RefuseCode::Quota, "too much", 5)];
         let when = RowLetter { refused: refused[0].clone(), when_ms: 6, who: "ann".to_owned() };
         let old = RowWithoutLevel { since_ms: 4, refused: refused.clone(), letters: vec![when] };
         let read = Row::read(&record::encode(&old).unwrap()).unwrap();
         assert_eq!((read.since_ms, &read.refused, read.letters.len()), (4, &refused, 1));
         assert_eq!(read.level(), Level::NORMAL);
-        let row = Row { level: 1, ..read };
+        let with_level = RowWithoutBase {
+            since_ms: 4,
+            refused: refused.clone(),
+            letters: read.letters.clone(),
+            level: 5,
+        };
+        let also = Row::read(&record::encode(&with_level).unwrap()).unwrap();
+        assert_eq!(also, Row { level: 5, ..read.clone() });
+        let row = Row { level: 1, base: vec![[8; 32]], ..read };
         assert_eq!(Row::read(&row.write()), Ok(row.clone()));
         assert_eq!(row.level(), Level::CRITICAL);
         assert!(Row::read(&row.write()[..20]).is_err());

@@ -44,10 +44,10 @@ impl Disk {
 #[test]
 fn many_edits_are_one_entry_and_one_row() {
     let (mut outbox, seen) = outbox();
-    let note = outbox.edited(at(5), &document(1), Level::NORMAL);
+    let note = outbox.edited(at(5), &document(1), Level::NORMAL, Heads::new);
     assert!(matches!(note, Some(Note::Put(of, _)) if of == document(1)));
     for ms in 6..1_000 {
-        assert_eq!(outbox.edited(at(ms), &document(1), Level::NORMAL), None);
+        assert_eq!(outbox.edited(at(ms), &document(1), Level::NORMAL, Heads::new), None);
     }
     let since_ms = at(5).wall_ms;
     let entry = OutboxEntry {
@@ -64,26 +64,33 @@ fn many_edits_are_one_entry_and_one_row() {
 fn a_row_lingers_and_costs_whoever_types_nothing() {
     let (mut outbox, seen) = outbox();
     outbox.online(at(0), true);
-    assert!(outbox.edited(at(0), &document(1), Level::NORMAL).is_some());
+    assert!(outbox.edited(at(0), &document(1), Level::NORMAL, Heads::new).is_some());
     assert_eq!(seen.borrow().sending, 1);
     assert_eq!(outbox.confirmed(at(10), &document(1)), None);
     assert!(outbox.list().is_empty() && seen.borrow().waiting() == 0);
     assert_eq!(outbox.wakes_at(), Some(10 + LINGER_MS));
     assert_eq!(outbox.due(at(9 + LINGER_MS), false), []);
     // The row that is there still says what it has to.
-    assert_eq!(outbox.edited(at(500), &document(1), Level::NORMAL), None);
+    assert_eq!(outbox.edited(at(500), &document(1), Level::NORMAL, Heads::new), None);
     assert_eq!(outbox.list()[0].since_ms, at(500).wall_ms);
     assert_eq!(outbox.due(at(10 + LINGER_MS), false), [], "it is on its way again");
+    // But it says that relays have less than they had: that is put right when there is time.
+    let anew = outbox.due(at(500 + LINGER_MS), false);
+    assert!(matches!(&anew[..], [Note::Put(of, _)] if *of == document(1)), "{anew:?}");
+    assert_eq!(outbox.due(at(900 + LINGER_MS), true), [], "once");
     outbox.confirmed(at(600), &document(1));
     assert_eq!(outbox.due(at(600 + LINGER_MS), false), [Note::Delete(document(1))]);
-    assert!(outbox.edited(at(9_000), &document(1), Level::NORMAL).is_some(), "the row is gone");
+    assert!(
+        outbox.edited(at(9_000), &document(1), Level::NORMAL, Heads::new).is_some(),
+        "the row is gone"
+    );
 }
 
 #[test]
 fn what_is_refused_is_told_until_it_is_taken() {
     let (mut outbox, seen) = outbox();
     let mut disk = Disk::default();
-    disk.note(outbox.edited(at(0), &document(1), Level::NORMAL));
+    disk.note(outbox.edited(at(0), &document(1), Level::NORMAL, Heads::new));
     let refused = (ChangeHash([7; 32]), RefuseCode::Quota, "too much");
     disk.note(outbox.refused(at(1), &document(1), refused));
     assert_eq!(outbox.refused(at(2), &document(1), refused), None, "it is known");
@@ -103,7 +110,7 @@ fn what_is_taken_out_is_kept_until_it_is_forgotten() {
     let (mut outbox, seen) = outbox();
     let mut disk = Disk::default();
     let hash = |n: u8| ChangeHash([n; 32]);
-    disk.note(outbox.edited(at(0), &document(1), Level::NORMAL));
+    disk.note(outbox.edited(at(0), &document(1), Level::NORMAL, Heads::new));
     for n in 1..4 {
         disk.note(outbox.refused(at(1), &document(1), (hash(n), RefuseCode::Quota, "no")));
     }
@@ -134,9 +141,9 @@ fn a_row_that_cannot_be_read_stands_for_edits() {
 #[test]
 fn a_row_that_was_not_written_is_written_with_the_next_edit() {
     let (mut outbox, _) = outbox();
-    outbox.edited(at(0), &document(1), Level::NORMAL);
+    outbox.edited(at(0), &document(1), Level::NORMAL, Heads::new);
     outbox.not_noted(at(0), &document(1));
-    assert!(outbox.edited(at(1), &document(1), Level::NORMAL).is_some());
+    assert!(outbox.edited(at(1), &document(1), Level::NORMAL, Heads::new).is_some());
     outbox.not_noted(at(2), &document(1));
     assert_eq!(outbox.wakes_at(), Some(RETRY_MS), "or in a while");
     assert_eq!(outbox.due(at(2 + RETRY_MS), false).len(), 1);
@@ -182,7 +189,7 @@ quickcheck! {
             now += 1;
             match step {
                 Step::Edit(n) => {
-                    disk.note(outbox.edited(at(now), &document(n), Level::NORMAL));
+                    disk.note(outbox.edited(at(now), &document(n), Level::NORMAL, Heads::new));
                     expected.insert(document(n));
                 }
                 Step::Confirm(n) => {
