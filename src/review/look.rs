@@ -8,7 +8,7 @@ use automerge::{
 
 use super::{
     Conflict, Kept, Place, Side, SlotKey,
-    part::{Found, find},
+    part::{Found, find, has_element},
 };
 use crate::{history::Stamp, json};
 
@@ -78,14 +78,21 @@ impl Conflict {
                 _ => Vec::new(),
             });
         }
-        let now = if self.is_gone() { None } else { path_in(doc, &self.place) };
+        let now = if self.is_gone(doc) { None } else { path_in(doc, &self.place) };
         now.or_else(|| path_in(&doc.fork_at(&self.before).ok()?, &self.place))
     }
 
     /// Whether it is about an element of a list that is not there until it is decided.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self, doc: &Automerge) -> bool {
+        if !matches!(self.place.key, SlotKey::Element(_)) {
+            return false;
+        }
         let is_live = |side: &Side| matches!(side.kept, Kept::Put(_) | Kept::Made(_));
-        matches!(self.place.key, SlotKey::Element(_)) && !self.sides.iter().any(is_live)
+        let is_deleted = self.sides.iter().any(|side| side.kept == Kept::Deleted);
+        // Who writes once more what somebody else wrote there too leaves, in automerge 0.12, the
+        // other's operation and deletes their own: if the other is deleted, nothing is there.
+        let operations = self.sides.iter().flat_map(|side| &side.operations);
+        !self.sides.iter().any(is_live) || is_deleted && !has_element(doc, &self.place, operations)
     }
 
     /// When the last of its changes was made, in seconds since 1970 by its author's clock.
@@ -106,7 +113,7 @@ impl Conflict {
     /// # Errors
     /// As [`Conflict::base`].
     pub fn provisional(&self, doc: &Automerge) -> Result<Content, AutomergeError> {
-        if self.is_gone() {
+        if self.is_gone(doc) {
             return Ok(Content::Nothing);
         }
         content_at(Cow::Borrowed(doc), &self.place)
@@ -144,6 +151,9 @@ impl Side {
         doc: &Automerge,
         place: &Place,
     ) -> Result<Option<ScalarValue>, AutomergeError> {
+        if !has_element(doc, place, &self.operations) {
+            return Ok(None);
+        }
         let Found { parent, prop } = find(doc, place)?;
         let found = doc.get_all(&parent, prop)?.into_iter().find(|(_, written)| {
             self.operations.iter().any(|operation| *operation == written.to_string())

@@ -1,10 +1,17 @@
 //! What a decision writes: at the place of a conflict, or in the fields that a rule is about.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use automerge::{
-    Automerge, AutomergeError, ChangeHash, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc,
-    ScalarValue, Value,
+    Automerge, AutomergeError, ChangeHash, Cursor, ExpandedChange, ObjId, ObjType, Prop, ROOT,
+    ReadDoc, ScalarValue, Value,
+    legacy::{ElementId, Key, Op},
     marks::ExpandMark,
     transaction::{Transactable as _, Transaction},
 };
@@ -186,7 +193,7 @@ pub(super) fn slot(
         return Err(unreadable("fields of a rule were given for a single place"));
     }
     let no_place = |error: AutomergeError| Refused::NoPlace(error.to_string());
-    let (found, is_there) = if conflict.is_gone() {
+    let (found, is_there) = if conflict.is_gone(doc) {
         let before = doc.fork_at(&conflict.before).map_err(unreadable)?;
         (find(&before, &conflict.place).map_err(no_place)?, false)
     } else {
@@ -336,9 +343,30 @@ pub(super) fn find(doc: &Automerge, place: &Place) -> Result<Found, AutomergeErr
     Ok(Found { parent, prop })
 }
 
-/// Whether the element that a place names is in its list. Not asked by its cursor: of an element
-/// that is gone, automerge 0.12 gives the place where it would be, which is another one's.
-pub(super) fn has_element(doc: &Automerge, place: &Place) -> bool {
+/// Whether the element that a place names is in its list. The operations are some of those that may
+/// have written what is in it.
+pub(super) fn has_element<'a>(
+    doc: &Automerge,
+    place: &'a Place,
+    operations: impl IntoIterator<Item = &'a String>,
+) -> bool {
+    let SlotKey::Element(element) = &place.key else { return true };
+    let Ok(parent) = doc.import_obj(&place.object) else { return false };
+    // Not asked by its cursor: of an element that is gone, automerge 0.12 gives the place where it
+    // would be, which is another one's, and fails a check of its own in debug builds.
+    let shown: Vec<ObjId> = (0..doc.length(&parent))
+        .filter_map(|at| doc.get(&parent, at).ok().flatten())
+        .map(|(_, shown)| shown)
+        .collect();
+    let known: BTreeSet<&String> = operations.into_iter().chain([element]).collect();
+    let mut changes = BTreeMap::new();
+    shown.iter().any(|shown| known.contains(&shown.to_string()))
+        || shown.iter().any(|shown| element_of(doc, shown, &mut changes).as_ref() == Some(element))
+}
+
+/// Whether the element that a place names is in its list, and has what it was inserted with: what was
+/// written over that may be another's by now.
+pub(super) fn is_as_inserted(doc: &Automerge, place: &Place) -> bool {
     let SlotKey::Element(element) = &place.key else { return true };
     let (Ok(parent), Ok(wanted)) =
         (doc.import_obj(&place.object), Cursor::try_from(element.as_str()))
@@ -347,6 +375,29 @@ pub(super) fn has_element(doc: &Automerge, place: &Place) -> bool {
     };
     (0..doc.length(&parent))
         .any(|at| doc.get_cursor(&parent, at, None).is_ok_and(|at| at == wanted))
+}
+
+/// The element of a list that an operation wrote to which did not insert it.
+fn element_of(
+    doc: &Automerge,
+    operation: &ObjId,
+    changes: &mut BTreeMap<ChangeHash, Option<ExpandedChange>>,
+) -> Option<String> {
+    let ObjId::Id(counter, ..) = operation else { return None };
+    let hash = doc.hash_for_opid(operation)?;
+    let expanded = changes.entry(hash).or_insert_with(|| {
+        let change = doc.get_change_by_hash(&hash)?;
+        // Its reader panics on what it does not know.
+        catch_unwind(AssertUnwindSafe(|| change.decode())).ok()
+    });
+    let expanded = expanded.as_ref()?;
+    let at = counter.checked_sub(expanded.start_op.get())?;
+    match expanded.operations.get(usize::try_from(at).ok()?)? {
+        Op { insert: false, key: Key::Seq(ElementId::Id(element)), .. } => {
+            Some(element.to_string())
+        }
+        _ => None,
+    }
 }
 
 fn put(

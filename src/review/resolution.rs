@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::{
     Conflict, ConflictId, Content, SlotKey, Through,
     bulk::BulkId,
-    part::{self, By, Carried, Part, has_element, unreadable},
+    part::{self, By, Carried, Part, is_as_inserted, unreadable},
     undone,
 };
 use crate::entity::{Chain, Schema};
@@ -192,7 +192,8 @@ impl Resolution {
         choice: &Choice,
         reason: Option<String>,
     ) -> Result<Self, Refused> {
-        if then.is_some() && (conflict.is_gone() || !has_element(doc, &conflict.place)) {
+        if then.is_some_and(|then| conflict.is_gone(then) || !is_as_inserted(doc, &conflict.place))
+        {
             return Err(Refused::Gone);
         }
         // That something is deleted is what a delete is about.
