@@ -246,12 +246,9 @@ impl From<ChangeError> for Failure {
 impl From<ConfirmError> for Failure {
     fn from(error: ConfirmError) -> Self {
         match error {
-            ConfirmError::TimedOut { .. } | ConfirmError::Attachments { .. } => {
-                Self::unconfirmed(error.to_string())
-            }
-            ConfirmError::Refused { .. } => {
-                Self::unconfirmed(format!("{error}: see concord dead-letters ls"))
-            }
+            ConfirmError::TimedOut { .. }
+            | ConfirmError::Refused { .. }
+            | ConfirmError::Attachments { .. } => Self::unconfirmed(error.to_string()),
             other => Self::failed(other.to_string()),
         }
     }
