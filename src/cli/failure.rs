@@ -246,9 +246,12 @@ impl From<ChangeError> for Failure {
 impl From<ConfirmError> for Failure {
     fn from(error: ConfirmError) -> Self {
         match error {
-            ConfirmError::TimedOut { .. }
-            | ConfirmError::Refused { .. }
-            | ConfirmError::Attachments { .. } => Self::unconfirmed(error.to_string()),
+            ConfirmError::TimedOut { .. } | ConfirmError::Attachments { .. } => {
+                Self::unconfirmed(error.to_string())
+            }
+            ConfirmError::Refused { .. } => {
+                Self::unconfirmed(format!("{error}: see concord dead-letters ls"))
+            }
             other => Self::failed(other.to_string()),
         }
     }

@@ -2,21 +2,40 @@
 
 use std::time::Duration;
 
-use concord_protocol::DocumentId;
+use concord_protocol::{DocumentId, RefuseCode};
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    AttachmentCounts, ConfirmError, Document, FindError, OutboxEntry, OutboxState, Peer, Refusal,
-    Status, held::Held, standing,
+    AttachmentCounts, ConfirmError, Document, DocumentEvent, FindError, OutboxEntry, OutboxState,
+    Peer, Refusal, RelayState, RelayStatus, Status, held::Held, standing,
 };
 
 /// Documents waited for at once: each is in memory meanwhile.
 const AT_ONCE: usize = 32;
 
-/// Waits for one document.
+/// How long a refusal must stand before whoever waits is told: what a relay said that went away just
+/// then is nobody's concern, for it may take the same when it comes back.
+const STANDS: Duration = Duration::from_millis(200);
+
+/// What whoever waits for one document hears.
+enum News {
+    /// Something may be otherwise than before.
+    Look,
+    /// A relay came or went.
+    Another,
+    /// A relay has just refused a change of it.
+    Refused(ConfirmError),
+    Closed,
+}
+
+/// Waits for one document. What was refused before counts only if it is refused again: by now a
+/// relay may take it.
 pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(), ConfirmError> {
     let mut confirmations = held.confirmations();
+    let mut events = held.events();
+    let mut status = peer.status();
+    let mut refused: Option<(ConfirmError, Instant)> = None;
     loop {
         confirmations.borrow_and_update();
         if let Some(error) = broken(held) {
@@ -28,18 +47,47 @@ pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(
         if let Some(Refusal { code, reason }) = held.refusal() {
             return Err(ConfirmError::Refused { document: held.id.clone(), code, reason });
         }
-        let change = async {
+        let news = async {
             tokio::select! {
-                changed = confirmations.changed() => changed.is_ok(),
-                () = peer.0.engine.closed() => false,
+                changed = confirmations.changed() => match changed {
+                    Ok(()) => News::Look,
+                    Err(_) => News::Closed,
+                },
+                Ok(()) = status.changed() => News::Another,
+                event = events.recv() => refusal(held, event.ok()),
+                () = peer.0.engine.closed() => News::Closed,
             }
         };
-        match timeout_at(deadline, change).await {
-            Ok(true) => {}
-            Ok(false) => return Err(ConfirmError::Closed),
-            Err(_) => return Err(timed_out(peer, 1, 1)),
+        // Another relay may take what one refused.
+        let stands = refused.as_ref().filter(|_| has_one_relay(peer)).map(|(_, until)| *until);
+        match timeout_at(stands.map_or(deadline, |until| until.min(deadline)), news).await {
+            Ok(News::Look) => {}
+            Ok(News::Another) => refused = None,
+            Ok(News::Refused(error)) => {
+                refused.get_or_insert_with(|| (error, Instant::now() + STANDS));
+            }
+            Ok(News::Closed) => return Err(ConfirmError::Closed),
+            Err(_) => {
+                return Err(refused.map_or_else(|| timed_out(peer, 1, 1), |(error, _)| error));
+            }
         }
     }
+}
+
+/// What an event of a document says to whoever waits for it.
+fn refusal(held: &Held, event: Option<DocumentEvent>) -> News {
+    match event {
+        // What is out of sequence follows from another refusal, or from one that is dealt with.
+        Some(DocumentEvent::Refused { code, reason, .. }) if code != RefuseCode::OutOfSequence => {
+            News::Refused(ConfirmError::Refused { document: held.id.clone(), code, reason })
+        }
+        _ => News::Look,
+    }
+}
+
+fn has_one_relay(peer: &Peer) -> bool {
+    let is_online = |relay: &&RelayStatus| relay.state == RelayState::Online;
+    peer.relays().borrow().iter().filter(is_online).count() < 2
 }
 
 /// Waits until the outbox is empty.

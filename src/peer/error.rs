@@ -162,7 +162,8 @@ pub enum ConfirmError {
         /// Why.
         reason: String,
     },
-    /// A relay takes nothing more of a document. What is here stays here.
+    /// A relay takes nothing more of a document, or refused a change of it meanwhile, which is a dead
+    /// letter then ([`super::Peer::dead_letters`]). What is here stays here.
     #[error("a relay refused document {document} ({}): {reason}", code.as_str())]
     Refused {
         /// Which.

@@ -108,6 +108,9 @@ async fn a_change_that_is_refused_among_others_waits_for_somebody_and_the_rest_g
     peer.flush(SOON).await.unwrap();
     let large = "x".repeat(3_000);
     put(&document, "text", &large).await;
+    // Whoever waits for it hears of it, and does not wait on.
+    let error = document.wait_confirmed(SOON).await.unwrap_err();
+    assert!(matches!(error, ConfirmError::Refused { code: RefuseCode::Malformed, .. }), "{error}");
     put(&document, "done", "no").await;
     put(&other, "n", "1").await;
     refused(&peer).await;
