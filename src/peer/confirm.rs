@@ -49,17 +49,19 @@ pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(
         }
         let news = async {
             tokio::select! {
+                // What a relay said is heard before it is heard that this relay went.
+                biased;
+                event = events.recv() => refusal(held, event.ok()),
                 changed = confirmations.changed() => match changed {
                     Ok(()) => News::Look,
                     Err(_) => News::Closed,
                 },
                 Ok(()) = status.changed() => News::Another,
-                event = events.recv() => refusal(held, event.ok()),
                 () = peer.0.engine.closed() => News::Closed,
             }
         };
-        // Another relay may take what one refused.
-        let stands = refused.as_ref().filter(|_| has_one_relay(peer)).map(|(_, until)| *until);
+        // Another relay may take what one refused, and so may this one when it comes back.
+        let stands = refused.as_ref().filter(|_| is_one_online(peer)).map(|(_, until)| *until);
         match timeout_at(stands.map_or(deadline, |until| until.min(deadline)), news).await {
             Ok(News::Look) => {}
             Ok(News::Another) => refused = None,
@@ -85,9 +87,9 @@ fn refusal(held: &Held, event: Option<DocumentEvent>) -> News {
     }
 }
 
-fn has_one_relay(peer: &Peer) -> bool {
+fn is_one_online(peer: &Peer) -> bool {
     let is_online = |relay: &&RelayStatus| relay.state == RelayState::Online;
-    peer.relays().borrow().iter().filter(is_online).count() < 2
+    peer.relays().borrow().iter().filter(is_online).count() == 1
 }
 
 /// Waits until the outbox is empty.
