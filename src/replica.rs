@@ -136,6 +136,7 @@ impl Replica {
                 document.push(core, Inbound::Purge(ticket, heads, leaving));
             }
             Event::SyncWith(connection, document) => self.sync_with(connection, document),
+            Event::Unsubscribe(connection, document) => self.unsubscribe(connection, &document),
             Event::Resend(document) => self.resend(&document),
             Event::Hold(document) => _ = self.core.held.insert(document),
             Event::Release(document) => {
@@ -275,13 +276,22 @@ impl Replica {
                 .snapshot
                 .as_ref()
                 .is_some_and(|sent| state.queued_bytes >= sent.len()));
-            document.readers.remove(&connection);
-            if document.is_forgotten() {
-                self.documents.remove(&id);
-            } else {
-                // Somebody may wait for what it was about to send.
-                self.core.dirty.insert(id);
-            }
+            self.lost_reader(connection, &id);
+        }
+    }
+
+    /// A connection has a document no more.
+    fn lost_reader(&mut self, connection: ConnectionId, id: &DocumentId) {
+        if let Some(state) = self.core.connections.get_mut(&connection) {
+            state.held_back.remove(id);
+        }
+        let Some(document) = self.documents.get_mut(id) else { return };
+        document.readers.remove(&connection);
+        if document.is_forgotten() {
+            self.documents.remove(id);
+        } else {
+            // Somebody may wait for what it was about to send.
+            self.core.dirty.insert(id.clone());
         }
     }
 

@@ -86,6 +86,7 @@ mod types {
     pub(super) const JOIN: &str = "join";
     pub(super) const LEASE: &str = "concord-lease";
     pub(super) const LEASE_STATE: &str = "concord-lease-state";
+    pub(super) const UNSUBSCRIBE: &str = "concord-unsubscribe";
     pub(super) const LEAVE: &str = "leave";
     pub(super) const PEER: &str = "peer";
     pub(super) const REMOTE_HEADS_CHANGED: &str = "remote-heads-changed";

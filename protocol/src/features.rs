@@ -11,19 +11,22 @@ pub enum Feature {
     Blobs,
     /// Knows sessions, and leases on documents.
     Leases,
+    /// Is told that somebody wants to hear nothing more of a document.
+    Unsubscribe,
     /// Takes frames that are compressed.
     Zstd,
 }
 
 impl Feature {
     /// All that this version knows.
-    pub const ALL: [Self; 3] = [Self::Blobs, Self::Leases, Self::Zstd];
+    pub const ALL: [Self; 4] = [Self::Blobs, Self::Leases, Self::Unsubscribe, Self::Zstd];
 
     /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Blobs => "blobs",
             Self::Leases => "leases",
+            Self::Unsubscribe => "unsubscribe",
             Self::Zstd => "zstd",
         }
     }
@@ -102,7 +105,7 @@ mod tests {
             assert_eq!(Feature::parse(feature.as_str()), Some(feature));
             assert_eq!(Features::NONE.with(feature).iter().collect::<Vec<_>>(), [feature]);
         }
-        assert_eq!(Feature::ALL.into_iter().collect::<Features>().iter().count(), 3);
+        assert_eq!(Feature::ALL.into_iter().collect::<Features>().iter().count(), 4);
         assert_eq!(Feature::parse("blob"), None);
         let both = Features::NONE.with(Feature::Zstd).and(Features::NONE.with(Feature::Blobs));
         assert!(both.is_empty());

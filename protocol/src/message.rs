@@ -278,6 +278,16 @@ pub enum Message {
         /// One entry a store.
         heads: Vec<RemoteHeads>,
     },
+    /// `concord.v1`, where the other side said [`crate::Feature::Unsubscribe`]: the sender wants to
+    /// hear nothing more of a document, until it says something of it again.
+    Unsubscribe {
+        /// Which document.
+        document: DocumentId,
+        /// From.
+        sender: PeerId,
+        /// To.
+        target: PeerId,
+    },
     /// `concord.v1`: what became of the changes that were sent.
     Ack {
         /// Which document.

@@ -103,9 +103,10 @@ impl Arbitrary for Any {
         let sender: PeerId = name(g);
         let target: PeerId = name(g);
         let document = document(g);
-        Self(match u8::arbitrary(g) % 22 {
+        Self(match u8::arbitrary(g) % 23 {
             19 => Message::Lease { document, sender, target, request: lease_request(g) },
             20 => Message::LeaseState { document, sender, target, state: lease_state(g) },
+            21 => Message::Unsubscribe { document, sender, target },
             0 => Message::Join {
                 sender,
                 metadata: metadata(g),

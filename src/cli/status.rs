@@ -140,9 +140,7 @@ fn print(
     }
     let left_out = match overview.left_out {
         0 => String::new(),
-        some => format!(
-            "; of {some} the relay is told when they are opened or edited, it takes no more at once"
-        ),
+        some => format!("; the relay takes no more at once, and does not follow {some} of them"),
     };
     say("documents", format!("{documents}{left_out}"))?;
     let so_far = if are_all { "" } else { " so far: documents are still being looked at" };

@@ -278,6 +278,7 @@ impl PeerBuilder {
             features: Features::NONE
                 .with(Feature::Blobs)
                 .with(Feature::Leases)
+                .with(Feature::Unsubscribe)
                 .with_if(Feature::Zstd, self.compression),
             session: Some(who.clone()),
             ..PeerMetadata::default()

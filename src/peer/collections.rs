@@ -249,9 +249,9 @@ pub(super) struct Collections {
     index: Arc<Indexing>,
     board: Arc<Board>,
     next_call: Arc<AtomicU32>,
-    /// Documents that are stored here at most, as far as collections fetch them: a relay takes no
-    /// more of one connection.
-    stored_max: usize,
+    /// Documents of entities at most, in all collections of those: relays are told of no more of
+    /// what nobody has open, and only they tell what becomes of it.
+    members_max: usize,
     book: Mutex<Book>,
     tasks: Mutex<BTreeMap<Option<CollectionId>, AbortHandle>>,
     runtime: Mutex<Option<Handle>>,
@@ -297,7 +297,7 @@ impl Collections {
             index: Arc::clone(index),
             board: Arc::clone(board),
             next_call,
-            stored_max: Crowd::of_stored(documents_per_connection),
+            members_max: Crowd::of_stored(documents_per_connection),
             book: Mutex::default(),
             tasks: Mutex::default(),
             runtime: Mutex::new(Some(runtime.clone())),
@@ -415,6 +415,7 @@ impl Collections {
         if let Some(task) = locked(&self.tasks).remove(&Some(id)) {
             task.abort();
         }
+        self.prefer();
         self.tell();
         self.write(row).await?;
         let mut counts = Evicted::default();
@@ -453,6 +454,16 @@ impl Collections {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         locked(&self.book)
+    }
+
+    /// Has relays told first of what belongs to entities: no catalogue tells of that.
+    fn prefer(&self) {
+        let members = self.book().members();
+        self.board.preferred.send_if_modified(|known| {
+            let is_other = *known != members;
+            *known = members;
+            is_other
+        });
     }
 
     /// Tells how far all are.

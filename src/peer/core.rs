@@ -173,7 +173,7 @@ pub(super) enum Action {
 pub(super) struct Core {
     pub(super) replica: Replica,
     /// Of those that are on disk, how many relays are told of that nobody has open.
-    stored_max: usize,
+    pub(super) stored_max: usize,
     registry: Arc<Registry>,
     pub(super) now: Now,
     actions: VecDeque<Action>,
@@ -329,8 +329,9 @@ impl Core {
                         self.crowd.freed();
                     }
                     if self.open.remove(&document) {
-                        self.handle(Event::Shut(document));
+                        self.handle(Event::Shut(document.clone()));
                     }
+                    self.let_be(&document);
                 }
             }
             Command::Listed(connection, page) => self.listed(connection, page),
@@ -825,6 +826,7 @@ impl Core {
                 self.schedule.done(document);
                 let note = self.outbox.confirmed(self.now, document);
                 self.note(note);
+                self.let_be(document);
             }
             // What was taken back meanwhile is nobody's concern.
             Published::Refused { hash, .. }

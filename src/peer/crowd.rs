@@ -1,7 +1,8 @@
 //! Relays take only so many documents of one connection. What is open and what is in the outbox goes
 //! first; of the other stored documents relays are told as long as there is room, and some room is
-//! left for what is opened later. When it is used up and something is to be sent for which there is
-//! none, the connection is given up and made anew: what was confirmed meanwhile takes no room then.
+//! left for what is opened later, which relays are told to forget when it is shut. When it is used up
+//! all the same and something is to be sent for which there is none, the connection is given up and
+//! made anew: what was confirmed meanwhile takes no room then.
 //!
 //! No I/O here, and no relay: the core says what happened, and gives up what it is told to.
 

@@ -61,6 +61,7 @@ impl Core {
         }
         if self.schedule.is_idle() && self.outbox.is_complete() {
             for id in std::mem::take(&mut self.untold) {
+                self.tell_of_preferred(id);
                 self.push(Action::List(id, None));
                 has_given = true;
             }
@@ -85,6 +86,30 @@ impl Core {
             if !self.replica.has_room(*id, document) {
                 self.crowd.short(*id);
             }
+        }
+    }
+
+    fn tell_of_preferred(&mut self, id: ConnectionId) {
+        let preferred = self.board.preferred.borrow().clone();
+        for document in preferred.into_iter().take(self.stored_max) {
+            self.handle(Event::SyncWith(id, document));
+        }
+    }
+
+    /// Has relays that were told of more than the stored documents say nothing more of this one, if
+    /// it is neither open nor waits: there is room for another then.
+    pub(super) fn let_be(&mut self, document: &DocumentId) {
+        let is_full = |id: &&ConnectionId| self.replica.documents_of(**id) > self.stored_max;
+        let full: Vec<_> = self.connections.keys().filter(is_full).copied().collect();
+        if full.is_empty()
+            || self.find(document).is_some()
+            || self.outbox.has(document)
+            || self.board.preferred.borrow().contains(document)
+        {
+            return;
+        }
+        for id in full {
+            self.handle(Event::Unsubscribe(id, document.clone()));
         }
     }
 

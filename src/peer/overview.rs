@@ -1,7 +1,11 @@
 //! How a peer stands as a whole, as one value that can be watched; and how one document does.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
+use concord_protocol::DocumentId;
 use tokio::sync::watch;
 
 use super::{
@@ -29,9 +33,9 @@ pub struct Overview {
     pub conflicts: Option<usize>,
     /// Attachments that no relay has confirmed.
     pub attachments: AttachmentCounts,
-    /// Stored documents that a relay which is connected was not told of, for it takes only so many
+    /// Stored documents that a relay was not told of when it was connected, for it takes only so many
     /// of one connection. What is edited in them goes to it all the same; what others write in them
-    /// comes when they are opened.
+    /// comes when they are opened, and at once to those that a collection has.
     pub left_out: usize,
 }
 
@@ -184,6 +188,8 @@ pub(super) struct Board {
     pub(super) passes: watch::Sender<Passes>,
     /// See [`Overview::left_out`].
     pub(super) left_out: watch::Sender<usize>,
+    /// Stored documents that relays are told of before others, where they take no more.
+    pub(super) preferred: watch::Sender<BTreeSet<DocumentId>>,
     /// The relay that answers calls.
     pub(super) partner: watch::Sender<Option<Partner>>,
     /// Says how many bytes went and came; nobody does in a simulation.

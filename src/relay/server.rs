@@ -303,6 +303,7 @@ fn features(config: &RelayConfig) -> Features {
     Features::NONE
         .with(Feature::Blobs)
         .with(Feature::Leases)
+        .with(Feature::Unsubscribe)
         .with_if(Feature::Zstd, config.compression)
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use concord_protocol::{
-    CloseCode, DocumentId, Message, RefuseCode,
+    CloseCode, DocumentId, Feature, Message, RefuseCode,
     guard::{self, ChangeHeader, ChunkKind},
     sync::SyncMessage,
 };
@@ -96,6 +96,7 @@ impl Replica {
             Message::Lease { document, request, .. } => {
                 self.lease_asked(connection, &document, request);
             }
+            Message::Unsubscribe { document, .. } => self.unsubscribed(connection, &document),
             Message::Leave { .. } => {
                 self.core.close(connection, CloseCode::Normal, "left");
             }
@@ -152,6 +153,28 @@ impl Replica {
         let id = document.id.clone();
         core.tell_if_held(connection, &id);
         true
+    }
+
+    /// Whoever dialled us wants to hear nothing more of a document.
+    fn unsubscribed(&mut self, connection: ConnectionId, document: &DocumentId) {
+        let state = self.core.connections.get_mut(&connection);
+        if state.is_some_and(|state| !state.info.dialled && state.documents.remove(document)) {
+            self.lost_reader(connection, document);
+        }
+    }
+
+    /// See [`super::Event::Unsubscribe`]. What the relay says before it hears of it is as if it had
+    /// not been said: it says all of it again when it is asked again.
+    pub(super) fn unsubscribe(&mut self, connection: ConnectionId, id: &DocumentId) {
+        let Some(state) = self.core.connections.get_mut(&connection) else { return };
+        let takes = state.info.concord && state.info.metadata.features.has(Feature::Unsubscribe);
+        if !state.info.dialled || !takes || !state.documents.remove(id) {
+            return;
+        }
+        self.lost_reader(connection, id);
+        let Some(target) = self.core.peer(connection).cloned() else { return };
+        let (document, sender) = (id.clone(), self.core.config.us.clone());
+        self.core.send_message(connection, &Message::Unsubscribe { document, sender, target });
     }
 
     fn sync(&mut self, connection: ConnectionId, id: DocumentId, data: &Bytes, request: bool) {

@@ -12,8 +12,9 @@ use concord::{
         Test,
     },
     store::{self, Store},
+    worker::{InProcess, WorkerLimits},
 };
-use concord_protocol::DocumentId;
+use concord_protocol::{DocumentId, Limits};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value as Json, json};
 use tokio::time::{sleep, timeout};
@@ -98,9 +99,7 @@ async fn up_to_date(peer: &Peer, id: CollectionId) -> CollectionStatus {
 }
 
 async fn relay_of(store: Arc<dyn Store>) -> (concord::relay::Relay, Http, String) {
-    let worker = Arc::new(
-        concord::worker::InProcess::start(concord::worker::WorkerLimits::default()).unwrap(),
-    );
+    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
     let (relay, http) = relay_with(store, worker, |config| {
         config.schema = Some(SCHEMA.to_owned());
     })
@@ -356,4 +355,57 @@ async fn what_was_edited_here_and_not_sent_is_never_let_go() {
         let title = found.read(|doc| schema().types["task"].read(doc).values["title"].clone());
         assert_eq!(title.unwrap(), Value::String("x".to_owned()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_of_more_than_a_relay_takes_of_one_peer_is_fetched_and_kept_in_step() {
+    const TASKS: usize = 70;
+    let mut limits = Limits::default();
+    limits.documents_per_connection = 20;
+    let (worker, store) = (InProcess::start(WorkerLimits::default()).unwrap(), store::memory());
+    let (_relay, http) = relay_with(store.unwrap(), Arc::new(worker), |config| {
+        config.schema = Some(SCHEMA.to_owned());
+        config.limits = limits.clone();
+    })
+    .await;
+    let url = format!("ws://{}", http.0);
+    let peer = || {
+        let store = store::memory().unwrap();
+        let peer = Peer::builder("memory").store(store).schema(schema()).limits(limits.clone());
+        peer.relay(&url).open().unwrap()
+    };
+    let ann = peer();
+    put(&ann, "project", "p", json!({ "name": "before" })).await;
+    for n in 0..TASKS {
+        put(&ann, "task", &n.to_string(), json!({ "title": "x" })).await;
+    }
+    ann.flush(SOON).await.unwrap();
+
+    let ben = peer();
+    let project = ben.subscribe(Collection::entity("project", "p", 1)).await.unwrap();
+    up_to_date(&ben, project).await;
+    let tasks = ben.subscribe(Collection::of_type("task")).await.unwrap();
+    let status = up_to_date(&ben, tasks).await;
+    assert_eq!((status.fetched, status.left), (TASKS, 0), "{status:?}");
+    has(&ben, "task", TASKS).await;
+    // What is written in any of them comes, whether the relay was told of it or lists it.
+    let is_done = Query::of("task").filter("status", Test::Is(Value::String("done".to_owned())));
+    let done = async |peer: &Peer| peer.query(&is_done).await.unwrap().rows.len();
+    for n in (0..TASKS).step_by(3) {
+        put(&ann, "task", &n.to_string(), json!({ "status": "done" })).await;
+    }
+    put(&ann, "project", "p", json!({ "name": "after" })).await;
+    until(&ben, "the tasks", async |ben| done(ben).await == TASKS.div_ceil(3)).await;
+    let after = Query::of("project").filter("name", Test::Is(Value::String("after".to_owned())));
+    until(&ben, "the project", async |ben| ben.query(&after).await.unwrap().rows.len() == 1).await;
+    // And what is written here goes there.
+    for n in (0..TASKS).step_by(3) {
+        put(&ben, "task", &n.to_string(), json!({ "status": "open" })).await;
+    }
+    ben.flush(SOON).await.unwrap();
+    let reader = peer();
+    let all = reader.subscribe(Collection::of_type("task")).await.unwrap();
+    up_to_date(&reader, all).await;
+    has(&reader, "task", TASKS).await;
+    assert_eq!(done(&reader).await, 0);
 }

@@ -11,7 +11,8 @@ use automerge::{ActorId, AutoCommit, ROOT, transaction::Transactable as _};
 use bytes::Bytes;
 use concord::replica::{ConnectionId, Counted, Event};
 use concord_protocol::{
-    Ack, ChangeHash, DocumentId, Message, PeerId, PeerMetadata, RefuseCode, StorageId,
+    Ack, ChangeHash, DocumentId, Feature, Features, Message, PeerId, PeerMetadata, RefuseCode,
+    StorageId,
     sync::{Bloom, SyncMessage, SyncVersion},
 };
 use sha2::{Digest as _, Sha256};
@@ -200,6 +201,58 @@ fn ephemeral_messages_reach_the_others_once() {
     assert_eq!(ephemerals(world.taken(connections[0])), 0, "not to the sender");
     assert_eq!(ephemerals(world.taken(connections[2])), 0, "not to who does not hold it");
     assert!(world.counts.contains(&Counted::EphemeralDropped(1)));
+}
+
+#[test]
+fn who_unsubscribes_hears_nothing_more_until_they_ask_again() {
+    let mut world = world();
+    let (author, reader) = (join(&mut world, 1), join(&mut world, 2));
+    let mut writer = Writer::new(1);
+    let [(first, one), (second, two)] = [1, 2].map(|value| writer.put(value));
+    world.say(author, &document(), &sync_message(vec![first], vec![one]));
+    world.ask(reader, &document());
+    world.finish_all();
+    world.say(reader, &document(), &sync_message(vec![first], vec![]));
+    world.taken(reader);
+
+    let (sender, target) = ("bare-2".parse().unwrap(), "relay".parse().unwrap());
+    let message = Message::Unsubscribe { document: document(), sender, target };
+    // Twice is once.
+    world.handle(Event::Received(reader, message.clone()));
+    world.handle(Event::Received(reader, message));
+    world.say(author, &document(), &sync_message(vec![second], vec![two.clone()]));
+    world.finish_all();
+    world.pass_time(200);
+    assert!(syncs(world.taken(reader)).is_empty());
+
+    world.say(reader, &document(), &sync_message(vec![first], vec![]));
+    world.finish_all();
+    world.pass_time(200);
+    let told = syncs(world.taken(reader));
+    assert!(told.iter().any(|message| message.changes.contains(&two)), "{told:?}");
+}
+
+#[test]
+fn a_relay_is_told_who_unsubscribes_if_it_understands() {
+    let mut world = world();
+    let server = world.bare_server(1, true);
+    let knows = world.bare_server_with(2, Features::NONE.with(Feature::Unsubscribe));
+    world.handle(Event::Open(document()));
+    world.finish_all();
+    for connection in [server, knows] {
+        world.taken(connection);
+        world.handle(Event::Unsubscribe(connection, document()));
+    }
+    let told = world.taken(knows);
+    assert!(matches!(&told[..], [Message::Unsubscribe { .. }]), "{told:?}");
+    assert!(world.taken(server).is_empty());
+    assert!(!world.relay.follows(knows, &document()));
+    assert!(world.relay.follows(server, &document()));
+    // What it says meanwhile is not taken in, for it says it again when it is asked again.
+    let (hash, bytes) = Writer::new(1).put(1);
+    world.say(knows, &document(), &sync_message(vec![hash], vec![bytes]));
+    world.finish_all();
+    assert_eq!(world.relay.durable_heads(&document()), Some(vec![]));
 }
 
 #[test]

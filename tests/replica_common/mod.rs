@@ -23,7 +23,8 @@ use concord::{
     worker::{WorkerJob, WorkerLimits, materialise},
 };
 use concord_protocol::{
-    ChangeHash, DocumentId, Limits, Message, PeerId, PeerMetadata, RefuseCode, StorageId, codec,
+    ChangeHash, DocumentId, Features, Limits, Message, PeerId, PeerMetadata, RefuseCode, StorageId,
+    codec,
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
@@ -656,8 +657,21 @@ impl World {
 
     /// A server that we dialled, which is told of the document.
     pub(crate) fn bare_server(&mut self, number: u64, concord: bool) -> ConnectionId {
+        self.bare_server_of(number, PeerMetadata::default(), concord)
+    }
+
+    /// The same with `concord.v1`, and what it says that it can do.
+    pub(crate) fn bare_server_with(&mut self, number: u64, features: Features) -> ConnectionId {
+        self.bare_server_of(number, PeerMetadata { features, ..PeerMetadata::default() }, true)
+    }
+
+    fn bare_server_of(
+        &mut self,
+        number: u64,
+        metadata: PeerMetadata,
+        concord: bool,
+    ) -> ConnectionId {
         let peer = format!("server-{number}").parse().unwrap();
-        let metadata = PeerMetadata::default();
         let server = self.bare_as(number, PeerInfo { peer, metadata, concord, dialled: true });
         self.handle(Event::SyncWith(server, self.document.clone()));
         server

@@ -201,6 +201,7 @@ impl<'a> Fields<'a> {
             | types::REMOTE_HEADS_CHANGED
             | types::LEASE
             | types::LEASE_STATE
+            | types::UNSUBSCRIBE
             | types::ACK => self.document_message(kind),
             _ => Ok(Message::Unknown { kind: cut(kind) }),
         }
@@ -243,6 +244,7 @@ impl<'a> Fields<'a> {
             types::LEASE_STATE => {
                 Message::LeaseState { document, sender, target, state: self.lease_state()? }
             }
+            types::UNSUBSCRIBE => Message::Unsubscribe { document, sender, target },
             types::ACK => Message::Ack { document, sender, target, ack: self.ack()? },
             _ => Message::DocUnavailable { document, sender, target },
         })

@@ -122,6 +122,10 @@ fn write(out: &mut Writer, message: &Message) {
             start(out, types::DOC_UNAVAILABLE, 3);
             address(out, document.as_str(), (sender, target));
         }
+        Message::Unsubscribe { document, sender, target } => {
+            start(out, types::UNSUBSCRIBE, 3);
+            address(out, document.as_str(), (sender, target));
+        }
         Message::Ephemeral { document, sender, target, count, session, data } => {
             start(out, types::EPHEMERAL, 6);
             address(out, document.as_str(), (sender, target));

@@ -53,8 +53,6 @@ pub(super) enum Outcome {
     Gone,
     /// It could not be fetched.
     Left(String),
-    /// No more documents fit.
-    Full,
 }
 
 #[derive(Debug)]
@@ -170,6 +168,16 @@ impl Book {
         self.subscriptions.values().map(|one| (&one.of, one.members.as_ref()))
     }
 
+    /// What belongs to the entities that are subscribed to.
+    pub(super) fn members(&self) -> BTreeSet<DocumentId> {
+        self.subscriptions
+            .values()
+            .filter_map(|one| one.members.as_ref())
+            .flatten()
+            .cloned()
+            .collect()
+    }
+
     pub(super) fn cursor(&self, id: CollectionId, store: &StorageId) -> Option<String> {
         self.subscriptions.get(&id)?.cursors.get(store).cloned()
     }
@@ -204,7 +212,6 @@ impl Book {
                 Outcome::Here | Outcome::Gone => {}
                 Outcome::Fetched => status.fetched += 1,
                 Outcome::NotAsked => status.not_asked += 1,
-                Outcome::Full => return,
                 Outcome::Left(reason) => {
                     subscription.left.insert(document.clone());
                     status.left_reason = Some(reason.clone());

@@ -63,9 +63,6 @@ impl Collections {
         if known.is_some() && known == listed.version {
             return Outcome::Here;
         }
-        if known.is_none() && self.is_full() {
-            return Outcome::Full;
-        }
         let Ok(_slot) = self.slots.acquire().await else {
             return Outcome::Left("the peer is closing".to_owned());
         };
@@ -100,11 +97,6 @@ impl Collections {
             let StoredDocument { meta, roots, changes, corrupt } = &stored;
             meta.is_some() || !(roots.is_empty() && changes.is_empty() && corrupt.is_empty())
         })
-    }
-
-    /// Whether no more documents are fetched.
-    pub(super) fn is_full(&self) -> bool {
-        self.index.read(super::super::index::table::Table::len) >= self.stored_max
     }
 
     /// Whether a query asks for a document. One that cannot be decided stays.

@@ -12,7 +12,6 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     CollectionId, Collections, HELD_MAX,
-    book::Outcome,
     feed::{self, Listed, Page},
 };
 use crate::peer::{Query, listen::Partner};
@@ -116,7 +115,7 @@ impl Following<'_> {
         // Without a cursor it is all of it that comes.
         shared.book().listed(id, documents.len(), total, reset || after.is_none());
         shared.tell();
-        self.settle_all(documents).await?;
+        self.settle_all(documents).await;
         let row = shared.book().commit(id, &self.store, cursor);
         let row = row.ok_or("too many documents cannot be fetched")?;
         // The store is given this after all that was fetched.
@@ -125,7 +124,7 @@ impl Following<'_> {
         Ok(has_more)
     }
 
-    async fn settle_all(&self, documents: Vec<Listed>) -> Result<(), String> {
+    async fn settle_all(&self, documents: Vec<Listed>) {
         let (shared, id) = (self.shared, self.id);
         let settle = |listed: Listed| async move {
             let outcome = shared.settle(self.query, &listed, self.partner).await;
@@ -135,14 +134,7 @@ impl Following<'_> {
         while let Some((document, outcome)) = settling.next().await {
             shared.book().settled(id, &document, &outcome);
             shared.tell();
-            if outcome == Outcome::Full {
-                return Err(format!(
-                    "{} documents are stored here: a relay takes no more of one peer",
-                    shared.stored_max
-                ));
-            }
         }
-        Ok(())
     }
 
     /// Tries once more what could not be fetched.
@@ -157,7 +149,7 @@ impl Following<'_> {
             is_deleted: false,
             is_purged: false,
         };
-        self.settle_all(left.into_iter().map(listed).collect()).await?;
+        self.settle_all(left.into_iter().map(listed).collect()).await;
         let row = self.shared.book().kept(self.id);
         match row {
             Some(row) => self.shared.write(row).await.map_err(|error| error.to_string()),

@@ -139,6 +139,7 @@ async fn walk(shared: &Collections, id: CollectionId, reach: &mut Reach) -> (boo
             open.filter(|document| !failed.contains_key(*document)).cloned().collect();
         let is_full = members.len() >= MEMBERS_MAX;
         shared.book().reached(id, members, here, std::mem::take(&mut fetched));
+        shared.prefer();
         shared.tell();
         if fresh.is_empty() {
             let full = is_full.then(|| format!("it refers to more than {MEMBERS_MAX} documents"));
@@ -170,10 +171,10 @@ async fn walk(shared: &Collections, id: CollectionId, reach: &mut Reach) -> (boo
 /// Has a document here, and reads what it refers to. Gives too whether it was not here before.
 async fn look_at(shared: &Collections, document: &DocumentId) -> Result<(Seen, bool), String> {
     let is_known = shared.index.read(|table| table.get(document).is_some());
-    if !is_known && shared.is_full() {
+    if !is_known && shared.board.preferred.borrow().len() > shared.members_max {
         return Err(format!(
-            "{} documents are stored here, and more do not fit",
-            shared.stored_max
+            "collections of entities are of more than {} documents",
+            shared.members_max
         ));
     }
     let _slot = shared.slots.acquire().await.map_err(|_| "the peer is closing".to_owned())?;

@@ -27,6 +27,7 @@ fn route(message: &Message) -> Route<'_> {
         | Message::DocUnavailable { document, sender, .. }
         | Message::Ephemeral { document, sender, .. }
         | Message::RemoteHeadsChanged { document, sender, .. }
+        | Message::Unsubscribe { document, sender, .. }
         | Message::Lease { document, sender, .. }
         | Message::Ack { document, sender, .. } => Route::Document(document, sender),
         Message::RemoteSubscriptionChange { sender, .. } => Route::All(sender),
