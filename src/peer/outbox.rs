@@ -146,16 +146,25 @@ impl Entry {
             None
         } else if self.failed.is_some() {
             Some(Class::Failed)
-        } else if self.row.refused.is_empty() {
-            Some(Class::Waiting(self.row.level()))
-        } else {
+        } else if self.refused().is_some() {
             Some(Class::Refused)
+        } else {
+            Some(Class::Waiting(self.row.level()))
         }
+    }
+
+    /// The first refusal that stands. What was refused for nothing but what it builds on says nothing
+    /// while that is sent once more: the word of that is to come.
+    fn refused(&self) -> Option<&RowRefused> {
+        let Row { refused, sent_again, .. } = &self.row;
+        let stands =
+            |one: &&RowRefused| sent_again.is_empty() || one.code() != RefuseCode::OutOfSequence;
+        refused.iter().find(stands)
     }
 
     fn state(&self, is_online: bool) -> Option<OutboxState> {
         self.class()?;
-        Some(match (&self.failed, self.row.refused.first()) {
+        Some(match (&self.failed, self.refused()) {
             (Some(reason), _) => OutboxState::Failed { reason: reason.clone() },
             (None, Some(first)) => OutboxState::Refused {
                 code: first.code(),

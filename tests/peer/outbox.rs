@@ -46,6 +46,17 @@ async fn open_letters(peer: &Peer) -> Vec<DeadLetter> {
     letters.into_iter().filter(|l| matches!(l.state, LetterState::Open { .. })).collect()
 }
 
+/// Waits for what somebody else wrote.
+async fn until_shown(document: &Document, field: &str, value: &str) {
+    let mut watcher = document.watch();
+    let waiting = async {
+        while shown(document)[field] != value {
+            watcher.next().await;
+        }
+    };
+    tokio::time::timeout(SOON, waiting).await.unwrap();
+}
+
 /// Waits until a relay has refused something.
 async fn refused(peer: &Peer) {
     let mut counts = peer.outbox_counts();
@@ -149,8 +160,8 @@ async fn a_change_that_is_refused_among_others_waits_for_somebody_and_the_rest_g
     assert_eq!(shown(&theirs), json!({ "title": "Shopping", "done": "no" }));
     put(&theirs, "seen", "yes").await;
     ben.flush(SOON).await.unwrap();
+    until_shown(&document, "seen", "yes").await;
     peer.in_step(SOON).await.unwrap();
-    assert_eq!(shown(&document)["seen"], "yes");
     ben.close().await.unwrap();
 
     // What was taken out is kept, over restarts.

@@ -42,6 +42,27 @@ impl Disk {
 }
 
 #[test]
+fn what_is_sent_again_is_not_refused_for_what_builds_on_it() {
+    let (mut outbox, seen) = outbox();
+    let [first, second] = [1, 2].map(|n| ChangeHash([n; 32]));
+    let refused = |outbox: &mut Outbox, hash, code| {
+        outbox.refused(at(5), &document(1), (hash, code, "why"));
+        let counts = *seen.borrow();
+        (counts.refused, counts.waiting())
+    };
+    outbox.edited(at(1), &document(1), Level::NORMAL, Heads::new);
+    assert_eq!(refused(&mut outbox, first, RefuseCode::Malformed), (1, 0));
+    assert_eq!(refused(&mut outbox, second, RefuseCode::OutOfSequence), (1, 0));
+    assert!(outbox.retried(&document(1)).is_some());
+    // That of the first is to come.
+    assert_eq!(refused(&mut outbox, second, RefuseCode::OutOfSequence), (0, 1));
+    assert_eq!(outbox.list()[0].state, OutboxState::Pending);
+    assert_eq!(refused(&mut outbox, first, RefuseCode::Malformed), (1, 0));
+    let state = outbox.list().remove(0).state;
+    assert!(matches!(state, OutboxState::Refused { code: RefuseCode::Malformed, .. }), "{state:?}");
+}
+
+#[test]
 fn many_edits_are_one_entry_and_one_row() {
     let (mut outbox, seen) = outbox();
     let note = outbox.edited(at(5), &document(1), Level::NORMAL, Heads::new);
