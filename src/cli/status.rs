@@ -90,8 +90,9 @@ async fn of_all(peer: &Peer, common: &Common) -> Result<(), Failure> {
 async fn in_step(peer: &Peer, common: &Common) -> Result<(), ConfirmError> {
     let started = tokio::time::Instant::now();
     let mut status = peer.status();
-    let online = tokio::time::timeout(common.within(), status.wait_for(Status::is_online)).await;
-    let left = match online {
+    // What is waited for is not kept: the status could not be told of any more.
+    let online = async { status.wait_for(Status::is_online).await.is_ok() };
+    let left = match tokio::time::timeout(common.within(), online).await {
         Ok(_) => common.within().saturating_sub(started.elapsed()),
         Err(_) => std::time::Duration::ZERO,
     };

@@ -175,8 +175,10 @@ pub(super) async fn all(
     let total = documents.len();
     progress(0, total);
     let mut status = peer.status();
-    let online = timeout_at(deadline, status.wait_for(Status::is_online)).await;
-    if total > 0 && !matches!(online, Ok(Ok(_))) {
+    // Not what is waited for, which would keep the status from being told of.
+    let online = async { status.wait_for(Status::is_online).await.is_ok() };
+    let is_online = timeout_at(deadline, online).await == Ok(true);
+    if total > 0 && !is_online {
         // What is open and cannot be used may have edits that are on no disk.
         let broken = peer.0.registry.all().iter().find_map(|held| broken(held));
         return Err(broken.unwrap_or_else(|| timed_out(peer, total, total)));

@@ -153,13 +153,12 @@ impl Entry {
         }
     }
 
-    /// The first refusal that stands. What was refused for nothing but what it builds on says nothing
-    /// while that is sent once more: the word of that is to come.
+    /// The refusal that stands. What was refused for nothing but what it builds on comes after what
+    /// was for itself, and says nothing while that is sent once more: the word of that is to come.
     fn refused(&self) -> Option<&RowRefused> {
         let Row { refused, sent_again, .. } = &self.row;
-        let stands =
-            |one: &&RowRefused| sent_again.is_empty() || one.code() != RefuseCode::OutOfSequence;
-        refused.iter().find(stands)
+        let own = refused.iter().find(|one| one.code() != RefuseCode::OutOfSequence);
+        own.or_else(|| refused.first().filter(|_| sent_again.is_empty()))
     }
 
     fn state(&self, is_online: bool) -> Option<OutboxState> {

@@ -207,6 +207,28 @@ async fn what_was_refused_is_taken_when_the_reason_is_gone() {
     peer.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_relay_that_comes_back_is_heard_by_who_waits_for_everything() {
+    let homes = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let mut relay = narrow(homes[0].path(), 2_000);
+    let peer = Peer::builder(homes[1].path()).relay(relay.url()).open().unwrap();
+    let document = peer.create().await.unwrap();
+    put(&document, "text", &"y".repeat(3_000)).await;
+    refused(&peer).await;
+    let waiting = peer.in_step(SOON);
+    let restarting = async {
+        // So that it waits by then.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        relay.terminate();
+        fs::write(homes[0].path().join("concord.toml"), "[limits]\nchange-bytes = 10000\n")
+            .unwrap();
+        relay.restart();
+    };
+    assert_eq!(tokio::join!(waiting, restarting).0, Ok(()));
+    assert!(document.confirmed());
+    peer.close().await.unwrap();
+}
+
 /// Who asks for it may stop waiting at any moment: the document can be read and edited all the same,
 /// and the change is out or is not.
 #[tokio::test]
