@@ -27,6 +27,7 @@ mod clock;
 mod diff;
 mod error;
 mod event;
+mod expanded;
 mod hash;
 mod log;
 mod rebase;
@@ -36,6 +37,7 @@ mod state;
 mod time;
 mod undo;
 
+pub(crate) use self::expanded::expanded;
 pub use self::{
     audit::{Tampered, verify, verify_document},
     author::{AUTHOR_BYTES_MAX, AuthorError, author, author_name},

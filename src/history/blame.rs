@@ -1,10 +1,6 @@
 //! Who wrote what a document shows.
 
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use automerge::{
     Automerge, ChangeHash as Native, ObjId, ObjType, Prop, ReadDoc as _, ScalarValue, Value,
@@ -16,6 +12,7 @@ use serde_json::Value as Json;
 use super::{
     HistoryError, Stamp,
     diff::as_written,
+    expanded::expanded,
     state::{Found, find},
 };
 use crate::json::{self, DEPTH_MAX, JsonError};
@@ -187,8 +184,7 @@ impl Reader<'_> {
         let mut last: BTreeMap<String, Option<(u64, String, Native)>> =
             counters.iter().map(|(counter, _)| (counter.clone(), None)).collect();
         for change in self.doc.get_changes(&[]) {
-            // Its reader panics on what it does not know.
-            let Ok(expanded) = catch_unwind(AssertUnwindSafe(|| change.decode())) else { continue };
+            let Some(expanded) = expanded(&change) else { continue };
             let actor = expanded.actor_id.to_string();
             for (number, op) in (expanded.start_op.get()..).zip(&expanded.operations) {
                 if !matches!(op.action, OpType::Increment(_)) {

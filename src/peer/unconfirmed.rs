@@ -1,9 +1,6 @@
 //! Which fields of a document show what no relay has yet.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::{
     Automerge, Change, ChangeHash as AutomergeHash, ObjId, Prop, ROOT, ReadDoc as _,
@@ -11,7 +8,7 @@ use automerge::{
 };
 
 use super::{Document, FindError};
-use crate::entity::EntityType;
+use crate::{entity::EntityType, history};
 
 impl Document {
     /// The keys at the root of the document under which something is shown that was written here
@@ -57,8 +54,7 @@ fn touched(doc: &Automerge, changes: &[Change]) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let mut roots: BTreeMap<String, Option<String>> = BTreeMap::new();
     for change in changes {
-        // Its reader panics on what it does not know.
-        let Ok(expanded) = catch_unwind(AssertUnwindSafe(|| change.decode())) else { continue };
+        let Some(expanded) = history::expanded(change) else { continue };
         let actor = expanded.actor_id.to_hex_string();
         for (counter, op) in (expanded.start_op.get()..).zip(&expanded.operations) {
             let key = match (&op.obj, &op.key) {

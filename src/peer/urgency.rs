@@ -2,17 +2,17 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::BTreeMap;
 
 use automerge::{
     Automerge, Change, Prop, ReadDoc as _,
     legacy::{Key, ObjectId, Op},
 };
 
-use crate::entity::{DELETED_KEY, EntityType, KEY_KEY, Level, Schema, type_of};
+use crate::{
+    entity::{DELETED_KEY, EntityType, KEY_KEY, Level, Schema, type_of},
+    history,
+};
 
 /// Operations from which a change is no one edit of anybody, but an import, or a paste of more than
 /// a page of text.
@@ -28,10 +28,7 @@ pub(super) fn of_change(schema: Option<&Schema>, doc: &Automerge, change: &Chang
     else {
         return Level::NORMAL;
     };
-    // Its reader panics on what it does not know.
-    let Ok(expanded) = catch_unwind(AssertUnwindSafe(|| change.decode())) else {
-        return Level::NORMAL;
-    };
+    let Some(expanded) = history::expanded(change) else { return Level::NORMAL };
     let mut roots = Roots { doc, known: BTreeMap::new() };
     let levels = expanded.operations.iter().map(|op| of_key(of, roots.key(op).as_deref()));
     levels.min().unwrap_or_default()

@@ -1,13 +1,12 @@
 //! Operations of a change, with actors as numbers.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use automerge::{
     Change, ExpandedChange, ObjType, ScalarValue,
     legacy::{ElementId, Key as LegacyKey, ObjectId, Op, OpId, OpType},
 };
 
 use super::causality::Causality;
+use crate::history;
 
 /// An operation, by its counter and its actor's number here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,9 +57,7 @@ pub(super) struct Operation {
 
 /// The operations of a change; `None` if automerge cannot read them.
 pub(super) fn operations(change: &Change, causality: &mut Causality) -> Option<Vec<Operation>> {
-    // Its reader panics on what it does not know.
-    let expanded = catch_unwind(AssertUnwindSafe(|| change.decode())).ok()?;
-    let ExpandedChange { operations, start_op, actor_id, .. } = expanded;
+    let ExpandedChange { operations, start_op, actor_id, .. } = history::expanded(change)?;
     let actor = causality.actor(&actor_id);
     let ids = (start_op.get()..).map(|counter| Id { counter, actor });
     Some(ids.zip(operations).map(|(id, op)| operation(id, op, causality)).collect())

@@ -4,7 +4,6 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
@@ -385,11 +384,9 @@ fn element_of(
 ) -> Option<String> {
     let ObjId::Id(counter, ..) = operation else { return None };
     let hash = doc.hash_for_opid(operation)?;
-    let expanded = changes.entry(hash).or_insert_with(|| {
-        let change = doc.get_change_by_hash(&hash)?;
-        // Its reader panics on what it does not know.
-        catch_unwind(AssertUnwindSafe(|| change.decode())).ok()
-    });
+    let expanded = changes
+        .entry(hash)
+        .or_insert_with(|| doc.get_change_by_hash(&hash).as_ref().and_then(history::expanded));
     let expanded = expanded.as_ref()?;
     let at = counter.checked_sub(expanded.start_op.get())?;
     match expanded.operations.get(usize::try_from(at).ok()?)? {
