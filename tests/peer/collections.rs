@@ -328,6 +328,20 @@ async fn what_is_let_go_is_what_a_relay_has_and_nobody_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_cannot_know_a_type_is_not_taken_for_one_that_has_nothing_of_it() {
+    let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
+    let (_relay, http) = relay_with(store::memory().unwrap(), worker, |_| ()).await;
+    let ben = peer();
+    ben.connect(&format!("ws://{}", http.0)).unwrap();
+    ben.subscribe(Collection::of_type("task")).await.unwrap();
+    let mut statuses = ben.collections().await.unwrap();
+    let has_problem = |all: &Vec<CollectionStatus>| all.iter().any(|one| one.problem.is_some());
+    let told = timeout(SOON, statuses.wait_for(has_problem)).await.unwrap().unwrap().clone();
+    let [status] = &told[..] else { panic!("{told:?}") };
+    assert!(status.problem.as_deref().unwrap().contains("--schema") && !status.is_up_to_date());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_edited_here_and_not_sent_is_never_let_go() {
     let (_relay, _, url) = relay_of(store::memory().unwrap()).await;
     let ben = peer();

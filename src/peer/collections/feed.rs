@@ -19,6 +19,8 @@ pub(super) struct Page {
     pub(super) reset: bool,
     /// How many documents of the type the relay has.
     pub(super) total: usize,
+    /// Whether the relay can know which documents are of the type.
+    pub(super) is_declared: bool,
 }
 
 /// A document of a page.
@@ -40,6 +42,7 @@ struct RawPage {
     reset: bool,
     #[serde(default)]
     total: usize,
+    declared: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,6 +85,8 @@ impl Page {
             has_more: raw.has_more,
             reset: raw.reset,
             total: raw.total,
+            // One that does not say so answers for what it has.
+            is_declared: raw.declared.unwrap_or(true),
         })
     }
 }
@@ -144,6 +149,9 @@ mod tests {
             ("a.1", true, false, 7)
         );
         assert_eq!(page.documents[0].version, Some(255));
+        assert!(page.is_declared, "nobody said that it is not");
+        let unknown = body.replace("\"more\":1", "\"declared\":false");
+        assert!(!Page::read(&unknown).unwrap().is_declared);
         assert!(page.documents[1].is_purged && page.documents[1].version.is_none());
         assert_eq!(types_told(&body), ["task", ""]);
         let long = format!(r#"{{"documents":[],"cursor":"{}","has_more":false}}"#, "x".repeat(300));

@@ -107,7 +107,13 @@ impl Following<'_> {
         let read = Page::read(&answer.body);
         let page =
             read.map_err(|error| format!("the relay's catalogue is not understood: {error}"))?;
-        let Page { documents, cursor, has_more, reset, total } = page;
+        let Page { documents, cursor, has_more, reset, total, is_declared } = page;
+        if !is_declared && total == 0 {
+            let of = self.type_name;
+            return Err(format!(
+                "the relay has no schema with a type {of}: concord serve --schema"
+            ));
+        }
         if documents.is_empty() && after.as_ref() == Some(&cursor) {
             shared.book().listed(id, 0, total, false);
             return Ok(false);

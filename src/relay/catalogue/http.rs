@@ -93,7 +93,12 @@ async fn list(
     let feed = desk.catalogue.ready().ok_or_else(not_yet)?;
     let listing = feed.list(of.as_deref(), after, limit);
     drop(feed);
-    Ok(Json(page(&listing)).into_response())
+    let mut page = page(&listing);
+    if let Some(of) = of.filter(|of| !of.is_empty()) {
+        // Nothing of a type that nobody declared is not the same as nothing there.
+        page["declared"] = json!(desk.catalogue.declares(&of));
+    }
+    Ok(Json(page).into_response())
 }
 
 /// The types of which there are documents, with how many there are of each.
