@@ -330,9 +330,15 @@ fn show(
         }));
     }
     if page.rows.is_empty() {
-        let name = query.type_name();
-        let name = if name.is_empty() { "documents without a type" } else { name };
-        output::line(format_args!("no {name} found"))?;
+        let words = match query.type_name() {
+            "" => "no documents without a type found here".to_owned(),
+            // A replica has what was made or asked for on it.
+            name if common.has_relay() => {
+                format!("no {name} found here: concord collection add {name} fetches the relay's")
+            }
+            name => format!("no {name} found here"),
+        };
+        output::line(words)?;
     } else {
         table(of, &page.rows)?;
     }
