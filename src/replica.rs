@@ -276,7 +276,8 @@ impl Replica {
                 .snapshot
                 .as_ref()
                 .is_some_and(|sent| state.queued_bytes >= sent.len()));
-            self.lost_reader(connection, &id);
+            document.readers.remove(&connection);
+            self.has_fewer_readers(&id);
         }
     }
 
@@ -285,9 +286,14 @@ impl Replica {
         if let Some(state) = self.core.connections.get_mut(&connection) {
             state.held_back.remove(id);
         }
-        let Some(document) = self.documents.get_mut(id) else { return };
-        document.readers.remove(&connection);
-        if document.is_forgotten() {
+        if let Some(document) = self.documents.get_mut(id) {
+            document.readers.remove(&connection);
+            self.has_fewer_readers(id);
+        }
+    }
+
+    fn has_fewer_readers(&mut self, id: &DocumentId) {
+        if self.documents.get(id).is_some_and(|document| document.is_forgotten()) {
             self.documents.remove(id);
         } else {
             // Somebody may wait for what it was about to send.
