@@ -4,7 +4,11 @@
 //! It is found out when all that was taken in together has been dealt with, so that what is told
 //! holds of every change that was taken in before.
 
-use super::{Effect, Published, core::Core, document::Document, graph::Graph, reader::Reader};
+use concord_protocol::ChangeHash;
+
+use super::{
+    ConnectionId, Effect, Published, core::Core, document::Document, graph::Graph, reader::Reader,
+};
 
 impl Document {
     /// Tells it, once.
@@ -13,6 +17,14 @@ impl Document {
             self.unconfirmed = false;
             core.effect(Effect::Publish(self.id.clone(), Published::Confirmed));
         }
+    }
+
+    /// Whether a connection named what is not here.
+    pub(super) fn awaits(&self, connection: ConnectionId) -> bool {
+        let theirs = self.readers.get(&connection).and_then(|reader| reader.their_heads.as_ref());
+        let (Some(theirs), Some(graph)) = (theirs, self.graph()) else { return false };
+        let is_ours = |head: &ChangeHash| graph.heads().iter().any(|ours| ours == head);
+        !theirs.iter().all(is_ours)
     }
 
     fn is_confirmed(&self, core: &Core) -> bool {

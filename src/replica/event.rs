@@ -222,7 +222,7 @@ pub enum Event {
     /// A relay that we dialled is to be told of this document, whoever has it open.
     SyncWith(ConnectionId, DocumentId),
     /// A relay that we dialled is to say nothing more of a document, and is told so. Does nothing for
-    /// one that does not say [`concord_protocol::Feature::Unsubscribe`].
+    /// one that does not say [`concord_protocol::Feature::Unsubscribe`], or that named what is to come.
     Unsubscribe(ConnectionId, DocumentId),
     /// The relays that we dialled are to be sent once more what they do not have of this document,
     /// also what they refused.

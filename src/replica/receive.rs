@@ -168,7 +168,8 @@ impl Replica {
     pub(super) fn unsubscribe(&mut self, connection: ConnectionId, id: &DocumentId) {
         let Some(state) = self.core.connections.get_mut(&connection) else { return };
         let takes = state.info.concord && state.info.metadata.features.has(Feature::Unsubscribe);
-        if !state.info.dialled || !takes || !state.documents.remove(id) {
+        let is_to_come = self.documents.get(id).is_some_and(|document| document.awaits(connection));
+        if !state.info.dialled || !takes || is_to_come || !state.documents.remove(id) {
             return;
         }
         self.lost_reader(connection, id);
