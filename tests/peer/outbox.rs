@@ -210,18 +210,18 @@ async fn what_was_refused_is_taken_when_the_reason_is_gone() {
 #[tokio::test]
 async fn a_relay_that_comes_back_is_heard_by_who_waits_for_everything() {
     let homes = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut relay = narrow(homes[0].path(), 2_000);
+    let mut relay = Relay::start(&[], homes[0].path());
     let peer = Peer::builder(homes[1].path()).relay(relay.url()).open().unwrap();
     let document = peer.create().await.unwrap();
-    put(&document, "text", &"y".repeat(3_000)).await;
-    refused(&peer).await;
+    put(&document, "n", "1").await;
+    peer.flush(SOON).await.unwrap();
+    relay.pause();
+    put(&document, "n", "2").await;
     let waiting = peer.in_step(SOON);
     let restarting = async {
         // So that it waits by then.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        relay.terminate();
-        fs::write(homes[0].path().join("concord.toml"), "[limits]\nchange-bytes = 10000\n")
-            .unwrap();
+        relay.kill9();
         relay.restart();
     };
     assert_eq!(tokio::join!(waiting, restarting).0, Ok(()));
