@@ -328,7 +328,7 @@ async fn find(peer: &Peer, common: &Common, what: &str) -> Result<Attachment, Fa
     let types = types(peer, common).await?;
     let of = declared(&types, &place.type_name)?;
     place.is_list(of)?;
-    let id = concord::entity::document_id("default", &of.name, &place.key);
+    let id = peer.entity_id(&of.name, &place.key);
     // It may be at the relay only.
     let document = peer.find(id.as_str()).await?;
     let value = document.read(|doc| of.read(doc).values.get(&place.field).cloned())?;

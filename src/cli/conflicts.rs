@@ -52,7 +52,7 @@ pub(super) struct ConflictsArgs {
 enum ConflictsCommand {
     /// List the conflicts that are open
     Ls {
-        /// Only of these documents (ids or automerge: URLs); of all that are stored here otherwise
+        /// Only of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored here otherwise
         docs: Vec<String>,
         /// Which of them
         #[arg(long, value_enum, default_value = "pending")]
@@ -66,14 +66,14 @@ enum ConflictsCommand {
     },
     /// Show a conflict: what was there, what each side wants, and who wrote it
     Show {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The conflict's id, or as many of its first characters as are needed
         id: String,
     },
     /// Decide a conflict; the decision is on disk when this returns, and goes to everybody
     Resolve {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The conflict's id, or as many of its first characters as are needed
         id: String,
@@ -86,7 +86,7 @@ enum ConflictsCommand {
     /// Go through the open conflicts at a terminal: each with its sides beside each other, and one
     /// key for each choice
     Review {
-        /// Only those of these documents (ids or automerge: URLs); of all that are stored here
+        /// Only those of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored here
         /// otherwise
         docs: Vec<String>,
     },
@@ -97,12 +97,12 @@ enum ConflictsCommand {
     Act(ActCommand),
     /// List the decisions that people and policies made
     Log {
-        /// Only of these documents (ids or automerge: URLs); of all that are stored here otherwise
+        /// Only of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored here otherwise
         docs: Vec<String>,
     },
     /// Take a decision back: what was shown before it is there again
     Revert {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The conflict's id, or as many of its first characters as are needed
         id: String,
@@ -343,7 +343,7 @@ async fn all_unless(peer: &Peer, docs: Vec<String>) -> Result<Vec<String>, Failu
     if docs.is_empty() {
         return Ok(peer.documents().await?.iter().map(|id| id.as_str().to_owned()).collect());
     }
-    Ok(docs)
+    Ok(docs.iter().map(|doc| waiting::named(peer, doc).into_owned()).collect())
 }
 
 /// A conflict: in a document, or between several.
@@ -353,8 +353,8 @@ enum Found {
 }
 
 /// The id that a document was named by.
-fn id_of(doc: &str) -> Option<DocumentId> {
-    doc.parse::<AutomergeUrl>().ok().map(|AutomergeUrl(id)| id)
+fn id_of(peer: &Peer, doc: &str) -> Option<DocumentId> {
+    waiting::named(peer, doc).parse::<AutomergeUrl>().ok().map(|AutomergeUrl(id)| id)
 }
 
 /// A conflict by the first characters of its id.

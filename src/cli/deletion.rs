@@ -18,7 +18,7 @@ pub(super) enum DeletionCommand {
     /// Mark a document as deleted, and do what the schema says of references to it. What it says
     /// stays in it, and undelete takes the mark away
     Delete {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The schema in force: it says what becomes of references [default: what a relay told of
         /// last]
@@ -27,7 +27,7 @@ pub(super) enum DeletionCommand {
     },
     /// Take back that a document was deleted, and what was deleted or cleared with it
     Undelete {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The schema in force: without one, only this document comes back [default: what a relay
         /// told of last]
@@ -37,7 +37,7 @@ pub(super) enum DeletionCommand {
     /// Remove a deleted document from this store for good, with all of its history, once a relay
     /// (--url) says that it has it. What others have of it is not touched
     Purge {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// Also if no relay says that it has it: what only this store has is lost
         #[arg(long)]

@@ -48,7 +48,7 @@ enum DocCommand {
     },
     /// Show a document, or a part of it, as JSON
     Get {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// What in it, as in items[0].title
         #[arg(default_value = "")]
@@ -64,7 +64,7 @@ enum DocCommand {
     },
     /// Write a document to a file or to standard output
     Export {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// Where to; its ending chooses the format
         #[arg(short, long)]

@@ -22,7 +22,7 @@ use super::{
 pub(super) struct EditArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// The document's id or automerge: URL
+    /// The document's id or automerge: URL, or TYPE/KEY of an entity
     doc: String,
     /// What to set, as in items[0].title; the index after a list's last adds to it
     path: DocPath,

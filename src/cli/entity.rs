@@ -18,7 +18,7 @@ const SHOWN: usize = 60;
 
 #[derive(Debug, Args)]
 pub(super) struct EntityArgs {
-    /// The document's id or automerge: URL
+    /// The document's id or automerge: URL, or TYPE/KEY of an entity
     doc: String,
     /// The schema that says what it is
     #[arg(long, env = "CONCORD_SCHEMA", value_name = "FILE")]

@@ -32,7 +32,7 @@ enum LeaseCommand {
     Renew(HoldArgs),
     /// Give the lease of a session back that an earlier command began (--session)
     Release {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The session that holds it
         #[arg(long, value_name = "NAME")]
@@ -40,12 +40,12 @@ enum LeaseCommand {
     },
     /// Say who holds the lease of a document
     Show {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
     },
     /// Run a command while holding the lease; it is ended if somebody takes over
     Hold {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// Take the lease from whoever holds it
         #[arg(long)]
@@ -58,7 +58,7 @@ enum LeaseCommand {
 
 #[derive(Debug, Args)]
 struct HoldArgs {
-    /// The document's id or automerge: URL
+    /// The document's id or automerge: URL, or TYPE/KEY of an entity
     doc: String,
     /// Seconds that the relay grants at a time, 10 to 600
     #[arg(long = "for", value_name = "SECONDS", default_value_t = 30)]

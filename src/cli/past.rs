@@ -22,7 +22,7 @@ use super::{Failure, open::Common, output, path::DocPath, schema, sync, waiting}
 pub(super) enum PastCommand {
     /// List the changes of a document: who, when, and what for
     Log {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// Only what came after this state
         #[arg(long, value_name = "STATE")]
@@ -40,7 +40,7 @@ pub(super) enum PastCommand {
     /// Show a document, or a part of it, as it was
     #[command(after_help = STATES)]
     At {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The state: a change, or a time (see below)
         state: String,
@@ -51,7 +51,7 @@ pub(super) enum PastCommand {
     /// Show what is different between two states of a document
     #[command(after_help = STATES)]
     Diff {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The state before
         before: String,
@@ -64,7 +64,7 @@ pub(super) enum PastCommand {
     },
     /// Show who wrote what a document says
     Blame {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// What in it, as in items[0].title
         #[arg(default_value = "")]
@@ -72,7 +72,7 @@ pub(super) enum PastCommand {
     },
     /// Tell what happened to a document, an event on each line, and where to go on from
     Events {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// Only what came after: the cursor that an earlier call ended with, or a state
         #[arg(long, value_name = "CURSOR")]
@@ -87,7 +87,7 @@ pub(super) enum PastCommand {
     /// Make a document, or a part of it, say again what it said, as one more change
     #[command(after_help = STATES)]
     Restore {
-        /// The document's id or automerge: URL
+        /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
         /// The state to restore
         state: String,

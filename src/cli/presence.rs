@@ -20,7 +20,7 @@ const ANSWER: Duration = Duration::from_millis(1_200);
 pub(super) struct PresenceArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// The document's id or automerge: URL
+    /// The document's id or automerge: URL, or TYPE/KEY of an entity
     doc: String,
     /// Go on telling who comes, moves and goes, until Ctrl-C
     #[arg(long)]

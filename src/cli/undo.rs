@@ -13,7 +13,7 @@ use super::{
 pub(super) struct UndoArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// The document's id or automerge: URL
+    /// The document's id or automerge: URL, or TYPE/KEY of an entity
     doc: String,
 }
 

@@ -1,6 +1,7 @@
 //! What a command waits for, told to people at a terminal who would wonder.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal as _},
     time::{Duration, SystemTime},
 };
@@ -16,9 +17,20 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How often what is said is said anew: it counts seconds.
 const ANEW: Duration = Duration::from_secs(1);
 
+/// What names the document that somebody named: an entity they may name by its type and key.
+pub(super) fn named<'d>(peer: &Peer, doc: &'d str) -> Cow<'d, str> {
+    match doc.split_once('/') {
+        Some((of, key)) if !of.is_empty() && !of.contains(':') && !key.is_empty() => {
+            Cow::Owned(peer.entity_id(of, key).to_string())
+        }
+        _ => Cow::Borrowed(doc),
+    }
+}
+
 /// The document: at once if it is stored here, else from the relay.
 pub(super) async fn find(peer: &Peer, common: &Common, doc: &str) -> Result<Document, Failure> {
-    let found = for_relay(peer, common, peer.find_within(doc, common.within())).await;
+    let doc = named(peer, doc);
+    let found = for_relay(peer, common, peer.find_within(&doc, common.within())).await;
     found.map_err(|error| match error {
         FindError::Offline { document, .. } if !common.has_relay() => Failure::not_found(format!(
             "document {document} is not stored here: to fetch it, give --url ws://host:port or \

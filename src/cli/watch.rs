@@ -15,7 +15,7 @@ use super::{
 pub(super) struct WatchArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// The document's id or automerge: URL
+    /// The document's id or automerge: URL, or TYPE/KEY of an entity
     doc: String,
     /// Print so many of the last changes first
     #[arg(long, default_value_t = 0)]

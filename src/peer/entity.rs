@@ -2,6 +2,7 @@
 
 use automerge::{Automerge, Change};
 use bytes::Bytes;
+use concord_protocol::DocumentId;
 
 use super::{ChangeError, Document, FindError, Peer, held::Phase};
 use crate::entity::{EntityType, TENANT, document_id};
@@ -27,6 +28,11 @@ pub enum EntityError {
 }
 
 impl Peer {
+    /// The document of the entity with this type and key, whether or not it is here, or anywhere.
+    pub fn entity_id(&self, type_name: &str, key: &str) -> DocumentId {
+        document_id(TENANT, type_name, key)
+    }
+
     /// The entity of this type with this key. It is the same document for everybody: what is not
     /// stored here begins here and now, without waiting for anybody, and whoever else begins it,
     /// offline too, begins it alike. What others wrote in it comes as with any document.
@@ -51,7 +57,7 @@ impl Peer {
     /// ```
     pub async fn entity(&self, of: &EntityType, key: &str) -> Result<Document, EntityError> {
         self.schema_is_known().await;
-        let document = self.hold(&document_id(TENANT, &of.name, key));
+        let document = self.hold(&self.entity_id(&of.name, key));
         let is_there = self.known(&document).await?;
         let lacking = if is_there {
             document.read(|doc| of.lacking(doc))?

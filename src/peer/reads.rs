@@ -15,7 +15,7 @@ use super::{
     index::{entry::Entry, project::asked, query::Plan},
     locked,
 };
-use crate::entity::{self, EntityType, TENANT, TypedError, Value, document_id, note_key};
+use crate::entity::{self, EntityType, TypedError, Value, note_key};
 
 /// How long a query waits for what changed just now to be in the index. It says what is not.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -119,7 +119,7 @@ impl Peer {
     /// # Errors
     /// [`EntityError`] if its document cannot be read.
     pub async fn get(&self, of: &EntityType, key: &str) -> Result<Option<Got>, EntityError> {
-        let document = self.hold(&document_id(TENANT, &of.name, key));
+        let document = self.hold(&self.entity_id(&of.name, key));
         if !self.known(&document).await? {
             return Ok(None);
         }

@@ -39,6 +39,12 @@ fn keys(found: &Value) -> Vec<&str> {
     found["rows"].as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap()).collect()
 }
 
+/// The document of a task.
+fn got_id(dir: &Path, schema: &str, key: &str) -> String {
+    let got = json_of(dir, &under(schema, &["get", "task", key, "--json"]));
+    got["document"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn entities_are_put_shown_listed_and_found() {
     let (_home, dir, schema) = home();
@@ -56,6 +62,12 @@ fn entities_are_put_shown_listed_and_found() {
     let got = json_of(dir, &under(&schema, &["get", "task", "2", "--json"]));
     assert_eq!(got["fields"]["labels"], json!(["a", "b"]));
     assert!(got["unconfirmed"].as_array().unwrap().contains(&json!("votes")));
+
+    // An entity is a document, and is named as one wherever documents are.
+    let log = ok(dir, &["doc", "log", "task/1"]);
+    assert_eq!(log, ok(dir, &["doc", "log", got_id(dir, &schema, "1").as_str()]));
+    let (code, words) = fails(dir, &["doc", "log", "task/none"]);
+    assert!(code == 3 && words.contains("is not stored here"), "{words}");
 
     let types = ok(dir, &under(&schema, &["ls"]));
     assert!(types.starts_with("TYPE  ENTITIES  DELETED\ntask  3         0"), "{types}");

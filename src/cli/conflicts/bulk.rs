@@ -26,7 +26,7 @@ pub(super) struct BulkArgs {
     /// Only of this kind, as ls shows it: value, twin, invariant
     #[arg(long)]
     code: Option<String>,
-    /// Only in this document (id or automerge: URL)
+    /// Only in this document (id, automerge: URL, or TYPE/KEY)
     #[arg(long, value_name = "DOCUMENT")]
     document: Option<String>,
     /// Only in documents of this type
@@ -90,7 +90,7 @@ pub(super) async fn run(
     let wanted = args.take.as_deref().and_then(read_wanted).ok_or_else(|| {
         Failure::usage("take what? latest, before, now, delete, side=1, author=NAME or value=JSON")
     })?;
-    let document = args.document.as_ref().and_then(|doc| id_of(doc));
+    let document = args.document.as_ref().and_then(|doc| id_of(peer, doc));
     let older_than_s = args.older_than.as_deref().map(|text| {
         super::triage::span_s(text)
             .ok_or_else(|| Failure::usage(format!("{text:?} is no span: give 30m, 2h, 3d or 1w")))

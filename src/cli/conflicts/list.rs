@@ -27,11 +27,11 @@ pub(super) async fn list(
     assignee: Option<String>,
 ) -> Result<(), Failure> {
     let about = peer.review_document_id();
-    let named: Vec<DocumentId> = docs.iter().filter_map(|doc| id_of(doc)).collect();
+    let named: Vec<DocumentId> = docs.iter().filter_map(|doc| id_of(peer, doc)).collect();
     let docs = all_unless(peer, docs).await?;
     let (mut found, mut failed) = (Vec::new(), Vec::new());
     // Where all else is said is looked at, and is no document of the user's.
-    let total = docs.iter().filter(|doc| id_of(doc).as_ref() != Some(&about)).count();
+    let total = docs.iter().filter(|doc| id_of(peer, doc).as_ref() != Some(&about)).count();
     let done = Cell::new(0);
     let finding = async {
         for doc in docs {

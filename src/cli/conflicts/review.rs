@@ -78,7 +78,7 @@ pub(super) async fn run(peer: &Peer, common: &Common, docs: Vec<String>) -> Resu
 }
 
 async fn find(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<Vec<Item>, Failure> {
-    let named: Vec<_> = docs.iter().filter_map(|doc| id_of(doc)).collect();
+    let named: Vec<_> = docs.iter().filter_map(|doc| id_of(peer, doc)).collect();
     let mut items = Vec::new();
     for doc in all_unless(peer, docs).await? {
         let document = peer.find_within(&doc, common.within()).await?;

@@ -20,7 +20,7 @@ const NAME: usize = 24;
 /// Which conflict.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// The document's id or automerge: URL
+    /// The document's id or automerge: URL, or TYPE/KEY of an entity
     doc: String,
     /// The conflict's id, or as many of its first characters as are needed
     id: String,
