@@ -155,6 +155,17 @@ async fn sled_that_starts_afresh_over_a_damaged_file_is_noticed() {
 }
 
 #[tokio::test]
+async fn sled_that_was_killed_while_it_opened_opens_again() {
+    let dir = written(Engine::Sled).await;
+    // The beginning of a snapshot, newer than any.
+    let unfinished = dir.path().join("sled").join("snap.7FFFFFFFFFFFFFFF.generating");
+    fs::write(&unfinished, [7; 100]).unwrap();
+    let store = open(dir.path(), Engine::Sled).unwrap();
+    assert!(!unfinished.exists());
+    assert!(!store.load(document()).await.unwrap().changes.is_empty());
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_left_alone() {
     for name in ["sled", "fjall", "db", "conf"] {
         let dir = tempfile::tempdir().unwrap();

@@ -1,11 +1,12 @@
 //! The one place that knows sled 0.34.
 //!
 //! sled's own `flush` does not fsync on Linux, its blob files are never synced, and some damage
-//! makes it panic. So values are small (a large one would go to a blob file), its background
-//! flusher is off, every flush is followed by an fsync of our own, and there is one writer.
+//! makes it panic; killed while it opens, it does not open again. So values are small (a large one would go to a blob file), its background
+//! flusher is off, every flush is followed by an fsync of our own, there is one writer, and what
+//! it left half written is cleared first.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
     thread,
@@ -38,6 +39,7 @@ impl SledBackend {
     /// Opens or makes it.
     pub(super) fn open(path: &Path, options: &Options) -> Result<Self, BackendError> {
         wait_until_free(&path.join("db"))?;
+        clear_unfinished(path)?;
         let db = sled::Config::new()
             .path(path)
             .cache_capacity(options.cache_bytes)
@@ -73,6 +75,28 @@ fn wait_until_free(log: &Path) -> Result<(), BackendError> {
             Err(error) => return Err(BackendError::new("lock sled's log", error)),
         }
     }
+}
+
+/// Removes what sled was writing of a snapshot of its log when its process was killed. It takes that
+/// for one that is whole, and refuses to open: `get_snapshot_files` leaves out `.in___motion`, and
+/// what it writes ends in `.generating`. Without it the log is read from the snapshot before.
+fn clear_unfinished(path: &Path) -> Result<(), BackendError> {
+    let failed = |error: io::Error| BackendError::new("clear sled's directory", error);
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            tracing::info!(?name, "sled was killed while it wrote this, and does without");
+            fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Bytes that may be on their way to the disk unsynced. When the power goes in the middle of some
