@@ -11,6 +11,7 @@ mod edit;
 mod entities;
 mod entity;
 mod failure;
+mod keys;
 mod lease;
 mod manual;
 mod open;

@@ -1,6 +1,8 @@
 //! `concord outbox`: what no relay has confirmed yet; and `concord dead-letters`: what relays refused.
 
-use std::path::PathBuf;
+mod review;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use concord::peer::{
@@ -46,6 +48,8 @@ enum LettersCommand {
         /// The change, or as many of its first digits as tell it apart
         change: String,
     },
+    /// Go through what was refused at a terminal, with one key for each thing to do
+    Review,
     /// Send a refused change once more, as it is or with other values in its place
     Retry {
         /// The change, or as many of its first digits as tell it apart
@@ -157,6 +161,7 @@ pub(super) async fn letters(args: LettersArgs) -> Result<(), Failure> {
     let done = async {
         match command {
             LettersCommand::Ls { all } => list(&peer, &common, all).await,
+            LettersCommand::Review => review::run(&peer, &common).await,
             LettersCommand::Show { change } => {
                 show(&peer, &common, &find(&peer, &change).await?).await
             }
@@ -173,13 +178,7 @@ pub(super) async fn letters(args: LettersArgs) -> Result<(), Failure> {
                 said(&common, &letter, "thrown away", json!({}))
             }
             LettersCommand::Export { change, file } => {
-                let letter = find(&peer, &change).await?;
-                let payload = peer.letter_payload(&letter).await?;
-                doc::save(&file, &payload).map_err(|error| {
-                    Failure::failed(format!("cannot write {}: {error}", file.display()))
-                })?;
-                let what = format!("written to {} ({} bytes)", file.display(), payload.len());
-                said(&common, &letter, &what, json!({ "bytes": payload.len() }))
+                export(&peer, &common, &find(&peer, &change).await?, &file).await
             }
         }
     };
@@ -343,6 +342,19 @@ fn assignment(pair: &str) -> Result<(DocPath, &str), Failure> {
         .ok_or_else(|| Failure::usage(format!("{pair:?} is not of the form PATH=VALUE")))?;
     let path = path.parse().map_err(|error| Failure::usage(format!("{path:?}: {error}")))?;
     Ok((path, value))
+}
+
+async fn export(
+    peer: &Peer,
+    common: &Common,
+    letter: &DeadLetter,
+    file: &Path,
+) -> Result<(), Failure> {
+    let payload = peer.letter_payload(letter).await?;
+    doc::save(file, &payload)
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
+    let what = format!("written to {} ({} bytes)", file.display(), payload.len());
+    said(common, letter, &what, json!({ "bytes": payload.len() }))
 }
 
 async fn discard(peer: &Peer, common: &Common, letter: &DeadLetter) -> Result<(), Failure> {

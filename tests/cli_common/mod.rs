@@ -24,7 +24,13 @@ pub(crate) async fn relay() -> (Relay, String) {
 /// The same, with a schema.
 pub(crate) async fn relay_under(schema: Option<&str>) -> (Relay, String) {
     let schema = schema.map(str::to_owned);
-    let config = RelayConfig { port: 0, admin: None, schema, ..RelayConfig::default() };
+    relay_with(|config| config.schema = schema).await
+}
+
+/// The same, configured otherwise.
+pub(crate) async fn relay_with(configure: impl FnOnce(&mut RelayConfig)) -> (Relay, String) {
+    let mut config = RelayConfig { port: 0, admin: None, ..RelayConfig::default() };
+    configure(&mut config);
     let worker = Arc::new(InProcess::start(WorkerLimits::default()).unwrap());
     let relay = Relay::start(config, store::memory().unwrap(), worker).await.unwrap();
     let url = format!("ws://{}", relay.addr());

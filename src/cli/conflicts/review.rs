@@ -1,9 +1,6 @@
 //! `concord conflicts review`: one conflict after another at a terminal, and one key for each choice.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, IsTerminal as _},
-};
+use std::collections::BTreeMap;
 
 use concord::{
     peer::{Document, Peer},
@@ -13,7 +10,7 @@ use concord_protocol::DocumentId;
 use console::{Key, Term};
 
 use super::{LONG, all_unless, choice_of, columns, id_of, place, short_id, typed, view};
-use crate::cli::{Failure, open::Common, output, sync, waiting};
+use crate::cli::{Failure, keys, open::Common, output, sync, waiting};
 
 /// The keys, where one asks for them.
 const HELP: &str = "\
@@ -50,12 +47,7 @@ struct Done {
 }
 
 pub(super) async fn run(peer: &Peer, common: &Common, docs: Vec<String>) -> Result<(), Failure> {
-    let term = Term::stdout();
-    if common.json || !term.is_term() || !io::stdin().is_terminal() {
-        return Err(Failure::usage(
-            "this asks at a terminal: programs use concord conflicts ls and resolve",
-        ));
-    }
+    let term = keys::term(common, "concord conflicts ls and resolve")?;
     let items = waiting::here(common, "looking for conflicts", find(peer, common, docs)).await?;
     let (total, mut done) = (items.len(), Done::default());
     if total == 0 {
@@ -217,26 +209,7 @@ async fn ask(
         offered.push("[u]ndo".to_owned());
     }
     loop {
-        term.write_str(&format!("{}: ", offered.join(" ")))?;
-        let key = read(term, Term::read_key).await;
-        let key = match key {
-            Ok(key) => key,
-            // Ctrl-C, or the terminal is gone.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::Interrupted
-                        | io::ErrorKind::NotConnected
-                        | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                output::line("")?;
-                return Ok(Wish::End);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let said = if let Key::Char(c) = key { c.to_string() } else { String::new() };
-        output::line(&said)?;
+        let key = keys::key(term, &format!("{}: ", offered.join(" "))).await?;
         return Ok(match key {
             Key::Char(c @ '1'..='9') => {
                 let number = c.to_digit(10).and_then(|digit| usize::try_from(digit).ok());
@@ -249,37 +222,23 @@ async fn ask(
             Key::Char('n') => Wish::Decide(Wanted::Now),
             Key::Char('d') => Wish::Decide(Wanted::Delete),
             Key::Char('v') => {
-                match line(term, "value (JSON, or text as it is; empty to go back): ").await? {
+                match keys::line(term, "value (JSON, or text as it is; empty to go back): ").await?
+                {
                     Some(text) => Wish::Decide(Wanted::Value(typed(&text))),
                     None => continue,
                 }
             }
             Key::Char('r') => {
-                *reason = line(term, "why: ").await?;
+                *reason = keys::line(term, "why: ").await?;
                 continue;
             }
             Key::Char('u') if may_undo => Wish::Undo,
             Key::Char('s' | ' ') => Wish::Skip,
-            Key::Char('q' | '\u{3}' | '\u{4}') | Key::Escape | Key::CtrlC => Wish::End,
+            key if keys::ends(&key) => Wish::End,
             _ => {
                 output::line(HELP)?;
                 continue;
             }
         });
     }
-}
-
-async fn line(term: &Term, prompt: &str) -> Result<Option<String>, Failure> {
-    term.write_str(prompt)?;
-    let typed = read(term, Term::read_line).await?;
-    Ok(Some(typed.trim().to_owned()).filter(|typed| !typed.is_empty()))
-}
-
-/// Waits for somebody beside what else goes on: documents come in meanwhile.
-async fn read<T: Send + 'static>(
-    term: &Term,
-    reading: fn(&Term) -> io::Result<T>,
-) -> io::Result<T> {
-    let term = term.clone();
-    tokio::task::spawn_blocking(move || reading(&term)).await.map_err(io::Error::other)?
 }
