@@ -52,7 +52,8 @@ pub(super) struct ConflictsArgs {
 enum ConflictsCommand {
     /// List the conflicts that are open
     Ls {
-        /// Only of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored here otherwise
+        /// Only of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored here
+        /// otherwise
         docs: Vec<String>,
         /// Which of them
         #[arg(long, value_enum, default_value = "pending")]
@@ -86,8 +87,8 @@ enum ConflictsCommand {
     /// Go through the open conflicts at a terminal: each with its sides beside each other, and one
     /// key for each choice
     Review {
-        /// Only those of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored here
-        /// otherwise
+        /// Only those of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored
+        /// here otherwise
         docs: Vec<String>,
     },
     /// Decide many conflicts in one way: shows what would become of them, and asks; those between
@@ -97,7 +98,8 @@ enum ConflictsCommand {
     Act(ActCommand),
     /// List the decisions that people and policies made
     Log {
-        /// Only of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored here otherwise
+        /// Only of these documents (ids, automerge: URLs, or TYPE/KEY); of all that are stored here
+        /// otherwise
         docs: Vec<String>,
     },
     /// Take a decision back: what was shown before it is there again

@@ -86,11 +86,6 @@ impl Catalogue {
         }
     }
 
-    /// Whether documents of this type can be known here.
-    fn declares(&self, type_name: &str) -> bool {
-        self.types.declares(type_name)
-    }
-
     /// The lock; what it guards is sound after a panic: each change is one call.
     fn feed(&self) -> MutexGuard<'_, Feed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)

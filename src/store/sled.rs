@@ -1,9 +1,9 @@
 //! The one place that knows sled 0.34.
 //!
 //! sled's own `flush` does not fsync on Linux, its blob files are never synced, and some damage
-//! makes it panic; killed while it opens, it does not open again. So values are small (a large one would go to a blob file), its background
-//! flusher is off, every flush is followed by an fsync of our own, there is one writer, and what
-//! it left half written is cleared first.
+//! makes it panic; killed while it opens, it does not open again. So values are small (a large one
+//! would go to a blob file), its background flusher is off, every flush is followed by an fsync of
+//! our own, there is one writer, and what it left half written is cleared first.
 
 use std::{
     fs::{self, File, TryLockError},

@@ -96,7 +96,7 @@ async fn list(
     let mut page = page(&listing);
     if let Some(of) = of.filter(|of| !of.is_empty()) {
         // Nothing of a type that nobody declared is not the same as nothing there.
-        page["declared"] = json!(desk.catalogue.declares(&of));
+        page["declared"] = json!(desk.catalogue.types.declares(&of));
     }
     Ok(Json(page).into_response())
 }
