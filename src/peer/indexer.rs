@@ -48,6 +48,10 @@ const OPEN_MAX: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
 const TRIES_MAX: u8 = 4;
 
+/// How long closing waits for documents to be at rest, and how often it looks.
+const REST_MAX: Duration = Duration::from_millis(500);
+const REST: Duration = Duration::from_millis(10);
+
 /// Asks for all that gathered to be written, before the peer closes, and answers when it is on disk.
 pub(super) type Flush = oneshot::Sender<()>;
 
@@ -104,8 +108,7 @@ impl Indexer {
                 biased;
                 flush = flushes.recv() => {
                     if let Some(flush) = flush {
-                        self.look(&mut work).await;
-                        self.write(&mut work).await;
+                        self.finish(&mut work).await;
                         // Whoever asked may have stopped waiting.
                         let _ = flush.send(());
                     }
@@ -234,6 +237,22 @@ impl Indexer {
             self.look_at(work, some.to_vec()).await;
         }
         self.index.done.send_replace(asked);
+    }
+
+    /// Looks at all that changed until it is at rest, but not for long, and has it written: what was
+    /// edited just now may be on disk while that is yet to be told.
+    async fn finish(&self, work: &mut Work) {
+        let end = Instant::now() + REST_MAX;
+        loop {
+            self.look(work).await;
+            if work.restless.is_empty() || Instant::now() >= end {
+                break;
+            }
+            // Woken, or not: it is looked at again.
+            let _ = timeout(REST, self.index.wake.notified()).await;
+            work.restless.keys().for_each(|id| self.index.touch(id));
+        }
+        self.write(work).await;
     }
 
     /// Wakes what is not at rest, so often and no more: its mark stays then.

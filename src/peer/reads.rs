@@ -19,6 +19,8 @@ use crate::entity::{self, EntityType, TypedError, Value, note_key};
 
 /// How long a query waits for what changed just now to be in the index. It says what is not.
 const SETTLE: Duration = Duration::from_millis(250);
+/// Documents yet to be read that a query waits for; more would take longer than it waits.
+const BACKLOG_MAX: usize = 64;
 /// How long closing waits for the index to be written; what is not is read again at the next start.
 const WRITE_MAX: Duration = Duration::from_secs(2);
 
@@ -285,15 +287,25 @@ impl Peer {
             }
             () = self.0.engine.closed() => return Err(ReadError::Closed),
         }
+        // A few documents that are yet to be read, as after a crash, are waited for, too.
+        let backlog = progress.borrow_and_update().backlog;
+        let is_built = backlog == 0 || backlog > BACKLOG_MAX;
         let asked = {
             let marks = index.marks();
-            if marks.waiting() == 0 && *index.done.borrow() >= marks.asked() {
+            if is_built && marks.waiting() == 0 && *index.done.borrow() >= marks.asked() {
                 return Ok(());
             }
             marks.asked()
         };
+        let all = async {
+            self.looked_at(asked).await?;
+            if !is_built {
+                drop(progress.wait_for(|progress| progress.backlog == 0).await);
+            }
+            Ok(())
+        };
         // What is not done by then is said to be behind.
-        timeout(SETTLE, self.looked_at(asked)).await.unwrap_or(Ok(()))
+        timeout(SETTLE, all).await.unwrap_or(Ok(()))
     }
 
     async fn looked_at(&self, asked: u64) -> Result<(), ReadError> {
