@@ -5,6 +5,8 @@
 
 #[path = "peer_core/clocks.rs"]
 mod clocks;
+#[path = "peer_core/crowd.rs"]
+mod crowd;
 #[path = "peer_core/order.rs"]
 mod order;
 #[path = "peer_core/refusals.rs"]

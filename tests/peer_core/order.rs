@@ -19,7 +19,8 @@ details = "string"
 
 fn settings() -> Settings {
     let schema = Some(Arc::new(Schema::parse(SCHEMA).unwrap()));
-    Settings { debounce: (Duration::from_millis(200), Duration::from_secs(2)), schema }
+    let debounce = (Duration::from_millis(200), Duration::from_secs(2));
+    Settings { debounce, schema, ..Settings::default() }
 }
 
 fn document(n: u32) -> DocumentId {

@@ -22,7 +22,9 @@ use concord::{
     },
     worker::{WorkerLimits, materialise, resolve},
 };
-use concord_protocol::{ChangeHash, DocumentId, Limits, Message, PeerMetadata, codec};
+use concord_protocol::{
+    ChangeHash, DocumentId, Feature, Features, Limits, Message, PeerMetadata, codec,
+};
 
 use crate::things::{Disk, Rng};
 
@@ -58,6 +60,16 @@ pub(crate) struct Home {
 pub(crate) struct Settings {
     pub(crate) debounce: (Duration, Duration),
     pub(crate) schema: Option<Arc<Schema>>,
+    /// Documents that a connection may have, for all; `None`: as many as there are.
+    pub(crate) documents: Option<usize>,
+}
+
+impl Settings {
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.documents_per_connection = self.documents.unwrap_or(limits.documents_per_connection);
+        limits
+    }
 }
 
 /// Where the relay is among the nodes; peer `n` is node `n + 1`.
@@ -96,17 +108,23 @@ fn read(bytes: &Bytes) -> impl Iterator<Item = Message> {
     codec::decode(bytes, &Limits::default()).unwrap().into_iter()
 }
 
-fn config(name: &str) -> Config {
-    let metadata = PeerMetadata { is_ephemeral: Some(false), ..PeerMetadata::default() };
+fn config(name: &str, settings: &Settings) -> Config {
+    let limits = settings.limits();
     // Snapshots, and reading back from them, are part of every run.
-    Config { compact_changes: 40, ..Config::new(name.parse().unwrap(), metadata) }
+    Config { compact_changes: 40, limits, ..Config::new(name.parse().unwrap(), metadata()) }
+}
+
+fn metadata() -> PeerMetadata {
+    let features = Features::NONE.with(Feature::Unsubscribe);
+    PeerMetadata { is_ephemeral: Some(false), features, ..PeerMetadata::default() }
 }
 
 fn peer(home: usize, run: u8, settings: &Settings) -> SimulatedPeer {
     let mut seed = [run; 32];
     seed[0] = u8::try_from(home).unwrap();
-    let Settings { debounce, schema } = settings.clone();
-    SimulatedPeer::with(config(&format!("peer-{home}-{run}")), seed, debounce, schema)
+    let config = config(&format!("peer-{home}-{run}"), settings);
+    let Settings { debounce, schema, .. } = settings.clone();
+    SimulatedPeer::with(config, seed, debounce, schema)
 }
 
 impl World {
@@ -116,14 +134,15 @@ impl World {
     }
 
     pub(crate) fn with(peers: usize, seed: u64, settings: Settings) -> Self {
-        Self::of(config("relay"), peers, seed, settings)
+        Self::of(config("relay", &settings), peers, seed, settings)
     }
 
     /// The same, with a relay that takes no change of more than so many bytes.
     pub(crate) fn narrow(peers: usize, seed: u64, change_bytes: usize) -> Self {
-        let mut relay = config("relay");
+        let settings = Settings::default();
+        let mut relay = config("relay", &settings);
         relay.limits.change_bytes = change_bytes;
-        Self::of(relay, peers, seed, Settings::default())
+        Self::of(relay, peers, seed, settings)
     }
 
     fn of(relay: Config, peers: usize, seed: u64, settings: Settings) -> Self {
@@ -242,6 +261,12 @@ impl World {
     pub(crate) fn open(&mut self, home: usize) {
         let now = self.now_at(home);
         self.homes[home].peer.open(now, self.document.clone());
+        self.settle();
+    }
+
+    pub(crate) fn shut(&mut self, home: usize) {
+        let now = self.now_at(home);
+        self.homes[home].peer.close_document(now, &self.document);
         self.settle();
     }
 
@@ -562,7 +587,7 @@ impl World {
         let run = self.homes[home].runs - 1;
         let info = |name: &str, dialled| PeerInfo {
             peer: name.parse().unwrap(),
-            metadata: PeerMetadata { is_ephemeral: Some(false), ..PeerMetadata::default() },
+            metadata: metadata(),
             concord: true,
             dialled,
         };
