@@ -126,7 +126,7 @@ fn words_of(state: &OutboxState) -> (&'static str, String) {
     match state {
         OutboxState::Pending => ("pending", String::new()),
         OutboxState::Sending => ("sending", String::new()),
-        OutboxState::Refused { code, reason, changes } => {
+        OutboxState::Refused { code, reason, changes, .. } => {
             let plural = if *changes == 1 { "" } else { "s" };
             ("refused", format!("{changes} change{plural} ({}): {reason}", code.as_str()))
         }
@@ -144,7 +144,7 @@ fn entry_json(entry: &OutboxEntry) -> Json {
         "state": state,
     });
     match &entry.state {
-        OutboxState::Refused { code, reason, changes } => {
+        OutboxState::Refused { code, reason, changes, .. } => {
             json["code"] = code.as_str().into();
             json["reason"] = reason.as_str().into();
             json["changes"] = (*changes).into();

@@ -1,10 +1,13 @@
 //! Waiting until relays have what is here.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use concord_protocol::{DocumentId, RefuseCode};
 use futures_util::{StreamExt as _, stream};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
 
 use super::{
     AttachmentCounts, ConfirmError, Document, DocumentEvent, FindError, OutboxEntry, OutboxState,
@@ -118,20 +121,8 @@ pub(super) async fn outbox(peer: &Peer, deadline: Instant) -> Result<(), Confirm
             return Err(timed_out(peer, waiting, total.max(waiting)));
         }
     }
-    let left = peer.list_outbox().await.map_err(|_| ConfirmError::Closed)?;
-    for OutboxEntry { document, state, .. } in left {
-        match state {
-            OutboxState::Refused { code, reason, .. } => {
-                return Err(ConfirmError::Refused { document, code, reason });
-            }
-            OutboxState::Failed { reason } => {
-                return Err(ConfirmError::Broken { document, reason });
-            }
-            // Edited since.
-            OutboxState::Pending | OutboxState::Sending => {}
-        }
-    }
-    Ok(())
+    // What is there besides was edited since.
+    stuck(peer, None).await.map_or(Ok(()), Err)
 }
 
 /// Waits until a relay has all attachments.
@@ -183,28 +174,83 @@ pub(super) async fn all(
         let broken = peer.0.registry.all().iter().find_map(|held| broken(held));
         return Err(broken.unwrap_or_else(|| timed_out(peer, total, total)));
     }
-    let mut waits = stream::iter(documents)
-        .map(|document| confirmed(peer, document, deadline))
-        .buffer_unordered(AT_ONCE);
-    let (mut done, mut pending, mut broken) = (0, 0, None);
-    while let Some(outcome) = waits.next().await {
-        match outcome {
-            Ok(()) => done += 1,
-            Err(ConfirmError::TimedOut { .. }) => pending += 1,
-            Err(ConfirmError::Closed) => return Err(ConfirmError::Closed),
-            // The others go on; what is broken is said at the end.
-            Err(error) => broken = Some(error),
+    // What was refused before its turn came is not refused again.
+    let refused = watch::Sender::new(BTreeMap::new());
+    let waits = async {
+        let mut waits = stream::iter(documents)
+            .map(|document| confirmed(peer, document, deadline, refused.subscribe()))
+            .buffer_unordered(AT_ONCE);
+        let (mut done, mut pending, mut broken) = (0, 0, None);
+        while let Some(outcome) = waits.next().await {
+            match outcome {
+                Ok(()) => done += 1,
+                Err(ConfirmError::TimedOut { .. }) => pending += 1,
+                Err(ConfirmError::Closed) => return Err(ConfirmError::Closed),
+                // The others go on; what is broken is said at the end.
+                Err(error) => broken = Some(error),
+            }
+            progress(done, total);
         }
-        progress(done, total);
-    }
-    match broken {
-        Some(error) => Err(error),
-        None if pending > 0 => Err(timed_out(peer, pending, total)),
-        None => Ok(()),
+        match broken {
+            Some(error) => Err(error),
+            None if pending == 0 => Ok(()),
+            None => Err(stuck(peer, None).await.unwrap_or_else(|| timed_out(peer, pending, total))),
+        }
+    };
+    tokio::select! {
+        waited = waits => waited,
+        () = look_for_refusals(peer, &refused) => Err(ConfirmError::Closed),
     }
 }
 
-async fn confirmed(peer: &Peer, id: DocumentId, deadline: Instant) -> Result<(), ConfirmError> {
+/// Documents of which relays that are connected refuse something, with what to say of each.
+type Refusals = BTreeMap<DocumentId, (RefuseCode, String)>;
+
+/// Looks for them now and then, until the peer is closed.
+async fn look_for_refusals(peer: &Peer, refused: &watch::Sender<Refusals>) {
+    let counts = peer.outbox_counts();
+    loop {
+        sleep(STANDS).await;
+        if counts.borrow().refused == 0 {
+            continue;
+        }
+        let Ok(list) = peer.list_outbox().await else { return };
+        let now: Refusals = list
+            .into_iter()
+            .filter_map(|OutboxEntry { document, state, .. }| match state {
+                OutboxState::Refused { code, reason, is_current: true, .. } => {
+                    Some((document, (code, reason)))
+                }
+                _ => None,
+            })
+            .collect();
+        refused.send_if_modified(|before| {
+            let is_other = *before != now;
+            *before = now;
+            is_other
+        });
+    }
+}
+
+/// What the outbox says of a document that is not going to be confirmed, or of the first such.
+pub(super) async fn stuck(peer: &Peer, of: Option<&DocumentId>) -> Option<ConfirmError> {
+    let list = peer.list_outbox().await.ok()?;
+    let mut list = list.into_iter().filter(|entry| of.is_none_or(|of| *of == entry.document));
+    list.find_map(|OutboxEntry { document, state, .. }| match state {
+        OutboxState::Refused { code, reason, .. } => {
+            Some(ConfirmError::Refused { document, code, reason })
+        }
+        OutboxState::Failed { reason } => Some(ConfirmError::Broken { document, reason }),
+        OutboxState::Pending | OutboxState::Sending => None,
+    })
+}
+
+async fn confirmed(
+    peer: &Peer,
+    id: DocumentId,
+    deadline: Instant,
+    mut refused: watch::Receiver<Refusals>,
+) -> Result<(), ConfirmError> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let document: Document = match peer.find_within(id.as_str(), left).await {
         Ok(document) => document,
@@ -214,7 +260,20 @@ async fn confirmed(peer: &Peer, id: DocumentId, deadline: Instant) -> Result<(),
         Err(FindError::Closed) => return Err(ConfirmError::Closed),
         Err(_) => return Err(timed_out(peer, 1, 1)),
     };
-    one(peer, document.held(), deadline).await
+    let mut stands = None;
+    let is_refused = refused.wait_for(|refused| {
+        stands = refused.get(&id).cloned();
+        stands.is_some()
+    });
+    let waited = tokio::select! {
+        waited = one(peer, document.held(), deadline) => Some(waited),
+        // Its sender outlives this.
+        _ = is_refused => None,
+    };
+    match (waited, stands) {
+        (None, Some((code, reason))) => Err(ConfirmError::Refused { document: id, code, reason }),
+        (waited, _) => waited.unwrap_or(Err(ConfirmError::Closed)),
+    }
 }
 
 /// What to say of a document that cannot be used.

@@ -522,7 +522,7 @@ impl Core {
                 }
                 self.handle(Event::Connected(id, info));
                 self.tell_partner();
-                self.outbox.online(self.now, true);
+                self.outbox.came(self.now);
                 self.came(id);
                 for held in self.registry.all() {
                     if self.purged.contains(&held.id) {
@@ -540,7 +540,7 @@ impl Core {
             Event::Disconnected(id) => {
                 self.connections.remove(&id);
                 self.went(id);
-                self.outbox.online(self.now, !self.connections.is_empty());
+                self.outbox.went(self.now, self.connections.is_empty());
                 self.keeper.disconnected(id);
                 self.calls.lost(id);
                 self.leases.disconnected(self.now.mono_ms, id);

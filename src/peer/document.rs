@@ -195,7 +195,13 @@ impl Document {
     /// [`ConfirmError`] if that is not so in time.
     pub async fn wait_confirmed(&self, within: Duration) -> Result<(), ConfirmError> {
         self.peer.sync_now();
-        confirm::one(&self.peer, &self.held, Instant::now() + within).await
+        match confirm::one(&self.peer, &self.held, Instant::now() + within).await {
+            // It may have been refused before this call.
+            Err(error @ ConfirmError::TimedOut { .. }) => {
+                Err(confirm::stuck(&self.peer, Some(self.id())).await.unwrap_or(error))
+            }
+            waited => waited,
+        }
     }
 
     /// An empty change, so that there is something to store and to pass on.

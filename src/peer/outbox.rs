@@ -75,6 +75,9 @@ pub enum OutboxState {
         reason: String,
         /// How many changes.
         changes: usize,
+        /// A relay said so that is connected now, as far as is known. One that comes is given them
+        /// anew, and may take them.
+        is_current: bool,
     },
     /// It cannot be read here.
     Failed {
@@ -129,6 +132,8 @@ struct Entry {
     /// Confirmed; the row goes at this time, `mono_ms`.
     goes_at_ms: Option<u64>,
     failed: Option<String>,
+    /// [`Outbox::comings`] when something of it was last refused.
+    refused_at: u64,
 }
 
 /// What an entry is counted as.
@@ -161,7 +166,8 @@ impl Entry {
         own.or_else(|| refused.first().filter(|_| sent_again.is_empty()))
     }
 
-    fn state(&self, is_online: bool) -> Option<OutboxState> {
+    /// As it is while relays are connected, of which the last came as so many had before; or none is.
+    fn state(&self, comings: Option<u64>) -> Option<OutboxState> {
         self.class()?;
         Some(match (&self.failed, self.refused()) {
             (Some(reason), _) => OutboxState::Failed { reason: reason.clone() },
@@ -169,8 +175,9 @@ impl Entry {
                 code: first.code(),
                 reason: first.reason.clone(),
                 changes: self.row.refused.len(),
+                is_current: comings == Some(self.refused_at),
             },
-            (None, None) if is_online => OutboxState::Sending,
+            (None, None) if comings.is_some() => OutboxState::Sending,
             (None, None) => OutboxState::Pending,
         })
     }
@@ -191,6 +198,8 @@ pub(super) struct Outbox {
     refused: usize,
     failed: usize,
     is_online: bool,
+    /// How often a relay came.
+    comings: u64,
     is_complete: bool,
 }
 
@@ -207,6 +216,7 @@ impl Outbox {
             refused: 0,
             failed: 0,
             is_online: false,
+            comings: 0,
             is_complete: false,
         }
     }
@@ -350,8 +360,18 @@ impl Outbox {
         due
     }
 
-    /// A relay came, or the last one went.
-    pub(super) fn online(&mut self, now: Now, is_online: bool) {
+    /// A relay came.
+    pub(super) fn came(&mut self, now: Now) {
+        self.comings += 1;
+        self.online(now, true);
+    }
+
+    /// A relay went, the last one or not.
+    pub(super) fn went(&mut self, now: Now, is_last: bool) {
+        self.online(now, !is_last);
+    }
+
+    fn online(&mut self, now: Now, is_online: bool) {
         self.now = now;
         self.is_online = is_online;
         self.tell();
@@ -365,7 +385,9 @@ impl Outbox {
         (hash, code, reason): (ChangeHash, RefuseCode, &str),
     ) -> Option<Note> {
         self.now = now;
+        let comings = self.comings;
         let (row, at_ms) = self.change(document, |entry| {
+            entry.refused_at = comings;
             let at_ms = entry.goes_at_ms.take();
             if entry.row.since_ms == 0 {
                 entry.row.since_ms = now.wall_ms.max(1);
@@ -509,8 +531,9 @@ impl Outbox {
 
     /// What is in it, by document.
     pub(super) fn list(&self) -> Vec<OutboxEntry> {
+        let comings = self.is_online.then_some(self.comings);
         let entries = self.entries.iter().filter_map(|(document, entry)| {
-            let state = entry.state(self.is_online)?;
+            let state = entry.state(comings)?;
             let (document, since_ms) = (document.clone(), entry.row.since_ms);
             Some(OutboxEntry { document, since_ms, level: entry.row.level(), state })
         });

@@ -143,7 +143,7 @@ fn stuck_table(frame: &mut Frame<'_>, area: Rect, stuck: &[&OutboxEntry]) {
     let block = Block::bordered().title(" For you to decide ".bold()).border_style(Color::Red);
     let rows = stuck.iter().take(usize::from(area.height)).map(|entry| {
         let (what, why) = match &entry.state {
-            OutboxState::Refused { code, reason, changes } => {
+            OutboxState::Refused { code, reason, changes, .. } => {
                 (format!("{changes} refused"), format!("{}: {reason}", code.as_str()))
             }
             OutboxState::Failed { reason } => ("failed".to_owned(), reason.clone()),

@@ -84,7 +84,7 @@ fn many_edits_are_one_entry_and_one_row() {
 #[test]
 fn a_row_lingers_and_costs_whoever_types_nothing() {
     let (mut outbox, seen) = outbox();
-    outbox.online(at(0), true);
+    outbox.came(at(0));
     assert!(outbox.edited(at(0), &document(1), Level::NORMAL, Heads::new).is_some());
     assert_eq!(seen.borrow().sending, 1);
     assert_eq!(outbox.confirmed(at(10), &document(1)), None);
@@ -115,15 +115,25 @@ fn what_is_refused_is_told_until_it_is_taken() {
     let refused = (ChangeHash([7; 32]), RefuseCode::Quota, "too much");
     disk.note(outbox.refused(at(1), &document(1), refused));
     assert_eq!(outbox.refused(at(2), &document(1), refused), None, "it is known");
-    let state =
-        OutboxState::Refused { code: RefuseCode::Quota, reason: "too much".to_owned(), changes: 1 };
-    assert_eq!(outbox.list()[0].state, state);
+    let state = |is_current| {
+        let reason = "too much".to_owned();
+        OutboxState::Refused { code: RefuseCode::Quota, reason, changes: 1, is_current }
+    };
+    assert_eq!(outbox.list()[0].state, state(false), "no relay is connected");
     assert_eq!((seen.borrow().refused, seen.borrow().waiting()), (1, 0));
     let (mut again, seen) = disk.restart();
-    assert_eq!(again.list()[0].state, state);
+    assert_eq!(again.list()[0].state, state(false));
     assert_eq!(seen.borrow().refused, 1);
-    disk.note(again.confirmed(at(3), &document(1)));
-    assert_eq!(again.due(at(3), true), [Note::Delete(document(1))]);
+    again.came(at(3));
+    assert_eq!(again.list()[0].state, state(false), "a relay that has just come may take it");
+    assert_eq!(again.refused(at(4), &document(1), refused), None);
+    assert_eq!(again.list()[0].state, state(true));
+    again.went(at(5), false);
+    assert_eq!(again.list()[0].state, state(true), "another went");
+    again.went(at(5), true);
+    assert_eq!(again.list()[0].state, state(false));
+    disk.note(again.confirmed(at(6), &document(1)));
+    assert_eq!(again.due(at(6), true), [Note::Delete(document(1))]);
 }
 
 #[test]
@@ -233,7 +243,8 @@ quickcheck! {
                         disk.note(Some(note));
                     }
                 }
-                Step::Online(is_online) => outbox.online(at(now), is_online),
+                Step::Online(true) => outbox.came(at(now)),
+                Step::Online(false) => outbox.went(at(now), true),
                 Step::Restart => {
                     (outbox, seen) = disk.restart();
                     let listed: BTreeSet<_> =
