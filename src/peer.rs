@@ -143,7 +143,7 @@ pub use self::{
     live::{LiveEvent, LiveQuery},
     options::RelayOptions,
     outbox::{OutboxCounts, OutboxEntry, OutboxState},
-    overview::{Overview, OverviewWatcher, Standing},
+    overview::{Acknowledged, Overview, OverviewWatcher, Standing},
     passes::{PASSES_MAX, Pass, PassAverage, Passes},
     presence::{
         GONE_MS, HEARTBEAT_MS, PRESENT_MAX, Present, SHOWN_BYTES_MAX, Showing, TooMuchShown,

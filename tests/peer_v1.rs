@@ -11,7 +11,7 @@ mod wire;
 use std::{net::SocketAddr, time::Duration};
 
 use automerge::{ROOT, ReadDoc as _, transaction::Transactable as _};
-use concord::peer::{Document, DocumentEvent, FindError, Peer, Status};
+use concord::peer::{Acknowledged, Document, DocumentEvent, FindError, Peer, Status};
 use concord::store;
 
 use server::{JavaScript, Samod};
@@ -93,6 +93,7 @@ async fn a_story(server: SocketAddr, says_unavailable: bool) {
     let hers = alice.peer.create().await.unwrap();
     put(&hers, "first").await;
     hers.wait_confirmed(SOON).await.unwrap();
+    assert_eq!(hers.acknowledged(), Some(Acknowledged::Applied), "of disks they say nothing");
     let name = hers.url().to_string();
     let his = bob.find(&name).await;
     until(&his, &["first"]).await;

@@ -6,8 +6,8 @@ use clap::Args;
 use concord::{
     entity::Level,
     peer::{
-        AttachmentCounts, ConfirmError, OutboxCounts, OutboxState, Overview, Peer, RelayState,
-        RelayStatus, Standing, Status,
+        Acknowledged, AttachmentCounts, ConfirmError, OutboxCounts, OutboxState, Overview, Peer,
+        RelayState, RelayStatus, Standing, Status,
     },
 };
 use indicatif::HumanBytes;
@@ -289,6 +289,7 @@ async fn of_document(peer: &Peer, common: &Common, doc: &str) -> Result<(), Fail
     let document = waiting::find(peer, common, doc).await?;
     let confirmed = sync::confirm(peer, common, &document).await;
     let standing = document.standing().await?;
+    let acknowledged = document.acknowledged();
     let conflicts = document.conflicts()?.len();
     let (name, since_ms) = match &standing {
         Standing::LocalOnly { since_ms } => ("local-only", Some(*since_ms)),
@@ -310,6 +311,10 @@ async fn of_document(peer: &Peer, common: &Common, doc: &str) -> Result<(), Fail
         output::json(&json!({
             "document": document.id().as_str(),
             "standing": name,
+            "acknowledged": acknowledged.map(|means| match means {
+                Acknowledged::Durable => "durable",
+                _ => "applied",
+            }),
             "since": since,
             "reason": reason,
             "conflicts": conflicts,
@@ -320,7 +325,12 @@ async fn of_document(peer: &Peer, common: &Common, doc: &str) -> Result<(), Fail
         let words = match name {
             "local-only" => format!("only here, since {since}: no relay has confirmed any of it"),
             "ahead" => format!("edited {since}: no relay has confirmed all of it"),
-            "confirmed" => "a relay has all that is here".to_owned(),
+            "confirmed" => match acknowledged {
+                Some(Acknowledged::Durable) => "a relay has all that is here on its disk",
+                Some(_) => "a relay has received all that is here; it says nothing of its disk",
+                None => "a relay has all that was here",
+            }
+            .to_owned(),
             "behind" => "a relay has more than is here yet".to_owned(),
             "refused" => format!("refused by a relay ({reason}): see concord dead-letters"),
             _ => format!("cannot be read here: {reason}"),

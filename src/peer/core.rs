@@ -30,7 +30,7 @@ use super::{
     listen::{Partners, Streams},
     notes::Notes,
     outbox::{Outbox, OutboxEntry, Row},
-    overview::Board,
+    overview::{Acknowledged, Board},
     presence::Said,
     purge::Refusal,
     registry::Registry,
@@ -882,7 +882,11 @@ impl Core {
                 self.registry.home().index().durable(&held, &heads);
                 held.tell(|| DocumentEvent::Durable { heads });
             }
-            Published::RelayHas { connection, ack } => held.relay_has(connection, ack.durable),
+            Published::RelayHas { connection, ack } => {
+                let is_ours = self.connections.get(&connection) == Some(&true);
+                let means = if is_ours { Acknowledged::Durable } else { Acknowledged::Applied };
+                held.relay_has(connection, means, ack.durable);
+            }
             Published::Confirmed => {}
             Published::Unavailable => {
                 if !self.connections.is_empty() {

@@ -19,6 +19,7 @@ use super::{
     content::Incoming,
     edit::Pending,
     held::{Held, Phase, Ready},
+    overview::Acknowledged,
 };
 use crate::entity::{Level, Schema};
 
@@ -183,10 +184,16 @@ impl Document {
         self.peer.0.broadcast(self.id().clone(), data.into());
     }
 
-    /// Whether a relay has all that is here, and all that it told of is here. Relays that speak
-    /// `concord.v1` name only what is on their disk; others name what they have received.
+    /// Whether a relay has all that is here, and all that it told of is here:
+    /// [`Document::acknowledged`] says what "has" means.
     pub fn confirmed(&self) -> bool {
         self.held.confirmed()
+    }
+
+    /// What the word of the relay means by which the document is [`Document::confirmed`]; `None` if
+    /// it is not, as far as relays said since the document was opened.
+    pub fn acknowledged(&self) -> Option<Acknowledged> {
+        self.held.acknowledged()
     }
 
     /// Waits until [`Document::confirmed`].

@@ -23,6 +23,7 @@ use super::{
     lease::LeaseHolder,
     left_out::{self, LeftOut},
     locked,
+    overview::Acknowledged,
     presence::Present,
     purge::Refusal,
 };
@@ -91,8 +92,8 @@ struct Content {
     scheduled: bool,
     reloads: u8,
     left_out: LeftOut,
-    /// What each connection's relay has on disk, as it last said.
-    relay_has: BTreeMap<ConnectionId, BTreeSet<ChangeHash>>,
+    /// What each connection's relay has, as it last said.
+    relay_has: BTreeMap<ConnectionId, RelayHas>,
     /// What relays have had before any of that.
     base: Base,
     /// What a relay said that takes nothing more of it.
@@ -101,7 +102,19 @@ struct Content {
     news: Option<DocumentEvent>,
 }
 
+/// What a relay said that it has of a document.
+#[derive(Debug)]
+struct RelayHas {
+    heads: BTreeSet<ChangeHash>,
+    means: Acknowledged,
+}
+
 impl Content {
+    /// What relays said that they have, each.
+    fn said(&self) -> impl Iterator<Item = &BTreeSet<ChangeHash>> {
+        self.relay_has.values().map(|has| &has.heads)
+    }
+
     fn edits(&mut self) {
         let Self { doc, base, .. } = self;
         let heads = || doc.iter().flat_map(Automerge::get_heads).map(|head| ChangeHash(head.0));
@@ -471,12 +484,18 @@ impl Held {
         }
     }
 
-    /// A relay says that it has these heads on its disk.
-    pub(super) fn relay_has(&self, connection: ConnectionId, heads: Vec<ChangeHash>) {
+    /// A relay says that it has these heads, and means that.
+    pub(super) fn relay_has(
+        &self,
+        connection: ConnectionId,
+        means: Acknowledged,
+        heads: Vec<ChangeHash>,
+    ) {
         if heads.is_empty() {
             return;
         }
-        locked(&self.content).relay_has.insert(connection, heads.iter().copied().collect());
+        let has = RelayHas { heads: heads.iter().copied().collect(), means };
+        locked(&self.content).relay_has.insert(connection, has);
         self.recount();
         self.tell(|| DocumentEvent::RelayHas { heads });
     }
@@ -485,7 +504,7 @@ impl Held {
     pub(super) fn relays_have(&self) -> Vec<BTreeSet<automerge::ChangeHash>> {
         let hash = |head: &ChangeHash| automerge::ChangeHash(head.0);
         let heads = |heads: &BTreeSet<ChangeHash>| heads.iter().map(hash).collect();
-        locked(&self.content).relay_has.values().map(heads).collect()
+        locked(&self.content).said().map(heads).collect()
     }
 
     /// For the index: the number of the last write of any document when it was told which heads are
@@ -524,7 +543,7 @@ impl Held {
         let is_here = |head: &ChangeHash| {
             doc.get_change_meta_by_hash(&automerge::ChangeHash(head.0)).is_some()
         };
-        let mut theirs = content.relay_has.values();
+        let mut theirs = content.said();
         theirs.any(|theirs| !content.left_out.shown(theirs).iter().all(is_here))
     }
 
@@ -546,7 +565,7 @@ impl Held {
     /// All heads that some relay is known to have.
     pub(super) fn relays_had(&self) -> Heads {
         let content = locked(&self.content);
-        let said = content.relay_has.values().flatten().copied();
+        let said = content.said().flatten().copied();
         content.base.heads().into_iter().flatten().chain(said).collect()
     }
 
@@ -565,21 +584,25 @@ impl Held {
             doc.get_change_meta_by_hash(&automerge::ChangeHash(head.0)).is_some()
         };
         let theirs = content.relay_has.get(&connection);
-        theirs.is_some_and(|theirs| content.left_out.shown(theirs).iter().all(is_here))
+        theirs.is_some_and(|theirs| content.left_out.shown(&theirs.heads).iter().all(is_here))
     }
 
     fn recount(&self) {
         self.confirmations.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Whether a relay has all that is here on its disk, and all that it told us of is here, but
-    /// for what the document is shown without.
+    /// See [`Document::confirmed`](super::Document::confirmed).
     pub(super) fn confirmed(&self) -> bool {
+        self.acknowledged().is_some()
+    }
+
+    /// What a relay's word means that has all that is here, and told us of nothing that is not, but
+    /// for what the document is shown without: the most that one means.
+    pub(super) fn acknowledged(&self) -> Option<Acknowledged> {
         let content = locked(&self.content);
-        let Some(doc) = &content.doc else {
-            return false;
-        };
-        content.relay_has.values().any(|theirs| covers(doc, &content.left_out.shown(theirs)))
+        let doc = content.doc.as_ref()?;
+        let has_all = |has: &&RelayHas| covers(doc, &content.left_out.shown(&has.heads));
+        content.relay_has.values().filter(has_all).map(|has| has.means).max()
     }
 }
 

@@ -153,6 +153,16 @@ pub enum Standing {
     Stuck(OutboxState),
 }
 
+/// What a relay means when it says that it has something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Acknowledged {
+    /// It has received it. Relays that do not speak `concord.v1` say no more than that.
+    Applied,
+    /// It has it on its disk: all that one of `concord.v1` names.
+    Durable,
+}
+
 impl Document {
     /// How the document stands with relays, as far as they said: while none is connected, others
     /// may have changed it.

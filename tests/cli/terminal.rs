@@ -306,7 +306,7 @@ fn the_status_says_what_scripts_and_people_ask() {
     let said = json(&status(&[doc, "--json"]).1);
     assert_eq!((&said["standing"], &said["conflicts"]), (&"ahead".into(), &0.into()), "{said}");
     let (code, said, _) = status(&[doc, "--url", &relay.1, "--deadline", "60"]);
-    assert!(code == Some(0) && said.contains("a relay has all that is here"), "{said}");
+    assert!(code == Some(0) && said.contains("all that is here on its disk"), "{said}");
     assert_eq!(status(&[ABSENT]).0, Some(3));
 }
 

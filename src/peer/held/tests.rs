@@ -38,16 +38,20 @@ fn confirmed_is_what_a_relay_has_and_nothing_less() {
     let held = held();
     let first = edit(&held, 1);
     assert!(!held.confirmed());
-    held.relay_has(ConnectionId(1), vec![first]);
+    let has = |of, means, heads| held.relay_has(ConnectionId(of), means, heads);
+    has(1, Acknowledged::Durable, vec![first]);
     assert!(held.confirmed());
     let second = edit(&held, 2);
     assert!(!held.confirmed());
-    held.relay_has(ConnectionId(1), vec![second]);
-    assert!(held.confirmed());
-    held.relay_has(ConnectionId(2), vec![first]);
-    assert!(held.confirmed(), "one relay is enough");
-    held.relay_has(ConnectionId(1), vec![second, ChangeHash([9; 32])]);
-    assert!(!held.confirmed(), "the relay has something that we do not");
+    has(1, Acknowledged::Applied, vec![second]);
+    assert_eq!(held.acknowledged(), Some(Acknowledged::Applied));
+    has(2, Acknowledged::Durable, vec![first]);
+    assert_eq!(held.acknowledged(), Some(Acknowledged::Applied), "one relay is enough");
+    has(2, Acknowledged::Durable, vec![second]);
+    assert_eq!(held.acknowledged(), Some(Acknowledged::Durable), "the most that one says");
+    has(1, Acknowledged::Applied, vec![second, ChangeHash([9; 32])]);
+    has(2, Acknowledged::Durable, vec![second, ChangeHash([9; 32])]);
+    assert!(!held.confirmed(), "relays have something that we do not");
 }
 
 #[test]
