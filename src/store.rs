@@ -141,6 +141,13 @@ pub trait Store: Send + Sync + 'static {
     /// Writes rows, in order.
     fn write(&self, key: DocumentKey, writes: Vec<RowWrite>) -> BoxFuture<Result<(), StoreError>>;
 
+    /// Whether the writes that follow are to wait until somebody who held them lets them go, so that
+    /// they are flushed together: only while more are given, which takes no time. Each call with
+    /// `true` is followed by one with `false`. A store may take no notice of it.
+    fn hold(&self, is_held: bool) {
+        let _ = is_held;
+    }
+
     /// Documents of a tenant in key order, after `after`, at most `limit`.
     fn documents(
         &self,

@@ -44,6 +44,10 @@ impl<F: Fn(&DocumentKey, &[RowWrite]) + Send + Sync + 'static> Store for Observe
         self.inner.write(key, writes)
     }
 
+    fn hold(&self, is_held: bool) {
+        self.inner.hold(is_held);
+    }
+
     fn documents(
         &self,
         tenant: Tenant,

@@ -70,6 +70,23 @@ pub(super) struct State {
     timer: Option<u64>,
 }
 
+/// As long as it is there, the store waits for more to write: what says that an edit is on its way, and
+/// that the index does not know it, is on disk with the flush of the edit.
+struct Together(Arc<dyn Store>);
+
+impl Together {
+    fn new(store: &Arc<dyn Store>) -> Self {
+        store.hold(true);
+        Self(Arc::clone(store))
+    }
+}
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        self.0.hold(false);
+    }
+}
+
 impl Engine {
     /// Runs until it is told to close, or until nobody can tell it anything any more.
     pub(super) async fn run(
@@ -87,9 +104,18 @@ impl Engine {
         }
         self.core.recall();
         loop {
+            let mut together = None;
             while let Some(action) = self.core.poll() {
+                let is_edit = matches!(action, Action::Write(..));
+                if let Action::Note(..) | Action::Mark(..) = action {
+                    together.get_or_insert_with(|| Together::new(&self.store));
+                }
                 self.carry_out(action);
+                if is_edit {
+                    together = None;
+                }
             }
+            drop(together);
             if self.core.is_closed(self.now()) {
                 break;
             }

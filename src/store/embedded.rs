@@ -203,6 +203,10 @@ impl Store for Embedded {
         Box::pin(async move { answer?.await.unwrap_or(Err(StoreError::Closed)) })
     }
 
+    fn hold(&self, is_held: bool) {
+        self.shared.queue.hold(is_held);
+    }
+
     fn documents(
         &self,
         tenant: Tenant,

@@ -61,6 +61,8 @@ struct Inner {
     state: State,
     jobs: Vec<Job>,
     bytes: usize,
+    /// So many are giving more: what is there waits for that.
+    holding: usize,
     /// Writes not yet answered, by document.
     pending: HashMap<Prefix, usize>,
     /// Documents whose rows may be visible without being on disk, after a failed write.
@@ -99,8 +101,23 @@ impl Queue {
             return Err(StoreError::Busy { queued: inner.bytes, limit: self.bytes_max });
         }
         inner.push(job);
-        self.wake.notify_all();
+        if inner.holding == 0 {
+            self.wake.notify_all();
+        }
         Ok(answer)
+    }
+
+    /// See [`Store::hold`](super::Store::hold).
+    pub(super) fn hold(&self, is_held: bool) {
+        let mut inner = self.lock();
+        if is_held {
+            inner.holding += 1;
+            return;
+        }
+        inner.holding = inner.holding.saturating_sub(1);
+        if inner.holding == 0 && !inner.jobs.is_empty() {
+            self.wake.notify_all();
+        }
     }
 
     /// Refuses a read of what may not be on disk.
@@ -132,7 +149,8 @@ impl Queue {
     /// the end.
     pub(super) fn take(&self, window: Duration) -> Option<Vec<Job>> {
         let mut inner = self.lock();
-        while inner.jobs.is_empty() {
+        // Whoever holds what there is lets it go at once, but may end before.
+        while inner.jobs.is_empty() || inner.holding > 0 && matches!(inner.state, State::Open) {
             if !matches!(inner.state, State::Open) {
                 return None;
             }

@@ -149,6 +149,32 @@ async fn a_window_gathers_writes() {
 }
 
 #[tokio::test]
+async fn writes_that_are_held_share_a_flush_and_wait_for_nobody_who_closes() {
+    let (store, _) = store(&Options::default());
+    let many = |from: u8| (from..from + 20).map(|n| store.write(document(n), put(n, 10)));
+    store.hold(true);
+    store.hold(true);
+    let mut writes = many(0).collect::<Vec<_>>();
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(writes.iter_mut().all(is_waiting));
+    store.hold(false);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(writes.iter_mut().all(is_waiting), "somebody else holds them");
+    store.hold(false);
+    for write in writes {
+        write.await.unwrap();
+    }
+    assert_eq!(store.stats().flushes, 1);
+    store.hold(true);
+    let writes = many(20).collect::<Vec<_>>();
+    store.close().await.unwrap();
+    for write in writes {
+        write.await.unwrap();
+    }
+    assert_eq!(store.stats().flushes, 2);
+}
+
+#[tokio::test]
 async fn nothing_is_acknowledged_or_loaded_before_its_flush() {
     let (store, gate) = store(&Options::default());
     gate.shut();
