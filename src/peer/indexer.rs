@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use concord_protocol::DocumentId;
 use futures_util::future::join_all;
 use tokio::{
     sync::{mpsc, oneshot},
+    task::spawn_blocking,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -55,6 +57,7 @@ const REST: Duration = Duration::from_millis(10);
 /// Asks for all that gathered to be written, before the peer closes, and answers when it is on disk.
 pub(super) type Flush = oneshot::Sender<()>;
 
+#[derive(Clone)]
 pub(super) struct Indexer {
     pub(super) index: Arc<Indexing>,
     pub(super) registry: Arc<Registry>,
@@ -141,15 +144,22 @@ impl Indexer {
         // The schema that is kept is the one that entries were read by, most likely.
         self.schemas.is_known().await;
         let recalled = match self.store.load(DocumentKey::index()).await {
-            Ok(stored) => row::recall(stored),
-            Err(error) => {
-                tracing::warn!(%error, "the index cannot be read, and is made anew");
-                row::Recalled::default()
+            Ok(stored) => {
+                let recall = move || {
+                    let mut recalled = row::recall(stored);
+                    let kept = Table::of(std::mem::take(&mut recalled.entries));
+                    (recalled, kept)
+                };
+                // A whole table takes a while, for which tasks of the program are not to wait.
+                spawn_blocking(recall).await.map_err(|error| error.to_string())
             }
+            Err(error) => Err(error.to_string()),
         };
+        let (recalled, kept) = recalled.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the index cannot be read, and is made anew");
+            (row::Recalled::default(), Table::default())
+        });
         let marked: BTreeSet<DocumentId> = recalled.marked.into_iter().collect();
-        // Apart from the lock: whoever asks meanwhile is not to stop a thread for it.
-        let kept = Table::of(recalled.entries);
         self.index.change(|table| {
             *table = kept;
             table.len() > 0
@@ -289,17 +299,27 @@ impl Indexer {
         }
         let held: Vec<Arc<Held>> = there.iter().map(|id| self.registry.hold(id)).collect();
         let phases = join_all(held.iter().map(|held| timeout(OPEN_MAX, opened(held)))).await;
-        for (held, phase) in held.iter().zip(phases) {
+        let mut ready = Vec::new();
+        for (held, phase) in held.into_iter().zip(phases) {
             let is_gone = self.index.marks().is_gone(&held.id);
             match phase {
                 _ if is_gone => self.forget(work, &held.id),
-                Ok(Phase::Ready) => self.take(work, held),
+                Ok(Phase::Ready) => ready.push(held),
                 Ok(Phase::Absent | Phase::Unavailable) => self.forget(work, &held.id),
                 Ok(Phase::Broken(_) | Phase::Failed(_)) => self.unreadable(&held.id),
                 Ok(Phase::Loading) | Err(_) => {
                     self.unreadable(&held.id);
                     Self::later(work, &held.id);
                 }
+            }
+        }
+        for (held, outcome) in self.entries(ready).await {
+            let is_gone = self.index.marks().is_gone(&held.id);
+            match outcome {
+                _ if is_gone => self.forget(work, &held.id),
+                Ok(Some(entry)) => self.take(work, &held, entry),
+                Ok(None) => Self::later(work, &held.id),
+                Err(_) => self.unreadable(&held.id),
             }
         }
         if work.rows.len() >= ROWS_MAX {
@@ -316,15 +336,29 @@ impl Indexer {
         work.again_at.get_or_insert_with(|| Instant::now() + AGAIN);
     }
 
-    /// Takes the entry of a document.
-    fn take(&self, work: &mut Work, held: &Held) {
-        let id = &held.id;
-        // What automerge panics on is a document of others: it is not to end the index.
-        let entry = match catch_unwind(AssertUnwindSafe(|| self.entry(held))) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return Self::later(work, id),
-            Err(_) => return self.unreadable(id),
+    /// Reads documents. To go through a long history takes a while, for which tasks of the program
+    /// are not to wait.
+    async fn entries(
+        &self,
+        ready: Vec<Arc<Held>>,
+    ) -> Vec<(Arc<Held>, thread::Result<Option<Entry>>)> {
+        if ready.is_empty() {
+            return Vec::new();
+        }
+        let this = self.clone();
+        let read = move |held: Arc<Held>| {
+            // What automerge panics on is a document of others: it is not to end the index.
+            let entry = catch_unwind(AssertUnwindSafe(|| this.entry(&held)));
+            (held, entry)
         };
+        let all = spawn_blocking(move || ready.into_iter().map(read).collect());
+        // It does not panic; where the program ends meanwhile, so does the index.
+        all.await.unwrap_or_default()
+    }
+
+    /// Takes the entry of a document.
+    fn take(&self, work: &mut Work, held: &Held, entry: Entry) {
+        let id = &held.id;
         locked(&self.index.unreadable).remove(id);
         if self.index.change(|table| table.put(entry.clone())) {
             work.unkept.insert(id.clone());
