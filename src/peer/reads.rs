@@ -299,6 +299,14 @@ impl Peer {
         };
         let all = async {
             self.looked_at(asked).await?;
+            // To look at a document that nobody has open is to open it, which tells of it anew.
+            let anew = {
+                let marks = index.marks();
+                (marks.waiting() > 0).then(|| marks.asked())
+            };
+            if let Some(asked) = anew {
+                self.looked_at(asked).await?;
+            }
             if !is_built {
                 drop(progress.wait_for(|progress| progress.backlog == 0).await);
             }

@@ -57,10 +57,17 @@ fn names(page: &Page) -> Vec<&str> {
     page.rows.iter().map(Row::name).collect()
 }
 
+/// All names, once nothing of what relays bring is behind.
 async fn all(peer: &Peer) -> Vec<String> {
-    let page = peer.list("task", None, 1_000).await.unwrap();
-    assert!(page.behind.is_nothing(), "{:?}", page.behind);
-    names(&page).into_iter().map(str::to_owned).collect()
+    let listed = async {
+        loop {
+            let page = peer.list("task", None, 1_000).await.unwrap();
+            if page.behind.is_nothing() {
+                return names(&page).into_iter().map(str::to_owned).collect();
+            }
+        }
+    };
+    timeout(SOON, listed).await.unwrap()
 }
 
 fn string(text: &str) -> Value {
