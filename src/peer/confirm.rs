@@ -10,83 +10,67 @@ use tokio::{
 };
 
 use super::{
-    AttachmentCounts, ConfirmError, Document, DocumentEvent, FindError, OutboxEntry, OutboxState,
-    Peer, Refusal, RelayState, RelayStatus, Status, held::Held, standing,
+    AttachmentCounts, ConfirmError, Document, FindError, OutboxEntry, OutboxState, Peer, Refusal,
+    RelayState, RelayStatus, Status, held::Held, standing,
 };
 
 /// Documents waited for at once: each is in memory meanwhile.
 const AT_ONCE: usize = 32;
 
-/// How long a refusal must stand before whoever waits is told: what a relay said that went away just
-/// then is nobody's concern, for it may take the same when it comes back.
-const STANDS: Duration = Duration::from_millis(200);
+/// How often the outbox is looked into for what is refused.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// What whoever waits for one document hears.
-enum News {
-    /// Something may be otherwise than before.
-    Look,
-    /// A relay came or went.
-    Another,
-    /// A relay has just refused a change of it.
-    Refused(ConfirmError),
-    Closed,
+/// Waits for one document.
+pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(), ConfirmError> {
+    // What was refused before this is not refused again.
+    let refused = watch::Sender::new(BTreeMap::new());
+    let waited = tokio::select! {
+        waited = unless_refused(peer, held, deadline, refused.subscribe()) => waited,
+        () = look_for_refusals(peer, &refused) => Err(ConfirmError::Closed),
+    };
+    match waited {
+        Err(error @ ConfirmError::TimedOut { .. }) => {
+            Err(stuck(peer, Some(&held.id)).await.unwrap_or(error))
+        }
+        waited => waited,
+    }
 }
 
-/// Waits for one document. What was refused before counts only if it is refused again: by now a
-/// relay may take it.
-pub(super) async fn one(peer: &Peer, held: &Held, deadline: Instant) -> Result<(), ConfirmError> {
+/// Waits until a document is confirmed, or the relay refuses something of it.
+async fn unless_refused(
+    peer: &Peer,
+    held: &Held,
+    deadline: Instant,
+    mut refused: watch::Receiver<Refusals>,
+) -> Result<(), ConfirmError> {
     let mut confirmations = held.confirmations();
-    let mut events = held.events();
-    let mut status = peer.status();
-    let mut refused: Option<(ConfirmError, Instant)> = None;
     loop {
         confirmations.borrow_and_update();
+        let refusal = refused.borrow_and_update().get(&held.id).cloned().or_else(|| {
+            let Refusal { code, reason } = held.refusal()?;
+            Some((code, reason))
+        });
         if let Some(error) = broken(held) {
             return Err(error);
         }
         if held.confirmed() {
             return Ok(());
         }
-        if let Some(Refusal { code, reason }) = held.refusal() {
+        if let Some((code, reason)) = refusal {
             return Err(ConfirmError::Refused { document: held.id.clone(), code, reason });
         }
         let news = async {
             tokio::select! {
-                // What a relay said is heard before it is heard that this relay went.
-                biased;
-                event = events.recv() => refusal(held, event.ok()),
-                changed = confirmations.changed() => match changed {
-                    Ok(()) => News::Look,
-                    Err(_) => News::Closed,
-                },
-                Ok(()) = status.changed() => News::Another,
-                () = peer.0.engine.closed() => News::Closed,
+                changed = confirmations.changed() => changed.is_ok(),
+                changed = refused.changed() => changed.is_ok(),
+                () = peer.0.engine.closed() => false,
             }
         };
-        // Another relay may take what one refused, and so may this one when it comes back.
-        let stands = refused.as_ref().filter(|_| is_one_online(peer)).map(|(_, until)| *until);
-        match timeout_at(stands.map_or(deadline, |until| until.min(deadline)), news).await {
-            Ok(News::Look) => {}
-            Ok(News::Another) => refused = None,
-            Ok(News::Refused(error)) => {
-                refused.get_or_insert_with(|| (error, Instant::now() + STANDS));
-            }
-            Ok(News::Closed) => return Err(ConfirmError::Closed),
-            Err(_) => {
-                return Err(refused.map_or_else(|| timed_out(peer, 1, 1), |(error, _)| error));
-            }
+        match timeout_at(deadline, news).await {
+            Ok(true) => {}
+            Ok(false) => return Err(ConfirmError::Closed),
+            Err(_) => return Err(timed_out(peer, 1, 1)),
         }
-    }
-}
-
-/// What an event of a document says to whoever waits for it.
-fn refusal(held: &Held, event: Option<DocumentEvent>) -> News {
-    match event {
-        // What is out of sequence follows from another refusal, or from one that is dealt with.
-        Some(DocumentEvent::Refused { code, reason, .. }) if code != RefuseCode::OutOfSequence => {
-            News::Refused(ConfirmError::Refused { document: held.id.clone(), code, reason })
-        }
-        _ => News::Look,
     }
 }
 
@@ -203,15 +187,16 @@ pub(super) async fn all(
     }
 }
 
-/// Documents of which relays that are connected refuse something, with what to say of each.
+/// Documents of which the relay that is connected refuses something, with what to say of each.
 type Refusals = BTreeMap<DocumentId, (RefuseCode, String)>;
 
-/// Looks for them now and then, until the peer is closed.
+/// Looks for them now and then, until the peer is closed. Where there are several relays, another may
+/// take what one refuses; and one that went may take it when it comes back.
 async fn look_for_refusals(peer: &Peer, refused: &watch::Sender<Refusals>) {
     let counts = peer.outbox_counts();
     loop {
-        sleep(STANDS).await;
-        if counts.borrow().refused == 0 {
+        sleep(LOOK).await;
+        if counts.borrow().refused == 0 || !is_one_online(peer) {
             continue;
         }
         let Ok(list) = peer.list_outbox().await else { return };
@@ -233,7 +218,7 @@ async fn look_for_refusals(peer: &Peer, refused: &watch::Sender<Refusals>) {
 }
 
 /// What the outbox says of a document that is not going to be confirmed, or of the first such.
-pub(super) async fn stuck(peer: &Peer, of: Option<&DocumentId>) -> Option<ConfirmError> {
+async fn stuck(peer: &Peer, of: Option<&DocumentId>) -> Option<ConfirmError> {
     let list = peer.list_outbox().await.ok()?;
     let mut list = list.into_iter().filter(|entry| of.is_none_or(|of| *of == entry.document));
     list.find_map(|OutboxEntry { document, state, .. }| match state {
@@ -249,7 +234,7 @@ async fn confirmed(
     peer: &Peer,
     id: DocumentId,
     deadline: Instant,
-    mut refused: watch::Receiver<Refusals>,
+    refused: watch::Receiver<Refusals>,
 ) -> Result<(), ConfirmError> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let document: Document = match peer.find_within(id.as_str(), left).await {
@@ -260,20 +245,7 @@ async fn confirmed(
         Err(FindError::Closed) => return Err(ConfirmError::Closed),
         Err(_) => return Err(timed_out(peer, 1, 1)),
     };
-    let mut stands = None;
-    let is_refused = refused.wait_for(|refused| {
-        stands = refused.get(&id).cloned();
-        stands.is_some()
-    });
-    let waited = tokio::select! {
-        waited = one(peer, document.held(), deadline) => Some(waited),
-        // Its sender outlives this.
-        _ = is_refused => None,
-    };
-    match (waited, stands) {
-        (None, Some((code, reason))) => Err(ConfirmError::Refused { document: id, code, reason }),
-        (waited, _) => waited.unwrap_or(Err(ConfirmError::Closed)),
-    }
+    unless_refused(peer, document.held(), deadline, refused).await
 }
 
 /// What to say of a document that cannot be used.

@@ -202,13 +202,7 @@ impl Document {
     /// [`ConfirmError`] if that is not so in time.
     pub async fn wait_confirmed(&self, within: Duration) -> Result<(), ConfirmError> {
         self.peer.sync_now();
-        match confirm::one(&self.peer, &self.held, Instant::now() + within).await {
-            // It may have been refused before this call.
-            Err(error @ ConfirmError::TimedOut { .. }) => {
-                Err(confirm::stuck(&self.peer, Some(self.id())).await.unwrap_or(error))
-            }
-            waited => waited,
-        }
+        confirm::one(&self.peer, &self.held, Instant::now() + within).await
     }
 
     /// An empty change, so that there is something to store and to pass on.
