@@ -58,12 +58,22 @@ impl Section {
         }
     }
 
-    fn knows(self, key: &str) -> bool {
+    fn keys(self) -> Vec<&'static str> {
         match self {
-            Self::Serve => SERVE_KEYS.contains(&key),
+            Self::Serve => SERVE_KEYS.to_vec(),
             Self::Limits => {
-                limits(&mut RelayConfig::default()).iter().any(|(name, _)| *name == key)
+                limits(&mut RelayConfig::default()).into_iter().map(|(name, _)| name).collect()
             }
+        }
+    }
+
+    /// Where to look for what was meant by a key that is not there.
+    fn hint(self, key: &str) -> String {
+        let distance = |known: &&str| strsim::osa_distance(&key.replace('_', "-"), known);
+        let nearest = self.keys().into_iter().min_by_key(distance);
+        match nearest.filter(|nearest| distance(nearest) <= 1 + nearest.len() / 4) {
+            Some(nearest) => format!("did you mean {nearest:?}?"),
+            None => "`concord serve --print-config` lists them".to_owned(),
         }
     }
 }
@@ -125,12 +135,10 @@ impl File {
             };
             for (key, value) in inner {
                 let at = key.span().start;
-                if !section.knows(key.get_ref()) {
-                    let reason = format!(
-                        "[{}] has no setting {:?}; `concord serve --print-config` lists them",
-                        section.name(),
-                        key.get_ref()
-                    );
+                if !section.keys().contains(&&**key.get_ref()) {
+                    let (name, key) = (section.name(), key.get_ref());
+                    let hint = section.hint(key);
+                    let reason = format!("[{name}] has no setting {key:?}: {hint}");
                     return Err(wrong(at, reason));
                 }
                 let value = match value.get_ref() {

@@ -40,10 +40,11 @@ fn an_empty_variable_is_as_good_as_none() {
 #[test]
 fn an_unknown_key_is_refused_with_its_line() {
     let cases = [
-        ("[serve]\nport = 1\nprot = 2\n", 3, "no setting \"prot\""),
+        ("[serve]\nport = 1\nprot = 2\n", 3, "no setting \"prot\": did you mean \"port\"?"),
+        ("[limits]\nchange_bytes = 1\n", 2, "did you mean \"change-bytes\"?"),
         ("\n[server]\n", 2, "\"server\" is not known"),
         ("port = 1\n", 1, "\"port\" is not known"),
-        ("[limits]\n\nfoo = 1\n", 3, "no setting \"foo\""),
+        ("[limits]\n\nfoo = 1\n", 3, "no setting \"foo\": `concord serve --print-config` lists"),
         ("[serve]\nport = 1\nport = 2\n", 3, "duplicate key"),
         ("[serve]\nhost = [\"a\"]\n", 2, "expected a string"),
         ("[serve\n", 1, ""),
