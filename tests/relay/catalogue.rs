@@ -86,6 +86,18 @@ async fn until_listed(http: &Http, of: &str, count: usize) -> (Vec<Value>, Value
     timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("{count} of {of}"))
 }
 
+/// The last page, once nothing was news for a moment: each change of a document is.
+async fn until_quiet(http: &Http, of: &str, mut page: Value) -> Value {
+    loop {
+        sleep(Duration::from_millis(200)).await;
+        let (news, last) = all(http, of, after(&page), 7).await;
+        page = last;
+        if news.is_empty() {
+            return page;
+        }
+    }
+}
+
 fn after(page: &Value) -> String {
     format!("&after={}", page["cursor"].as_str().unwrap())
 }
@@ -138,6 +150,7 @@ async fn a_cursor_holds_over_a_restart_and_not_over_a_loss() {
     }
     ann.flush(SOON).await.unwrap();
     let (_, page) = until_listed(&http, "&type=task", 10).await;
+    let page = until_quiet(&http, "&type=task", page).await;
     ann.close().await.unwrap();
     first.shutdown().await.unwrap();
 
