@@ -120,6 +120,7 @@ marks! {
     SlotAwaited = "a background job waited for a slot",
     PutOff = "a background job was put off until later",
     DoneAfterPutOff = "a background job that had been put off was done",
+    RemovedInParts = "rows that a snapshot covers went in several writes",
     TailStayed = "changes came while a snapshot was built, and stayed behind it",
     AdoptedUpload = "a snapshot that a peer uploaded took effect",
     SnapshotSame = "a snapshot was built that was there already",

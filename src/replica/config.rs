@@ -9,6 +9,8 @@ pub const IDLE_MS: u64 = 60_000;
 pub const COMPACT_CHANGES: usize = 500;
 /// Bytes of changes after a snapshot that call for a new one, unless the snapshot is larger.
 pub const COMPACT_BYTES: usize = 256 * 1024;
+/// Rows of changes that go at once when a snapshot covers them: some 20 ms of work for a store.
+pub const REMOVE_ROWS: usize = 512;
 /// Milliseconds without a change after which the changes since the last check are given to a
 /// materialiser.
 pub const CHECK_MS: u64 = 2_000;
@@ -41,6 +43,8 @@ pub struct Config {
     pub compact_changes: usize,
     /// See [`COMPACT_BYTES`].
     pub compact_bytes: usize,
+    /// See [`REMOVE_ROWS`]; one at least.
+    pub remove_rows: usize,
     /// See [`CHECK_MS`].
     pub check_ms: u64,
     /// See [`JOBS_MAX`].
@@ -66,6 +70,7 @@ impl Config {
             idle_ms: IDLE_MS,
             compact_changes: COMPACT_CHANGES,
             compact_bytes: COMPACT_BYTES,
+            remove_rows: REMOVE_ROWS,
             check_ms: CHECK_MS,
             jobs: JOBS_MAX,
             stalled_ms: STALLED_MS,

@@ -77,6 +77,8 @@ pub(super) struct Written {
     pub(super) locals: Vec<Ticket>,
     /// A snapshot that takes effect once it is on disk.
     pub(super) adopt: bool,
+    /// Some of the rows that a snapshot covers, which go; more go after it.
+    pub(super) removes: bool,
 }
 
 /// Index pages on their way from storage.
@@ -107,6 +109,8 @@ pub(super) struct Document {
     pub(super) refused: BTreeSet<ChangeHash>,
     pub(super) meta: Meta,
     pub(super) writes: Vec<RowWrite>,
+    /// Changes that the snapshot covers, whose rows are yet to go.
+    pub(super) covered: VecDeque<ChangeHash>,
     pub(super) writing: Written,
     pub(super) written: BTreeMap<Ticket, Written>,
     pub(super) pages: Option<PagesRead>,
@@ -146,6 +150,7 @@ impl Document {
             refused: BTreeSet::new(),
             meta: Meta::default(),
             writes: Vec::new(),
+            covered: VecDeque::new(),
             writing: Written::default(),
             written: BTreeMap::new(),
             pages: None,
@@ -566,6 +571,9 @@ impl Document {
         if written.adopt {
             self.adopt_snapshot(core);
         }
+        if written.removes {
+            self.remove_covered(core);
+        }
     }
 
     /// A write failed: nothing can be said of this document until it is read again.
@@ -604,6 +612,8 @@ impl Document {
     pub(super) fn leave_memory(&mut self) -> Option<ConnectionId> {
         self.pages = None;
         self.orphans = Orphans::default();
+        // They go when it is read again, unless there is no such snapshot by then.
+        self.covered.clear();
         self.forget_graph();
         self.jobs.begin_again()
     }
@@ -652,6 +662,7 @@ impl Document {
             && self.inbox.is_empty()
             && self.writes.is_empty()
             && self.written.is_empty()
+            && self.covered.is_empty()
             && self.pages.is_none()
             && self.jobs.is_idle()
             && self.orphans.len() == 0

@@ -172,10 +172,13 @@ impl Document {
         };
         mark!(TailStayed, if !graph.tail().is_empty());
         mark!(AdoptedUpload, if from.is_some());
-        let deletes = covered.iter().map(|hash| RowWrite::Delete(change_row(hash)));
-        self.writes.extend(deletes);
         if let Some(old) = old {
             self.writes.extend(delete_snapshot(old.id, &old.index.root));
+        }
+        let is_removing = !self.covered.is_empty();
+        self.covered.extend(covered);
+        if !is_removing {
+            self.remove_covered(core);
         }
         if from.is_some() && self.opened && !self.opening {
             // Not before: what is made on top of it here has to find it here.
@@ -202,6 +205,18 @@ impl Document {
         self.durable_changed(core);
         self.start_upload(core);
         self.drive(core);
+    }
+
+    /// Has some of the rows go that the snapshot covers. Many at once would keep the store's writer
+    /// for seconds, and all that others write meanwhile: the next go when these have gone. What a
+    /// crash leaves goes when the document is read.
+    pub(super) fn remove_covered(&mut self, core: &mut Core) {
+        let some = self.covered.len().min(core.config.remove_rows.max(1));
+        let deletes = self.covered.drain(..some).map(|hash| RowWrite::Delete(change_row(&hash)));
+        self.writes.extend(deletes);
+        self.writing.removes = !self.covered.is_empty();
+        mark!(RemovedInParts, if self.writing.removes);
+        self.write(core);
     }
 }
 

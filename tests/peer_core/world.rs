@@ -111,7 +111,12 @@ fn read(bytes: &Bytes) -> impl Iterator<Item = Message> {
 fn config(name: &str, settings: &Settings) -> Config {
     let limits = settings.limits();
     // Snapshots, and reading back from them, are part of every run.
-    Config { compact_changes: 40, limits, ..Config::new(name.parse().unwrap(), metadata()) }
+    Config {
+        compact_changes: 40,
+        remove_rows: 7,
+        limits,
+        ..Config::new(name.parse().unwrap(), metadata())
+    }
 }
 
 fn metadata() -> PeerMetadata {

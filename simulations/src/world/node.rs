@@ -322,6 +322,7 @@ impl World<'_> {
         let settings = &self.plan.settings;
         let mut config = Config::new(peer, metadata);
         config.compact_changes = settings.compact_changes as usize;
+        config.remove_rows = config.compact_changes.div_ceil(4);
         config.idle_ms = u64::from(settings.idle_ms);
         config.check_ms = u64::from(settings.check_ms);
         config.strict = settings.strict && self.nodes[id].is_relay();
