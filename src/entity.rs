@@ -41,7 +41,7 @@ pub use self::{
     error::{SchemaError, SchemaErrors},
     expiry::Expiry,
     field::{Field, Kind, Literal, OnDelete, Pattern},
-    identity::{KEY_BYTES_MAX, KEY_KEY, document_id, generated_key, key_of, note_key},
+    identity::{KEY_BYTES_MAX, KEY_KEY, document_id, entity_id, generated_key, key_of, note_key},
     lens::{Parked, Why},
     migration::{Migration, Step},
     policy::Policy,

@@ -26,7 +26,7 @@ use super::{
     stats::{Latencies, to_f64},
 };
 use crate::{
-    entity::{EntityType, Schema, TENANT, Value, document_id, note_key},
+    entity::{EntityType, Schema, Value, entity_id, note_key},
     peer::{Peer, Query, Test},
     replica::{Kind, RowKey, RowWrite},
     store::{self, DocumentKey, Store, Tenant},
@@ -98,7 +98,7 @@ fn key(n: u32) -> String {
 }
 
 fn id(n: u32) -> DocumentId {
-    document_id(TENANT, "task", &key(n))
+    entity_id("task", &key(n))
 }
 
 /// Puts entities into a store, as a replica leaves them that others filled.

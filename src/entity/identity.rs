@@ -27,12 +27,17 @@ pub fn document_id(tenant: &str, type_name: &str, key: &str) -> DocumentId {
     DocumentId::from_random(digest([DOMAIN, tenant, type_name, key]))
 }
 
+/// [`document_id`] where there is one tenant, as now there is.
+pub fn entity_id(type_name: &str, key: &str) -> DocumentId {
+    document_id(TENANT, type_name, key)
+}
+
 /// The key of the entity in a document, if the document says it and it is so: whatever somebody
 /// writes there, no other key makes this name.
 pub fn key_of(doc: &impl ReadDoc, type_name: &str, id: &DocumentId) -> Option<String> {
     let (value, _) = doc.get(ROOT, KEY_KEY).ok()??;
     let key = value.as_scalar()?.as_str().filter(|key| key.len() <= KEY_BYTES_MAX)?;
-    (document_id(TENANT, type_name, key) == *id).then(|| key.to_owned())
+    (entity_id(type_name, key) == *id).then(|| key.to_owned())
 }
 
 /// Writes the key of the entity into its document, where it is not there and not too long.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use concord_protocol::DocumentId;
 
 use super::{ChangeError, Document, FindError, Peer, held::Phase};
-use crate::entity::{EntityType, TENANT, document_id};
+use crate::entity::{self, EntityType};
 
 /// An entity was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -27,10 +27,16 @@ pub enum EntityError {
     },
 }
 
+impl EntityError {
+    pub(super) fn begin(of: &EntityType, source: automerge::AutomergeError) -> Self {
+        Self::Begin { type_name: of.name.clone(), source }
+    }
+}
+
 impl Peer {
     /// The document of the entity with this type and key, whether or not it is here, or anywhere.
     pub fn entity_id(&self, type_name: &str, key: &str) -> DocumentId {
-        document_id(TENANT, type_name, key)
+        entity::entity_id(type_name, key)
     }
 
     /// The entity of this type with this key. It is the same document for everybody: what is not
@@ -64,7 +70,7 @@ impl Peer {
         } else {
             of.lacking(&Automerge::new())
         };
-        let begin = |source| EntityError::Begin { type_name: of.name.clone(), source };
+        let begin = |source| EntityError::begin(of, source);
         let chunk = |change: Change| Bytes::copy_from_slice(change.raw_bytes());
         let lacking: Vec<Bytes> = lacking.map_err(begin)?.into_iter().map(chunk).collect();
         if !lacking.is_empty() {

@@ -1,9 +1,10 @@
 //! Values and filters as people write them, read by the kind of the field.
 
 use concord::{
-    entity::{EntityType, Field, Kind, Value},
+    entity::{EntityType, Field, Kind, Value, entity_id},
     peer::{ReadError, Test},
 };
+use concord_protocol::{AutomergeUrl, DocumentId};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Map, Value as Json};
 
@@ -81,6 +82,19 @@ fn constant(field: &Field, words: &str) -> Result<Value, Failure> {
     })
 }
 
+/// What a reference to an entity of this type says: the document that is named, or that of the entity
+/// with this key, which may have its type before it.
+fn reference(to: &str, words: &str) -> String {
+    if words.parse::<AutomergeUrl>().is_ok() {
+        return words.to_owned();
+    }
+    let id = words.parse::<DocumentId>().unwrap_or_else(|_| {
+        let key = words.strip_prefix(to).and_then(|rest| rest.strip_prefix('/'));
+        entity_id(to, key.unwrap_or(words))
+    });
+    AutomergeUrl(id).to_string()
+}
+
 /// Words as JSON of a kind; nothing is null.
 fn of_words(field: &Field, words: &str) -> Result<Json, Failure> {
     if words.is_empty() {
@@ -119,6 +133,7 @@ fn of_words(field: &Field, words: &str) -> Result<Json, Failure> {
             }
             word.into()
         }
+        Kind::Reference { to, .. } => reference(to, &unquoted(words)).into(),
         Kind::Set { .. } if !words.starts_with('[') => {
             words.split(',').map(|word| Json::from(word.trim())).collect()
         }
@@ -186,6 +201,7 @@ mod tests {
             late = "boolean"
             labels = { kind = "set", items = "string" }
             extra = "json"
+            owner = { kind = "reference", to = "task" }
         "#;
         Schema::parse(schema).unwrap().types.remove("task").unwrap()
     }
@@ -220,6 +236,11 @@ mod tests {
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
+        }
+        let id = entity_id("task", "7");
+        for text in ["7", "task/7", id.as_str(), &format!("automerge:{id}")] {
+            let wanted = json!({ "owner": format!("automerge:{id}") });
+            assert_eq!(read(&format!("owner={text}")).unwrap(), wanted, "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     digest::{digest, first_word},
-    entity::{TENANT, Value, document_id},
+    entity::{Value, entity_id},
     peer::{Query, index::Test},
 };
 
@@ -47,7 +47,7 @@ impl Collection {
     /// The entity of this type with this key and what it refers to, and so on: so many references
     /// one after another are followed, up to [`DEPTH_MAX`]; 0 is the entity alone.
     pub fn entity(type_name: &str, key: &str, depth: u32) -> Self {
-        let document = document_id(TENANT, type_name, key);
+        let document = entity_id(type_name, key);
         let entity = Some((type_name.to_owned(), key.to_owned()));
         Self(Of::Entity { document, entity, depth: depth.min(DEPTH_MAX) })
     }
