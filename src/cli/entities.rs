@@ -43,7 +43,8 @@ pub(super) struct PutArgs {
     of: String,
     /// Its key
     key: String,
-    /// What to write, as in title=Shopping due=2026-12-01 labels=home,shop; FIELD= clears
+    /// What to write, as in title=Shopping due=2026-12-01 labels=home,shop; a reference by the key of
+    /// what it refers to; FIELD= clears
     #[arg(value_name = "FIELD=VALUE")]
     fields: Vec<String>,
 }
@@ -169,9 +170,6 @@ pub(super) async fn put(args: PutArgs) -> Result<(), Failure> {
         let types = types(&peer, &common).await?;
         let of = declared(&types, &of)?;
         let new = words::assignments(of, &fields)?;
-        // Before anything is begun.
-        let written = Json::Object(new.clone());
-        of.encode(&written).map_err(|error| Failure::usage(error.to_string()))?;
         let change = |entity: &mut Map<String, Json>| entity.extend(new);
         let (document, changed) = peer.put(of, &key, change).await?;
         let confirmed = sync::confirm(&peer, &common, &document).await;

@@ -38,6 +38,9 @@ pub enum TypedError {
     Invalid(#[from] Invalid),
 }
 
+/// Values to be written, by field; `None`: it is cleared.
+pub(crate) type Edits = BTreeMap<String, Option<Value>>;
+
 impl Entity<'_> {
     /// Its values as JSON: sets are lists in order, blobs lists of numbers, timestamps milliseconds.
     pub fn to_json(&self) -> Json {
@@ -103,21 +106,53 @@ impl EntityType {
         E: Serialize + DeserializeOwned,
     {
         let found = self.read(tx);
+        let (edits, given) = self.edits(&found, change)?;
+        self.write_edits(tx, &found, &edits)?;
+        Ok(given)
+    }
+
+    /// What `change` changes of an entity, with what it gives: nothing is written.
+    pub(crate) fn edits<E, R>(
+        &self,
+        found: &Entity<'_>,
+        change: impl FnOnce(&mut E) -> R,
+    ) -> Result<(Edits, R), TypedError>
+    where
+        E: Serialize + DeserializeOwned,
+    {
         let mut edited: E = found.decode()?;
         let before = self.encode(&edited)?;
         let given = change(&mut edited);
-        let after = self.encode(&edited)?;
+        let mut edits: Edits =
+            self.encode(&edited)?.into_iter().map(|(name, value)| (name, Some(value))).collect();
+        for (name, before) in before {
+            match edits.get(&name) {
+                Some(Some(after)) if *after == before => _ = edits.remove(&name),
+                Some(_) => {}
+                None => _ = edits.insert(name, None),
+            }
+        }
+        Ok((edits, given))
+    }
+
+    /// Writes them into an entity as it was found.
+    pub(crate) fn write_edits(
+        &self,
+        tx: &mut impl Transactable,
+        found: &Entity<'_>,
+        edits: &Edits,
+    ) -> Result<(), TypedError> {
         let mut write = Writer::new(self, tx);
-        for (name, value) in &after {
-            if before.get(name) != Some(value) {
+        for (name, value) in edits {
+            if let Some(value) = value {
                 write.set(&[name], value)?;
             }
         }
-        for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        for (name, _) in edits.iter().filter(|(_, value)| value.is_none()) {
             write.clear(&[name])?;
         }
-        self.validate_edit(&found, tx)?;
-        Ok(given)
+        self.validate_edit(found, tx)?;
+        Ok(())
     }
 
     /// A type of the program as values of the fields. What is null has none, and

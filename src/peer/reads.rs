@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use automerge::Automerge;
 use concord_protocol::DocumentId;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::oneshot, time::timeout};
@@ -99,20 +100,45 @@ impl Peer {
         key: &str,
         change: impl FnOnce(&mut E) -> R,
     ) -> Result<(Document, Changed<R>), PutError> {
+        self.schema_is_known().await;
+        let document = self.hold(&self.entity_id(&of.name, key));
+        if !self.known(&document).await.map_err(EntityError::from)? {
+            return self.begin_with(of, key, change).await;
+        }
         let document = self.entity(of, key).await?;
         let edited = document.change(|tx| {
             let given = of.edit(tx, change)?;
             note_key(tx, key)?;
             Ok(given)
         });
-        match edited.await {
-            Ok(changed) => Ok((document, changed)),
-            Err(ChangeError::Edit(error)) => match error.downcast::<TypedError>() {
-                Ok(error) => Err((*error).into()),
-                Err(error) => Err(ChangeError::Edit(error).into()),
-            },
-            Err(error) => Err(error.into()),
-        }
+        let changed = edited.await.map_err(typed)?;
+        Ok((document, changed))
+    }
+
+    /// Begins an entity with what is to be written into it, unless that does not fit its type: then
+    /// there is no entity.
+    async fn begin_with<E: Serialize + DeserializeOwned, R>(
+        &self,
+        of: &EntityType,
+        key: &str,
+        change: impl FnOnce(&mut E) -> R,
+    ) -> Result<(Document, Changed<R>), PutError> {
+        let mut rehearsal = Automerge::new();
+        of.begin(&mut rehearsal).map_err(|source| EntityError::begin(of, source))?;
+        let found = of.read(&rehearsal);
+        let (edits, value) = of.edits(&found, change)?;
+        let mut tx = rehearsal.transaction();
+        of.write_edits(&mut tx, &found, &edits)?;
+        tx.rollback();
+        let document = self.entity(of, key).await?;
+        let edited = document.change(|tx| {
+            let found = of.read(tx);
+            of.write_edits(tx, &found, &edits)?;
+            note_key(tx, key)?;
+            Ok(())
+        });
+        let change = edited.await.map_err(typed)?.change;
+        Ok((document, Changed { value, change }))
     }
 
     /// The entity of this type with this key, if there is something of it here. Asks no relay:
@@ -354,6 +380,17 @@ impl Peer {
             }
         };
         let _ = timeout(WRITE_MAX, write).await;
+    }
+}
+
+/// What does not fit is said as that.
+fn typed(error: ChangeError) -> PutError {
+    match error {
+        ChangeError::Edit(error) => match error.downcast::<TypedError>() {
+            Ok(error) => (*error).into(),
+            Err(error) => ChangeError::Edit(error).into(),
+        },
+        error => error.into(),
     }
 }
 

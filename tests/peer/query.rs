@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use automerge::{ROOT, transaction::Transactable as _};
 use concord::{
     entity::{EntityType, Schema, Value},
-    peer::{Document, LiveEvent, LiveQuery, Page, Peer, Query, ReadError, Row, Test},
+    peer::{Document, LiveEvent, LiveQuery, Page, Peer, PutError, Query, ReadError, Row, Test},
     relay::{Relay, RelayConfig},
     review::Choice,
     store::{self, Store},
@@ -239,6 +239,23 @@ async fn a_live_query_tells_what_becomes_different_here_and_elsewhere() {
     until(&mut live, &mut rows, is_bens).await;
     assert_eq!(all(&ben).await, ["a"], "the key went with the document");
     drop(relay);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_begins_no_entity() {
+    let peer = peer();
+    let wrong = |task: &mut Map<String, Json>| task.insert("due".to_owned(), json!("soon"));
+    let refused = peer.put(&task(), "a", wrong).await.unwrap_err();
+    assert!(matches!(refused, PutError::Typed(_)), "{refused}");
+    assert!(peer.get(&task(), "a").await.unwrap().is_none());
+    assert!(peer.documents().await.unwrap().is_empty());
+    assert!(peer.outbox().await.unwrap().is_empty());
+    put(&peer, "a", json!({ "due": 1 })).await;
+    let refused = peer.put(&task(), "a", wrong).await.unwrap_err();
+    assert!(matches!(refused, PutError::Typed(_)), "{refused}");
+    let values = peer.get(&task(), "a").await.unwrap().unwrap().values;
+    assert_eq!(values.get("due"), Some(&Value::Timestamp(1)));
+    assert_eq!(all(&peer).await, ["a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
