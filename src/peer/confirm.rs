@@ -196,10 +196,9 @@ async fn look_for_refusals(peer: &Peer, refused: &watch::Sender<Refusals>) {
     let counts = peer.outbox_counts();
     loop {
         sleep(LOOK).await;
-        if counts.borrow().refused == 0 || !is_one_online(peer) {
-            continue;
-        }
-        let Ok(list) = peer.list_outbox().await else { return };
+        let may_be_some = counts.borrow().refused > 0 && is_one_online(peer);
+        let list = if may_be_some { peer.list_outbox().await } else { Ok(Vec::new()) };
+        let Ok(list) = list else { return };
         let now: Refusals = list
             .into_iter()
             .filter_map(|OutboxEntry { document, state, .. }| match state {
