@@ -177,6 +177,12 @@ impl Catalogue {
 
     /// Somebody opened a document, and it is of this type. Waits for the disk if that is news.
     pub(super) async fn looked_at(&self, document: &DocumentId, of: &str, is_deleted: bool) {
+        // Before it is known what was kept, all would be news: cursors outlive a restart.
+        let mut changes = self.changes.subscribe();
+        while !self.feed().is_ready() {
+            // We have the sender.
+            let _ = changes.changed().await;
+        }
         let marking = {
             let mut feed = self.feed();
             let Some(mark) = feed.looking(document, of, is_deleted) else { return };

@@ -4,7 +4,7 @@ use concord::{
     entity::{EntityType, Field, Kind, Value, entity_id},
     peer::{ReadError, Test},
 };
-use concord_protocol::{AutomergeUrl, DocumentId};
+use concord_protocol::AutomergeUrl;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Map, Value as Json};
 
@@ -85,14 +85,11 @@ fn constant(field: &Field, words: &str) -> Result<Value, Failure> {
 /// What a reference to an entity of this type says: the document that is named, or that of the entity
 /// with this key, which may have its type before it.
 fn reference(to: &str, words: &str) -> String {
-    if words.parse::<AutomergeUrl>().is_ok() {
-        return words.to_owned();
-    }
-    let id = words.parse::<DocumentId>().unwrap_or_else(|_| {
+    let named = words.parse::<AutomergeUrl>().unwrap_or_else(|_| {
         let key = words.strip_prefix(to).and_then(|rest| rest.strip_prefix('/'));
-        entity_id(to, key.unwrap_or(words))
+        AutomergeUrl(entity_id(to, key.unwrap_or(words)))
     });
-    AutomergeUrl(id).to_string()
+    named.to_string()
 }
 
 /// Words as JSON of a kind; nothing is null.
