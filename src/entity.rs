@@ -54,6 +54,7 @@ pub use self::{
     typed::TypedError,
     validate::{Invalid, Problem},
     value::Value,
+    words::nearest,
 };
 pub(crate) use self::{
     lens::{Brought, Chain, Meant, Standings, is_mark},

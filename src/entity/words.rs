@@ -7,14 +7,19 @@ pub(super) fn quoted(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The known name that was meant, most likely; other words if none is near.
-pub(super) fn instead(name: &str, known: &[&str], otherwise: &str) -> String {
+/// The known name that was meant, most likely; `None` if none is near.
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     if name.len() > super::limits::NAME_BYTES_MAX {
-        return otherwise.to_owned();
+        return None;
     }
-    let distance = |known: &&&str| strsim::osa_distance(name, known);
-    let nearest = known.iter().min_by_key(distance);
-    match nearest.filter(|nearest| distance(nearest) <= 1 + nearest.len() / 4) {
+    let distance = |known: &&str| strsim::osa_distance(name, known);
+    let nearest = known.iter().copied().min_by_key(distance);
+    nearest.filter(|nearest| distance(nearest) <= 1 + nearest.len() / 4)
+}
+
+/// The same in words; others if none is near.
+pub(super) fn instead(name: &str, known: &[&str], otherwise: &str) -> String {
+    match nearest(name, known) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => otherwise.to_owned(),
     }

@@ -5,7 +5,7 @@ use std::{
     str::FromStr,
 };
 
-use concord::relay::RelayConfig;
+use concord::{entity::nearest, relay::RelayConfig};
 use toml::de::{DeTable, DeValue};
 
 use super::{ConfigError, FILE, limits::limits};
@@ -69,9 +69,7 @@ impl Section {
 
     /// Where to look for what was meant by a key that is not there.
     fn hint(self, key: &str) -> String {
-        let distance = |known: &&str| strsim::osa_distance(&key.replace('_', "-"), known);
-        let nearest = self.keys().into_iter().min_by_key(distance);
-        match nearest.filter(|nearest| distance(nearest) <= 1 + nearest.len() / 4) {
+        match nearest(&key.replace('_', "-"), &self.keys()) {
             Some(nearest) => format!("did you mean {nearest:?}?"),
             None => "`concord serve --print-config` lists them".to_owned(),
         }
