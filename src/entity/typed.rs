@@ -123,15 +123,12 @@ impl EntityType {
         let mut edited: E = found.decode()?;
         let before = self.encode(&edited)?;
         let given = change(&mut edited);
-        let mut edits: Edits =
-            self.encode(&edited)?.into_iter().map(|(name, value)| (name, Some(value))).collect();
-        for (name, before) in before {
-            match edits.get(&name) {
-                Some(Some(after)) if *after == before => _ = edits.remove(&name),
-                Some(_) => {}
-                None => _ = edits.insert(name, None),
-            }
-        }
+        let after = self.encode(&edited)?;
+        let cleared = before.keys().filter(|name| !after.contains_key(*name)).cloned();
+        let cleared: Vec<String> = cleared.collect();
+        let set = after.into_iter().filter(|(name, value)| before.get(name) != Some(value));
+        let edits = set.map(|(name, value)| (name, Some(value)));
+        let edits = edits.chain(cleared.into_iter().map(|name| (name, None))).collect();
         Ok((edits, given))
     }
 

@@ -62,9 +62,30 @@ impl Peer {
     /// # }
     /// ```
     pub async fn entity(&self, of: &EntityType, key: &str) -> Result<Document, EntityError> {
+        let (document, is_there) = self.hold_entity(of, key).await?;
+        self.complete(&document, is_there, of).await?;
+        Ok(document)
+    }
+
+    /// The document of an entity, and whether something of it is stored here.
+    pub(super) async fn hold_entity(
+        &self,
+        of: &EntityType,
+        key: &str,
+    ) -> Result<(Document, bool), EntityError> {
         self.schema_is_known().await;
         let document = self.hold(&self.entity_id(&of.name, key));
         let is_there = self.known(&document).await?;
+        Ok((document, is_there))
+    }
+
+    /// Begins an entity with what its document lacks of what its type begins with.
+    pub(super) async fn complete(
+        &self,
+        document: &Document,
+        is_there: bool,
+        of: &EntityType,
+    ) -> Result<(), EntityError> {
         let lacking = if is_there {
             document.read(|doc| of.lacking(doc))?
         } else {
@@ -76,7 +97,7 @@ impl Peer {
         if !lacking.is_empty() {
             document.adopt(lacking, of.level_of_create()).await?;
         }
-        Ok(document)
+        Ok(())
     }
 
     /// Whether something of a document is stored here, once that is known.

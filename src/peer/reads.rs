@@ -100,12 +100,12 @@ impl Peer {
         key: &str,
         change: impl FnOnce(&mut E) -> R,
     ) -> Result<(Document, Changed<R>), PutError> {
-        self.schema_is_known().await;
-        let document = self.hold(&self.entity_id(&of.name, key));
-        if !self.known(&document).await.map_err(EntityError::from)? {
-            return self.begin_with(of, key, change).await;
+        let (document, is_there) = self.hold_entity(of, key).await?;
+        if !is_there {
+            let changed = self.begin_with(&document, of, key, change).await?;
+            return Ok((document, changed));
         }
-        let document = self.entity(of, key).await?;
+        self.complete(&document, is_there, of).await?;
         let edited = document.change(|tx| {
             let given = of.edit(tx, change)?;
             note_key(tx, key)?;
@@ -119,10 +119,11 @@ impl Peer {
     /// there is no entity.
     async fn begin_with<E: Serialize + DeserializeOwned, R>(
         &self,
+        document: &Document,
         of: &EntityType,
         key: &str,
         change: impl FnOnce(&mut E) -> R,
-    ) -> Result<(Document, Changed<R>), PutError> {
+    ) -> Result<Changed<R>, PutError> {
         let mut rehearsal = Automerge::new();
         of.begin(&mut rehearsal).map_err(|source| EntityError::begin(of, source))?;
         let found = of.read(&rehearsal);
@@ -130,7 +131,7 @@ impl Peer {
         let mut tx = rehearsal.transaction();
         of.write_edits(&mut tx, &found, &edits)?;
         tx.rollback();
-        let document = self.entity(of, key).await?;
+        self.complete(document, false, of).await?;
         let edited = document.change(|tx| {
             let found = of.read(tx);
             of.write_edits(tx, &found, &edits)?;
@@ -138,7 +139,7 @@ impl Peer {
             Ok(())
         });
         let change = edited.await.map_err(typed)?.change;
-        Ok((document, Changed { value, change }))
+        Ok(Changed { value, change })
     }
 
     /// The entity of this type with this key, if there is something of it here. Asks no relay:
