@@ -60,10 +60,7 @@ async fn each_refused_change_is_shown_and_one_key_deals_with_it() {
     assert_eq!(sorted, [before, short, long]);
 
     // Whoever ends it has done nothing more.
-    let mut at = Terminal::of(dir, &["dead-letters", "review"]);
-    at.until(PROMPT);
-    at.press("q");
-    at.until("done with 0, left 1 open");
-    assert!(at.child.wait().unwrap().success());
+    let at = Terminal::of(dir, &["dead-letters", "review"]);
+    at.quit(PROMPT, "done with 0, left 1 open");
     relay.shutdown().await.unwrap();
 }

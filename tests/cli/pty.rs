@@ -69,6 +69,14 @@ impl Terminal {
         }
     }
 
+    /// Waits until it asks, ends it, and waits for its last words.
+    pub(crate) fn quit(mut self, prompt: &str, says: &str) {
+        self.until(prompt);
+        self.press("q");
+        self.until(says);
+        assert!(self.child.wait().unwrap().success());
+    }
+
     pub(crate) fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }

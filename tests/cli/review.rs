@@ -58,10 +58,7 @@ async fn one_key_decides_and_one_takes_it_back() {
     assert_eq!(json_of(ann, &["conflicts", "ls", "--json"]).as_array().unwrap().len(), 1);
 
     // Whoever ends it has decided nothing more.
-    let mut at = Terminal::of(ann, &["conflicts", "review"]);
-    at.until(PROMPT);
-    at.press("q");
-    at.until("decided 0, left 1 open");
-    assert!(at.child.wait().unwrap().success());
+    let at = Terminal::of(ann, &["conflicts", "review"]);
+    at.quit(PROMPT, "decided 0, left 1 open");
     relay.shutdown().await.unwrap();
 }

@@ -10,7 +10,7 @@ use concord_protocol::{DocumentId, Message};
 use crate::world::{Settings, World};
 
 const DOCUMENTS: u64 = 24;
-/// Of which this many are told of before others wait, and one more than that.
+/// So many of them a connection may have.
 const AT_ONCE: usize = 10;
 
 fn document(number: u64) -> DocumentId {
