@@ -489,6 +489,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Tells only of what is another value.
+fn replace<T: PartialEq>(shown: &watch::Sender<T>, value: T) {
+    shown.send_if_modified(|before| {
+        let is_other = *before != value;
+        *before = value;
+        is_other
+    });
+}
+
 /// Eight random bytes. Where the system gives none (it is out of entropy at boot, say), the
 /// hasher's own seed, which the standard library draws once from the same source.
 fn random_number() -> u64 {

@@ -50,6 +50,7 @@ use super::{
     locked,
     overview::Board,
     registry::Registry,
+    replace,
     schema::Schemas,
     standing,
 };
@@ -459,21 +460,13 @@ impl Collections {
     /// Has relays told first of what belongs to entities: no catalogue tells of that.
     fn prefer(&self) {
         let members = self.book().members();
-        self.board.preferred.send_if_modified(|known| {
-            let is_other = *known != members;
-            *known = members;
-            is_other
-        });
+        replace(&self.board.preferred, members);
     }
 
     /// Tells how far all are.
     fn tell(&self) {
         let statuses = self.book().statuses();
-        self.statuses.send_if_modified(|known| {
-            let is_other = *known != statuses;
-            *known = statuses;
-            is_other
-        });
+        replace(&self.statuses, statuses);
     }
 
     async fn write(&self, row: RowWrite) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     AttachmentCounts, ConfirmError, Document, FindError, OutboxEntry, OutboxState, Peer, Refusal,
-    RelayState, RelayStatus, Status, held::Held, standing,
+    RelayState, RelayStatus, Status, held::Held, replace, standing,
 };
 
 /// Documents waited for at once: each is in memory meanwhile.
@@ -208,11 +208,7 @@ async fn look_for_refusals(peer: &Peer, refused: &watch::Sender<Refusals>) {
                 _ => None,
             })
             .collect();
-        refused.send_if_modified(|before| {
-            let is_other = *before != now;
-            *before = now;
-            is_other
-        });
+        replace(refused, now);
     }
 }
 

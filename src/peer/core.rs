@@ -34,6 +34,7 @@ use super::{
     presence::Said,
     purge::Refusal,
     registry::Registry,
+    replace,
     replacing::{Replacement, Replacing, letter_row},
     schedule::{Debounce, Schedule},
     schema::{Judged, Keeper, Schemas, Unread},
@@ -627,11 +628,7 @@ impl Core {
 
     fn tell_partner(&self) {
         let partner = self.partners.last();
-        self.board.partner.send_if_modified(|known| {
-            let is_other = *known != partner;
-            *known = partner;
-            is_other
-        });
+        replace(&self.board.partner, partner);
     }
 
     fn call(&mut self, asked: Option<ConnectionId>, call: Call, done: CallDone) {

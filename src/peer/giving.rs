@@ -9,6 +9,7 @@ use concord_protocol::DocumentId;
 
 use super::{
     core::{Action, Core},
+    replace,
     schedule::{FLYING_MAX, Verdict},
 };
 use crate::{
@@ -121,11 +122,7 @@ impl Core {
 
     fn tell_left_out(&self) {
         let left_out = self.crowd.most_left_out();
-        self.board.left_out.send_if_modified(|known| {
-            let is_other = *known != left_out;
-            *known = left_out;
-            is_other
-        });
+        replace(&self.board.left_out, left_out);
     }
 
     /// Gives what rests, and what relays do not answer for.

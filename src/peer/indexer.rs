@@ -26,6 +26,7 @@ use super::{
     indexing::{Indexing, Progress},
     locked,
     registry::Registry,
+    replace,
     schema::Schemas,
 };
 use crate::{
@@ -219,11 +220,7 @@ impl Indexer {
     fn tell(&self, work: &Work) {
         let progress =
             Progress { is_recalled: true, backlog: work.backlog.len(), total: work.total };
-        self.index.progress.send_if_modified(|before| {
-            let is_other = *before != progress;
-            *before = progress;
-            is_other
-        });
+        replace(&self.index.progress, progress);
     }
 
     /// Looks at some of what has no entry yet.

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     held::Held,
     index::{marks::Marks, project::Projector, row, table::Table},
-    locked,
+    locked, replace,
 };
 use crate::{
     digest::heads_number,
@@ -143,11 +143,7 @@ impl Indexing {
         let conflicts = table.conflicts();
         drop(table);
         if is_other {
-            self.conflicts.send_if_modified(|before| {
-                let is_other = *before != conflicts;
-                *before = conflicts;
-                is_other
-            });
+            replace(&self.conflicts, conflicts);
             self.changes.send_modify(|count| *count = count.wrapping_add(1));
         }
         is_other

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Document, Peer, core::Command, held::Held, leases::Answered};
+use super::{Document, Peer, core::Command, held::Held, leases::Answered, replace};
 use crate::entity::{LeaseRule, type_of};
 
 /// Milliseconds that a request waits for the answer of a relay.
@@ -321,9 +321,5 @@ impl Document {
 /// Tells a document who else holds its lease.
 pub(super) fn tell(held: &Arc<Held>, other: Option<&Told>) {
     let other = other.map(LeaseHolder::from);
-    held.leased_to.send_if_modified(|known| {
-        let is_other = *known != other;
-        *known = other;
-        is_other
-    });
+    replace(&held.leased_to, other);
 }

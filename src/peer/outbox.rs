@@ -26,6 +26,7 @@ pub(super) use self::row::{Row, RowLetter, RowRefused, on_its_way};
 use super::{
     base::{BASE_HEADS_MAX, Heads},
     overview::Board,
+    replace,
 };
 use crate::{entity::Level, replica::Now};
 
@@ -632,11 +633,7 @@ impl Outbox {
             }
             passes.stands(self.now, stands, || board.bytes()) || is_in_step
         });
-        board.counts.send_if_modified(|known| {
-            let is_other = *known != counts;
-            *known = counts;
-            is_other
-        });
+        replace(&board.counts, counts);
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{
     dialer::Breaker,
     relays::{RelayKey, Relays, Standing},
+    replace,
 };
 
 /// Whether a relay can be reached at the moment. Edits work all the same.
@@ -209,15 +210,6 @@ impl StatusBoard {
     pub(super) fn subscribe_relays(&self) -> watch::Receiver<Vec<RelayStatus>> {
         self.relays.subscribe()
     }
-}
-
-/// Tells only of what is another value.
-fn replace<T: PartialEq>(shown: &watch::Sender<T>, value: T) {
-    shown.send_if_modified(|before| {
-        let is_other = *before != value;
-        *before = value;
-        is_other
-    });
 }
 
 #[cfg(test)]

@@ -18,7 +18,11 @@ use super::{
     sweep::Sweeper,
     transfer::{self, TransferError},
 };
-use crate::{blobs::Shelf, peer::locked, replica::ConnectionId};
+use crate::{
+    blobs::Shelf,
+    peer::{locked, replace},
+    replica::ConnectionId,
+};
 
 /// How long before a relay that could not take something is asked again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -217,11 +221,7 @@ impl Desk {
             }
         }
         drop(troubles);
-        self.counts.send_if_modified(|before| {
-            let is_other = *before != counts;
-            *before = counts;
-            is_other
-        });
+        replace(&self.counts, counts);
         first
     }
 
