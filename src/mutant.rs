@@ -104,6 +104,8 @@ mutants! {
     SidesAsTheyCome = "sides-as-they-come" breaks ["convergence"],
     /// A lease is granted though another session holds it.
     GrantHeldLease = "grant-held-lease" breaks ["one-lease"],
+    /// A peer takes a lease for its own for as long as it was granted, also without a relay.
+    TrustGrantAlone = "trust-grant-alone" breaks ["one-lease"],
     /// An edit made without a relay returns with the first one made with one.
     WaitForNetwork = "wait-for-network" breaks ["local-first", "progress", "durability"],
     /// What was taken out of a document is not kept.

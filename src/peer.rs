@@ -173,6 +173,8 @@ struct Inner {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
     engine: mpsc::UnboundedSender<Command>,
+    /// From which the engine counts the time.
+    started: Instant,
     tasks: TaskSender<Task>,
     links: Links,
     session: SessionId,

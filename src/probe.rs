@@ -114,6 +114,7 @@ marks! {
     LeaseOverNewConnection = "the holder of a lease came back over another connection",
     LeaseSettling = "a lease was not granted because the relay had just started",
     LeaseBack = "the holder of a lease came back to a relay that had started again",
+    LeaseLapsed = "no relay had answered in time to who held a lease",
     LeaseBackFromAnother = "two came back for one lease, and the later holder got it",
 
     // Jobs and snapshots.

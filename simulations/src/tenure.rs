@@ -1,7 +1,7 @@
 //! Leases: what users do with them, and what must be true of what relays say. Drawn after the rest
 //! and from numbers of its own, as [`crate::pressure`] is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use concord::replica::ConnectionId;
 use concord_protocol::{LeaseHolder, SessionId, limits::LEASE_GRACE_MS};
@@ -86,7 +86,11 @@ pub(crate) fn draw(plan: &mut Plan) {
 
 /// What relays said of leases, by relay and document.
 #[derive(Debug, Default)]
-pub(crate) struct Tenures(BTreeMap<(usize, u8), Grant>);
+pub(crate) struct Tenures {
+    grants: BTreeMap<(usize, u8), Grant>,
+    /// Sessions from which somebody took it, and who were granted nothing since: they hear of it late.
+    taken: BTreeSet<(usize, u8, SessionId)>,
+}
 
 /// A grant, as far as is known from outside.
 #[derive(Debug)]
@@ -101,17 +105,18 @@ struct Grant {
 }
 
 impl Tenures {
-    /// A relay says who holds a lease, to whoever has this session.
+    /// A relay says who holds a lease, to whoever has this session. Whether it is granted anew.
     pub(crate) fn told(
         &mut self,
         (relay, document): (usize, u8),
         now_us: u64,
         (to, theirs): (ConnectionId, Option<&SessionId>),
         holder: &LeaseHolder,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let (session, fence) = (&holder.who.session, holder.fence);
         let until_us = now_us + u64::from(holder.left_ms) * MS;
-        let grant = self.0.entry((relay, document)).or_insert_with(|| Grant {
+        let is_first = !self.grants.contains_key(&(relay, document));
+        let grant = self.grants.entry((relay, document)).or_insert_with(|| Grant {
             session: session.clone(),
             fence,
             until_us,
@@ -124,6 +129,7 @@ impl Tenures {
         if fence == grant.fence && *session != grant.session {
             return Err(format!("fence {fence} is of {} and of {session}", grant.session));
         }
+        let is_new = is_first || fence > grant.fence;
         if fence > grant.fence {
             let is_valid = !grant.is_over && grant.until_us > now_us + ROUNDING_US;
             if is_valid && *session != grant.session {
@@ -143,23 +149,34 @@ impl Tenures {
         if !grant.is_over {
             grant.until_us = until_us;
         }
-        Ok(())
+        if is_new {
+            self.taken.remove(&(relay, document, session.clone()));
+        }
+        Ok(is_new)
     }
 
     /// Somebody asks a relay for something that ends a grant: it is given back by its holder, taken
     /// over, or claimed by whoever held it before the relay started.
     pub(crate) fn ended(&mut self, (relay, document): (usize, u8), by: Option<&SessionId>) {
-        if let Some(grant) = self.0.get_mut(&(relay, document))
+        if let Some(grant) = self.grants.get_mut(&(relay, document))
             && by.is_none_or(|by| *by == grant.session)
         {
             grant.is_over = true;
+            if by.is_none() {
+                self.taken.insert((relay, document, grant.session.clone()));
+            }
         }
+    }
+
+    /// Whether somebody took it from a session, which may not know yet.
+    pub(crate) fn was_taken(&self, (relay, document): (usize, u8), session: &SessionId) -> bool {
+        self.taken.contains(&(relay, document, session.clone()))
     }
 
     /// A relay knows that a connection is gone: its holder is waited for.
     pub(crate) fn lost(&mut self, relay: usize, connection: ConnectionId, now_us: u64) {
         let until_us = now_us + u64::from(LEASE_GRACE_MS) * MS;
-        for ((at, _), grant) in &mut self.0 {
+        for ((at, _), grant) in &mut self.grants {
             if *at == relay && grant.over == Some(connection) {
                 grant.until_us = grant.until_us.min(until_us);
             }
@@ -169,7 +186,7 @@ impl Tenures {
     /// A relay starts again: those who held something are waited for.
     pub(crate) fn started(&mut self, relay: usize, now_us: u64) {
         let until_us = now_us + u64::from(LEASE_GRACE_MS) * MS;
-        for ((at, _), grant) in &mut self.0 {
+        for ((at, _), grant) in &mut self.grants {
             if *at == relay {
                 grant.until_us = grant.until_us.min(until_us);
                 grant.over = None;

@@ -39,6 +39,7 @@ const KNOWN: &[(Mutant, u64)] = &[
     (Mutant::ReplaceWithoutJournal, 12),
     (Mutant::ForgetDiscarded, 12),
     (Mutant::GrantHeldLease, 2),
+    (Mutant::TrustGrantAlone, 101),
 ];
 
 /// Mutants that only worlds of real documents can notice.
@@ -49,6 +50,7 @@ const OF_DOCUMENTS: &[Mutant] = &[
     Mutant::SidesAsTheyCome,
     Mutant::ForgetDiscarded,
     Mutant::ReplaceWithoutJournal,
+    Mutant::TrustGrantAlone,
 ];
 
 /// A world that noticed a mutant.

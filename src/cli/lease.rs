@@ -3,7 +3,9 @@
 use std::{process::Stdio, time::Duration};
 
 use clap::{Args, Subcommand};
-use concord::peer::{Document, Lease, LeaseError, LeaseHolder, LeaseOptions, Peer, Status};
+use concord::peer::{
+    Document, Lease, LeaseError, LeaseHolder, LeaseOptions, LeaseStanding, Peer, Status,
+};
 use concord_protocol::SessionId;
 use serde_json::{Value as Json, json};
 use tokio::{process::Command as Process, time::timeout};
@@ -13,6 +15,9 @@ use super::{
     open::{self, Common},
     output, waiting,
 };
+
+/// What holds longer than relays wait for who is gone.
+const UNANSWERED: &str = "no relay has answered for 15 s: somebody else may hold the lease";
 
 #[derive(Debug, Args)]
 pub(super) struct LeaseArgs {
@@ -43,7 +48,8 @@ enum LeaseCommand {
         /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
     },
-    /// Run a command while holding the lease; it is ended if somebody takes over
+    /// Run a command while holding the lease; it is ended if somebody takes over, or may: after 15 s
+    /// without a relay
     Hold {
         /// The document's id or automerge: URL, or TYPE/KEY of an entity
         doc: String,
@@ -146,33 +152,57 @@ async fn keep(
 ) -> Result<(), Failure> {
     let lease = document.lease_with(options).await?;
     let session = document_session(document);
-    let said = json!({
-        "document": document.id().as_str(),
-        "held": true,
-        "fence": lease.fence(),
-        "session": session,
-    });
-    if common.json {
-        output::json(&said)?;
-    } else if hold.session.is_some() {
-        output::line(format_args!(
-            "{session} holds the lease, number {}; without a connection for 15 s: renew or hold it",
-            lease.fence()
-        ))?;
-    } else {
-        let number = lease.fence();
-        output::line(format_args!("holding the lease, number {number} (Ctrl-C gives it back)"))?;
-    }
     if hold.session.is_some() {
+        if common.json {
+            output::json(&stands(document, &lease))?;
+        } else {
+            output::line(format_args!(
+                "{session} holds the lease, number {}; without a connection for 15 s: renew or hold it",
+                lease.fence()
+            ))?;
+        }
         lease.leave();
         return Ok(());
     }
     tokio::select! {
-        by = lease.lost() => return Err(taken(&by)),
+        ended = tell(common, document, &lease) => return ended,
         interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
     lease.release().await?;
     Ok(())
+}
+
+/// Says how a lease stands, now and whenever it is different, until it is over.
+async fn tell(common: &Common, document: &Document, lease: &Lease) -> Result<(), Failure> {
+    let mut standing = lease.standing();
+    let mut is_again = "";
+    loop {
+        let stands_so = standing.borrow_and_update().clone();
+        let number = lease.fence();
+        match &stands_so {
+            LeaseStanding::Held | LeaseStanding::Lapsed if common.json => {
+                output::json(&stands(document, lease))?;
+            }
+            LeaseStanding::Held => output::line(format_args!(
+                "holding the lease{is_again}, number {number} (Ctrl-C gives it back)"
+            ))?,
+            LeaseStanding::Lapsed => {
+                output::line(format_args!("{UNANSWERED}; one is asked as soon as it is there"))?;
+            }
+            over => return Err(ended(over)),
+        }
+        is_again = " again";
+        standing.changed().await.map_err(|_| LeaseError::Closed)?;
+    }
+}
+
+fn stands(document: &Document, lease: &Lease) -> Json {
+    json!({
+        "document": document.id().as_str(),
+        "held": lease.is_held(),
+        "fence": lease.fence(),
+        "session": document_session(document),
+    })
 }
 
 fn document_session(document: &Document) -> String {
@@ -192,9 +222,9 @@ async fn run_under(lease: Lease, command: &[String]) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(format!("cannot run {program}: {error}")))?;
     let status = tokio::select! {
         status = child.wait() => status?,
-        by = lease.lost() => {
+        standing = lease.ended() => {
             child.kill().await?;
-            return Err(taken(&by).and(&format!("{program} was ended")));
+            return Err(ended(&standing).and(&format!("{program} was ended")));
         }
     };
     lease.release().await?;
@@ -204,8 +234,11 @@ async fn run_under(lease: Lease, command: &[String]) -> Result<(), Failure> {
     Err(Failure::failed(format!("{program} ended with {status}")))
 }
 
-fn taken(by: &LeaseHolder) -> Failure {
-    Failure::failed(format!("{by} has taken the lease over"))
+fn ended(standing: &LeaseStanding) -> Failure {
+    match standing {
+        LeaseStanding::Lost(by) => Failure::failed(format!("{by} has taken the lease over")),
+        _ => Failure::failed(UNANSWERED),
+    }
 }
 
 fn say(common: &Common, document: &Document, holder: Option<&LeaseHolder>) -> Result<(), Failure> {

@@ -299,6 +299,7 @@ impl PeerBuilder {
         let (attachments, courier) =
             Courier::new(shelf, Arc::clone(&lines), sweeper, self.attachment_grace);
         runtime.spawn(courier.run());
+        let started = Instant::now();
         let engine = Engine {
             core: Core::new(
                 config,
@@ -311,7 +312,7 @@ impl PeerBuilder {
             materialiser,
             tasks: tasks.clone(),
             answers: answers.clone(),
-            started: Instant::now(),
+            started,
             state: engine::State::default(),
             lines: Arc::clone(&lines),
         };
@@ -356,6 +357,7 @@ impl PeerBuilder {
             store,
             registry,
             engine: engine_sender,
+            started,
             tasks,
             links,
             session,

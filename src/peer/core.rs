@@ -198,7 +198,9 @@ pub(super) struct Core {
     pub(super) has_marker: bool,
     /// What programs asked for, and relays refused, before it was known what was in the outbox: it
     /// changes rows that have to be read first.
-    early: VecDeque<Command>,
+    early: Vec<Command>,
+    /// Documents with edits among those.
+    early_edits: BTreeSet<DocumentId>,
     early_refused: Vec<(DocumentId, ChangeHash, RefuseCode, String)>,
     /// When the replica wants to be woken, and when somebody will be, in `mono_ms`.
     timer_ms: Option<u64>,
@@ -236,7 +238,7 @@ impl Core {
         let (us, who) = (config.us.clone(), config.metadata.session.clone());
         Self {
             sessions: Sessions::new(us, who.as_ref()),
-            leases: Leases::new(who),
+            leases: Leases::new(who, registry.home().clone()),
             stored_max: Crowd::of_stored(config.limits.documents_per_connection),
             replica: Replica::new(config),
             registry,
@@ -254,7 +256,8 @@ impl Core {
             outbox: Outbox::new(Arc::clone(&board)),
             board,
             has_marker: false,
-            early: VecDeque::new(),
+            early: Vec::new(),
+            early_edits: BTreeSet::new(),
             early_refused: Vec::new(),
             timer_ms: None,
             armed_ms: None,
@@ -289,11 +292,14 @@ impl Core {
             early @ (Command::Local(..) | Command::Purge(..) | Command::Evict(..))
                 if !self.outbox.is_complete() =>
             {
-                self.early.push_back(early);
+                if let Command::Local(held, ..) = &early {
+                    self.early_edits.insert(held.id.clone());
+                }
+                self.early.push(early);
             }
             // What is stored is read after what is about to be.
-            Command::Open(document) if self.is_early(&document) => {
-                self.early.push_back(Command::Open(document));
+            Command::Open(document) if self.early_edits.contains(&document) => {
+                self.early.push(Command::Open(document));
             }
             Command::Event(event) => self.event(event),
             Command::Local(held, _, _, done) if self.is_replacing(&held.id) => {
@@ -429,13 +435,6 @@ impl Core {
         }
     }
 
-    /// Whether a change of the document waits for that.
-    fn is_early(&self, document: &DocumentId) -> bool {
-        let is_of =
-            |early: &Command| matches!(early, Command::Local(held, ..) if held.id == *document);
-        self.early.iter().any(is_of)
-    }
-
     /// Does what could not be done before it was known what was in the outbox.
     fn take_early(&mut self) {
         if !self.outbox.is_complete() {
@@ -445,7 +444,8 @@ impl Core {
             let note = self.outbox.refused(self.now, &document, (hash, code, &reason));
             self.note(note);
         }
-        while let Some(command) = self.early.pop_front() {
+        self.early_edits.clear();
+        for command in std::mem::take(&mut self.early) {
             self.take(self.now, command);
         }
     }

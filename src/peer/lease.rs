@@ -11,7 +11,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Document, Peer, core::Command, held::Held, leases::Answered, replace};
+use super::{
+    Document, Peer,
+    core::Command,
+    engine::millis,
+    held::Held,
+    leases::{Answered, Granted},
+    replace,
+};
 use crate::entity::{LeaseRule, type_of};
 
 /// Milliseconds that a request waits for the answer of a relay.
@@ -70,9 +77,10 @@ impl fmt::Display for LeaseHolder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeaseStanding {
-    /// It is ours. Also without a connection, until its time is up.
+    /// It is ours. Also without a connection, for 15 s at most: a relay waits no longer for who holds
+    /// it.
     Held,
-    /// Its time was up before a relay could be asked. It is asked as soon as there is one.
+    /// No relay has answered in time, and another may hold it. One is asked as soon as there is one.
     Lapsed,
     /// Somebody else holds it: this session is to write no more.
     Lost(LeaseHolder),
@@ -123,8 +131,9 @@ impl Default for LeaseOptions {
 }
 
 impl LeaseOptions {
-    /// For how long it is granted at a time: how long others have to wait should this program end
-    /// without a word. Relays give from 10 s to 10 min; 30 s if it is not said.
+    /// For how long it is granted at a time: how long others have to wait should this program stand
+    /// still while its connection is there. Should it end, or its connection be lost, they wait 15 s at
+    /// most. Relays give from 10 s to 10 min; 30 s if it is not said.
     #[must_use]
     pub fn length(mut self, length: Duration) -> Self {
         self.length = length;
@@ -144,32 +153,41 @@ impl LeaseOptions {
 #[derive(Debug)]
 pub struct Lease {
     document: Document,
-    fence: u64,
-    holding: u64,
-    standing: watch::Receiver<LeaseStanding>,
-    is_left: bool,
+    granted: Granted,
 }
 
 impl Lease {
-    /// The number of the grant. It goes up with every grant of the document at its relay, so that
-    /// whatever it is shown to can tell an older one.
+    /// The number of the grant, as of now. It goes up with every grant of the document at its relay,
+    /// so that whatever it is shown to can tell an older one; a relay that starts again grants anew.
     pub fn fence(&self) -> u64 {
-        self.fence
+        self.granted.term.fence()
     }
 
     /// How it stands, now and from now on.
     pub fn standing(&self) -> watch::Receiver<LeaseStanding> {
-        self.standing.clone()
+        self.granted.standing.clone()
     }
 
-    /// Whether it is ours now.
+    /// Whether it is ours now, by the clock: also where [`Lease::standing`] has not told yet that its
+    /// time is up, because the process was stopped meanwhile.
     pub fn is_held(&self) -> bool {
-        *self.standing.borrow() == LeaseStanding::Held
+        let now_ms = millis(self.document.peer().0.started.elapsed());
+        let is_over = self.granted.term.until_ms() <= now_ms;
+        !is_over && *self.granted.standing.borrow() == LeaseStanding::Held
+    }
+
+    /// Waits until it is not ours any more, and tells why: somebody else holds it, or no relay could
+    /// be asked.
+    pub async fn ended(&self) -> LeaseStanding {
+        let mut standing = self.standing();
+        let ended = standing.wait_for(|standing| *standing != LeaseStanding::Held).await;
+        // A peer that is closed gave it back.
+        ended.map_or(LeaseStanding::Released, |standing| standing.clone())
     }
 
     /// Waits until somebody else holds it; tells who.
     pub async fn lost(&self) -> LeaseHolder {
-        let mut standing = self.standing.clone();
+        let mut standing = self.standing();
         loop {
             if let LeaseStanding::Lost(by) = &*standing.borrow_and_update() {
                 return by.clone();
@@ -183,8 +201,7 @@ impl Lease {
 
     /// Neither renews it any more nor gives it back: another run of the same session
     /// ([`super::PeerBuilder::session`]) goes on with it. It ends soon after this peer's connection.
-    pub fn leave(mut self) {
-        self.is_left = true;
+    pub fn leave(self) {
         let document = self.document.id().clone();
         // A peer that is closed has given it back.
         let _ = self.document.peer().0.engine.send(Command::Leave(document));
@@ -199,17 +216,6 @@ impl Lease {
         drop(self);
         // Behind what the drop has said.
         document.ask_lease(LeaseAction::Show, Duration::ZERO).await.map(|_| ())
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.is_left {
-            return;
-        }
-        let document = self.document.id().clone();
-        // Nobody listens: the peer is closed, and gave it back.
-        let _ = self.document.peer().0.engine.send(Command::Unlease(document, self.holding));
     }
 }
 
@@ -239,8 +245,7 @@ impl Document {
     /// # async fn example(document: concord::peer::Document) -> Result<(), Box<dyn std::error::Error>> {
     /// let lease = document.lease().await?;
     /// // Edit alone; if somebody takes over, stop.
-    /// let mut standing = lease.standing();
-    /// standing.wait_for(|standing| *standing != concord::peer::LeaseStanding::Held).await?;
+    /// println!("stop: {:?}", lease.ended().await);
     /// # Ok(())
     /// # }
     /// ```
@@ -257,10 +262,8 @@ impl Document {
         let action = if takes_over { LeaseAction::TakeOver } else { LeaseAction::Acquire };
         let Answered { state, granted } = self.ask_lease(action, length).await?;
         let LeaseState { why, holder, .. } = state;
-        if let Some(((standing, holding), holder)) = granted.zip(holder.as_ref()) {
-            let document = self.clone();
-            let fence = holder.fence;
-            return Ok(Lease { document, fence, holding, standing, is_left: false });
+        if let Some(granted) = granted {
+            return Ok(Lease { document: self.clone(), granted });
         }
         Err(match (why, holder) {
             (Some(LeaseRefusal::Settling), _) => LeaseError::Settling,

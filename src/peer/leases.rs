@@ -1,20 +1,34 @@
 //! What a peer does about leases: which it holds, until when, and what it knows of those of others.
 //!
-//! Without I/O, time as an argument, all of it from the monotonic clock of this peer. A lease counts
-//! as ours for as long as was granted from when we *asked*, so that we never take it to be ours for
-//! longer than the relay does.
+//! Without I/O, time as an argument, all of it from the monotonic clock of this peer.
+//!
+//! **Never ours for longer than the relay says.** A lease counts from when we *asked*, and until a
+//! relay has answered the next time for no longer than [`LEASE_GRACE_MS`], whatever was granted: the
+//! relay may have lost our connection just behind its answer, and waits no longer than that. So it is
+//! asked again at a third of that.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use concord_protocol::{
     DocumentId, Feature, LeaseAction, LeaseHolder, LeaseRefusal, LeaseRequest, LeaseState,
-    SessionInfo,
+    SessionInfo, limits::LEASE_GRACE_MS,
 };
 use tokio::sync::{oneshot, watch};
 
-use super::lease::{LeaseError, LeaseStanding};
+use super::{
+    core::Command,
+    home::Home,
+    lease::{LeaseError, LeaseStanding},
+    replace,
+};
 use crate::replica::{ConnectionId, PeerInfo};
 
 /// A lease is renewed when this part of its time has passed.
@@ -30,17 +44,67 @@ pub(super) type Asked = oneshot::Sender<Result<Answered, LeaseError>>;
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) state: LeaseState,
-    /// Of a grant: how it stands from now on, and the number of the handle.
-    pub(super) granted: Option<(watch::Receiver<LeaseStanding>, u64)>,
+    pub(super) granted: Option<Granted>,
+}
+
+/// A lease that is ours.
+#[derive(Debug)]
+pub(super) struct Granted {
+    /// How it stands from now on.
+    pub(super) standing: watch::Receiver<LeaseStanding>,
+    pub(super) term: Arc<Term>,
+    _handle: Handle,
+}
+
+/// Tells when it is dropped, also in an answer that nobody took: a lease that nobody has is not
+/// renewed for ever.
+#[derive(Debug)]
+struct Handle {
+    home: Home,
+    document: DocumentId,
+    holding: u64,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // A peer that is closed gave it back.
+        self.home.tell(Command::Unlease(self.document.clone(), self.holding));
+    }
+}
+
+/// What a relay granted last, for whoever looks between two moments at which this is told the time.
+#[derive(Debug, Default)]
+pub(super) struct Term {
+    fence: AtomicU64,
+    until_ms: AtomicU64,
+}
+
+impl Term {
+    /// The number of the grant.
+    pub(super) fn fence(&self) -> u64 {
+        self.fence.load(Ordering::Relaxed)
+    }
+
+    /// Until when it is ours, if nothing more is heard, in `mono_ms`.
+    pub(super) fn until_ms(&self) -> u64 {
+        self.until_ms.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, fence: u64, until_ms: u64) {
+        self.fence.store(fence, Ordering::Relaxed);
+        self.until_ms.store(until_ms, Ordering::Relaxed);
+    }
 }
 
 /// Something to be said to a relay.
 pub(super) type Said = (ConnectionId, DocumentId, LeaseRequest);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leases {
     us: Option<SessionInfo>,
+    /// Hears of handles that are dropped.
+    home: Home,
     next: u32,
     holdings: u64,
     /// Relays that know of leases.
@@ -56,7 +120,7 @@ pub(super) struct Leases {
     /// Holders who are to hear that somebody else has it, and answers to those who asked: after the
     /// documents, so that whoever hears it finds that they know.
     lost: Vec<(watch::Sender<LeaseStanding>, LeaseStanding)>,
-    answers: Vec<(Asked, DocumentId, Answered)>,
+    answers: Vec<(Asked, Answered)>,
 }
 
 #[derive(Debug)]
@@ -66,9 +130,8 @@ struct Ours {
     /// Handles that are not dropped.
     handles: usize,
     over: Option<ConnectionId>,
-    fence: u64,
+    term: Arc<Term>,
     for_ms: u32,
-    until_ms: u64,
     renew_ms: u64,
     standing: watch::Sender<LeaseStanding>,
 }
@@ -85,8 +148,21 @@ struct Waiting {
 
 impl Leases {
     /// Of a peer that is this, or that says to nobody who it is.
-    pub(super) fn new(us: Option<SessionInfo>) -> Self {
-        Self { us, ..Self::default() }
+    pub(super) fn new(us: Option<SessionInfo>, home: Home) -> Self {
+        Self {
+            us,
+            home,
+            next: 0,
+            holdings: 0,
+            relays: BTreeSet::new(),
+            ours: BTreeMap::new(),
+            others: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            said: Vec::new(),
+            changed: BTreeSet::new(),
+            lost: Vec::new(),
+            answers: Vec::new(),
+        }
     }
 
     /// A relay is there: it is asked for what is ours.
@@ -128,7 +204,7 @@ impl Leases {
             let _ = done.send(Err(LeaseError::Offline));
             return;
         };
-        let fence = ours.map_or(0, |ours| ours.fence);
+        let fence = ours.map_or(0, |ours| ours.term.fence());
         self.say(now_ms, over, document, (action, for_ms, fence), Some(done));
     }
 
@@ -193,8 +269,10 @@ impl Leases {
         let holder = state.holder.as_ref().filter(|_| is_ours && takes && state.why.is_none());
         let granted = holder.map(|holder| (holder.fence, holder.left_ms));
         if let Some((fence, left_ms)) = granted {
-            let until_ms = asked_ms.saturating_add(left_ms.into());
-            let renew_ms = now_ms.saturating_add(u64::from(left_ms) / RENEW_PART);
+            let most_ms = if mutant!(TrustGrantAlone) { left_ms } else { LEASE_GRACE_MS };
+            let valid_ms = u64::from(left_ms.min(most_ms));
+            let until_ms = asked_ms.saturating_add(valid_ms);
+            let renew_ms = now_ms.saturating_add(valid_ms / RENEW_PART);
             let is_wanted = done.is_some() || self.ours.contains_key(document);
             if !is_wanted {
                 // It was given back meanwhile.
@@ -207,19 +285,17 @@ impl Leases {
                 holding,
                 handles: 0,
                 over: None,
-                fence,
+                term: Arc::default(),
                 for_ms,
-                until_ms,
                 renew_ms,
                 standing: watch::Sender::new(LeaseStanding::Held),
             });
-            (ours.over, ours.fence, ours.until_ms) = (Some(from), fence, until_ms);
-            ours.renew_ms = renew_ms;
-            ours.standing.send_if_modified(|standing| {
-                let was_other = *standing != LeaseStanding::Held;
-                *standing = LeaseStanding::Held;
-                was_other
-            });
+            (ours.over, ours.renew_ms) = (Some(from), renew_ms);
+            ours.term.set(fence, until_ms);
+            // An answer may come when what it grants is over for us.
+            let is_over = until_ms <= now_ms;
+            let stands = if is_over { LeaseStanding::Lapsed } else { LeaseStanding::Held };
+            replace(&ours.standing, stands);
         } else if action == LeaseAction::Renew && state.why == Some(LeaseRefusal::Settling) {
             self.try_later(now_ms, document);
         }
@@ -230,9 +306,12 @@ impl Leases {
             if for_ms > 0 {
                 ours.for_ms = for_ms;
             }
-            (ours.standing.subscribe(), ours.holding)
+            let (standing, term) = (ours.standing.subscribe(), Arc::clone(&ours.term));
+            let (home, document) = (self.home.clone(), document.clone());
+            let handle = Handle { home, document, holding: ours.holding };
+            Granted { standing, term, _handle: handle }
         });
-        self.answers.push((done, document.clone(), Answered { state, granted }));
+        self.answers.push((done, Answered { state, granted }));
     }
 
     /// Does what the time has come for.
@@ -240,10 +319,11 @@ impl Leases {
         for (document, _) in self.others.extract_if(.., |_, (_, until_ms)| *until_ms <= now_ms) {
             self.changed.insert(document);
         }
-        for ours in self.ours.values_mut().filter(|ours| ours.until_ms <= now_ms) {
+        for ours in self.ours.values_mut().filter(|ours| ours.term.until_ms() <= now_ms) {
             ours.standing.send_if_modified(|standing| {
                 let was_held = *standing == LeaseStanding::Held;
                 if was_held {
+                    mark!(LeaseLapsed);
                     *standing = LeaseStanding::Lapsed;
                 }
                 was_held
@@ -257,7 +337,7 @@ impl Leases {
         let others = self.others.values().map(|(_, until_ms)| *until_ms);
         let ours = self.ours.values().flat_map(|ours| {
             let is_held = *ours.standing.borrow() == LeaseStanding::Held;
-            let lapses = is_held.then_some(ours.until_ms);
+            let lapses = is_held.then(|| ours.term.until_ms());
             lapses.into_iter().chain(ours.over.map(|_| ours.renew_ms))
         });
         others.chain(ours).min()
@@ -275,20 +355,14 @@ impl Leases {
 
     /// The documents know: now those who held their leases hear of it, and those who asked. Whether
     /// there were any.
-    pub(super) fn tell_programs(&mut self, now_ms: u64) -> bool {
+    pub(super) fn tell_programs(&mut self) -> bool {
         for (standing, lost) in self.lost.drain(..) {
             standing.send_replace(lost);
         }
-        let answers = std::mem::take(&mut self.answers);
-        let has_told = !answers.is_empty();
-        for (done, document, answered) in answers {
-            let of = answered.granted.as_ref().map(|(_, holding)| *holding);
-            if done.send(Ok(answered)).is_err()
-                && let Some(holding) = of
-            {
-                // Who asked has stopped waiting.
-                self.dropped(now_ms, &document, holding);
-            }
+        let has_told = !self.answers.is_empty();
+        for (done, answered) in self.answers.drain(..) {
+            // Who asked may have stopped waiting: then what was granted is given back.
+            drop(done.send(Ok(answered)));
         }
         has_told
     }
@@ -343,7 +417,11 @@ impl Leases {
             if ours.over.is_none() || ours.renew_ms <= now_ms {
                 let over = *ours.over.get_or_insert(other);
                 ours.renew_ms = now_ms.saturating_add(AGAIN_MS);
-                due.push((over, document.clone(), (LeaseAction::Renew, ours.for_ms, ours.fence)));
+                due.push((
+                    over,
+                    document.clone(),
+                    (LeaseAction::Renew, ours.for_ms, ours.term.fence()),
+                ));
             }
         }
         for (over, document, request) in due {
@@ -353,7 +431,13 @@ impl Leases {
 
     fn give_back(&mut self, now_ms: u64, document: &DocumentId, ours: &Ours) {
         if let Some(over) = ours.over {
-            self.say(now_ms, over, document.clone(), (LeaseAction::Release, 0, ours.fence), None);
+            self.say(
+                now_ms,
+                over,
+                document.clone(),
+                (LeaseAction::Release, 0, ours.term.fence()),
+                None,
+            );
         }
     }
 

@@ -51,7 +51,7 @@ impl Core {
                 lease::tell(&held, self.leases.other(&document));
             }
         }
-        has_said |= self.leases.tell_programs(self.now.mono_ms);
+        has_said |= self.leases.tell_programs();
         let (said, changed) = self.sessions.roster.take();
         has_said |= !said.is_empty();
         for (document, said) in said {

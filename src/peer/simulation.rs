@@ -15,6 +15,7 @@
 mod dialling;
 mod exchange;
 mod failover;
+mod leases;
 mod refusals;
 mod seeded;
 
@@ -94,6 +95,7 @@ pub struct SimulatedPeer {
     /// Work for the applier that programs here asked for.
     tasks: VecDeque<Task>,
     removals: VecDeque<(ChangeHash, Removing)>,
+    leases: leases::Handles,
     /// What a relay told of its schema.
     schema_row: Option<Bytes>,
 }
@@ -165,6 +167,7 @@ impl SimulatedPeer {
             next_edit: 0,
             tasks: VecDeque::new(),
             removals: VecDeque::new(),
+            leases: leases::Handles::default(),
             schema_row: None,
         }
     }

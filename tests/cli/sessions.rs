@@ -137,6 +137,38 @@ async fn two_processes_of_one_user_take_over_from_one_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_runs_under_a_lease_ends_when_another_may_hold_it() {
+    let (relay, url) = crate::cli_common::relay().await;
+    let home = tempfile::tempdir().unwrap();
+    let (desk, phone) = (&home.path().join("desk"), &home.path().join("phone"));
+    let doc = &ok(desk, &["doc", "create", r#"{"n":1}"#, "--url", &url]);
+    let other = &ok(phone, &["doc", "create", r#"{"n":1}"#, "--url", &url]);
+    let told = Running::start(phone, &["lease", "acquire", other, "--url", &url]);
+    assert_eq!(told.next()["held"], true);
+    let mut command = concord(desk);
+    command.args(["lease", "hold", doc, "--url", &url, "--"]);
+    // Not a word of it is heard after the 15 s that a relay waits.
+    command.args(["sh", "-c", "echo began; exec sleep 600"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut began = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut began).unwrap();
+    relay.shutdown().await.unwrap();
+
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let output = tokio::time::timeout(2 * SOON, ended).await.unwrap().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        words.contains("no relay has answered for 15 s") && words.contains("sh was ended"),
+        "{words}"
+    );
+    // Who only waits is told, and goes on waiting for a relay.
+    assert_eq!(told.next()["held"], false);
+    told.interrupt();
+    told.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_in_a_document_is_said_by_those_who_are() {
     let (_relay, url) = crate::cli_common::relay().await;
     let home = tempfile::tempdir().unwrap();

@@ -215,6 +215,7 @@ impl World<'_> {
             }
         }
         self.widen();
+        self.give_back_leases();
     }
 }
 
