@@ -33,6 +33,7 @@ mod purge;
 mod reader;
 mod readers;
 mod receive;
+mod refused;
 mod salvage;
 mod silence;
 mod snapshots;

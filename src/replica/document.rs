@@ -1,6 +1,6 @@
 //! One document: where it is in its life, what waits to be taken in, and what is being written.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use concord_protocol::{
@@ -19,8 +19,9 @@ use super::{
     loading::Reading,
     meta::Meta,
     orphans::{Orphan, Orphans},
-    reader::{self, Reader},
+    reader::Reader,
     readers::Readers,
+    refused::Refused,
     salvage::{Damage, Salvage},
     silence::Unsaid,
 };
@@ -106,7 +107,7 @@ pub(super) struct Document {
     pub(super) inbox: VecDeque<Inbound>,
     pub(super) inbox_bytes: usize,
     pub(super) orphans: Orphans,
-    pub(super) refused: BTreeSet<ChangeHash>,
+    pub(super) refused: Refused,
     pub(super) meta: Meta,
     pub(super) writes: Vec<RowWrite>,
     /// Changes that the snapshot covers, whose rows are yet to go.
@@ -147,7 +148,7 @@ impl Document {
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             orphans: Orphans::default(),
-            refused: BTreeSet::new(),
+            refused: Refused::default(),
             meta: Meta::default(),
             writes: Vec::new(),
             covered: VecDeque::new(),
@@ -480,11 +481,11 @@ impl Document {
         let all =
             std::iter::once((from, hash)).chain(waiting.iter().map(|o| (o.from, o.header.hash)));
         for (from, hash) in all {
-            if self.refused.len() >= reader::REFUSED_MAX {
-                self.refused.pop_first();
-            }
             self.refused.insert(hash);
             if let Some(from) = from {
+                if let Some(reader) = self.readers.get_mut(&from) {
+                    reader.refuse([hash]);
+                }
                 core.refuse(from, &self.id, refused(Some(hash), code, reason), self.durable());
             }
             if self.opened {

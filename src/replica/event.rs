@@ -143,8 +143,8 @@ pub enum JobOutput {
         /// Its index.
         index: Arc<SnapshotIndex>,
     },
-    /// Of [`Job::Build`] with few enough incoming changes: the new ones, each as a change chunk
-    /// that passes the guard, in causal order.
+    /// Of [`Job::Build`] with few enough incoming changes, or one that is too large among them: the new
+    /// ones, each as a change chunk, in causal order.
     Changes(Vec<Bytes>),
     /// Of [`Job::Extract`]: change chunks in the order asked for.
     Extracted(Vec<Bytes>),

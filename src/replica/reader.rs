@@ -12,21 +12,19 @@
 use std::collections::BTreeSet;
 
 use concord_protocol::{
-    ChangeHash, Refused,
+    ChangeHash,
     sync::{Bloom, Have, SyncFlags, SyncMessage, SyncVersion},
 };
 
-use super::{graph::Graph, heads::Heads, index::Missing, orphans::Orphans, silence::insist};
+use super::{
+    graph::Graph, heads::Heads, index::Missing, orphans::Orphans, refused::Refused, silence::insist,
+};
 
 /// Changes asked for by name at once. More are asked for when these have come.
 const NEED_MAX: usize = 1_024;
 
 /// Times in one connection that a peer is told to forget what it believes it sent.
 const FORGET_MAX: u8 = 8;
-
-/// Refused hashes that are remembered of one document, and of one peer in it, so that they are not
-/// asked for again.
-pub(super) const REFUSED_MAX: usize = 1_024;
 
 /// Bytes of changes sent in one message; the rest follows in further ones.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -81,12 +79,12 @@ pub(super) struct Reader {
     anew: bool,
     /// The message that is due answers a lost or older state of ours.
     reset: bool,
-    /// What it named and could not bring: the chunk that stood for it was refused. Its word alone:
-    /// another peer may have it.
-    refused: BTreeSet<ChangeHash>,
+    /// What it was refused, or named and could not bring, for the chunk that stood for it was: also
+    /// when the document has left memory. Its word alone: another peer may have it.
+    refused: Refused,
     /// It refused this, as it does everything of the document: it was deleted and purged there.
     /// Only heads are named to it from then on.
-    pub(super) gone: Option<Box<Refused>>,
+    pub(super) gone: Option<Box<concord_protocol::Refused>>,
     /// It was told that the document was purged here.
     pub(super) told_purged: bool,
 }
@@ -208,12 +206,7 @@ impl Reader {
 
     /// What it sent for these was refused: it is not asked for them again.
     pub(super) fn refuse(&mut self, hashes: impl IntoIterator<Item = ChangeHash>) {
-        for hash in hashes {
-            if self.refused.len() >= REFUSED_MAX {
-                self.refused.pop_first();
-            }
-            self.refused.insert(hash);
-        }
+        hashes.into_iter().for_each(|hash| self.refused.insert(hash));
     }
 
     /// What was refused may be taken now: it is asked for it, and to send it again.
@@ -240,7 +233,7 @@ impl Reader {
         &self,
         graph: &Graph,
         orphans: &Orphans,
-        refused: &BTreeSet<ChangeHash>,
+        refused: &Refused,
     ) -> Result<Plan, Missing> {
         let ours = graph.durable_heads();
         let heads = ours.to_vec();

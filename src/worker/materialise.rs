@@ -149,17 +149,16 @@ fn finish(
     let loaded_from = document::add(&mut doc, incoming.runs, &limits.changes)?;
     let sealed = document::seal(doc, loaded_from.as_ref())?;
     let new = sealed.doc.stats().num_changes - known;
+    // Whoever asked checks each, and says no to those alone that are wrong.
+    let one_by_one =
+        || -> Vec<Bytes> { sealed.doc.get_changes(&before).into_iter().map(chunk).collect() };
     if incoming.explode_max > 0 && new <= u64::from(incoming.explode_max) {
-        let changes = sealed.doc.get_changes(&before).into_iter().map(|change| {
-            let chunk = chunk(change);
-            guard::check_change(&chunk, &limits.changes).map_err(Fault::content)?;
-            Ok(chunk)
-        });
-        return Ok(JobOutput::Changes(changes.collect::<Result<_, Fault>>()?));
+        return Ok(JobOutput::Changes(one_by_one()));
     }
     let own_changes = limits.own_changes();
     // Loaded only if a change is over a peer's limits: it may be ours, from other days.
     let mut ours: Option<Automerge> = None;
+    let mut is_over = false;
     let index = document::index(&sealed, |bytes| {
         if incoming.runs.is_empty() {
             return guard::check_change(bytes, &own_changes).map_err(Fault::content);
@@ -169,13 +168,27 @@ fn finish(
             Err(error) => error,
         };
         let header = guard::check_change(bytes, &own_changes).map_err(Fault::content)?;
+        // One that comes alone is measured as it comes, which is mostly the shorter form.
+        let change = Change::try_from(&bytes[..]).map_err(Fault::content)?;
+        if guard::check_change(&chunk(change), &limits.changes).is_ok() {
+            return Ok(header);
+        }
         let doc = match &mut ours {
             Some(doc) => doc,
             none => none.insert(open(base, limits)?),
         };
-        if document::holds(doc, header.hash) { Ok(header) } else { Err(Fault::content(error)) }
-    })?;
-    Ok(JobOutput::Built { snapshot: sealed.snapshot, index: Arc::new(index) })
+        if document::holds(doc, header.hash) {
+            return Ok(header);
+        }
+        is_over = true;
+        Err(Fault::content(error))
+    });
+    match index {
+        Ok(index) => Ok(JobOutput::Built { snapshot: sealed.snapshot, index: Arc::new(index) }),
+        // One is too large: the others need not be refused with it.
+        Err(_) if is_over && new <= SPLIT_MAX => Ok(JobOutput::Changes(one_by_one())),
+        Err(fault) => Err(fault),
+    }
 }
 
 fn extract(
@@ -212,6 +225,10 @@ fn extract(
 fn not_there(hash: ChangeHash) -> Fault {
     Fault::Content(format!("change {hash} is not in the snapshot"))
 }
+
+/// Up to how many changes are given one by one where an upload has one among them that is too large:
+/// far more than somebody makes before a relay has said so.
+const SPLIT_MAX: u64 = 10_000;
 
 /// The shorter of a change's two forms.
 fn chunk(mut change: Change) -> Bytes {

@@ -286,6 +286,37 @@ fn a_second_change_with_the_same_number_is_refused_and_nobody_else_notices() {
     assert!(world.closed.is_empty());
 }
 
+#[test]
+fn what_builds_on_a_refused_change_is_refused_though_the_document_left_memory() {
+    let mut world = world();
+    let (author, liar) = (join(&mut world, 1), join(&mut world, 2));
+    let (hash, bytes) = Writer::new(1).put(1);
+    world.say(author, &document(), &sync_message(vec![hash], vec![bytes]));
+    let mut forger = Writer::new(1);
+    let (forged, bytes) = forger.put(2);
+    world.say(liar, &document(), &sync_message(vec![forged], vec![bytes]));
+    world.finish_all();
+    for _ in 0..3 {
+        world.pass_time(61_000);
+        world.finish_all();
+    }
+    assert_eq!(world.relay.stats().documents, 0);
+    world.taken(liar);
+    // It is not asked, one by one, for all that lies between.
+    let changes: Vec<_> = (3..2_000).map(|value| forger.put(value)).collect();
+    let last = changes.last().unwrap().0;
+    let bytes = changes.into_iter().map(|(_, bytes)| bytes).collect();
+    world.say(liar, &document(), &sync_message(vec![last], bytes));
+    let (next, bytes) = forger.put(2_000);
+    world.say(liar, &document(), &sync_message(vec![next], vec![bytes]));
+    world.finish_all();
+    let told = world.taken(liar);
+    let errors = errors(&told);
+    assert!(errors.len() == 1_998 && errors[1_997].contains("which was refused"), "{errors:?}");
+    assert!(syncs(told).iter().all(|message| message.need.is_empty()));
+    assert_eq!(world.relay.stats().orphans, 0);
+}
+
 /// A document chunk that holds no document, which only a worker finds out.
 fn no_document() -> Bytes {
     let framed = [0, 4, 1, 2, 3, 4];

@@ -262,12 +262,31 @@ fn a_change_over_a_peers_limits_is_taken_from_us_and_not_from_a_peer() {
         let owned = |runs: &[&Bytes]| runs.iter().map(|run| (*run).clone()).collect();
         materialise::run(&build(owned(base), owned(incoming)), &limits)
     };
-    assert!(matches!(run(&[], &[&chunk]), Err(JobError::Incoming(_))));
     assert!(matches!(run(&[&chunk], &[]), Ok(JobOutput::Built { .. })));
     let mut later = doc.fork();
     later.put(ROOT, "a", 1).unwrap();
     let later = Bytes::from(later.save());
     assert!(matches!(run(&[&chunk], &[&later]), Ok(JobOutput::Built { .. })));
+    // What came with it need not be refused with it: whoever asked judges each.
+    let Ok(JobOutput::Changes(changes)) = run(&[], &[&later]) else { panic!("not one by one") };
+    let is_taken = |change: &Bytes| guard::check_change(change, &limits.changes).is_ok();
+    assert_eq!(changes.iter().map(is_taken).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn a_change_that_is_small_as_it_comes_is_taken_out_of_a_document_too() {
+    let mut doc = AutoCommit::new();
+    let text = doc.put_object(ROOT, "text", ObjType::Text).unwrap();
+    doc.splice_text(&text, 0, 0, &"x".repeat(5_000)).unwrap();
+    doc.commit();
+    let mut change = doc.get_last_local_change().unwrap();
+    let mut limits = WorkerLimits::default();
+    limits.changes.change_bytes = 1_000;
+    let as_it_comes = Bytes::from(change.bytes().into_owned());
+    assert!(guard::check_change(&as_it_comes, &limits.changes).is_ok());
+    assert!(guard::check_change(&change.raw_bytes().to_vec().into(), &limits.changes).is_err());
+    let result = materialise::run(&build(vec![], vec![doc.save().into()]), &limits);
+    assert!(matches!(result, Ok(JobOutput::Built { .. })), "{result:?}");
 }
 
 #[test]
