@@ -7,12 +7,16 @@ use automerge::{
     transaction::{Transactable as _, Transaction},
 };
 use clap::Args;
-use concord::{json, peer::EditError};
+use concord::{
+    json,
+    peer::{Document, EditError, Peer},
+};
 use serde_json::{Value as Json, json};
 
 use super::{
     Failure,
-    open::{self, Common},
+    entities::{self, SchemaFile},
+    open::Common,
     output,
     path::{DocPath, Place},
     sync, waiting,
@@ -22,6 +26,8 @@ use super::{
 pub(super) struct EditArgs {
     #[command(flatten)]
     pub(super) common: Common,
+    #[command(flatten)]
+    schema: SchemaFile,
     /// The document's id or automerge: URL, or TYPE/KEY of an entity
     doc: String,
     /// What to set, as in items[0].title; the index after a list's last adds to it
@@ -42,11 +48,12 @@ pub(super) struct EditArgs {
 }
 
 pub(super) async fn run(args: EditArgs) -> Result<(), Failure> {
-    let EditArgs { common, doc, path, value, message, .. } = args;
+    let EditArgs { common, schema, doc, path, value, message, .. } = args;
     let new = value.map(text_of).transpose()?;
-    let peer = open::peer(&common).await?;
+    let peer = entities::opened(&common, &schema).await?;
     let edited = async {
         let document = waiting::find(&peer, &common, &doc).await?;
+        is_kept_there(&peer, &document, &path).await?;
         let edit = |tx: &mut Transaction<'_>| -> Result<(Json, Json), EditError> {
             let place = path.place(tx)?;
             let before = shown(tx, &place)?;
@@ -84,6 +91,25 @@ pub(super) async fn run(args: EditArgs) -> Result<(), Failure> {
     let edited = edited.await;
     peer.close().await?;
     edited
+}
+
+/// Refuses a path that begins with a field which the type keeps under another key, as those are that
+/// were given another name: what is written there is not what the field says.
+async fn is_kept_there(peer: &Peer, document: &Document, path: &DocPath) -> Result<(), Failure> {
+    let schema = peer.schema().await.in_force;
+    let Some((schema, name)) = schema.zip(path.first_key()) else { return Ok(()) };
+    document.read(|doc| {
+        let Some(of) = schema.recognise(doc) else { return Ok(()) };
+        match of.fields.get(name).filter(|field| field.slot != name) {
+            None => Ok(()),
+            Some(field) => Err(Failure::usage(format!(
+                "field `{name}` of {type_name} is kept as `{kept}`: edit that, or write the field: \
+                 concord put {type_name} KEY {name}=VALUE",
+                type_name = of.name,
+                kept = field.slot,
+            ))),
+        }
+    })?
 }
 
 fn text_of(argument: String) -> Result<String, Failure> {

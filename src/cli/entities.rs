@@ -7,9 +7,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use concord::{
-    entity::{EntityType, Schema, Value},
+    entity::{Attachment, EntityType, Kind, Schema, Value},
     peer::{Behind, Cursor, PAGE, Page, Peer, PutError, Query, ReadError, Row, Status},
 };
+use concord_protocol::AutomergeUrl;
+use indicatif::HumanBytes;
 use serde_json::{Map, Value as Json, json};
 use tokio::time::sleep;
 
@@ -39,14 +41,12 @@ pub(super) struct PutArgs {
     pub(super) common: Common,
     #[command(flatten)]
     schema: SchemaFile,
-    /// The type of the entity
+    /// The type of the entity, or TYPE/KEY
     of: String,
-    /// Its key
-    key: String,
-    /// What to write, as in title=Shopping due=2026-12-01 labels=home,shop; a reference by the key of
-    /// what it refers to; FIELD= clears
-    #[arg(value_name = "FIELD=VALUE")]
-    fields: Vec<String>,
+    /// Its key, if that is not said yet, and then what to write, as in title=Shopping due=2026-12-01
+    /// labels=home,shop; a reference by the key of what it refers to; FIELD= clears
+    #[arg(value_name = "KEY FIELD=VALUE")]
+    rest: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -55,10 +55,10 @@ pub(super) struct GetArgs {
     pub(super) common: Common,
     #[command(flatten)]
     schema: SchemaFile,
-    /// The type of the entity
+    /// The type of the entity, or TYPE/KEY
     of: String,
-    /// Its key
-    key: String,
+    /// Its key, if that is not said yet
+    key: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -163,13 +163,24 @@ pub(super) fn declared<'s>(schema: &'s Schema, name: &str) -> Result<&'s EntityT
     })
 }
 
+fn no_key(command: &str, of: &str) -> Failure {
+    Failure::usage(format!(
+        "say which {of}: concord {command} {of} KEY, or {of}/KEY; concord ls {of} lists what is here"
+    ))
+}
+
 pub(super) async fn put(args: PutArgs) -> Result<(), Failure> {
-    let PutArgs { common, schema, of, key, fields } = args;
+    let PutArgs { common, schema, of, mut rest } = args;
+    let (of, key) = match of.split_once('/') {
+        Some((of, key)) => (of.to_owned(), key.to_owned()),
+        None if rest.is_empty() => return Err(no_key("put", &of)),
+        None => (of, rest.remove(0)),
+    };
     let peer = opened(&common, &schema).await?;
     let done = async {
         let types = types(&peer, &common).await?;
         let of = declared(&types, &of)?;
-        let new = words::assignments(of, &fields)?;
+        let new = words::assignments(of, &rest)?;
         let change = |entity: &mut Map<String, Json>| entity.extend(new);
         let (document, changed) = peer.put(of, &key, change).await?;
         let confirmed = sync::confirm(&peer, &common, &document).await;
@@ -196,6 +207,11 @@ pub(super) async fn put(args: PutArgs) -> Result<(), Failure> {
 
 pub(super) async fn get(args: GetArgs) -> Result<(), Failure> {
     let GetArgs { common, schema, of, key } = args;
+    let (of, key) = match (of.split_once('/'), key) {
+        (_, Some(key)) => (of, key),
+        (Some((of, key)), None) => (of.to_owned(), key.to_owned()),
+        (None, None) => return Err(no_key("get", &of)),
+    };
     let peer = opened(&common, &schema).await?;
     let done = async {
         let types = types(&peer, &common).await?;
@@ -222,9 +238,11 @@ pub(super) async fn get(args: GetArgs) -> Result<(), Failure> {
         let room = output::width().map_or(SHOWN, |width| width.saturating_sub(40).max(20));
         let rows: Vec<Vec<String>> = of
             .fields
-            .keys()
-            .map(|name| {
-                let value = got.values.get(name).map(shown).unwrap_or_default();
+            .iter()
+            .map(|(name, field)| {
+                let value =
+                    got.values.get(name).map(|value| shown(&peer, Some(&field.kind), value));
+                let value = value.unwrap_or_default();
                 let confirmed = if got.unconfirmed.contains(name) { "not confirmed" } else { "" };
                 vec![name.clone(), output::short(&value, room), confirmed.to_owned()]
             })
@@ -245,7 +263,7 @@ pub(super) async fn ls(args: LsArgs) -> Result<(), Failure> {
         let found = peer.query(&query).await?;
         let types = peer.schema().await.in_force;
         let declared = types.as_ref().and_then(|types| types.types.get(query.type_name()));
-        show(&common, &query, declared, &found)
+        show(&peer, &common, &query, declared, &found)
     };
     let done = done.await;
     peer.close().await?;
@@ -304,7 +322,7 @@ pub(super) async fn query(args: QueryArgs) -> Result<(), Failure> {
             return live::follow(&peer, &common, query, of, events).await;
         }
         let found = peer.query(&query).await?;
-        show(&common, &query, Some(of), &found)
+        show(&peer, &common, &query, Some(of), &found)
     };
     let done = tokio::select! {
         done = done => done,
@@ -315,6 +333,7 @@ pub(super) async fn query(args: QueryArgs) -> Result<(), Failure> {
 }
 
 fn show(
+    peer: &Peer,
     common: &Common,
     query: &Query,
     of: Option<&EntityType>,
@@ -338,7 +357,7 @@ fn show(
         };
         output::line(words)?;
     } else {
-        table(of, &page.rows)?;
+        table(peer, of, &page.rows)?;
     }
     if let Some(next) = &page.next {
         output::line(format_args!("more: --after {next}"))?;
@@ -347,20 +366,21 @@ fn show(
 }
 
 /// Rows as wide as the terminal, with the fields that any of them has.
-fn table(of: Option<&EntityType>, rows: &[Row]) -> Result<(), Failure> {
-    let has = |name: &&String| {
-        rows.iter().any(|row| row.values.contains_key(*name) || row.partial.contains(name))
+fn table(peer: &Peer, of: Option<&EntityType>, rows: &[Row]) -> Result<(), Failure> {
+    let has = |name: &String| {
+        rows.iter().any(|row| row.values.contains_key(name) || row.partial.contains(name))
     };
-    let fields: Vec<&String> = of.iter().flat_map(|of| of.fields.keys()).filter(has).collect();
+    let declared = of.iter().flat_map(|of| &of.fields);
+    let fields: Vec<_> = declared.filter(|(name, _)| has(name)).collect();
     let mut headings = vec!["KEY".to_owned()];
-    headings.extend(fields.iter().map(|name| name.to_uppercase()));
+    headings.extend(fields.iter().map(|(name, _)| name.to_uppercase()));
     headings.push("CHANGED".to_owned());
     let now = output::now();
     let cells = rows.iter().map(|row| {
         let deleted = if row.is_deleted { " (deleted)" } else { "" };
         let mut cells = vec![format!("{}{deleted}", row.name())];
-        cells.extend(fields.iter().map(|name| match row.values.get(*name) {
-            Some(value) => shown(value),
+        cells.extend(fields.iter().map(|(name, field)| match row.values.get(*name) {
+            Some(value) => shown(peer, Some(&field.kind), value),
             None if row.partial.contains(name) => "…".to_owned(),
             None => String::new(),
         }));
@@ -384,11 +404,28 @@ fn row_json(row: &Row) -> Json {
 }
 
 /// A value as people read it.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Timestamp(ms) => words::moment_shown(*ms),
-        other => other.to_json().to_string(),
+fn shown(peer: &Peer, kind: Option<&Kind>, value: &Value) -> String {
+    match (kind, value) {
+        (Some(Kind::Reference { to, .. }), Value::String(text)) => {
+            let named = text.parse::<AutomergeUrl>().ok();
+            match named.and_then(|url| peer.entity_name(&url.0)) {
+                Some((of, key)) if of == *to => key,
+                Some((of, key)) => format!("{of}/{key}"),
+                None => text.clone(),
+            }
+        }
+        (Some(Kind::Attachment { .. }), Value::String(text)) => match text.parse::<Attachment>() {
+            Ok(Attachment { name: Some(name), length, .. }) => {
+                format!("{name} ({})", HumanBytes(length))
+            }
+            _ => text.clone(),
+        },
+        (_, Value::String(text)) => text.clone(),
+        (_, Value::Timestamp(ms)) => words::moment_shown(*ms),
+        (Some(Kind::Set { .. }), Value::Set(members)) => {
+            members.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        }
+        (_, other) => other.to_json().to_string(),
     }
 }
 

@@ -73,6 +73,14 @@ impl fmt::Display for DocPath {
 }
 
 impl DocPath {
+    /// The key of the document that it goes through, if it does.
+    pub(super) fn first_key(&self) -> Option<&str> {
+        match self.0.first()? {
+            Prop::Map(key) => Some(key),
+            Prop::Seq(_) => None,
+        }
+    }
+
     /// Whether it is the document itself.
     pub(super) fn is_root(&self) -> bool {
         self.0.is_empty()

@@ -2,7 +2,10 @@
 
 use automerge::{Automerge, ChangeHash};
 use clap::Args;
-use concord::peer::{ChangeInfo, Document, DocumentEvent, FindError, Peer, Status, Watcher};
+use concord::{
+    history::Stamp,
+    peer::{ChangeInfo, Document, DocumentEvent, FindError, Peer, Status, Watcher},
+};
 use serde_json::json;
 
 use super::{
@@ -63,7 +66,7 @@ impl View {
         if !self.json {
             output::line(format_args!("watching {} (Ctrl-C ends)", document.url()))?;
         }
-        latest.iter().try_for_each(|change| self.change(change, &[]))
+        latest.iter().try_for_each(|change| self.change(document, change, &[]))
     }
 
     async fn follow(
@@ -88,8 +91,8 @@ impl View {
                         continue;
                     };
                     // What a batch did is said with its last change.
-                    others.iter().try_for_each(|change| self.change(change, &[]))?;
-                    self.change(last, &places)?;
+                    others.iter().try_for_each(|change| self.change(document, change, &[]))?;
+                    self.change(document, last, &places)?;
                     self.left = self.left.map(|left| left.saturating_sub(changes.len()));
                 }
                 DocumentEvent::Lagged { missed } => {
@@ -129,17 +132,29 @@ impl View {
         places
     }
 
-    fn change(&self, change: &ChangeInfo, places: &[String]) -> Result<(), Failure> {
+    fn change(
+        &self,
+        document: &Document,
+        change: &ChangeInfo,
+        places: &[String],
+    ) -> Result<(), Failure> {
+        // While it is read anew, only the writer is known.
+        let stamp = document.read(|doc| Stamp::of(doc, &change.hash)).ok().flatten();
+        let author = stamp.and_then(|stamp| stamp.author);
         if self.json {
             return output::json(&json!({
                 "change": change.hash.to_string(),
                 "actor": change.actor.to_string(),
+                "author": author,
                 "time": change.time,
                 "message": change.message,
                 "places": places,
             }));
         }
-        let author: String = change.actor.to_string().chars().take(8).collect();
+        let author = author.map_or_else(
+            || change.actor.to_string().chars().take(8).collect(),
+            |author| output::short(&author, 60),
+        );
         let time = output::ago(change.time, output::now());
         let message = change.message.as_deref().map(|text| output::short(text, 60));
         let message = message.map(|text| format!("  {text}")).unwrap_or_default();

@@ -24,13 +24,17 @@ pub use self::{
     query::{Cursor, PAGE, PAGE_MAX, Query, Row, Sort},
     table::TypeCount,
 };
+use crate::entity::nearest;
 
 /// Something cannot be read as asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
     /// No schema declares this type.
-    #[error("no type `{type_name}` is declared{}", names(known, "types", "give a schema"))]
+    #[error(
+        "no type `{type_name}` is declared{}",
+        names(type_name, known, "types", "give a schema")
+    )]
     NoType {
         /// Which.
         type_name: String,
@@ -38,7 +42,10 @@ pub enum ReadError {
         known: Vec<String>,
     },
     /// The type has no such field.
-    #[error("type `{type_name}` has no field `{field}`{}", names(known, "fields", "it has none"))]
+    #[error(
+        "type `{type_name}` has no field `{field}`{}",
+        names(field, known, "fields", "it has none")
+    )]
     NoField {
         /// Which type.
         type_name: String,
@@ -88,9 +95,13 @@ pub enum ReadError {
     Closed,
 }
 
-fn names(known: &[String], what: &str, none: &str) -> String {
+fn names(name: &str, known: &[String], what: &str, none: &str) -> String {
     if known.is_empty() {
         return format!(": {none}");
+    }
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
+    if let Some(nearest) = nearest(name, &names) {
+        return format!(": did you mean `{nearest}`?");
     }
     let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
     format!(": its {what} are {}", quoted.join(", ")).replace("its types", "the types")

@@ -158,6 +158,15 @@ impl Peer {
         Ok(Some(Got { document, values, unconfirmed, is_deleted }))
     }
 
+    /// The type and the key of a document, as the index has them: what to show of a reference. `None`
+    /// of what is not stored here, is no entity, or is yet to be read ([`Peer::indexed`]).
+    pub fn entity_name(&self, document: &DocumentId) -> Option<(String, String)> {
+        self.0.index.read(|table| {
+            let entry = table.get(document)?;
+            Some((entry.type_name().to_owned(), entry.key()?.to_owned()))
+        })
+    }
+
     /// The entities of a type in the order of their keys, those after a page, so many at most.
     /// Documents that say no type are of the type that has no name; of a type that no schema
     /// declares only the documents are listed.

@@ -39,6 +39,9 @@ fn a_document_is_made_shown_edited_and_listed() {
     assert!(listed.contains("Shopping list") && listed.contains("just now"), "{listed}");
     let watched = ok(dir, &["watch", &doc, "--last", "4", "--count", "0"]);
     assert!(watched.contains("rename"), "{watched}");
+    ok(dir, &["edit", &doc, "by", "ann", "--author", "ann@example.org"]);
+    let watched = ok(dir, &["watch", &doc, "--last", "1", "--count", "0"]);
+    assert!(watched.contains("  by ann@example.org  change "), "{watched}");
     let same = ok(dir, &["edit", &doc, "items[0]", "2"]);
     assert!(same.contains("as it was"), "{same}");
 }

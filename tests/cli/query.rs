@@ -19,6 +19,16 @@ status = { kind = "enum", values = ["open", "done"], default = "open" }
 due = "timestamp"
 votes = "integer"
 labels = { kind = "set", items = "string" }
+owner = { kind = "reference", to = "person" }
+scan = "attachment"
+[types.person]
+version = 2
+[types.person.fields]
+name = "string"
+[[types.person.migrations]]
+version = 2
+rename = "called"
+to = "name"
 "#;
 
 /// A directory for documents, and the schema's file in it.
@@ -68,6 +78,10 @@ fn entities_are_put_shown_listed_and_found() {
     assert_eq!(log, ok(dir, &["doc", "log", got_id(dir, &schema, "1").as_str()]));
     let (code, words) = fails(dir, &["doc", "log", "task/none"]);
     assert!(code == 3 && words.contains("is not stored here"), "{words}");
+    let named = ok(dir, &under(&schema, &["get", "task/1"]));
+    assert_eq!(named, ok(dir, &under(&schema, &["get", "task", "1"])));
+    let named = ok(dir, &under(&schema, &["put", "task/1", "title=Buy milk"]));
+    assert_eq!(named, "task 1, as it was: on this disk");
 
     let types = ok(dir, &under(&schema, &["ls"]));
     assert!(types.starts_with("TYPE  ENTITIES  DELETED\ntask  3         0"), "{types}");
@@ -99,20 +113,54 @@ fn entities_are_put_shown_listed_and_found() {
 }
 
 #[test]
+fn what_is_referred_to_is_shown_by_its_key_and_a_file_by_its_name() {
+    let (home, dir, schema) = home();
+    let dir: &Path = &dir;
+    let line = |entity: &str, field: &str| -> String {
+        let shown = ok(dir, &under(&schema, &["get", entity]));
+        let line = shown.lines().find(|line| line.starts_with(field)).unwrap();
+        line.strip_prefix(field).unwrap().trim().replace("not confirmed", "").trim().to_owned()
+    };
+    ok(dir, &under(&schema, &["put", "task", "1", "title=x", "owner=ann", "labels=b,a"]));
+    assert!(line("task/1", "owner").starts_with("automerge:"), "nobody is called that here");
+    ok(dir, &under(&schema, &["put", "person/ann", "name=Ann"]));
+    assert_eq!(
+        (line("task/1", "owner").as_str(), line("task/1", "labels").as_str()),
+        ("ann", "a, b")
+    );
+    assert!(ok(dir, &under(&schema, &["ls", "task"])).contains("  ann  "));
+
+    let file = home.path().join("plan.txt");
+    std::fs::write(&file, "milk").unwrap();
+    ok(dir, &under(&schema, &["attach", file.to_str().unwrap(), "--to", "task/1.scan"]));
+    assert_eq!(line("task/1", "scan"), "plan.txt (4 B)");
+
+    // What the type keeps under another key is not written beside it.
+    let (code, words) = fails(dir, &under(&schema, &["edit", "person/ann", "name", "Anna"]));
+    assert!(code == 2 && words.contains("kept as `called`"), "{words}");
+    ok(dir, &under(&schema, &["edit", "person/ann", "called", "Anna"]));
+    assert_eq!(line("person/ann", "name"), "Anna");
+}
+
+#[test]
 fn what_is_mistyped_is_said_with_what_there_is() {
     let (_home, dir, schema) = home();
     ok(&dir, &under(&schema, &["put", "task", "1", "title=x"]));
     for (args, code, says) in [
-        (&["put", "tsk", "1", "title=x"][..], 2, "the types are `task`"),
-        (&["put", "task", "1", "titel=x"], 2, "its fields are `due`, `labels`"),
+        (&["put", "tsk", "1", "title=x"][..], 2, "did you mean `task`?"),
+        (&["put", "document", "1", "title=x"], 2, "the types are `person`, `task`"),
+        (&["put", "task", "1", "titel=x"], 2, "did you mean `title`?"),
+        (&["put", "task", "1", "subject=x"], 2, "its fields are `due`, `labels`"),
+        (&["put", "task"], 2, "concord put task KEY"),
+        (&["get", "task"], 2, "task/KEY"),
         (&["put", "task", "1", "votes=many"], 2, "a whole number"),
         (&["put", "task", "2", "votes=1"], 2, "`title` is required"),
         (&["get", "task", "9"], 3, "concord ls task"),
-        (&["query", "task", "statsu=open"], 2, "its fields are"),
+        (&["query", "task", "statsu=open"], 2, "did you mean `status`?"),
         (&["query", "task", "status=opne"], 2, "one of open, done"),
         (&["query", "task", "--sort", "labels"], 2, "no order to sort by"),
         (&["query", "task", "status"], 2, "is no filter"),
-        (&["ls", "tsk"], 2, "the types are `task`"),
+        (&["ls", "tsk"], 2, "did you mean `task`?"),
         (&["ls", "task", "--after", "xyz"], 2, "not a cursor"),
     ] {
         let (found, words) = fails(&dir, &under(&schema, args));

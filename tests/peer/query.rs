@@ -148,7 +148,8 @@ async fn a_query_that_does_not_fit_says_what_would() {
     let is = |field: &str, value| Query::of("task").filter(field, Test::Is(value));
     for (query, says) in [
         (Query::of("tsk"), "the types are `note`, `task`"),
-        (is("titel", string("x")), "its fields are `due`, `labels`, `status`, `title`, `votes`"),
+        (is("subject", string("x")), "its fields are `due`, `labels`, `status`, `title`, `votes`"),
+        (is("titel", string("x")), "did you mean `title`?"),
         (is("due", string("x")), "`due=\"x\"` cannot be asked"),
         (Query::of("task").ascending("labels"), "no order to sort by"),
         (Query::of("task").filter("due", Test::StartsWith("x".to_owned())), "cannot be asked"),

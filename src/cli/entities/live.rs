@@ -1,7 +1,7 @@
 //! `concord query --live`: the page, then a line for each thing that becomes different in it.
 
 use concord::{
-    entity::EntityType,
+    entity::{EntityType, Field},
     peer::{LiveEvent, Peer, Query, Row},
 };
 use serde_json::{Value as Json, json};
@@ -23,12 +23,12 @@ pub(super) async fn follow(
         if let LiveEvent::Page(page) = &event {
             names = page.rows.iter().map(|row| row.name().to_owned()).collect();
             if !common.json {
-                show(common, &query, Some(of), page)?;
+                show(peer, common, &query, Some(of), page)?;
             }
         }
         if common.json {
             output::json(&as_json(&event))?;
-        } else if let Some(line) = in_words(&event, of, &names) {
+        } else if let Some(line) = in_words(peer, &event, of, &names) {
             output::line(output::short(&line, output::width().unwrap_or(usize::MAX)))?;
         }
         let is_page = matches!(event, LiveEvent::Page(_));
@@ -65,13 +65,13 @@ fn as_json(event: &LiveEvent) -> Json {
     }
 }
 
-fn in_words(event: &LiveEvent, of: &EntityType, names: &[String]) -> Option<String> {
+fn in_words(peer: &Peer, event: &LiveEvent, of: &EntityType, names: &[String]) -> Option<String> {
     let values = |row: &Row| {
-        let value = |name: &String| {
-            let value = row.values.get(name)?;
-            Some(format!("  {name}: {}", output::short(&shown(value), SHOWN)))
+        let value = |(name, field): (&String, &Field)| {
+            let value = shown(peer, Some(&field.kind), row.values.get(name)?);
+            Some(format!("  {name}: {}", output::short(&value, SHOWN)))
         };
-        of.fields.keys().filter_map(value).collect::<String>()
+        of.fields.iter().filter_map(value).collect::<String>()
     };
     Some(match event {
         LiveEvent::Removed { at, .. } => format!("- {}", names.get(*at)?),
