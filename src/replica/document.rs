@@ -441,7 +441,7 @@ impl Document {
         from: Option<ConnectionId>,
         missing: Vec<ChangeHash>,
     ) {
-        if let Some(dep) = missing.iter().find(|dep| self.refused.contains(*dep)) {
+        if let Some(dep) = missing.iter().find(|dep| self.refused.contains(dep)) {
             mark!(OrphanOfRefused);
             let reason = format!("it builds on {dep}, which was refused");
             self.refuse(core, from, header.hash, RefuseCode::OutOfSequence, &reason);
