@@ -2,7 +2,10 @@
 
 mod review;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use concord::peer::{
@@ -73,12 +76,14 @@ enum LettersCommand {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Write a refused change to a file, as an Automerge change that programs can apply
+    /// Write a refused change to a file or to standard output, as an Automerge change that programs can
+    /// apply
     Export {
         /// The change, or as many of its first digits as tell it apart
         change: String,
-        /// The file
-        file: PathBuf,
+        /// Where to [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
 }
 
@@ -177,8 +182,8 @@ pub(super) async fn letters(args: LettersArgs) -> Result<(), Failure> {
                 peer.forget_letter(&letter.document, letter.change).await?;
                 said(&common, &letter, "thrown away", json!({}))
             }
-            LettersCommand::Export { change, file } => {
-                export(&peer, &common, &find(&peer, &change).await?, &file).await
+            LettersCommand::Export { change, output } => {
+                export(&peer, &common, &find(&peer, &change).await?, output.as_deref()).await
             }
         }
     };
@@ -348,9 +353,15 @@ async fn export(
     peer: &Peer,
     common: &Common,
     letter: &DeadLetter,
-    file: &Path,
+    to: Option<&Path>,
 ) -> Result<(), Failure> {
+    if to.is_none() && io::stdout().is_terminal() {
+        return Err(Failure::usage("not writing bytes to a terminal: give -o FILE"));
+    }
     let payload = peer.letter_payload(letter).await?;
+    let Some(file) = to else {
+        return output::raw(&payload);
+    };
     doc::save(file, &payload)
         .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
     let what = format!("written to {} ({} bytes)", file.display(), payload.len());

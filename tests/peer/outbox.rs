@@ -352,7 +352,7 @@ fn the_command_says_what_is_on_its_way_and_what_was_refused() {
     assert_eq!((code, words.contains("no relay has refused")), (3, true), "{words}");
 
     let file = home.join("refused.change");
-    ok(home, &["dead-letters", "export", change, file.to_str().unwrap()]);
+    ok(home, &["dead-letters", "export", change, "-o", file.to_str().unwrap()]);
     assert!(fs::metadata(&file).unwrap().len() > 3_000);
     let set = ["dead-letters", "retry", change, "--set", "text=shorter", "--url", &url];
     let made = ok(home, &set);

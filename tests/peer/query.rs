@@ -147,7 +147,8 @@ async fn a_query_that_does_not_fit_says_what_would() {
     let peer = peer();
     let is = |field: &str, value| Query::of("task").filter(field, Test::Is(value));
     for (query, says) in [
-        (Query::of("tsk"), "the types are `note`, `task`"),
+        (Query::of("person"), "the types are `note`, `task`"),
+        (Query::of("tsk"), "did you mean `task`?"),
         (is("subject", string("x")), "its fields are `due`, `labels`, `status`, `title`, `votes`"),
         (is("titel", string("x")), "did you mean `title`?"),
         (is("due", string("x")), "`due=\"x\"` cannot be asked"),

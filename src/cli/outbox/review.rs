@@ -78,7 +78,7 @@ async fn one(
             },
             Key::Char('d') => discard(peer, common, &letter).await,
             Key::Char('x') => match keys::line(term, "file (empty to go back): ").await? {
-                Some(file) => export(peer, common, &letter, Path::new(&file)).await,
+                Some(file) => export(peer, common, &letter, Some(Path::new(&file))).await,
                 None => continue,
             },
             Key::Char('s' | ' ') => return Ok(After::Left),
