@@ -185,20 +185,6 @@ impl Lease {
         ended.map_or(LeaseStanding::Released, |standing| standing.clone())
     }
 
-    /// Waits until somebody else holds it; tells who.
-    pub async fn lost(&self) -> LeaseHolder {
-        let mut standing = self.standing();
-        loop {
-            if let LeaseStanding::Lost(by) = &*standing.borrow_and_update() {
-                return by.clone();
-            }
-            if standing.changed().await.is_err() {
-                // A peer that is closed loses it to nobody.
-                return std::future::pending().await;
-            }
-        }
-    }
-
     /// Neither renews it any more nor gives it back: another run of the same session
     /// ([`super::PeerBuilder::session`]) goes on with it. It ends soon after this peer's connection.
     pub fn leave(self) {
