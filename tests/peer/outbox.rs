@@ -89,7 +89,7 @@ async fn what_was_edited_alone_is_pending_over_restarts_until_a_relay_has_it() {
 
     let peer = Peer::open(home.path()).unwrap();
     assert_eq!(states(&peer).await, [], "also after the next start, alone");
-    peer.flush(Duration::from_millis(50)).await.unwrap();
+    peer.flush(SOON).await.unwrap();
     peer.close().await.unwrap();
 }
 

@@ -231,9 +231,10 @@ async fn idle_workers_are_stopped_but_for_one() {
     for job in jobs {
         job.await.unwrap().unwrap();
     }
-    assert_eq!(pool.status().idle.len(), 2);
+    // One of them may be gone already, where the last job took long.
+    assert!(pool.status().started >= 2, "{:?}", pool.status());
     let stopped = async {
-        while pool.status().idle.len() > 1 {
+        while pool.status().idle.len() != 1 {
             tokio::task::yield_now().await;
         }
     };
