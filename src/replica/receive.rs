@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use concord_protocol::{
-    CloseCode, DocumentId, Feature, Message, RefuseCode,
-    guard::{self, ChangeHeader, ChunkKind},
+    ChangeHash, CloseCode, DocumentId, Feature, Message, RefuseCode,
+    guard::{self, ChangeHeader, ChunkKind, GuardError},
     sync::SyncMessage,
 };
 
 use super::{
     ConnectionId, Counted, Effect, LocalError, Published, Replica, Ticket,
-    core::refused,
+    core::{Core, refused},
     document::{Document, Inbound},
     presence::document_of,
     uploads::Upload,
@@ -208,16 +208,9 @@ impl Replica {
                     }),
                 };
                 if let Err(error) = checked {
-                    mark!(MalformedRefused);
-                    // So that its writer knows which.
-                    let name = guard::name_of_change(&chunk.bytes, &core.config.limits);
-                    let refusal = refused(name, RefuseCode::Malformed, error.to_string());
-                    let durable = document.durable();
-                    core.refuse(connection, &document.id, refusal, durable);
                     // It is not asked for its heads again: what they stand for was just refused.
-                    if let Some(reader) = document.readers.get_mut(&connection) {
-                        reader.refuse(message.heads.iter().copied().chain(name));
-                    }
+                    let heads = &message.heads;
+                    document.refuse_malformed(core, connection, &chunk.bytes, &error, heads);
                 }
             }
         }
@@ -332,8 +325,29 @@ impl Replica {
     }
 }
 
+impl Document {
+    /// Refuses bytes that are no change, by their name where they have one: so its writer knows
+    /// which, and what builds on it is refused with it. It stands for these heads, too.
+    pub(super) fn refuse_malformed(
+        &mut self,
+        core: &mut Core,
+        from: ConnectionId,
+        chunk: &Bytes,
+        error: &GuardError,
+        heads: &[ChangeHash],
+    ) {
+        mark!(MalformedRefused);
+        let name = guard::name_of_change(chunk, &core.config.limits);
+        let refusal = refused(name, RefuseCode::Malformed, error.to_string());
+        core.refuse(from, &self.id, refusal, self.durable());
+        if let Some(reader) = self.readers.get_mut(&from) {
+            reader.refuse(heads.iter().copied().chain(name));
+        }
+    }
+}
+
 fn push_changes(
-    core: &mut super::core::Core,
+    core: &mut Core,
     document: &mut Document,
     connection: ConnectionId,
     changes: VecDeque<(ChangeHeader, Bytes)>,

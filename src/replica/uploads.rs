@@ -112,15 +112,7 @@ impl Document {
                 for chunk in chunks {
                     match guard::check_change(&chunk, &core.config.limits) {
                         Ok(header) => changes.push_back((header, chunk)),
-                        Err(error) => {
-                            // What builds on it is refused with it, and does not wait for it.
-                            let name = guard::name_of_change(&chunk, &core.config.limits);
-                            if let Some(reader) = self.readers.get_mut(&from) {
-                                reader.refuse(name);
-                            }
-                            let refusal = refused(name, RefuseCode::Malformed, error.to_string());
-                            core.refuse(from, &self.id, refusal, self.durable());
-                        }
+                        Err(error) => self.refuse_malformed(core, from, &chunk, &error, &[]),
                     }
                 }
                 self.put_back_tail(from, upload.tail);
