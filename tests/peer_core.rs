@@ -120,6 +120,38 @@ fn two_who_write_at_once_converge_and_the_run_can_be_repeated() {
     assert!(runs.iter().flatten().any(|line| line.contains("cut Some(4503)")));
 }
 
+/// A page of what is stored may be read before a document goes, and come after that: whoever tells
+/// a relay of it then asks for it, and it is back.
+#[test]
+fn what_is_purged_while_a_relay_is_told_of_what_is_stored_stays_away() {
+    let mut gone = 0;
+    for seed in 0..SEEDS {
+        let mut world = shared(seed);
+        world.cut(0, None);
+        for _ in 0..20_000 {
+            world.pass(1);
+            if world.confirmed(0) {
+                break;
+            }
+        }
+        assert!(world.confirmed(0), "seed {seed}: {:#?}", world.tail());
+        let wait = world.rng.below(100);
+        world.pass(wait);
+        let purge = world.purge(0);
+        while !world.done.contains_key(&(0, purge)) {
+            world.pass(1);
+        }
+        world.shut(0);
+        world.pass(60_000);
+        if world.done[&(0, purge)].is_ok() {
+            gone += 1;
+            assert!(!world.is_stored(0), "seed {seed}: it is back: {:#?}", world.tail());
+        }
+        assert!(world.is_stored(1), "seed {seed}");
+    }
+    assert!(gone > SEEDS / 2, "{gone} of {SEEDS}");
+}
+
 #[test]
 fn a_change_that_is_refused_is_rolled_back() {
     let mut world = shared(1);

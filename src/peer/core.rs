@@ -215,6 +215,9 @@ pub(super) struct Core {
     pub(super) unfinished: Option<DocumentId>,
     /// Documents that are gone, of which somebody still has a handle.
     purged: BTreeSet<DocumentId>,
+    /// Relays that are being told of what is stored, and what has gone since: a page that was read
+    /// before may have it, and to tell of it would be to ask for it.
+    listing: BTreeMap<ConnectionId, BTreeSet<DocumentId>>,
     next_ticket: u64,
     /// Requests of the replica whose answers are still to come.
     under_way: usize,
@@ -267,6 +270,7 @@ impl Core {
             replacing: None,
             unfinished: None,
             purged: BTreeSet::new(),
+            listing: BTreeMap::new(),
             next_ticket: 0,
             under_way: 0,
             closing: None,
@@ -526,7 +530,7 @@ impl Core {
                 self.outbox.came(self.now);
                 self.came(id);
                 for held in self.registry.all() {
-                    if self.purged.contains(&held.id) {
+                    if self.purged.contains(&held.id) || self.is_leaving(&held.id) {
                         continue;
                     }
                     held.ask_again();
@@ -540,6 +544,7 @@ impl Core {
             }
             Event::Disconnected(id) => {
                 self.connections.remove(&id);
+                self.listing.remove(&id);
                 self.went(id);
                 self.outbox.went(self.now, self.connections.is_empty());
                 self.keeper.disconnected(id);
@@ -678,6 +683,9 @@ impl Core {
     }
 
     pub(super) fn open(&mut self, document: &DocumentId) {
+        for gone in self.listing.values_mut() {
+            gone.remove(document);
+        }
         if !self.open.insert(document.clone()) {
             self.handle(Event::Shut(document.clone()));
         }
@@ -685,8 +693,17 @@ impl Core {
         self.find_room(document);
     }
 
+    /// Tells a relay of the stored documents, page by page, from the one behind this on.
+    pub(super) fn list(&mut self, connection: ConnectionId, after: Option<DocumentId>) {
+        self.listing.entry(connection).or_default();
+        self.push(Action::List(connection, after));
+    }
+
     /// Tells a relay of a page of the stored documents, and asks for the next page.
     fn listed(&mut self, connection: ConnectionId, page: Result<Vec<DocumentId>, StorageFailure>) {
+        let Some(gone) = self.listing.remove(&connection) else {
+            return;
+        };
         let page = match page {
             Ok(page) => page,
             Err(error) => {
@@ -697,11 +714,11 @@ impl Core {
         let Some(last) = page.last().cloned() else {
             return;
         };
-        if !self.connections.contains_key(&connection) {
-            return;
-        }
         let mut left_out = 0;
         for document in page {
+            if gone.contains(&document) || self.is_leaving(&document) {
+                continue;
+            }
             if !self.replica.follows(connection, &document) {
                 if self.replica.documents_of(connection) >= self.stored_max {
                     left_out += 1;
@@ -714,7 +731,13 @@ impl Core {
             self.handle(Event::SyncWith(connection, document));
         }
         self.left_out(connection, left_out);
-        self.actions.push_back(Action::List(connection, Some(last)));
+        self.list(connection, Some(last));
+    }
+
+    /// Whether a document is being purged.
+    fn is_leaving(&self, document: &DocumentId) -> bool {
+        let mut leaving = self.purging.iter().filter_map(|ticket| self.local.get(ticket));
+        leaving.any(|(held, _)| held.id == *document)
     }
 
     fn close(&mut self, done: oneshot::Sender<()>) {
@@ -779,6 +802,9 @@ impl Core {
             Ok(()) if is_purge => {
                 held.fail("it was purged from this store");
                 self.registry.home().index().gone(&held.id);
+                for gone in self.listing.values_mut() {
+                    gone.insert(held.id.clone());
+                }
                 let other = self.registry.find(&held.id);
                 if other.is_some_and(|other| !Arc::ptr_eq(&other, &held)) {
                     // Somebody opened it meanwhile: it is asked for anew.
@@ -794,7 +820,16 @@ impl Core {
                 let note = self.outbox.forget(&held.id);
                 self.note(note);
             }
-            Ok(()) | Err(LocalError::NotPurged(_)) => {}
+            // Relays that came meanwhile were not told of it.
+            Err(LocalError::NotPurged(_)) => {
+                let was_told = |id: &ConnectionId| self.replica.follows(*id, &held.id);
+                let untold: Vec<ConnectionId> =
+                    self.connections.keys().copied().filter(|id| !was_told(id)).collect();
+                for id in untold {
+                    self.sync_with(id, &held.id);
+                }
+            }
+            Ok(()) => {}
             Err(LocalError::Storage(reason)) => {
                 self.outbox.failed(&held.id, Some(&reason.to_string()));
                 held.fail(&reason.to_string());

@@ -63,7 +63,7 @@ impl Core {
         if self.schedule.is_idle() && self.outbox.is_complete() {
             for id in std::mem::take(&mut self.untold) {
                 self.tell_of_preferred(id);
-                self.push(Action::List(id, None));
+                self.list(id, None);
                 has_given = true;
             }
         }

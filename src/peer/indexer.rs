@@ -268,7 +268,7 @@ impl Indexer {
         work.restless.retain(|_, tries| *tries < TRIES_MAX);
         for (document, tries) in &mut work.restless {
             *tries += 1;
-            if *tries == TRIES_MAX {
+            if *tries == TRIES_MAX && !self.index.marks().is_leaving(document) {
                 // What is on disk is told anew.
                 self.registry.home().tell(Command::Open(document.clone()));
             }
@@ -280,11 +280,19 @@ impl Indexer {
     }
 
     async fn look_at(&self, work: &mut Work, documents: Vec<DocumentId>) {
-        // To open what was purged would be to ask relays for it.
-        let (gone, there): (Vec<DocumentId>, Vec<DocumentId>) = {
+        // To open what was purged would be to ask relays for it. With the marks held: what is purged
+        // from then on is in hand, and stays as it is until it is let go.
+        let (mut gone, mut held) = (Vec::new(), Vec::new());
+        {
             let mut marks = self.index.marks();
-            documents.into_iter().partition(|id| marks.is_gone(id))
-        };
+            for id in documents {
+                if marks.is_gone(&id) {
+                    gone.push(id);
+                } else {
+                    held.push(self.registry.hold(&id));
+                }
+            }
+        }
         for id in &gone {
             self.forget(work, id);
             let is_back = |held: Arc<Held>| !matches!(*held.phase().borrow(), Phase::Failed(_));
@@ -294,7 +302,6 @@ impl Indexer {
                 self.index.touch(id);
             }
         }
-        let held: Vec<Arc<Held>> = there.iter().map(|id| self.registry.hold(id)).collect();
         let phases = join_all(held.iter().map(|held| timeout(OPEN_MAX, opened(held)))).await;
         let mut ready = Vec::new();
         for (held, phase) in held.into_iter().zip(phases) {

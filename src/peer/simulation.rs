@@ -271,6 +271,22 @@ impl SimulatedPeer {
         Ok(made.map(|(hash, pending)| (hash, self.pending(pending))))
     }
 
+    /// As [`super::Peer::purge`] once it is clear that the document is deleted, and that a relay has
+    /// all of it. [`SimulatedPeer::poll_edit`] tells when it is gone.
+    ///
+    /// # Errors
+    /// As [`SimulatedPeer::edit`].
+    pub fn purge(&mut self, now: Now, document: &DocumentId) -> Result<EditId, ChangeError> {
+        self.set(now);
+        let open = self.documents.get(document);
+        let held = &open.ok_or_else(|| ChangeError::Failed("it is not open".to_owned()))?.held;
+        let heads = held.content()?.doc().get_heads();
+        let heads = heads.iter().map(|head| ChangeHash(head.0)).collect();
+        let (done, pending) = oneshot::channel();
+        self.core.take(now, Command::Purge(Arc::clone(held), heads, done));
+        Ok(self.pending(pending))
+    }
+
     /// As [`super::Document::conflicts`]; `None` of a document that is not
     /// [`DocumentState::Ready`].
     pub fn conflicts(&self, document: &DocumentId) -> Option<Result<Vec<Conflict>, Unreadable>> {

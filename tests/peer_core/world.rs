@@ -40,6 +40,8 @@ enum Op {
     Write(Ticket, DocumentId, Vec<RowWrite>),
     Work(Ticket, DocumentId, Job),
     List(ConnectionId, Option<DocumentId>),
+    /// What was read for it, which comes later than it was read.
+    Listed(ConnectionId, Vec<DocumentId>),
     Apply(Apply),
     /// Bytes for this node, sent by that one.
     Deliver(usize, ConnectionId, Bytes),
@@ -273,6 +275,19 @@ impl World {
         let now = self.now_at(home);
         self.homes[home].peer.close_document(now, &self.document);
         self.settle();
+    }
+
+    /// Begins to remove the document from a peer's disk.
+    pub(crate) fn purge(&mut self, home: usize) -> EditId {
+        let now = self.now_at(home);
+        let purge = self.homes[home].peer.purge(now, &self.document).unwrap();
+        self.settle();
+        purge
+    }
+
+    /// Whether something of the document is on a peer's disk.
+    pub(crate) fn is_stored(&self, home: usize) -> bool {
+        self.disks[home + 1].list(None, usize::MAX).contains(&self.document)
     }
 
     pub(crate) fn edit(
@@ -513,8 +528,11 @@ impl World {
                 PeerInput::WorkDone(ticket, done)
             }
             Op::List(connection, after) => {
-                PeerInput::Listed(connection, Ok(self.disks[node].list(after.as_ref(), 2)))
+                let page = self.disks[node].list(after.as_ref(), 2);
+                let at = self.now.mono_ms + self.rng.below(100);
+                return self.plan_at(at, node, Op::Listed(connection, page));
             }
+            Op::Listed(connection, page) => PeerInput::Listed(connection, Ok(page)),
             Op::Note(document, writes) => {
                 self.disks[node].note(document.as_ref(), writes);
                 PeerInput::Noted(document, Ok(()))

@@ -157,15 +157,24 @@ impl Marks {
         self.look_at(document);
     }
 
-    /// Whether it has, which is told once, or is about to.
+    /// Whether it has, which is told once, or is about to. It is told again where the answer to a
+    /// write of it is still to come, for which it is looked at again.
     pub(crate) fn is_gone(&mut self, document: &DocumentId) -> bool {
-        let has_gone = self.gone.remove(document);
+        let has_gone = self.gone.contains(document);
         if has_gone {
             // It may have been noted since it was taken: who looks at it again would open it.
             self.pending.remove(document);
             self.settling.remove(document);
+            if self.documents.get(document).is_none_or(|mark| mark.under_way == 0) {
+                self.gone.remove(document);
+            }
         }
         has_gone || self.is_going(document)
+    }
+
+    /// The same, without being told.
+    pub(crate) fn is_leaving(&self, document: &DocumentId) -> bool {
+        self.gone.contains(document) || self.is_going(document)
     }
 
     /// Whether it is about to.
