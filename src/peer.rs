@@ -56,6 +56,7 @@ mod letters;
 mod link;
 mod links;
 mod listen;
+mod listing;
 mod live;
 mod notes;
 mod options;

@@ -28,6 +28,7 @@ use super::{
     home::Home,
     leases::{Asked, Leases},
     listen::{Partners, Streams},
+    listing::Listing,
     notes::Notes,
     outbox::{Outbox, OutboxEntry, Row},
     overview::{Acknowledged, Board},
@@ -215,9 +216,7 @@ pub(super) struct Core {
     pub(super) unfinished: Option<DocumentId>,
     /// Documents that are gone, of which somebody still has a handle.
     purged: BTreeSet<DocumentId>,
-    /// Relays that are being told of what is stored, and what has gone since: a page that was read
-    /// before may have it, and to tell of it would be to ask for it.
-    listing: BTreeMap<ConnectionId, BTreeSet<DocumentId>>,
+    pub(super) listing: Listing,
     next_ticket: u64,
     /// Requests of the replica whose answers are still to come.
     under_way: usize,
@@ -270,7 +269,7 @@ impl Core {
             replacing: None,
             unfinished: None,
             purged: BTreeSet::new(),
-            listing: BTreeMap::new(),
+            listing: Listing::default(),
             next_ticket: 0,
             under_way: 0,
             closing: None,
@@ -544,7 +543,7 @@ impl Core {
             }
             Event::Disconnected(id) => {
                 self.connections.remove(&id);
-                self.listing.remove(&id);
+                self.listing.end(id);
                 self.went(id);
                 self.outbox.went(self.now, self.connections.is_empty());
                 self.keeper.disconnected(id);
@@ -683,9 +682,7 @@ impl Core {
     }
 
     pub(super) fn open(&mut self, document: &DocumentId) {
-        for gone in self.listing.values_mut() {
-            gone.remove(document);
-        }
+        self.listing.came(document);
         if !self.open.insert(document.clone()) {
             self.handle(Event::Shut(document.clone()));
         }
@@ -693,49 +690,8 @@ impl Core {
         self.find_room(document);
     }
 
-    /// Tells a relay of the stored documents, page by page, from the one behind this on.
-    pub(super) fn list(&mut self, connection: ConnectionId, after: Option<DocumentId>) {
-        self.listing.entry(connection).or_default();
-        self.push(Action::List(connection, after));
-    }
-
-    /// Tells a relay of a page of the stored documents, and asks for the next page.
-    fn listed(&mut self, connection: ConnectionId, page: Result<Vec<DocumentId>, StorageFailure>) {
-        let Some(gone) = self.listing.remove(&connection) else {
-            return;
-        };
-        let page = match page {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::warn!(%error, "stored documents cannot be listed");
-                return;
-            }
-        };
-        let Some(last) = page.last().cloned() else {
-            return;
-        };
-        let mut left_out = 0;
-        for document in page {
-            if gone.contains(&document) || self.is_leaving(&document) {
-                continue;
-            }
-            if !self.replica.follows(connection, &document) {
-                if self.replica.documents_of(connection) >= self.stored_max {
-                    left_out += 1;
-                    continue;
-                }
-                if self.find(&document).is_none() {
-                    self.crowd.told(connection);
-                }
-            }
-            self.handle(Event::SyncWith(connection, document));
-        }
-        self.left_out(connection, left_out);
-        self.list(connection, Some(last));
-    }
-
     /// Whether a document is being purged.
-    fn is_leaving(&self, document: &DocumentId) -> bool {
+    pub(super) fn is_leaving(&self, document: &DocumentId) -> bool {
         let mut leaving = self.purging.iter().filter_map(|ticket| self.local.get(ticket));
         leaving.any(|(held, _)| held.id == *document)
     }
@@ -802,9 +758,7 @@ impl Core {
             Ok(()) if is_purge => {
                 held.fail("it was purged from this store");
                 self.registry.home().index().gone(&held.id);
-                for gone in self.listing.values_mut() {
-                    gone.insert(held.id.clone());
-                }
+                self.listing.went(&held.id);
                 let other = self.registry.find(&held.id);
                 if other.is_some_and(|other| !Arc::ptr_eq(&other, &held)) {
                     // Somebody opened it meanwhile: it is asked for anew.
