@@ -223,6 +223,17 @@ mod tests {
     }
 
     #[test]
+    fn what_has_gone_is_told_until_its_last_write_is_answered() {
+        let id = DocumentId::from_bytes(&[1; 16]);
+        let mut marks = Marks::default();
+        marks.writing(Ticket(1), &id, &[RowWrite::Clear]);
+        marks.has_gone(&id);
+        assert!(marks.is_gone(&id), "its look comes before the answer");
+        marks.stored(Ticket(1), |_| false);
+        assert!(marks.take().contains(&id) && marks.is_gone(&id) && !marks.is_gone(&id));
+    }
+
+    #[test]
     fn a_document_is_marked_once_and_quiet_when_all_is_written() {
         let id = DocumentId::from_bytes(&[1; 16]);
         let key = |kind| RowKey { kind, id: [0; 32], part: 0 };
