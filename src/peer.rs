@@ -96,9 +96,9 @@ use std::{
     time::Duration,
 };
 
-use automerge::ActorId;
+use automerge::{ActorId, Automerge};
 use bytes::Bytes;
-use concord_protocol::{AutomergeUrl, DocumentId, SessionId, SessionInfo};
+use concord_protocol::{AutomergeUrl, ChangeHash, DocumentId, SessionId, SessionInfo};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout_at},
@@ -490,6 +490,11 @@ fn standing(status: &Status) -> (bool, String) {
 /// A lock whose holders leave nothing half done: poison is of no consequence.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The changes of a document that nothing builds on yet.
+fn heads(doc: &Automerge) -> Vec<ChangeHash> {
+    doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect()
 }
 
 /// Tells only of what is another value.

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use automerge::{Automerge, transaction::Transaction};
-use concord_protocol::ChangeHash;
 use tokio::sync::watch;
 
-use super::{ChangeError, Document, FindError, PeerError, SchemaStatus, Watcher, locked};
+use super::{ChangeError, Document, FindError, PeerError, SchemaStatus, Watcher, heads, locked};
 use crate::review::{
     self, Choice, Conflict, ConflictId, NotAgain, Past, Refused, Resolution, Unreadable,
     between::NotSo, bulk::BulkId, history,
@@ -182,8 +181,7 @@ impl Document {
     ) -> Result<(), ReviewError> {
         let message = resolution.message();
         // On the document as it was looked at: indexes in lists may be others by now.
-        let heads: Vec<ChangeHash> =
-            doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
+        let heads = heads(doc);
         let write = |tx: &mut Transaction<'_>| Ok(resolution.write(tx)?);
         let changed = self.edit(Some(&heads), Some(&message), write).await?;
         if changed.change.is_none() {

@@ -18,6 +18,7 @@ use super::{
     confirm,
     content::Incoming,
     edit::Pending,
+    heads,
     held::{Held, Phase, Ready},
     overview::Acknowledged,
 };
@@ -170,7 +171,7 @@ impl Document {
     /// # Errors
     /// As [`Document::read`].
     pub fn heads(&self) -> Result<Vec<ChangeHash>, FindError> {
-        self.read(|doc| doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect())
+        self.read(heads)
     }
 
     /// What becomes of the document from now on.

@@ -43,7 +43,7 @@ use super::{
     applier::Task,
     core::{Command, Core},
     edit::Pending,
-    engine,
+    engine, heads,
     held::{Held, Phase},
     home::Home,
     locked,
@@ -280,8 +280,7 @@ impl SimulatedPeer {
         self.set(now);
         let open = self.documents.get(document);
         let held = &open.ok_or_else(|| ChangeError::Failed("it is not open".to_owned()))?.held;
-        let heads = held.content()?.doc().get_heads();
-        let heads = heads.iter().map(|head| ChangeHash(head.0)).collect();
+        let heads = heads(held.content()?.doc());
         let (done, pending) = oneshot::channel();
         self.core.take(now, Command::Purge(Arc::clone(held), heads, done));
         Ok(self.pending(pending))
@@ -314,9 +313,6 @@ impl SimulatedPeer {
         let doc = held.content()?.doc().clone();
         let resolution = Resolution::prepare(&doc, conflict, choice, None)
             .map_err(|refused| ChangeError::Failed(refused.to_string()))?;
-        let heads = |doc: &Automerge| -> Vec<ChangeHash> {
-            doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect()
-        };
         let message = resolution.message();
         let write = |tx: &mut Transaction<'_>| Ok(resolution.write(tx)?);
         let (changed, pending) =

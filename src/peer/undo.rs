@@ -3,7 +3,7 @@
 use automerge::{Automerge, transaction::Transaction};
 use concord_protocol::ChangeHash;
 
-use super::{Document, FindError, PastError};
+use super::{Document, FindError, PastError, heads};
 use crate::history::{Stamp, Steps, Undo};
 
 impl Document {
@@ -47,8 +47,7 @@ impl Document {
         let undo = Undo::of(&doc, &change, &is_ours)?;
         let message = message(&undo);
         // On the document as it was looked at: indexes in lists may be others by now.
-        let heads: Vec<ChangeHash> =
-            doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect();
+        let heads = heads(&doc);
         let write = |tx: &mut Transaction<'_>| Ok(undo.write(tx)?);
         let changed = self.edit(Some(&heads), Some(&message), write).await;
         let changed = changed.map_err(PastError::of_edit)?;

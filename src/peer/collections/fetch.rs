@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use concord_protocol::{ChangeHash, DocumentId};
+use concord_protocol::DocumentId;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
@@ -14,6 +14,7 @@ use crate::{
     peer::{
         Query,
         core::Command,
+        heads,
         held::{Held, Phase},
         index::{entry::Entry, project::asked},
         indexing::Indexing,
@@ -184,8 +185,7 @@ impl Collections {
     async fn evict(&self, held: Arc<Held>) -> bool {
         let heads = {
             let Some(mut ready) = held.ready() else { return false };
-            let heads = ready.doc().get_heads();
-            heads.iter().map(|head| ChangeHash(head.0)).collect()
+            heads(ready.doc())
         };
         if !held.confirmed() {
             return false;

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::Replacement;
 use crate::{
     history::{RebaseError, Rebased, without},
-    peer::{ChangeError, LetterError, applier::Task, core::Command, held::Held},
+    peer::{ChangeError, LetterError, applier::Task, core::Command, heads, held::Held},
 };
 
 /// What came of taking a change out.
@@ -88,7 +88,7 @@ fn replacement(
     let now = |(was, now): &(ChangeHash, automerge::Change)| (*was, ChangeHash(now.hash().0));
     Replacement {
         held,
-        heads: doc.get_heads().iter().map(|head| ChangeHash(head.0)).collect(),
+        heads: heads(doc),
         change,
         payload,
         changes,
