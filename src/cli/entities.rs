@@ -233,6 +233,8 @@ pub(super) async fn get(args: GetArgs) -> Result<(), Failure> {
                 "unconfirmed": got.unconfirmed,
             }));
         }
+        // It knows the keys of what is referred to. What it has not read in time is shown by its document.
+        let _ = tokio::time::timeout(super::status::INDEXED_MAX, peer.indexed()).await;
         let deleted = if got.is_deleted { " (deleted)" } else { "" };
         output::line(format_args!("{} {key}{deleted}  {}", of.name, got.document.url()))?;
         let room = output::width().map_or(SHOWN, |width| width.saturating_sub(40).max(20));

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// How long it waits for documents to be looked at: it is to answer at once.
-const INDEXED_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+pub(super) const INDEXED_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What scripts can rely on.
 pub(super) const STATUS_HELP: &str = "\
